@@ -1,0 +1,46 @@
+"""Checks of what users give: a ValueError of one line names the value, what is allowed and the likely fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Give `value` as an array, an empty one if it is ragged."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.empty(0)
+
+
+def reject_unknown(names: Iterable[str], allowed: Sequence[str], what: str) -> None:
+    """ValueError for a name that is not `allowed`, with the nearest one that is."""
+    for name in names:
+        if name not in allowed:
+            near = difflib.get_close_matches(str(name), allowed, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"unknown {what} {name!r}: allowed are {', '.join(allowed)}{hint}")
+
+
+def check_int(value: Any, name: str, low: int, high: int) -> int:
+    """Give `value` as an int; ValueError naming it unless it is an integer from `low` to `high`."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name}={short(value)}: give an integer from {low} to {high}.")
+    return int(value)
+
+
+def check_choice(value: Any, name: str, allowed: Sequence[Any]) -> Any:
+    """Give `value`; ValueError naming it unless it is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name}={short(value)}: allowed are {', '.join(map(str, allowed))}.")
+    return value
+
+
+def short(value: Any) -> str:
+    """Give `value` as one line of at most 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."

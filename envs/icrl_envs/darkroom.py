@@ -1,0 +1,104 @@
+"""Darkroom: a goal nobody sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from icrl_envs.grid import GOAL, GridRules, SearchBelief
+from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+
+
+class Darkroom(GridRules):
+    """A goal cell that pays 1 for every step that ends on it. State: the cell. Task: the goal's cell."""
+
+    task_names = ("goal",)
+
+    def __init__(self, size: int = 9, start: tuple[int, int] | None = None, horizon: int = 20):
+        super().__init__(size, start, horizon)
+        self.num_tasks = self.cells
+        self._optimal = self.steps_on(np.arange(self.cells))
+
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Give {"goal": (x0, x1)}."""
+        return {"goal": self.xy(task_id)}
+
+    def _task_id(self, **task: Any) -> int:
+        return self.check_cell(task["goal"], "goal")
+
+    def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Move; reward 1 on the goal."""
+        state = self.move(state, action)
+        return state, (state == task).astype(np.float64)
+
+    def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell who stands on the goal now."""
+        return state == task
+
+    def optimal_return(self, task: np.ndarray) -> np.ndarray:
+        """Give min(horizon + 1 - d, horizon) at distance d from the start."""
+        return self._optimal.take(task)
+
+    def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Go to the goal, x0 first, and stay."""
+        return self.toward(state, task)
+
+    def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> SearchBelief:
+        """Start with every cell a possible goal."""
+        return SearchBelief(self, rows, rng, sharpness, hidden=1, last_stage=0)
+
+    def frame(self, state: int, task: int) -> np.ndarray:
+        """Draw the goal green, the agent blue."""
+        return self.draw({task: GOAL}, state)
+
+    def text(self, state: int, task: int) -> str:
+        """Write G for the goal, A for the agent, * for both."""
+        return self.write({task: "G"}, state)
+
+
+class DarkroomEnv(ArrayEnv):
+    """A dark room with a goal that nobody sees.
+
+    ## Description
+    `icrl/Darkroom-v0` is a 9x9 room; an episode begins in its centre. Walls stop moves. The goal is the task: it can
+    only be found by standing on it, and stays where it is until the task changes.
+
+    ## Action space
+    `Discrete(5)`: 0 is x0+1 (down in drawings), 1 is x0-1, 2 is x1+1 (right), 3 is x1-1, 4 stays.
+
+    ## Observation space
+    `Box(0, size-1, (2,), int32)`: the agent's coordinates (x0, x1), nothing else.
+
+    ## Reward
+    1.0 for every step that ends on the goal, else 0.0. Best return: min(21 - d, 20) for a goal d moves away.
+
+    ## Episode end
+    After 20 steps `truncated` is set, never `terminated`. (The published code sets both.)
+
+    ## Arguments
+    `goal=(x0, x1)` fixes the task; without it the first `reset` draws one and later resets keep it, until a
+    `reset(seed=...)` draws again; `reset(options={"task": {"goal": (x0, x1)}})` sets it in either case.
+    `size` (2 to 32), `start=(x0, x1)` (None: the centre) and `horizon` shape the room; the ids below set them.
+    `optimal_return` is that of `horizon`: to change an episode's length, give `make` both `horizon` and
+    `max_episode_steps`.
+
+    ## Info
+    `task` (id: size * x0 + x1), `success` (stands on the goal now), `optimal_return`. For people and metrics only.
+
+    ## Variants
+    `icrl/Darkroom3x3-v0`: 3x3, 6 steps (our choice). `icrl/Darkroom17x17-v0`: 17x17, 50 steps (our choice: enough to
+    search within an episode). `icrl/Darkroom10x10-v0`: 10x10, starts in the corner (0, 0), 100 steps, as in the
+    original DPT.
+
+    ## Version
+    v0: dynamics, task ids and split as in the public DICP code (DPT code for the 10x10 room).
+    """
+
+    rules_class = Darkroom
+
+
+class DarkroomVectorEnv(ArrayVectorEnv):
+    """Many `DarkroomEnv`s in NumPy."""
+
+    rules_class = Darkroom

@@ -1,0 +1,149 @@
+"""Permuted Darkroom: a goal everybody knows, in a room whose controls are permuted."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from icrl_envs.checks import as_array, check_int, short
+from icrl_envs.grid import CONTRADICTION, GOAL, MOVES, GridRules
+from icrl_envs.vector import ArrayEnv, ArrayVectorEnv, Belief
+
+
+class DarkroomPermuted(GridRules):
+    """The goal is the last corner, but action a makes the move `permutations[task][a]`. State: the cell."""
+
+    task_names = ("permutation",)
+
+    def __init__(self, size: int = 9, start: tuple[int, int] | None = (0, 0), horizon: int = 50):
+        super().__init__(size, start, horizon)
+        self.goal = self.cells - 1
+        self.permutations = np.array(list(itertools.permutations(range(len(MOVES)))))  # (120, 5) action -> move
+        self.inverse = np.argsort(self.permutations, 1)  # (120, 5) move -> action
+        self.num_tasks = len(self.permutations)
+        self._optimal = self.steps_on(self.goal)
+
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Give {"permutation": index}."""
+        return {"permutation": int(task_id)}
+
+    def _task_id(self, **task: Any) -> int:
+        given = task["permutation"]
+        order = as_array(given)
+        if order.ndim == 0:
+            return check_int(given, "permutation", 0, self.num_tasks - 1)
+        if order.dtype.kind in "iu" and sorted(order.tolist()) == list(range(len(MOVES))):
+            return int((self.permutations == order).all(1).argmax())
+        raise ValueError(f"permutation={short(given)}: give an order of 0, 1, 2, 3, 4, or its index 0 to 119.")
+
+    def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Move as permuted; reward 1 on the goal."""
+        state = self.move(state, self.permutations[task, action])
+        return state, (state == self.goal).astype(np.float64)
+
+    def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell who stands on the goal now."""
+        return state == self.goal
+
+    def optimal_return(self, task: np.ndarray) -> np.ndarray:
+        """Give 35 in the registered room, whatever the permutation."""
+        return np.full(len(task), self._optimal)
+
+    def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Go to the goal, x0 first, and stay."""
+        return self.inverse[task, self.toward(state, self.goal)]
+
+    def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> ControlBelief:
+        """Start with every permutation possible; all are equally near, so `sharpness` means nothing here."""
+        return ControlBelief(self, rows, rng)
+
+    def frame(self, state: int, task: int) -> np.ndarray:
+        """Draw the goal green, the agent blue."""
+        return self.draw({self.goal: GOAL}, state)
+
+    def text(self, state: int, task: int) -> str:
+        """Write G for the goal, A for the agent, * for both; below, the move that each action makes."""
+        return self.write({self.goal: "G"}, state, f"moves of actions 0-4: {self.permutations[task].tolist()}")
+
+
+class ControlBelief(Belief):
+    """Which permutations of the controls fit the moves seen; draws are uniform, hypotheses are acted on by the expert.
+
+    A move stopped by a wall looks like staying, and rules out only what would have looked different.
+    """
+
+    def __init__(self, rules: DarkroomPermuted, rows: int, rng: np.random.Generator):
+        self.rules, self.rng = rules, rng
+        self.mask = np.ones((rows, rules.num_tasks), bool)  # (B, 120)
+        self.cell = np.full(rows, rules.start_cell)
+
+    def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:
+        """Put the rows that start at their `obs` (B, 2)."""
+        self.cell = np.where(starts, self.rules.cell_at(obs), self.cell)
+
+    def update(
+        self, live: np.ndarray, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, next_obs: np.ndarray
+    ) -> None:
+        """Rule out the permutations under which `action` would have led elsewhere."""
+        seen = self.rules.moves[self.cell] == self.rules.cell_at(next_obs)[:, None]  # (B, 5) moves that fit
+        predicted = self.rules.permutations[:, np.asarray(action)].T  # (B, 120)
+        self.mask &= ~live[:, None] | np.take_along_axis(seen, predicted, 1)
+        self.cell = np.where(live, self.rules.cell_at(next_obs), self.cell)
+
+    def possible(self, task: np.ndarray) -> np.ndarray:
+        """Tell whether the permutation fits."""
+        return self.mask[np.arange(len(self.mask)), task]
+
+    def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
+        """Draw uniformly among the permutations that fit."""
+        possible = self.mask[rows]  # (N, 120)
+        if not possible.any(1).all():
+            raise ValueError(CONTRADICTION)
+        return np.where(possible, self.rng.random(possible.shape), -1.0).argmax(1)
+
+    def action(self, task: np.ndarray) -> np.ndarray:
+        """Act as the expert would."""
+        return self.rules.expert_action(self.cell, task)
+
+
+class DarkroomPermutedEnv(ArrayEnv):
+    """A dark room whose controls are permuted.
+
+    ## Description
+    `icrl/DarkroomPermuted-v0` is a 9x9 room; an episode begins in the corner (0, 0), the goal is always (8, 8). Walls
+    stop moves. What is hidden, and the task, is which move each action makes.
+
+    ## Action space
+    `Discrete(5)`: action a makes the move `permutation[a]` of: 0 x0+1 (down in drawings), 1 x0-1,
+    2 x1+1 (right), 3 x1-1, 4 stay.
+
+    ## Observation space
+    `Box(0, 8, (2,), int32)`: the agent's coordinates (x0, x1), nothing else.
+
+    ## Reward
+    1.0 for every step that ends on the goal, else 0.0. Best return: 35.
+
+    ## Episode end
+    After 50 steps `truncated` is set, never `terminated`. (The published code sets both.)
+
+    ## Arguments
+    `permutation`: its index 0 to 119 in `itertools.permutations(range(5))`, or the tuple itself; also in
+    `reset(options={"task": {...}})`. Tasks are drawn and held, and `size`, `start` and `horizon` given, as in
+    `DarkroomEnv`; the goal is the last corner of a room of any size.
+
+    ## Info
+    `task` (the index), `success` (stands on the goal now), `optimal_return`. For people and metrics only.
+
+    ## Version
+    v0: dynamics, task ids and split as in the public DICP code.
+    """
+
+    rules_class = DarkroomPermuted
+
+
+class DarkroomPermutedVectorEnv(ArrayVectorEnv):
+    """Many `DarkroomPermutedEnv`s in NumPy."""
+
+    rules_class = DarkroomPermuted

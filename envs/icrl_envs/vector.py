@@ -1,0 +1,349 @@
+"""The shell around a family's array rules: one row of them is a Gymnasium `Env`, many rows are a `VectorEnv`.
+
+A family writes its dynamics once, as `Rules` on arrays, and names them in two short classes. Tasks, seeds, autoreset,
+truncation, infos, rendering and input checks live here and know nothing of any family. Axis letter: B rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from icrl_envs.checks import as_array, check_choice, check_int, reject_unknown, short
+from icrl_envs.tasks import read_tasks
+
+Info = dict[str, Any]
+METADATA: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}
+
+
+class Rules(ABC):
+    """One family's dynamics on B rows at once.
+
+    A row's whole situation is one int64 `state`, its task one int64 `task` in `range(num_tasks)`; arrays are (B,)
+    unless said otherwise. Methods draw nothing at random, change none of their arguments and return fresh arrays.
+    An episode ends by its horizon alone, so nothing here says `terminated`.
+    """
+
+    task_names: ClassVar[tuple[str, ...]]  # the make() arguments that fix a task
+    observation_space: spaces.Space
+    action_space: spaces.Discrete
+    horizon: int  # steps in an episode
+    num_tasks: int
+
+    @abstractmethod
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Give the make() arguments of a task."""
+
+    def task_id(self, **task: Any) -> int:
+        """Give the id of the task that these make() arguments fix; ValueError if there is none."""
+        reject_unknown(task, self.task_names, "task argument")
+        if len(task) < len(self.task_names):
+            raise ValueError(f"task {task}: give {' and '.join(self.task_names)}, such as {self.task_kwargs(0)}.")
+        return self._task_id(**task)
+
+    @abstractmethod
+    def _task_id(self, **task: Any) -> int:
+        """Do what `task_id` does, given exactly `task_names`; ValueError for a bad value."""
+
+    @abstractmethod
+    def start(self, task: np.ndarray) -> np.ndarray:
+        """Give the state in which an episode begins."""
+
+    @abstractmethod
+    def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the next state and its reward (float64)."""
+
+    @abstractmethod
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Give the observations (B, ...), which tell nothing of the task."""
+
+    @abstractmethod
+    def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell (bool) whether the row has now done what its task asks."""
+
+    @abstractmethod
+    def optimal_return(self, task: np.ndarray) -> np.ndarray:
+        """Give the highest return (float64) of one episode for a player who knows the task."""
+
+    @abstractmethod
+    def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give the action (int64) of a player who knows the task."""
+
+    @abstractmethod
+    def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> Belief:
+        """Give what a learner believes who knows these rules but not the tasks of its `rows` rows.
+
+        `sharpness`, a float or one a row, is how much draws prefer what is quickly tested; 0 is the plain posterior.
+        """
+
+    @abstractmethod
+    def frame(self, state: int, task: int) -> np.ndarray:
+        """Draw one row: uint8 (height, width, 3)."""
+
+    @abstractmethod
+    def text(self, state: int, task: int) -> str:
+        """Write one row down for a terminal."""
+
+
+class Belief(ABC):
+    """What B learners know who know a family's rules but not their task; fed by obs, action and reward only."""
+
+    @abstractmethod
+    def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:
+        """Note that a new episode begins at `obs` (B, ...) in the rows where `starts` (B,) bool."""
+
+    @abstractmethod
+    def update(
+        self, live: np.ndarray, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, next_obs: np.ndarray
+    ) -> None:
+        """Learn from one real step in the rows where `live` (B,) bool; `next_obs` may be an episode's final obs."""
+
+    @abstractmethod
+    def possible(self, task: np.ndarray) -> np.ndarray:
+        """Tell (B,) bool whether the task (B,) is consistent with everything its row has seen."""
+
+    @abstractmethod
+    def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
+        """Draw tasks (N,) for the rows with indices `rows` (N,) that have `steps_left` steps until the horizon."""
+
+    @abstractmethod
+    def action(self, task: np.ndarray) -> np.ndarray:
+        """Give actions (B,) that would be optimal now if the tasks were `task` (B,)."""
+
+
+class _Rows:
+    """B rows at play: their tasks, held over episodes, and their states."""
+
+    def __init__(self, rules: Rules, task: dict[str, Any], num: int):
+        self.rules, self.num = rules, num
+        self.fixed = bool(task)
+        self.task = np.full(num, rules.task_id(**task) if task else -1, np.int64)
+        self.state = np.full(num, -1, np.int64)  # -1 before the first reset
+
+    def begin(self, rows: np.ndarray, options: dict[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
+        """Start an episode in `rows` (indices); `rng(row)` gives the generator a row draws its task from."""
+        if "task" in options:
+            self.task[rows] = read_tasks(options["task"], self.rules, self.num)[rows]
+        elif not self.fixed and (seeded or self.task[rows[0]] < 0):
+            self.task[rows] = [rng(int(row)).integers(self.rules.num_tasks) for row in rows]
+        self.state[rows] = self.rules.start(self.task)[rows]
+
+    def require_reset(self, method: str) -> None:
+        """Raise unless `reset` was called."""
+        if self.state[0] < 0:
+            raise ResetNeeded(f"{method}() was called before reset(): call reset() first.")
+
+    def expert_action(self) -> np.ndarray:
+        """Give (B,) actions of players who know their tasks."""
+        self.require_reset("expert_action")
+        return self.rules.expert_action(self.state, self.task)
+
+    def render(self, mode: str | None) -> tuple[Any, ...] | None:
+        """Draw every row."""
+        self.require_reset("render")
+        if mode is None:
+            gymnasium.logger.warn("render() does nothing without a mode: make the env with render_mode='ansi'.")
+            return None
+        draw = {"ansi": self.rules.text, "rgb_array": self.rules.frame}[mode]
+        return tuple(draw(int(state), int(task)) for state, task in zip(self.state, self.task, strict=True))
+
+    def facts(self) -> dict[str, np.ndarray]:
+        """Give what infos tell, each (B,)."""
+        return {
+            "task": self.task.copy(),
+            "success": self.rules.success(self.state, self.task),
+            "optimal_return": self.rules.optimal_return(self.task),
+        }
+
+    def info(self, where: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Give the facts as Gymnasium batches infos, with masks; rows outside `where` (B,) bool are absent."""
+        info = self.facts()
+        for name, value in list(info.items()):
+            if where is not None:
+                value[~where] = 0
+            info[f"_{name}"] = np.ones(self.num, bool) if where is None else where.copy()
+        return info
+
+
+class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
+    """One row of `rules_class` as a Gymnasium environment; `gymnasium.make` adds the time limit.
+
+    Without task arguments the task is drawn at the first `reset` and held over later ones; `reset(seed=...)` draws
+    anew, `reset(options={"task": {...}})` sets it.
+    """
+
+    metadata: dict[str, Any] = METADATA
+    rules_class: ClassVar[type[Rules]]
+
+    def __init__(self, render_mode: str | None = None, **kwargs: Any):
+        self.rules, task = _build(self.rules_class, kwargs)
+        self._rows = _Rows(self.rules, task, 1)
+        self.observation_space, self.action_space = self.rules.observation_space, self.rules.action_space
+        self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
+
+    @property
+    def task_ids(self) -> np.ndarray:
+        """The id of the current task, (1,) int64; -1 before one is drawn."""
+        return self._rows.task.copy()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
+        """Begin an episode of the same task, or of another if a seed or `options={"task": {...}}` says so."""
+        reject_unknown(options or {}, ("task",), "option")
+        super().reset(seed=seed)
+        self._rows.begin(np.zeros(1, np.int64), options or {}, seed is not None, lambda row: self.np_random)
+        return self._percept()
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
+        """Take one step; ValueError for an action outside the space."""
+        self._rows.require_reset("step")
+        checked = _check_action(action, self.rules.action_space, ()).reshape(1)
+        self._rows.state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
+        obs, info = self._percept()
+        return obs, float(reward[0]), False, False, info
+
+    def expert_action(self) -> int:
+        """Give the action of a player who knows the task."""
+        return int(self._rows.expert_action()[0])
+
+    def render(self) -> Any:
+        """Draw the row as `render_mode` says: a frame (height, width, 3) uint8 or a str."""
+        return (self._rows.render(self.render_mode) or (None,))[0]
+
+    def _percept(self) -> tuple[np.ndarray, Info]:
+        # Python scalars: Gymnasium's batching of infos knows int, float and bool, but makes np.bool_ an object.
+        info = {name: value[0].item() for name, value in self._rows.facts().items()}
+        return self.rules.observe(self._rows.state)[0], info
+
+
+class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """`num_envs` rows of `rules_class`, stepped together; equal, step for step, to Gymnasium's sync vector env.
+
+    `autoreset_mode` is SAME_STEP unless given (Gymnasium's own default is NEXT_STEP): every step is then a real one.
+    Row i draws its task from the generator of `seed + i`. `reset(options=...)` knows "task" (a dict for all rows,
+    a sequence of one dict a row, or an int array of task ids) and "reset_mask" (B,) bool. What is returned is a copy.
+    `max_episode_steps` is the family's horizon unless given; -1 never truncates, as in `gymnasium.make`.
+    """
+
+    rules_class: ClassVar[type[Rules]]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        **kwargs: Any,
+    ):
+        self.rules, task = _build(self.rules_class, kwargs)
+        self.num_envs = check_int(num_envs, "num_envs", 1, 2**31)
+        self._rows = _Rows(self.rules, task, num_envs)
+        limit = self.rules.horizon if max_episode_steps is None else max_episode_steps
+        self._limit = np.inf if limit == -1 else check_int(limit, "max_episode_steps", 1, 2**31)
+        self._elapsed = np.zeros(num_envs, np.int64)
+        self._over = np.zeros(num_envs, bool)  # rows whose episode has ended and that were not yet reset
+        modes = [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
+        self._mode = AutoresetMode(check_choice(autoreset_mode, "autoreset_mode", modes))
+        self.metadata = {**METADATA, "autoreset_mode": self._mode}
+        self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
+        self.single_observation_space, self.single_action_space = self.rules.observation_space, self.rules.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    @property
+    def task_ids(self) -> np.ndarray:
+        """The ids of the current tasks, (B,) int64; -1 before they are drawn."""
+        return self._rows.task.copy()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
+        """Begin an episode in all rows, or in those of `options["reset_mask"]`. Gives obs (B, ...) and infos."""
+        options = options or {}
+        reject_unknown(options, ("task", "reset_mask"), "option")
+        where = self._reset_mask(options)
+        super().reset(seed=seed)
+        self._rows.begin(np.flatnonzero(where), options, seed is not None, lambda row: self._generator(seed, row))
+        self._elapsed[where], self._over[where] = 0, False
+        return self.rules.observe(self._rows.state), self._rows.info(None if where.all() else where)
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
+        """Take one step in every row; ValueError for actions that are not (B,) integers inside the space."""
+        self._rows.require_reset("step")
+        checked = _check_action(actions, self.rules.action_space, (self.num_envs,))
+        if self._mode == AutoresetMode.DISABLED and self._over.any():
+            ended = short(np.flatnonzero(self._over).tolist())
+            raise ResetNeeded(f"the episodes of rows {ended} are over: reset(options={{'reset_mask': ...}}) them.")
+        self._rows.state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
+        self._elapsed += 1
+        if self._over.any():  # NEXT_STEP: this step only resets those rows, whatever their action
+            reward[self._over] = 0.0
+            self._restart(self._over)
+        truncated = self._elapsed >= self._limit
+        same_step = self._mode == AutoresetMode.SAME_STEP and truncated.any()
+        info = self._finish(truncated) if same_step else {}
+        self._over = np.zeros(self.num_envs, bool) if same_step else truncated.copy()
+        info.update(self._rows.info())
+        return self.rules.observe(self._rows.state), reward, np.zeros(self.num_envs, bool), truncated, info
+
+    def expert_action(self) -> np.ndarray:
+        """Give the actions (B,) of players who know their tasks."""
+        return self._rows.expert_action()
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Draw every row as `render_mode` says."""
+        return self._rows.render(self.render_mode)
+
+    def _generator(self, seed, row):
+        return self.np_random if seed is None else seeding.np_random(seed + row)[0]
+
+    def _restart(self, where):
+        self._rows.state = np.where(where, self.rules.start(self._rows.task), self._rows.state)
+        self._elapsed[where] = 0
+
+    def _finish(self, ended: np.ndarray) -> Info:
+        """Reset the rows `ended` and give what their last step would have returned, as SAME_STEP puts it."""
+        final_obs = np.full(self.num_envs, None, object)
+        obs = self.rules.observe(self._rows.state)[ended]
+        final_obs[ended] = np.fromiter(obs, object, len(obs))
+        info = {"final_obs": final_obs, "final_info": self._rows.info(ended)}
+        self._restart(ended)
+        return {**info, "_final_obs": ended.copy(), "_final_info": ended.copy()}
+
+    def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
+        """Give the rows (B,) bool to reset."""
+        if "reset_mask" not in options:
+            return np.ones(self.num_envs, bool)
+        mask = options["reset_mask"]
+        if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"options['reset_mask']={short(mask)}: give ({self.num_envs},) bools, one of them True.")
+        if self._rows.state[0] < 0 and not mask.all():
+            raise ResetNeeded("the first reset must reset all rows: call reset() without options['reset_mask'].")
+        return mask
+
+
+def _build(rules_class: type[Rules], kwargs: dict[str, Any]) -> tuple[Rules, dict[str, Any]]:
+    """Split make() arguments into the rules they describe and the task they fix ({} if none)."""
+    options = tuple(inspect.signature(rules_class).parameters)
+    reject_unknown(kwargs, rules_class.task_names + options, "argument")
+    task = {name: kwargs[name] for name in rules_class.task_names if kwargs.get(name) is not None}
+    return rules_class(**{name: kwargs[name] for name in options if name in kwargs}), task
+
+
+def _check_action(action: Any, space: spaces.Discrete, shape: tuple[int, ...]) -> np.ndarray:
+    """Give `action` as int64 of `shape`."""
+    array = as_array(action)
+    if array.dtype.kind not in "iu" or array.shape != shape:
+        wanted = f"an integer array of shape {shape}" if shape else "one integer"
+        raise ValueError(f"action={short(action)}: give {wanted} from 0 to {space.n - 1}.")
+    if array.min() < 0 or array.max() >= space.n:
+        bad = array[(array < 0) | (array >= space.n)].flat[0]
+        raise ValueError(f"action={bad} is outside {space}: actions go from 0 to {space.n - 1}.")
+    return array.astype(np.int64, copy=False)
