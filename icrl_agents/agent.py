@@ -1,0 +1,346 @@
+"""ICAgent: a frozen model that learns a task inside its context, in a normal Gymnasium loop.
+
+Axis letters: B rows (environments), T environment steps, S tokens (slots) of a step, D width, L tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor, nn
+
+from icrl_agents import checkpoint, hub
+from icrl_agents.acting import Running, check_flag, read_cached
+from icrl_agents.codecs import RewardCodec, make_codec, space_from_json, space_to_json
+from icrl_agents.config import AgentConfig
+from icrl_agents.context import Context
+from icrl_agents.nn.transformer import Transformer
+from icrl_agents.steps import Steps
+
+
+class ICAgent(nn.Module, ABC):
+    """Abstract over methods: a method says which tokens a step becomes and what is predicted where.
+
+    A subclass sets `Config`, `slots` (the names of a step's tokens; an action is predicted at "percept") and
+    `extends`, and implements `tokens` and `loss`. Everything about acting is here, once.
+
+    Lifecycle: `reset` means a NEW TASK (forget everything). A new episode of the same task needs no call: `act` on
+    the new episode's first observation after an `observe` that ended one.
+    """
+
+    Config: ClassVar[type[AgentConfig]] = AgentConfig
+    slots: tuple[str, ...] = ("percept",)
+    extends: ClassVar[bool] = True  # tokens of step t depend on step t alone, so they can be cached
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        config: AgentConfig | None = None,
+    ):
+        super().__init__()
+        self.config = self.Config() if config is None else config
+        self.observation_space, self.action_space = observation_space, action_space
+        width = self.config.width
+        self.obs = make_codec(observation_space, width, predicts=self.config.dynamics)
+        self.action = make_codec(action_space, width)
+        self.reward = RewardCodec(width, predicts=self.config.dynamics)
+        self.body = Transformer(width, self.config.layers, self.config.heads, self.config.inner, self.config.dropout)
+        self.source = "new"
+        self.facts: dict[str, Any] = {}  # where the weights come from; written into config.json and the card
+        self._running: Running | None = None
+
+    # ---- what a method says -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def tokens(self, steps: Steps) -> Tensor:
+        """The tokens of complete steps (B, T), as (B, T, S, D)."""
+
+    @abstractmethod
+    def loss(self, steps: Steps) -> dict[str, Tensor]:
+        """Named terms, each a masked mean of negative log-likelihoods; their sum is minimised."""
+
+    def forward(self, steps: Steps) -> dict[str, Tensor]:
+        return self.loss(steps)
+
+    def query(self, steps: Steps) -> Tensor:
+        """The tokens (B, T, D) at which each step's action is predicted, seen after all tokens of the steps before.
+
+        In the step layouts that is the step's own first token, which stays in the sequence.
+        """
+        return self.tokens(steps)[:, :, 0]
+
+    @property
+    def query_stays(self) -> bool:
+        return self.slots[0] == "percept"
+
+    def visible(self, context: Context) -> Steps:
+        """The steps that can still influence an action."""
+        return context.visible()
+
+    def make_room(self, context: Context) -> None:
+        """What happens to rows whose window is full: by default the oldest `slide` steps go."""
+        full = np.flatnonzero(context.length >= context.window)
+        if len(full):
+            context.drop(full, self.config.slide)
+
+    # ---- acting -------------------------------------------------------------------------------------------------
+
+    def reset(
+        self,
+        env: gymnasium.Env | VectorEnv | None = None,
+        *,
+        num_envs: int | None = None,
+        mask: np.ndarray | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Forget: a new task begins. A new EPISODE of the same task needs no reset.
+
+        Args:
+            env: check this environment's spaces and take the batch size and autoreset mode from it.
+            num_envs: act on batches of this size; not given, on single observations.
+            mask: (B,) bool, forget only these rows and keep everything else.
+            seed: of the sampled actions; without it they differ from run to run.
+
+        Raises:
+            ValueError: the env's spaces are not the agent's, or the arguments contradict each other.
+        """
+        if mask is not None:
+            self._forget_rows(mask, env, num_envs, seed)
+            return
+        mode = None
+        if env is not None:
+            found, mode = self._read_env(env)
+            if num_envs not in (None, found):
+                raise ValueError(f"num_envs={num_envs}, but the env has {found}: leave num_envs out when you give env")
+            num_envs = found
+        if num_envs is not None and (isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1):
+            raise ValueError(f"num_envs={num_envs!r}, expected a whole number from 1 on")
+        self._running = Running(self, num_envs, mode, seed)
+
+    def act(self, obs: Any, deterministic: bool = False) -> Any:
+        """Choose the next action, or a batch of them, as NumPy inside the action space.
+
+        Args:
+            obs: the observation(s) the environment shows now: of `reset()` or of the last `step()`.
+            deterministic: take the most probable action; the default samples, which exploration needs.
+
+        Raises:
+            ValueError: `obs` is not in the agent's observation space (shape, dtype or range).
+            RuntimeError: no `reset` yet, or `act` twice without `observe`.
+        """
+        running = self._require_running()
+        if running.acted is not None:
+            raise RuntimeError("act() was called twice: call observe(*env.step(action)) between two actions")
+        checked = self.obs.check(obs, running.num_envs, "obs")
+        batch = checked if running.num_envs else checked[None]
+        distribution = self.policy(running.context, batch, ~running.boundary.resetting)
+        choice = distribution.mode() if deterministic else distribution.sample(running.generator)
+        running.acted = choice.cpu().numpy().astype(self.action_space.dtype, copy=False)
+        return running.acted.copy() if running.num_envs else running.acted[0].copy()[()]
+
+    def observe(
+        self,
+        obs: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        """Tell the agent what `env.step(action)` returned, in the same order.
+
+        Rows may end episodes at different times; see `Boundary` for the autoreset modes.
+
+        Raises:
+            ValueError: a value of the wrong shape, dtype or range.
+            RuntimeError: `observe` before `act`.
+        """
+        running = self._require_running()
+        if running.acted is None:
+            raise RuntimeError("observe() was called before act(): the order is act, env.step, observe")
+        rows = running.num_envs
+        obs = self.obs.check(obs, rows, "obs")
+        reward = self.reward.check(reward, rows, "reward")
+        terminated = check_flag(terminated, rows, "terminated")
+        truncated = check_flag(truncated, rows, "truncated")
+        if rows is None:
+            obs, reward, terminated, truncated = obs[None], reward[None], terminated[None], truncated[None]
+        next_obs, live = running.boundary.read(obs, terminated, truncated, info or {})
+        running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
+        running.acted = None
+
+    @property
+    def context(self) -> Context:
+        """What the agent knows now; fork it with `select` or `repeat`, do not write to it."""
+        return self._require_running().context
+
+    @torch.inference_mode()
+    def policy(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Any:
+        """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
+
+        Rows outside `live` (B,) are computed but leave no trace. This is the one place where a context is read.
+        """
+        self.make_room(context)
+        context.open(obs)
+        live = np.ones(context.rows, bool) if live is None else live
+        if self.training:
+            raise RuntimeError("the agent is in training mode, where dropout disturbs actions: call agent.eval() first")
+        hidden = read_cached(self, context, live) if self.extends else self.reread(context)
+        return self.action.head(hidden)
+
+    def reread(self, context: Context) -> Tensor:
+        """The query's hidden vectors (B, D) for methods whose tokens change, computed without a cache."""
+        raise NotImplementedError
+
+    # ---- training-time view -------------------------------------------------------------------------------------
+
+    def hidden(self, steps: Steps) -> Tensor:
+        """The hidden vectors (B, T, S, D) of whole windows of complete steps, in one pass."""
+        tokens = self.tokens(steps)
+        return self.body(tokens.flatten(1, 2)).unflatten(1, tokens.shape[1:3])
+
+    def tensors(self, steps: Steps) -> Steps:
+        """NumPy steps as tensors of the types the codecs take, on the agent's device."""
+        device = self.device
+        codecs = {"obs": self.obs, "next_obs": self.obs, "action": self.action, "prev_action": self.action}
+        codecs |= {"reward": self.reward, "prev_reward": self.reward}
+        values = {
+            name: codecs[name].tensor(value, device) if name in codecs else torch.as_tensor(value, device=device)
+            for name, value in zip(Steps._fields[:-1], steps[:-1], strict=True)
+        }
+        extras = {name: torch.as_tensor(value, device=device) for name, value in steps.extras.items()}
+        return Steps(**values, extras=extras)
+
+    @property
+    def device(self) -> torch.device:
+        return self.body.norm.weight.device
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub.
+
+        `agent.source` says which of the three it was. Nothing is ever unpickled.
+
+        Raises:
+            FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
+            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config.
+        """
+        found = hub.fetch(
+            id_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        agent = cls._from_folder(found.folder, pick_device(device))
+        agent.source = found.source
+        return agent
+
+    @classmethod
+    def _from_folder(cls, folder: Path, device: torch.device) -> Self:
+        from icrl_agents.methods import METHODS
+
+        data = checkpoint.read_config(folder)
+        method = checkpoint.pick(METHODS, data["method"], "method")
+        if not issubclass(method, cls):
+            raise ValueError(
+                f"{folder} holds a {method.__name__}, not a {cls.__name__}: load it with ICAgent or that class"
+            )
+        config = method.Config.from_json(data["config"])
+        obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
+        agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
+        agent.facts = data["facts"]
+        return agent.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all."""
+        checkpoint.write_checkpoint(folder, self.to_json(), self.state_dict())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload agent",
+    ) -> str:
+        """Upload the checkpoint as one commit, creating the repo if needed; gives the commit's URL."""
+        return hub.push(
+            self.save_pretrained,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`: everything needed to act besides the weights."""
+        from icrl_agents.methods import method_name
+
+        return {
+            "method": method_name(type(self)),
+            "config": asdict(self.config),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "facts": self.facts,
+        }
+
+    # ---- private ------------------------------------------------------------------------------------------------
+
+    def _require_running(self) -> Running:
+        if self._running is None:
+            raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
+        return self._running
+
+    def _forget_rows(self, mask: np.ndarray, env: Any, num_envs: int | None, seed: int | None) -> None:
+        running = self._require_running()
+        mask = np.asarray(mask)
+        if env is not None or num_envs is not None:
+            raise ValueError("reset(mask=...) keeps the running batch: leave env and num_envs out")
+        if mask.dtype != bool or mask.shape != (running.context.rows,):
+            raise ValueError(
+                f"mask has dtype {mask.dtype} and shape {mask.shape}, expected bool ({running.context.rows},)"
+            )
+        index = np.flatnonzero(mask)
+        running.context.forget(index)
+        running.boundary.forget(index)
+        if seed is not None:
+            running.generator.manual_seed(seed)
+
+    def _read_env(self, env: gymnasium.Env | VectorEnv) -> tuple[int | None, AutoresetMode | None]:
+        vector = isinstance(env, VectorEnv)
+        prefix = "single_" if vector else ""
+        for kind in ("observation_space", "action_space"):
+            theirs, ours = getattr(env, prefix + kind), getattr(self, kind)
+            if theirs != ours:
+                raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
+        return (env.num_envs, env.metadata.get("autoreset_mode")) if isinstance(env, VectorEnv) else (None, None)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """`auto` is the GPU where there is one; a device is never stored in a checkpoint."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

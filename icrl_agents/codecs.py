@@ -1,0 +1,303 @@
+"""Codecs: how a value of a space becomes a vector, and a hidden vector a distribution over that space.
+
+This is the only file of the package that asks for a space's type (house rule 8): `make_codec` picks the codec,
+`space_to_json` and `space_from_json` write spaces into `config.json`. Axis letter: D width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from icrl_agents.distributions import Categorical, Distribution, Gaussian, Independent
+
+
+class Codec(nn.Module):
+    """One space's translator.
+
+    `embed(x)` (..., *shape) -> (..., D); `head(h)` (..., D) -> Distribution over the space;
+    `bind(generator)` draws whatever is drawn anew for each sequence; `prompt(B)` is what must be told to the
+    model before a sequence starts, (B, P, D), or None.
+    """
+
+    def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
+        super().__init__()
+        self.space, self.predicts = space, predicts
+
+    def embed(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def head(self, hidden: Tensor) -> Distribution:
+        raise NotImplementedError
+
+    def bind(self, generator: torch.Generator) -> None:
+        """Codecs with fixed vectors have nothing to draw."""
+
+    def prompt(self, rows: int) -> Tensor | None:
+        return None
+
+    def tensor(self, x: np.ndarray, device: torch.device) -> Tensor:
+        """The array as a tensor of the type `embed` takes.
+
+        Before a lifetime's first step the previous action is zero; where zero is not in the space, the lowest value.
+        """
+        if self.floor is not None:
+            x = np.maximum(x, self.floor)
+        return torch.as_tensor(x, device=device).to(self.dtype)
+
+    dtype = torch.long
+    floor: np.ndarray | int | None = None  # the lowest value, where that is above zero
+
+    def check(self, x: Any, rows: int | None, what: str) -> np.ndarray:
+        """Give `x` as an array of shape (rows, *shape), or (*shape) for rows None; refuse what is not in the space."""
+        array = np.asarray(x)
+        shape = tuple(self.space.shape or ())
+        wanted = shape if rows is None else (rows, *shape)
+        if array.shape != wanted:
+            raise ValueError(f"{what} has shape {array.shape}, expected {wanted}: {_shape_hint(array, wanted, rows)}")
+        if not np.can_cast(array.dtype, self.space.dtype or array.dtype, "same_kind"):
+            raise ValueError(
+                f"{what} has dtype {array.dtype}, expected {self.space.dtype}: convert it, or check the env"
+            )
+        self.check_range(array, what)
+        return array
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        raise NotImplementedError
+
+
+def _shape_hint(array: np.ndarray, wanted: tuple[int, ...], rows: int | None) -> str:
+    if rows is None and array.shape[1:] == wanted:
+        return f"for a batch call reset(num_envs={array.shape[0]}) or reset(env) first"
+    if rows is not None and array.shape == wanted[1:]:
+        return "for single environments call reset() without num_envs first"
+    return "is this the environment the agent was trained on?"
+
+
+class DiscreteCodec(Codec):
+    """One learned vector for each value."""
+
+    def __init__(self, space: spaces.Discrete, width: int, predicts: bool):
+        super().__init__(space, width, predicts)
+        self.start, self.count = int(space.start), int(space.n)
+        self.floor = self.start if self.start > 0 else None
+        self.table = nn.Embedding(self.count, width)
+        if predicts:
+            self.logits = nn.Linear(width, self.count)
+        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.table(x - self.start)
+
+    def head(self, hidden: Tensor) -> Categorical:
+        return Categorical(self.logits(hidden), self.start)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        low, high = self.start, self.start + self.count - 1
+        if array.size and (array.min() < low or array.max() > high):
+            raise ValueError(
+                f"{what} {array.tolist()} is outside {low}..{high}: is this the env the agent was trained on?"
+            )
+
+
+class IntegerVectorCodec(Codec):
+    """One table for each dimension, summed: a cell seen in no history is still a known row and a known column.
+
+    A single embedding for each cell does not generalise to held-out goals.
+    """
+
+    shift: Tensor
+
+    def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
+        super().__init__(space, width, predicts)
+        self.low, self.high = _integer_bounds(space)
+        self.dims = len(space.shape or ())
+        self.floor = self.low.reshape(space.shape) if (self.low > 0).any() else None
+        sizes = self.high - self.low + 1
+        shift = np.cumsum(sizes) - sizes - self.low  # where each dimension's table begins in the common one
+        self.register_buffer("shift", torch.as_tensor(shift), persistent=False)
+        self.table = nn.Embedding(int(sizes.sum()), width)
+        self.logits = nn.ModuleList(nn.Linear(width, int(n)) for n in sizes if predicts)
+        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.table(x.flatten(-self.dims) + self.shift).sum(-2)
+
+    def head(self, hidden: Tensor) -> Independent:
+        return Independent([Categorical(f(hidden), int(low)) for f, low in zip(self.logits, self.low, strict=True)])
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        flat = array.reshape(-1, len(self.low))
+        if flat.size and ((flat < self.low).any() or (flat > self.high).any()):
+            raise ValueError(
+                f"{what} {array.tolist()} is outside {self.low.tolist()}..{self.high.tolist()}: "
+                "is this the env the agent was trained on?"
+            )
+
+
+class BoxCodec(Codec):
+    """A linear map of real vectors, normalised with statistics that are saved with the weights."""
+
+    dtype = torch.float32
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+    moments = 2  # the head gives a mean and a spread for each entry
+
+    def __init__(self, space: spaces.Box, width: int, predicts: bool):
+        super().__init__(space, width, predicts)
+        size, self.dims = math.prod(space.shape), max(len(space.shape), 1)
+        self.linear = nn.Linear(size, width)
+        if predicts:
+            self.outputs = nn.Linear(width, self.moments * size)
+        self.register_buffer("mean", torch.zeros(space.shape))
+        self.register_buffer("std", torch.ones(space.shape))
+        self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32), persistent=False)
+        self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
+
+    def embed(self, x: Tensor) -> Tensor:
+        unit = (x - self.mean) / self.std
+        return self.linear(unit.flatten(-self.dims) if self.mean.dim() else unit[..., None])
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean, log_std = self.outputs(hidden).unflatten(-1, (2, -1)).unbind(-2)
+        shape = (*hidden.shape[:-1], *self.mean.shape)
+        mean, log_std = mean.reshape(shape), log_std.reshape(shape).clamp(-8, 4)
+        return Gaussian(mean * self.std + self.mean, log_std + self.std.log(), self.low, self.high, self.dims)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what} holds NaN or infinity: {array.tolist()}; the environment returned a broken value")
+        low, high = self.low.cpu().numpy(), self.high.cpu().numpy()
+        if (array < low - 1e-6).any() or (array > high + 1e-6).any():
+            raise ValueError(f"{what} {array.tolist()} is outside its Box: is this the env the agent was trained on?")
+
+
+class RewardCodec(BoxCodec):
+    """Rewards are real numbers without bounds; the spread of the head is fixed, so its NLL is a squared error."""
+
+    moments = 1
+
+    def __init__(self, width: int, predicts: bool):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.outputs(hidden)[..., 0] * self.std + self.mean
+        return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
+
+
+EMBEDDING_STD = 0.5  # summed tables of unit scale would drown the residual stream of a narrow model
+
+
+def make_codec(space: gymnasium.Space, width: int, predicts: bool = True) -> Codec:
+    """The codec for `space` with vectors of `width`; only with `predicts` has it a head.
+
+    Raises:
+        ValueError: the space has no codec; the message lists those that have.
+    """
+    if isinstance(space, spaces.Discrete):
+        return DiscreteCodec(space, width, predicts)
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) or _is_integer_box(space):
+        return IntegerVectorCodec(space, width, predicts)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return BoxCodec(space, width, predicts)
+    raise ValueError(
+        f"no codec for {space}: use Discrete, MultiDiscrete, MultiBinary or a bounded integer or float Box"
+    )
+
+
+def _is_integer_box(space: gymnasium.Space) -> bool:
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer) or not space.shape:
+        return False
+    return int((space.high.astype(np.int64) - space.low).max()) < MAX_INTEGERS and math.prod(space.shape) <= 64
+
+
+MAX_INTEGERS = 4096  # values a dimension may have before one vector for each stops making sense
+
+
+def _integer_bounds(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(space, spaces.Box):
+        return space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
+    if isinstance(space, spaces.MultiDiscrete):
+        low = np.asarray(space.start, np.int64).reshape(-1)
+        return low, low + np.asarray(space.nvec, np.int64).reshape(-1) - 1
+    size = math.prod(space.shape or ())
+    return np.zeros(size, np.int64), np.ones(size, np.int64)
+
+
+def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
+    """A plain-JSON description from which `space_from_json` builds an equal space."""
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"type": "MultiBinary", "n": list(space.shape)}
+    if isinstance(space, spaces.Box):
+        return {
+            "type": "Box",
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+            "low": _bound_to_json(space.low),
+            "high": _bound_to_json(space.high),
+        }
+    raise ValueError(f"cannot write {space} as JSON: use Discrete, MultiDiscrete, MultiBinary or Box")
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    """One number when all entries agree; infinities as strings, which strict JSON can hold."""
+    values = bound.reshape(-1).tolist()
+    values = [str(v) if isinstance(v, float) and math.isinf(v) else v for v in values]
+    return values[0] if len(set(values)) == 1 else values
+
+
+MAX_SPACE_SIZE = 1 << 20
+
+
+def space_from_json(data: Any) -> gymnasium.Space:
+    """Build the space that `space_to_json` described.
+
+    Raises:
+        ValueError: anything but such a description, including sizes no agent has.
+    """
+    try:
+        space = _BUILDERS[data["type"]](data)
+    except (KeyError, TypeError, ValueError, AssertionError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"{str(data)[:200]} does not describe a space ({error}): use one of {sorted(_BUILDERS)}"
+        ) from None
+    return space
+
+
+def _box_from_json(data: dict[str, Any]) -> spaces.Box:
+    dtype, shape = np.dtype(data["dtype"]), tuple(int(n) for n in data["shape"])
+    if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf":
+        raise ValueError(f"shape {shape} or dtype {dtype} is not allowed")
+    low, high = (
+        np.broadcast_to(np.asarray(data[k], float), (math.prod(shape),))
+        if np.ndim(data[k]) == 0
+        else np.asarray(data[k], float)
+        for k in ("low", "high")
+    )
+    return spaces.Box(low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), dtype=dtype.type)
+
+
+def _bounded(count: Any) -> int:
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MAX_SPACE_SIZE:
+        raise ValueError(f"a size of {count!r} is not an integer from 1 to {MAX_SPACE_SIZE}")
+    return count
+
+
+_BUILDERS = {
+    "Discrete": lambda d: spaces.Discrete(_bounded(d["n"]), start=int(d["start"])),
+    "MultiDiscrete": lambda d: spaces.MultiDiscrete([_bounded(n) for n in d["nvec"]], start=d["start"]),
+    "MultiBinary": lambda d: spaces.MultiBinary([_bounded(n) for n in d["n"]]),
+    "Box": _box_from_json,
+}

@@ -1,0 +1,77 @@
+"""The flat configuration every method has; a method's own adds its fields.
+
+Configs are read from other people's `config.json`, so every value is checked before anything is built from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Sizes of the model and of its window. Defaults are those of the released agents."""
+
+    width: int = 64  # D
+    layers: int = 4
+    heads: int = 4
+    inner: int = 128  # hidden width of the SwiGLU
+    dropout: float = 0.0
+    window: int = 240  # environment steps the agent sees, the current one included
+    slide: int = 80  # steps dropped at once when the window is full; 1 is the papers' exact last-n
+
+    dynamics: bool = False  # also predict reward and next_obs, which a planner needs
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        "width": (2, 8192),
+        "layers": (1, 128),
+        "heads": (1, 128),
+        "inner": (1, 65536),
+        "dropout": (0.0, 0.9),
+        "window": (2, 1_000_000),
+        "slide": (1, 1_000_000),
+    }
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
+        if self.slide >= self.window:
+            raise ValueError(f"slide={self.slide} must be smaller than window={self.window}")
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Build from a JSON object; unknown, missing or mistyped fields are errors."""
+        if not isinstance(data, dict):
+            raise ValueError(f"config is {str(data)[:80]!r}, expected a JSON object")
+        known = {field.name for field in fields(cls)}
+        check_known(data, known, "config field")
+        if missing := sorted(known - set(data)):
+            raise ValueError(f"config lacks {', '.join(missing)}: the checkpoint is damaged or of another version")
+        return cls(**data)
+
+
+def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | None) -> None:
+    """Refuse a value that is not of the annotated `kind` ("int", "int | None", ...) or is outside `limits`."""
+    if value is None and "None" in kind:
+        return
+    kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
+    wanted = kinds[kind.split(" | ")[0]]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"{name}={str(value)[:80]!r} is not a {kind}")
+    if limits is not None and not limits[0] <= value <= limits[1]:
+        raise ValueError(f"{name}={value} is outside {limits[0]}..{limits[1]}")
+
+
+def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse the first of `names` that is not in `known`, with the nearest one that is."""
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+            raise ValueError(f"unknown {what} {str(name)[:80]!r}: {hint}")

@@ -1,0 +1,78 @@
+"""What a codec's head gives: distributions over a space, for every leading index of a batch.
+
+`torch.distributions` would serve but for sampling from an explicit generator, which it does not take.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Distribution(Protocol):
+    """A distribution over one space for every leading index."""
+
+    def log_prob(self, value: Tensor) -> Tensor: ...
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor: ...
+
+    def mode(self) -> Tensor: ...
+
+
+class Categorical:
+    """Logits (..., N) over the integers start .. start + N - 1."""
+
+    def __init__(self, logits: Tensor, start: int = 0):
+        self.logits, self.start = logits.log_softmax(-1), start
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.logits.gather(-1, (value - self.start).unsqueeze(-1)).squeeze(-1)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Gumbel-max, so that leading shapes of any rank sample in one call."""
+        noise = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)
+        return (self.logits - (-noise.clamp_min(1e-20).log()).log()).argmax(-1) + self.start
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1) + self.start
+
+
+class Independent:
+    """A vector of independent integers: one Categorical for each dimension, shape (..., n)."""
+
+    def __init__(self, parts: list[Categorical]):
+        self.parts = parts
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return sum((part.log_prob(value[..., i]) for i, part in enumerate(self.parts)), torch.zeros(()))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.stack([part.sample(generator) for part in self.parts], -1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+
+class Gaussian:
+    """A diagonal normal over the last `dims` dimensions; samples are clipped into [low, high]."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor, dims: int = 1):
+        self.mean, self.log_std, self.low, self.high, self.dims = mean, log_std, low, high, dims
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        score = (value - self.mean) * (-self.log_std).exp()
+        each = -0.5 * score**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return each.flatten(-self.dims).sum(-1) if self.dims else each
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self._clip(self.mean + self.log_std.exp() * noise)
+
+    def mode(self) -> Tensor:
+        return self._clip(self.mean)
+
+    def _clip(self, value: Tensor) -> Tensor:
+        return torch.maximum(torch.minimum(value, self.high), self.low)

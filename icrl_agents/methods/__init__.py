@@ -1,0 +1,16 @@
+"""The methods, one paper a file; `METHODS` is the registry that checkpoints, the command line and tests go through."""
+
+from icrl_agents.agent import ICAgent
+from icrl_agents.methods.ad import AD
+
+METHODS: dict[str, type[ICAgent]] = {
+    "ad": AD,
+}
+
+
+def method_name(cls: type[ICAgent]) -> str:
+    """The registry's name of a method's class."""
+    for name, method in METHODS.items():
+        if method is cls:
+            return name
+    raise ValueError(f"{cls.__name__} is not in METHODS: add it to icrl_agents/methods/__init__.py")

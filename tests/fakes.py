@@ -1,0 +1,73 @@
+"""Small spaces, lifetimes and agents for the contract tests: random weights, no training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import Space, spaces
+
+from icrl_agents.agent import ICAgent
+from icrl_agents.methods import METHODS
+from icrl_agents.steps import Steps, stack_steps
+
+GRID = spaces.Box(0, 8, (2,), np.int32)
+SPACES = {
+    "grid": (GRID, spaces.Discrete(5)),
+    "vector": (spaces.Box(-2.0, 2.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)),
+    "discrete": (spaces.Discrete(4), spaces.Discrete(3, start=1)),
+    "multi": (spaces.MultiDiscrete([3, 4]), spaces.MultiDiscrete([2, 3])),
+}
+SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of configuring a method."""
+
+    method: str
+    settings: tuple[tuple[str, object], ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.method, *(f"{name}={value}" for name, value in self.settings)])
+
+    def build(self, kind: str = "grid", **changes: object) -> ICAgent:
+        method = METHODS[self.method]
+        torch.manual_seed(0)
+        agent = method(*SPACES[kind], method.Config(**{**SMALL, **dict(self.settings), **changes}))
+        for parameter in agent.parameters():  # larger than at the start of training, so that errors show
+            torch.nn.init.normal_(parameter, std=0.3)
+        return agent.eval()
+
+
+def variants() -> list[Variant]:
+    """Every registered method, with and without dynamics, and every choice of layout it has."""
+    found = []
+    for name, method in METHODS.items():
+        found += [Variant(name), Variant(name, (("dynamics", True),))]
+        if hasattr(method.Config, "layout"):
+            found.append(Variant(name, (("layout", "packed"),)))
+    return found
+
+
+def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
+    space.seed(seed)
+    return np.stack([[space.sample() for _ in range(count)] for _ in range(rows)])
+
+
+def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0, ends: float = 0.2) -> Steps:
+    """Arbitrary lifetimes with episode ends at different places in every row."""
+    obs_space, action_space = SPACES[kind]
+    rng = np.random.default_rng(seed)
+    obs = sample(obs_space, rows, count + 1, seed)
+    ended = rng.random((rows, count)) < ends
+    kinds = rng.random((rows, count)) < 0.5
+    action = sample(action_space, rows, count, seed + 1)
+    reward = rng.random((rows, count)).astype(np.float32)
+    return stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds)
+
+
+def statistics(distribution: object) -> torch.Tensor:
+    """The numbers that define a distribution, for comparisons."""
+    if hasattr(distribution, "parts"):
+        return torch.cat([part.logits for part in distribution.parts], -1)
+    return distribution.logits if hasattr(distribution, "logits") else distribution.mean

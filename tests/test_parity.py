@@ -1,0 +1,133 @@
+"""Acting step by step gives the training-time distribution, for every method, layout and space."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fakes import SPACES, Variant, lifetimes, statistics, variants
+
+
+def training_time(agent, steps):
+    """The distribution at the last step of a window, computed as the loss computes it."""
+    seen = agent.tensors(steps)
+    if agent.query_stays:
+        return agent.action.head(agent.hidden(seen)[:, -1, 0])
+    past = agent.tokens(seen.window(0, -1)).flatten(1, 2)
+    return agent.action.head(agent.body(torch.cat([past, agent.query(seen)[:, -1:]], 1))[:, -1])
+
+
+def close(agent, steps, t, live=None):
+    live = np.ones(agent.context.rows, bool) if live is None else live
+    ends = steps.terminated[:, t], steps.truncated[:, t]
+    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
+
+
+@pytest.mark.parametrize("slide", [1, 4])
+@pytest.mark.parametrize("variant", variants(), ids=str)
+@torch.no_grad()
+def test_acting_equals_training(variant: Variant, slide: int):
+    """Over four windows, so that the window slides many times."""
+    agent, steps = variant.build(slide=slide), lifetimes(count=36)
+    agent.reset(num_envs=3, seed=0)
+    for t in range(36):
+        acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
+        seen = int(agent.context.length[0])
+        training = statistics(training_time(agent, steps.window(t - seen, t + 1)))
+        torch.testing.assert_close(acting, training, atol=1e-5, rtol=1e-5)
+        close(agent, steps, t)
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@torch.no_grad()
+def test_every_space(kind: str):
+    agent, steps = Variant("ad", (("dynamics", True),)).build(kind), lifetimes(kind, count=8)
+    agent.reset(num_envs=3, seed=0)
+    for t in range(8):
+        acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
+        torch.testing.assert_close(
+            acting, statistics(training_time(agent, steps.window(0, t + 1))), atol=1e-5, rtol=1e-5
+        )
+        close(agent, steps, t)
+    terms = agent.loss(agent.tensors(steps))
+    assert set(terms) == {"action", "reward", "next_obs"}
+    assert all(torch.isfinite(term) for term in terms.values())
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+@torch.no_grad()
+def test_batch_equals_singles_at_different_lengths(variant: Variant):
+    """Rows that were forgotten at different times, or skip steps, act as if they were alone."""
+    agent, steps = variant.build(), lifetimes(count=30)
+    alone = [variant.build() for _ in range(3)]
+    agent.reset(num_envs=3, seed=0)
+    for single in alone:
+        single.reset(num_envs=1, seed=0)
+    rng = np.random.default_rng(0)
+    for t in range(30):
+        if t in (3, 11, 12):
+            forgotten = np.arange(3) == t % 3
+            agent.reset(mask=forgotten)
+            alone[t % 3].reset(num_envs=1, seed=0)
+        live = rng.random(3) < 0.8
+        batch = statistics(agent.policy(agent.context, steps.obs[:, t], live))
+        for row in np.flatnonzero(live):
+            single = statistics(alone[row].policy(alone[row].context, steps.obs[row : row + 1, t]))
+            torch.testing.assert_close(batch[row], single[0], atol=1e-5, rtol=1e-5)
+            close(alone[row], steps.rows(slice(row, row + 1)), t)
+        close(agent, steps, t, live)
+    assert len(set(agent.context.length.tolist())) > 1
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+@torch.no_grad()
+def test_branching_never_alters_the_parent(variant: Variant):
+    agent, steps = variant.build(), lifetimes(count=20)
+    agent.reset(num_envs=3, seed=0)
+    for t in range(14):
+        agent.policy(agent.context, steps.obs[:, t])
+        close(agent, steps, t)
+    parent = agent.context
+    branch, other = parent.repeat(2), lifetimes(rows=6, count=20, seed=5)
+    expected = statistics(agent.policy(parent.select(np.arange(3)), steps.obs[:, 14]))
+    for t in range(12):
+        agent.policy(branch, other.obs[:, t])
+        ends = other.terminated[:, t], other.truncated[:, t]
+        branch.close(other.action[:, t], other.reward[:, t], other.next_obs[:, t], *ends, np.ones(6, bool))
+    torch.testing.assert_close(statistics(agent.policy(parent, steps.obs[:, 14])), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_padding_influences_nothing(variant: Variant):
+    agent, steps = variant.build(), lifetimes(count=9)
+    mask = np.ones((3, 9), bool)
+    mask[1:, 6:] = False
+    changed = lifetimes(count=9, seed=9)
+    noisy = steps.map(np.copy)
+    for mine, other in zip(noisy[:-1], changed[:-1], strict=True):
+        mine[~mask] = other[~mask]
+    first, second = (agent.loss(agent.tensors(s._replace(mask=mask))) for s in (steps, noisy))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name])
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_every_weight_learns(variant: Variant):
+    """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
+    agent, steps = variant.build(), lifetimes(count=9)
+    sum(agent.loss(agent.tensors(steps)).values()).backward()
+    assert [name for name, p in agent.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_overfits_one_batch(variant: Variant):
+    agent, steps = variant.build(), lifetimes(count=9)
+    torch.nn.init.normal_(agent.body.norm.weight, mean=1.0, std=0.1)
+    batch, optimizer = agent.tensors(steps), torch.optim.Adam(agent.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = agent.loss(batch)["action"]
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.3 * losses[0]
