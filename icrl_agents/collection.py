@@ -1,0 +1,345 @@
+"""Collecting histories: fresh lifetimes in memory, or a store of them that survives being killed at any instant.
+
+A collection is cut into blocks of tasks, each with a seed of its own. Finished blocks become part files beside the
+store-to-be, the last one joins them. What a history is depends on no other block, so neither the number of processes
+nor any interruption changes it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import gymnasium
+import h5py
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents.config import check_known
+from icrl_agents.history import FIELDS, HistoryInfo, HistoryStore, RecordHistory, partial_folder, settle, write_column
+from icrl_agents.sources import Source, find_source, make_source
+from icrl_agents.steps import Steps
+
+ROWS = 1024  # lifetimes that a source lives at once
+
+Progress = Callable[[int, int], None]  # called with the numbers of finished and of all histories
+
+
+def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int) -> Steps:
+    """Let `source` live one fresh lifetime on each of the tasks `task_ids` (B,), all at once; Steps (B, T)."""
+    env = RecordHistory(gymnasium.make_vec(env_id, num_envs=len(task_ids)))
+    source.run(env, episodes, seed, {"task": np.asarray(task_ids, np.int64)})
+    env.close()
+    return env.steps(episodes)
+
+
+def collect(
+    env_id: str,
+    source: str,
+    path: str | os.PathLike[str],
+    *,
+    tasks: Sequence[int] | None = None,
+    streams: int = 100,
+    episodes: int = 50,
+    seed: int = 0,
+    processes: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Make a `HistoryStore` at `path`. Called again after it was interrupted, it collects only what is missing.
+
+    Args:
+        source: a name in `SOURCES`.
+        tasks: ids; default the training tasks of the family's published split.
+        streams: histories of each task.
+        episodes: of each history.
+        processes: how many processes collect; more pay for the sources that train networks.
+        settings: of the source, where they differ from those it uses in this environment.
+        resume: go on with an interrupted collection of the same settings; False makes that an error.
+        overwrite: replace a finished store, which stays as it is until the new one is complete; start an interrupted
+            collection anew where it cannot be resumed.
+        progress: called after each block; default a progress bar if standard error is a terminal.
+
+    Raises:
+        FileExistsError: there is such a store already, or an interrupted collection with other settings.
+        BlockingIOError: another process is collecting to `path`.
+        ValueError: an argument is not allowed; the message says what is.
+    """
+    check_known([env_id], FAMILIES, "environment with a task set")
+    ids = _check_tasks(env_id, FAMILIES[env_id].split()[0].ids.tolist() if tasks is None else tasks)
+    for name, value, low in (
+        ("streams", streams, 1),
+        ("episodes", episodes, 1),
+        ("processes", processes, 1),
+        ("seed", seed, 0),
+    ):
+        if not isinstance(value, int) or value < low:
+            raise ValueError(f"{name}={value!r} is not allowed: give a whole number from {low} on")
+    learner = make_source(source, env_id, dict(settings or {}))
+    info = _describe(env_id, source, learner, seed, streams, episodes)
+    with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
+        blocks = _plan(info, ids, 1 if learner.one_task else max(1, ROWS // streams))
+        missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
+        with _report(progress, f"{source} on {env_id}") as report:
+            report(len(writer.done) * streams, len(ids) * streams)
+            for histories in _run_all(missing, min(processes, len(missing))):
+                writer.add(histories)
+                report(len(writer.done) * streams, len(ids) * streams)
+        writer.finish()
+    return Path(path)
+
+
+def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
+    known = set(FAMILIES[env_id].ids.tolist())
+    if wrong := [task for task in tasks if task not in known]:
+        raise ValueError(f"task {wrong[0]!r} is not one of {env_id}: its ids are {min(known)}..{max(known)}")
+    if not len(tasks) or len(set(tasks)) < len(tasks):
+        raise ValueError(f"{len(tasks)} tasks, {len(set(tasks))} of them different: give each of one or more ids once")
+    return sorted(int(task) for task in tasks)
+
+
+def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, episodes: int) -> HistoryInfo:
+    from icrl_agents.codecs import space_to_json  # needs torch
+
+    rules = FAMILIES[env_id].rules
+    return HistoryInfo(
+        env_id=env_id,
+        env_kwargs=dict(gymnasium.spec(env_id).kwargs),
+        observation_space=space_to_json(rules.observation_space),
+        action_space=space_to_json(rules.action_space),
+        source=name,
+        settings=asdict(source.settings),
+        assumes=source.assumes,
+        seed=seed,
+        streams=streams,
+        episodes=episodes,
+        versions={name: _version(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", *source.packages)},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class Block(NamedTuple):
+    """What is collected at once, and kept or lost at once."""
+
+    info: HistoryInfo
+    tasks: tuple[int, ...]
+
+
+def _plan(info: HistoryInfo, tasks: list[int], size: int) -> list[Block]:
+    return [Block(info, tuple(tasks[i : i + size])) for i in range(0, len(tasks), size)]
+
+
+def _run(block: Block) -> dict[int, Steps]:
+    info, tasks = block
+    source = find_source(info.source).make(info.env_id, info.settings)
+    seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
+    steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
+    return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
+
+
+def _run_all(blocks: list[Block], processes: int) -> Iterator[dict[int, Steps]]:
+    """Give the blocks' histories as they are finished."""
+    if processes <= 1:
+        yield from map(_run, blocks)
+        return
+    # spawn: a fork would inherit the threads' locks of torch and HDF5
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_die_with_parent) as pool:
+        futures = [pool.submit(_run, block) for block in blocks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"a collecting process died: is there memory for {processes}? Run again to go on"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _report(progress: Progress | None, title: str) -> Iterator[Progress]:
+    if progress is not None:
+        yield progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("histories, left"), TimeRemainingColumn()
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(title)
+        yield lambda done, total: bar.update(row, completed=done, total=total)
+
+
+class HistoryWriter:
+    """Writes a store part by part: what `add` returned from is on the disk, whatever happens to the process then.
+
+    Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` finds them. One writer a path: the
+    operating system drops the lock of a process that dies.
+
+    Args:
+        tasks: the ids that will have been added in the end, sorted.
+
+    Raises:
+        FileExistsError, BlockingIOError: as `collect`.
+    """
+
+    def __init__(
+        self, path: Path, info: HistoryInfo, tasks: Sequence[int], *, resume: bool = True, overwrite: bool = False
+    ):
+        self.path, self.info, self.tasks = path, info, list(tasks)
+        self.folder = partial_folder(path)
+        self.header = self.folder / "header.h5"
+        self.done: set[int] = set()
+        # A finished file beside its parts: the writer was killed while it cleaned up.
+        self.finished = path.exists() and not overwrite
+        if self.finished and not (self.folder.exists() and self._is_mine()):
+            raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
+        self._lock = _lock(self.folder)
+        try:
+            self._begin(resume, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _is_mine(self) -> bool:
+        with HistoryStore(self.path) as store:
+            return store.tasks == self.tasks and _made_as(store.info) == _made_as(self.info)
+
+    def _begin(self, resume: bool, overwrite: bool) -> None:
+        if self.finished:
+            self.done = set(self.tasks)
+            return
+        if self.header.exists():
+            different = self._difference()
+            if resume and not different:
+                for part in self.folder.glob("part-*.h5"):
+                    with HistoryStore(part) as store:
+                        self.done.update(store.tasks)
+                return
+            if not overwrite:
+                raise FileExistsError(
+                    f"{self.path} was begun {different}: resume that, choose another path, or overwrite"
+                )
+        self.header.unlink(missing_ok=True)
+        for part in self.folder.glob("*.h5*"):  # without a header nobody knows what they are
+            part.unlink()
+        with self._new_file(self.header) as file:
+            file["planned"] = np.array(self.tasks, np.int64)
+
+    def _difference(self) -> str:
+        """In what the collection that was begun differs from this one."""
+        with h5py.File(self.header) as file:
+            begun = {**_made_as(HistoryInfo.read(file, self.header)), "tasks": file["planned"][:].tolist()}
+        mine = {**_made_as(self.info), "tasks": self.tasks}
+        for name, value in begun.items():
+            if value != mine[name]:
+                return f"with {name} {str(value)[:80]}, not {str(mine[name])[:80]}"
+        return ""
+
+    def add(self, histories: Mapping[int, Steps]) -> None:
+        """Keep the histories (B, T) of some tasks."""
+        with self._new_file(self.folder / f"part-{min(histories)}.h5") as file:
+            for task, steps in histories.items():
+                _write_task(file.create_group(str(task)), steps)
+        self.done |= set(histories)
+
+    def finish(self) -> None:
+        """Join the parts to the one file.
+
+        Raises:
+            ValueError: a task has no histories yet.
+        """
+        if missing := sorted(set(self.tasks) - self.done):
+            raise ValueError(f"task {missing[0]} has no histories yet: add them before you finish")
+        if self.finished:
+            return
+        with self._new_file(self.path) as file:
+            for part in sorted(self.folder.glob("part-*.h5")):
+                with h5py.File(part) as source:
+                    for name in source:
+                        source.copy(name, file)
+        self.finished = True
+
+    def close(self) -> None:
+        """Release the lock; what is not finished stays to be resumed."""
+        if self.finished or not self.header.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+    @contextmanager
+    def _new_file(self, path: Path) -> Iterator[h5py.File]:
+        temporary = self.folder / "writing.h5.tmp"
+        with h5py.File(temporary, "w", libver="v110") as file:  # the oldest format with checksums everywhere
+            self.info.write(file)
+            yield file
+        settle(temporary, path)
+
+
+def _made_as(info: HistoryInfo) -> dict[str, Any]:
+    """All that decides what the histories are, as plain JSON types."""
+    return {name: value for name, value in json.loads(json.dumps(asdict(info))).items() if name != "versions"}
+
+
+def _write_task(group: h5py.Group, steps: Steps) -> None:
+    group["length"] = steps.mask.sum(1)
+    for name in FIELDS:
+        write_column(group, name, getattr(steps, name))
+    for name, value in steps.extras.items():
+        write_column(group, name, value)
+
+
+def _lock(folder: Path) -> int:
+    """Create and lock the folder; gives the open lock file."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(handle, 20).decode() or "unknown"
+        os.close(handle)
+        raise BlockingIOError(f"process {owner} is collecting to {folder}: wait, or choose another path") from None
+    os.truncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+    return handle

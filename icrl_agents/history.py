@@ -1,0 +1,349 @@
+"""Histories: whole lifetimes of learners, recorded off any vector environment and kept in one HDF5 file.
+
+The file: root attributes say what it is (`HistoryInfo`), one group a task id holds columns (streams, T, ...), streams
+first. What follows from other columns (prev_action, prev_reward, first, mask) is not stored but derived on reading.
+Axis letters: B rows (streams), T environment steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import h5py
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from icrl_agents.steps import Boundary, Steps, stack_steps
+
+FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
+FIELDS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
+CHUNK_BYTES = 1 << 18  # read and decompressed at once
+MAX_RATIO = 2000  # deflate shrinks by 1032 at most; a column that claims more would fill memory from no file
+
+
+class RecordHistory(VectorWrapper):
+    """Records every real step of every row, in any autoreset mode: final observations, no NEXT_STEP dummies.
+
+    Where the environment has `expert_action()`, its answer before each step becomes the column `expert_action`.
+    A `reset` in mid-episode truncates that episode in the record too. Take `steps()` before a new lifetime begins.
+    """
+
+    def __init__(self, env: VectorEnv):
+        if isinstance(env, gymnasium.Env):
+            raise TypeError(f"{env} is a single environment: use gymnasium.make_vec(id, num_envs=1) or SyncVectorEnv")
+        super().__init__(env)
+        rows = getattr(env.unwrapped, "envs", [env.unwrapped])  # the single environments of a sync vector env
+        self.has_expert = all(hasattr(row.unwrapped, "expert_action") for row in rows)
+        self._boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._live: list[np.ndarray] = []
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset all rows, or those of `options["reset_mask"]` (B,) bool."""
+        rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        obs, info = super().reset(seed=seed, options=options)
+        self._truncate(rows & ~self._boundary.ended)
+        self._boundary.forget(rows)
+        self._obs = np.array(obs)
+        return obs, info
+
+    def _truncate(self, rows: np.ndarray) -> None:
+        """Whoever resets a running episode has truncated it."""
+        terminated, truncated = self._columns["terminated"], self._columns["truncated"]
+        for row in np.flatnonzero(rows) if self._live else ():
+            last = max((step for step, live in enumerate(self._live) if live[row]), default=0)
+            truncated[last][row] |= not terminated[last][row]
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        expert = self.expert_action() if self.has_expert else None
+        obs, reward, terminated, truncated, info = super().step(actions)
+        next_obs, live = self._boundary.read(obs, terminated, truncated, info)
+        before, self._obs = self._obs, np.array(obs)
+        action, reward32 = np.array(actions, self.single_action_space.dtype), np.array(reward, np.float32)
+        next_obs = self._obs if next_obs is obs else next_obs
+        step = (before, action, reward32, next_obs, np.array(terminated), np.array(truncated))
+        for name, value in zip(FIELDS, step, strict=True):
+            self._columns[name].append(value)
+        self._live.append(live)
+        if expert is not None:
+            self.note(expert_action=expert)
+        return obs, reward, terminated, truncated, info
+
+    def expert_action(self) -> np.ndarray:
+        """What the environment's expert would do now, (B, ...)."""
+        env: Any = self.env.unwrapped
+        if not self.has_expert:
+            raise ValueError(f"{env} has no expert_action(): choose another source, or add it to the environment")
+        return np.array(env.expert_action() if hasattr(env, "expert_action") else env.call("expert_action"))
+
+    def note(self, **columns: Any) -> None:
+        """Add a value, or one a row (B, ...), to columns of your own: exactly once for every step, before or after."""
+        for name, value in columns.items():
+            value = np.array(np.broadcast_to(value, self.num_envs) if np.ndim(value) == 0 else value)
+            self._columns.setdefault(_column_name(name), []).append(value)
+
+    def steps(self, episodes: int | None = None) -> Steps:
+        """Hand over what was recorded, (B, T), left-packed, and forget it.
+
+        Args:
+            episodes: keep only the first so many of each row; rows may have run ahead of the slowest one.
+
+        Raises:
+            ValueError: nothing was recorded, or a noted column does not have one value for each step.
+        """
+        count = len(self._live)
+        if uneven := [name for name, values in self._columns.items() if len(values) != count]:
+            raise ValueError(f"column {uneven[0]!r} has not one value for each of {count} steps: note it every step")
+        if not count:
+            raise ValueError("0 steps were recorded: call reset() and step() first")
+        live = np.stack(self._live, 1)
+        columns = {name: np.stack(values, 1) for name, values in self._columns.items()}
+        self._clear()
+        if episodes is not None:
+            ended = live & (columns["terminated"] | columns["truncated"])
+            live &= np.cumsum(ended, 1) - ended < episodes
+        if not live.all():
+            live, columns = _pack(live, columns)
+        return stack_steps(**{name: columns.pop(name) for name in FIELDS}, mask=live, extras=columns)
+
+
+def _pack(live: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Move every row's live steps to the left, over zeros."""
+    order = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]
+    rows = np.arange(len(live))[:, None]
+    live, columns = live[rows, order], {name: value[rows, order] for name, value in columns.items()}
+    for value in columns.values():
+        value[~live] = 0
+    return live, columns
+
+
+def _column_name(name: str) -> str:
+    if name in {*Steps._fields, "length"} or not name.isidentifier():
+        raise ValueError(f"{name!r} cannot name a column: use an identifier that is no field of Steps, nor 'length'")
+    return name
+
+
+@dataclass(frozen=True)
+class HistoryInfo:
+    """What a store says of itself."""
+
+    env_id: str
+    env_kwargs: dict[str, Any]  # those the id was registered with
+    observation_space: dict[str, Any]  # as `codecs.space_to_json` writes it
+    action_space: dict[str, Any]
+    source: str  # name of the learner in SOURCES
+    settings: dict[str, Any]  # the learner's
+    assumes: str  # what the learner must know
+    seed: int
+    streams: int  # histories of each task
+    episodes: int  # of each history
+    versions: dict[str, str]  # of the packages it was made with
+
+    def write(self, file: h5py.File) -> None:
+        file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+        for name, value in asdict(self).items():
+            file.attrs[name] = value if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
+
+    @classmethod
+    def read(cls, file: h5py.File, path: Path) -> Self:
+        with _reading(path, "its header"):
+            found = dict(file.attrs)
+        if found.get("format") != FORMAT:
+            raise ValueError(f"{path} is HDF5, but not a store of histories: make one with `icrl-agents collect`")
+        with _reading(path, "its header"):
+            if (number := int(found["format_version"])) <= FORMAT_VERSION:
+                return cls(**{field.name: _plain(found[field.name], field.type) for field in fields(cls)})
+        raise ValueError(f"{path} has format_version {number}, known are 1..{FORMAT_VERSION}: update icrl-agents")
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    if kind in ("str", "int"):
+        return {"str": str, "int": int}[kind](value)
+    if not isinstance(data := json.loads(value), dict):
+        raise TypeError(f"{str(data)[:80]} is not a JSON object")
+    return data
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever h5py makes of damage becomes one error."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: {what} is damaged, or of another program ({why}): collect it again") from None
+
+
+class HistoryStore(AbstractContextManager):
+    """Read histories: `store[task]`, `store[task, stream]`, `store[task, stream, a:b]` give `Steps` (B, T, ...).
+
+    `stream` is a number (B=1) or a slice. A collection that was interrupted opens too, with what was finished.
+
+    Args:
+        path: of the file; all that is read of it are numbers and the JSON header, nothing is ever unpickled.
+
+    Raises:
+        FileNotFoundError: there is neither the file nor an unfinished collection of that name.
+        ValueError: the file is truncated, damaged, of another program or of a newer version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._open: tuple[Path, h5py.File] | None = None
+        header = self.path
+        self._where: dict[int, Path] = {}  # the file each task is in
+        self.partial = not self.path.exists()
+        if self.partial:
+            header = partial_folder(self.path) / "header.h5"
+            if not header.exists():
+                raise FileNotFoundError(f"no histories at {self.path}: make them with `icrl-agents collect`")
+        self.info = HistoryInfo.read(self._file(header), header)
+        for part in sorted(header.parent.glob("part-*.h5")) if self.partial else [self.path]:
+            file = self._file(part)
+            with _reading(part, "the list of its tasks"):
+                self._where.update((int(name), part) for name in file if name.isdecimal())
+
+    @property
+    def tasks(self) -> list[int]:
+        """The ids of the tasks in here, sorted."""
+        return sorted(self._where)
+
+    @property
+    def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        """The observation space and the action space."""
+        from icrl_agents.codecs import space_from_json  # needs torch, which reading histories does not
+
+        return space_from_json(self.info.observation_space), space_from_json(self.info.action_space)
+
+    def __len__(self) -> int:
+        """The number of tasks; each has `info.streams` histories."""
+        return len(self._where)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tasks)
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._open:
+            self._open[1].close()
+        self._open = None
+
+    def __getitem__(self, key: int | tuple[Any, ...]) -> Steps:
+        task, stream, steps = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
+        if task not in self._where:
+            known = ", ".join(map(str, self.tasks[:8])) + (", ..." if len(self) > 8 else "")
+            raise IndexError(f"task {task!r} is not in {self.path}: it has {known or 'none yet'}")
+        file = self._file(self._where[task])
+        with _reading(self._where[task], f"task {task}"):
+            columns = _columns(file, task)
+        rows = _as_slice(stream, columns["reward"].shape[0], f"stream of task {task}")
+        wanted = _as_slice(steps, columns["reward"].shape[1], f"step of task {task}")
+        early = max(wanted.start - 1, 0)  # one step more, for prev_action, prev_reward and first
+        with _reading(self._where[task], f"task {task}"):
+            mask = np.arange(early, wanted.stop) < columns.pop("length")[rows][:, None]
+            read = {name: column[rows, early : wanted.stop] for name, column in columns.items()}
+        seen = stack_steps(**{name: read.pop(name) for name in FIELDS}, mask=mask, extras=read)
+        return seen.window(wanted.start - early, None)
+
+    def annotate(self, field: str, fn: Callable[[Steps], Any]) -> None:
+        """Add (or replace) the column `field`: `fn` turns the steps of one task (B, T) into an array (B, T, ...).
+
+        The new file takes the old one's place only when it is complete.
+        """
+        _column_name(field)
+        if self.partial:
+            raise ValueError(f"{self.path} is not finished: run `icrl-agents collect` again before you annotate it")
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        try:
+            shutil.copyfile(self.path, temporary)
+            with h5py.File(temporary, "r+") as file:
+                for task in self.tasks:
+                    write_column(file[str(task)], field, np.asarray(fn(self[task])))
+            self.close()  # some systems do not replace an open file
+            settle(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _file(self, path: Path) -> h5py.File:
+        if self._open is None or self._open[0] != path:
+            self.close()
+            with _reading(path, "it"):
+                self._open = path, h5py.File(path, "r")
+        return self._open[1]
+
+
+def _columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
+    """A task's columns; ValueError if they are not all there, or one is of an unexpected type or size."""
+    group = _linked(file, str(task), h5py.Group)
+    columns = {name: _linked(group, name, h5py.Dataset) for name in group}
+    if missing := {*FIELDS, "length"} - set(columns):
+        raise ValueError(f"column {min(missing)!r} is missing")
+    shape = columns["reward"].shape
+    for name, column in columns.items():
+        wanted = shape[:1] if name == "length" else shape
+        kinds = "b" if name in ("terminated", "truncated") else "biuf"
+        inside = column.external is None and not column.is_virtual and column.dtype.kind in kinds
+        full = column.nbytes <= MAX_RATIO * column.id.get_storage_size() + CHUNK_BYTES
+        if not inside or not full or len(shape) != 2 or column.shape[: len(wanted)] != wanted:
+            raise ValueError(f"column {name!r} is of a wrong type or size")
+    return columns
+
+
+def _linked(group: h5py.Group, name: str, kind: type) -> Any:
+    """Only what lies in the file itself is followed, never a link to elsewhere."""
+    if type(group.get(name, getlink=True)) is not h5py.HardLink or not isinstance(group[name], kind):
+        raise ValueError(f"{name!r} is not a {kind.__name__.lower()}")
+    return group[name]
+
+
+def _as_slice(index: Any, size: int, what: str) -> slice:
+    if isinstance(index, slice) and index.step in (None, 1):
+        start, stop, _ = index.indices(size)
+        return slice(start, max(start, stop))
+    if isinstance(index, int | np.integer) and -size <= index < size:
+        return slice(index % size, index % size + 1)
+    raise IndexError(f"{what}: {index!r} is neither a number below {size} nor a slice a:b")
+
+
+def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
+    """Add, or replace, the column `name` (B, T, ...) of a task."""
+    wanted = group["reward"].shape if "reward" in group else value.shape
+    if value.dtype.kind not in "biuf" or value.shape[:2] != wanted[:2]:
+        raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
+    if name in group:
+        del group[name]
+    row = max(value[:1].nbytes, 1)
+    steps = value.shape[1] if row <= CHUNK_BYTES else max(1, value.shape[1] * CHUNK_BYTES // row)
+    chunks = (min(len(value), max(1, CHUNK_BYTES // row)), steps, *value.shape[2:])
+    group.create_dataset(name, data=value, chunks=chunks, compression=1, shuffle=True, fletcher32=True)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where the finished histories of an unfinished collection are: part files, each a store of some tasks."""
+    return path.with_name(path.name + ".partial")
+
+
+def settle(temporary: Path, path: Path) -> None:
+    """Bring a complete file to the disk, and only then under its name."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

@@ -1,0 +1,58 @@
+"""The one loop in which anything - an agent or a source learner - meets vector environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from icrl_agents.steps import Boundary
+
+
+class Learner(Protocol):
+    """What acts and learns from what it sees: `ICAgent` and every step-driven source."""
+
+    def reset(self, env: VectorEnv, *, seed: int | None = None) -> None: ...
+
+    def act(self, obs: Any) -> Any: ...
+
+    def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None: ...
+
+
+def rollout(
+    learner: Learner,
+    env: VectorEnv,
+    episodes: int,
+    *,
+    seed: int | None = None,
+    options: dict[str, Any] | None = None,
+    on_episode: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """One lifetime of `episodes` episodes in every row, in any autoreset mode; gives the returns (B, episodes).
+
+    Args:
+        seed: of the environments' reset and of the learner.
+        options: of the environments' first reset, such as {"task": [...]}.
+        on_episode: called with the number of episodes that all rows have finished.
+    """
+    obs, info = env.reset(seed=seed, options=options)
+    learner.reset(env, seed=seed)
+    boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+    rows = np.arange(env.num_envs)
+    returns = np.zeros((env.num_envs, episodes + 1))  # the last column takes what rows ahead of others do beyond
+    episode = np.zeros(env.num_envs, np.int64)
+    done = 0
+    while done < episodes:
+        obs, reward, terminated, truncated, info = env.step(learner.act(obs))
+        learner.observe(obs, reward, terminated, truncated, info)
+        _, live = boundary.read(obs, terminated, truncated, info)
+        returns[rows, np.minimum(episode, episodes)] += reward * live
+        episode += boundary.ended
+        if boundary.ended.any() and on_episode and episode.min() > done:
+            on_episode(min(int(episode.min()), episodes))
+        done = int(episode.min())
+        if boundary.mode == AutoresetMode.DISABLED and boundary.ended.any():
+            obs, _ = env.reset(options={"reset_mask": boundary.ended})
+    return returns[:, :episodes]

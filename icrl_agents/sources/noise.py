@@ -1,0 +1,42 @@
+"""Noise distillation: an expert hidden by random actions that become fewer, so that a history looks like learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from icrl_agents.sources.source import SourceSettings, StepSource, count_actions
+
+
+@dataclass(frozen=True)
+class NoiseSettings(SourceSettings):
+    start: float = 1.0  # chance of a random action in the lifetime's first episode
+    end: float = 0.0  # and in its last; linear between
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"start": (0.0, 1.0), "end": (0.0, 1.0)}
+
+
+class Noise(StepSource):
+    """AD-epsilon (Zisman et al. 2024, "Emergence of In-Context Reinforcement Learning from Noise Distillation").
+
+    The chance of a random action is constant within an episode, so it needs to know no episode's length. The column
+    `log_prob` is that of the action under this mixture of expert and noise.
+    """
+
+    assumes = "the expert, and through it the task: the environment's expert_action()."
+    Settings = NoiseSettings
+
+    def prepare(self, env: Any) -> None:
+        self.actions = count_actions(env, "noise")
+        if not getattr(env, "has_expert", hasattr(env, "expert_action")):
+            raise ValueError(f"source 'noise' needs an env with expert_action(), not {env}: use source 'q-learning'")
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        expert = self.env.expert_action()
+        chance = self.settings.start + (self.settings.end - self.settings.start) * self.progress
+        action = self.explore(expert, chance, self.actions)
+        probability = chance / self.actions + (1 - chance) * (action == expert)
+        self.note(log_prob=np.log(probability).astype(np.float32))
+        return action

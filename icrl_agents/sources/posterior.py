@@ -1,0 +1,71 @@
+"""Posterior sampling: explore by acting on a hypothesis about the task, until it is refuted or pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from icrl_agents.sources.source import SourceSettings, StepSource, count_actions, find_rules
+
+
+@dataclass(frozen=True)
+class PosteriorSettings(SourceSettings):
+    sharpness: float = 1.0  # how much draws prefer what is near at hand to test; 0 draws from the posterior itself
+    noise: float = 0.0  # chance of a random action while searching
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"sharpness": (0.0, 100.0), "noise": (0.0, 1.0)}
+
+
+class Posterior(StepSource):
+    """Thompson sampling over tasks (Thompson 1933; Strens 2000), after the belief that the family's rules define.
+
+    The hypothesis is drawn anew at every episode's start, when it is no longer possible, and when a reward comes
+    after none. It sees what an agent sees: observations, actions and rewards, never the task.
+    """
+
+    assumes = "the rules of the environment's family (how moves, walls and rewards work), but not the task."
+    Settings = PosteriorSettings
+
+    def prepare(self, env: Any) -> None:
+        rules = find_rules(env, "posterior")
+        if not hasattr(rules, "belief"):
+            raise ValueError(f"the rules of {env.unwrapped} have no belief(): use source 'q-learning'")
+        self.belief = rules.belief(env.num_envs, self.rng, self.settings.sharpness)
+        self.actions, self.horizon = count_actions(env, "posterior"), rules.horizon
+        self.task = np.zeros(env.num_envs, np.int64)  # (B,) hypotheses
+        self.left = np.zeros(env.num_envs, np.int64)  # (B,) steps until the horizon
+        self.paid = np.zeros(env.num_envs, bool)  # (B,) the step before was rewarded
+        self.stale = np.zeros(env.num_envs, bool)
+        self.searching = np.ones(env.num_envs, bool)  # at first and after a refutation, until the next reward
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        if self.starts.any():
+            self.belief.begin(self.starts, obs)
+            self.left[self.starts] = self.horizon
+        refuted = ~self.belief.possible(self.task)
+        self.searching |= refuted
+        rows = np.flatnonzero(refuted | self.stale | self.starts)
+        if len(rows):
+            self.task[rows] = self.belief.sample(rows, self.left[rows])
+        action = self.belief.action(self.task)
+        if self.settings.noise:
+            action = self.explore(action, self.settings.noise * self.searching, self.actions)
+        return action
+
+    def learn(
+        self,
+        live: np.ndarray,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        next_obs: np.ndarray,
+        terminated: np.ndarray,
+    ) -> None:
+        self.belief.update(live, obs, action, reward, next_obs)
+        self.left -= live
+        paid = live & (reward > 0)
+        self.stale = paid & ~self.paid
+        self.paid = paid
+        self.searching &= ~paid

@@ -1,0 +1,92 @@
+"""Tabular Q-learning, one table a row, thousands of rows at once. Axis letters: B rows, S states, A actions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+
+from icrl_agents.sources.source import SourceSettings, StepSource, count_actions
+
+MAX_STATES = 4096  # above that a table is the wrong learner
+
+
+@dataclass(frozen=True)
+class QLearningSettings(SourceSettings):
+    """Defaults learn the dark rooms, whose one rewarded cell chance hardly ever finds."""
+
+    learning_rate: float = 1.0  # the rooms are deterministic: believe the last outcome; lower it where they are not
+    discount: float = 0.9
+    optimism: float = 1.0  # first value of everything untried, so that trying it all is the greedy thing to do
+    epsilon_start: float = 0.1  # chance of a random action in the lifetime's first episode
+    epsilon_end: float = 0.0  # and in its last; linear between
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        "learning_rate": (0.0, 1.0),
+        "discount": (0.0, 1.0),
+        "optimism": (-1e6, 1e6),
+        "epsilon_start": (0.0, 1.0),
+        "epsilon_end": (0.0, 1.0),
+    }
+
+
+class QLearning(StepSource):
+    """Epsilon-greedy Q-learning (Watkins 1989) from optimistic values; ties are broken at random.
+
+    Truncation is not the end of the world: the value of the final observation counts, as it does after any step.
+    The column `log_prob` is that of the action under the epsilon-greedy policy.
+    """
+
+    assumes = "nothing but the spaces: a small set of observations and of actions."
+    Settings = QLearningSettings
+
+    def prepare(self, env: Any) -> None:
+        states, self.index = state_index(env.single_observation_space)
+        self.actions = count_actions(env, "q-learning")
+        self.values = np.full((env.num_envs, states, self.actions), self.settings.optimism, np.float32)  # (B, S, A)
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        values = self.values[self.rows, self.index(obs)]  # (B, A)
+        best = values == values.max(1, keepdims=True)
+        greedy = np.where(best, self.rng.random(best.shape), -1.0).argmax(1)
+        first, last = self.settings.epsilon_start, self.settings.epsilon_end
+        epsilon = first + (last - first) * self.progress
+        action = self.explore(greedy, epsilon, self.actions)
+        probability = epsilon / self.actions + (1 - epsilon) * best[self.rows, action] / best.sum(1)
+        self.note(log_prob=np.log(probability).astype(np.float32))
+        return action
+
+    def learn(
+        self,
+        live: np.ndarray,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        next_obs: np.ndarray,
+        terminated: np.ndarray,
+    ) -> None:
+        where = self.rows, self.index(obs), action
+        future = self.values[self.rows, self.index(next_obs)].max(1)
+        target = reward + self.settings.discount * np.where(terminated, 0.0, future)
+        self.values[where] += self.settings.learning_rate * live * (target - self.values[where])
+
+
+def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+    """The number of observations of a space of integers, and the function from them (B, ...) to 0..S-1 (B,).
+
+    Raises:
+        ValueError: the space has other observations, or too many.
+    """
+    if space.dtype is None or space.dtype.kind not in "iu":
+        raise ValueError(f"source 'q-learning' needs observations of integers, the env has {space}: use source 'ppo'")
+    low = np.asarray(getattr(space, "low", getattr(space, "start", 0)), np.int64)
+    count = getattr(space, "n", getattr(space, "nvec", getattr(space, "high", 0) - low + 1))
+    sizes = [int(size) for size in np.broadcast_to(count, space.shape or ()).reshape(-1)]
+    if (states := math.prod(sizes)) > MAX_STATES:
+        raise ValueError(f"source 'q-learning' holds {MAX_STATES} observations, {space} has more: use source 'ppo'")
+    strides = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
+    return states, lambda obs: (obs - low).reshape(len(obs), -1) @ strides

@@ -1,0 +1,153 @@
+"""Proximal policy optimisation by Stable-Baselines3, recorded with true final observations."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from icrl_agents.history import RecordHistory
+from icrl_agents.sources.source import Source, SourceSettings
+
+
+@dataclass(frozen=True)
+class PPOSettings(SourceSettings):
+    """Defaults are the published ones for the dark room; `PRESETS` has what differs elsewhere."""
+
+    n_steps: int = 20  # of each row between two updates
+    batch_size: int = 50
+    n_epochs: int = 20
+    learning_rate: float = 3e-4
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    ent_coef: float = 0.0
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    bootstrap: bool = False  # add the value of a truncated episode's final observation; the published runs do not
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        "n_steps": (2, 1_000_000),
+        "batch_size": (2, 1_000_000),
+        "n_epochs": (1, 10_000),
+        "max_grad_norm": (0.0, 1e6),
+    }
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "icrl/DarkroomPermuted-v0": {"n_steps": 50},
+    "icrl/DarkKeyToDoor-v0": {"n_steps": 50, "batch_size": 100, "n_epochs": 10},
+    "icrl/Darkroom17x17-v0": {"n_steps": 50},
+    "icrl/Darkroom10x10-v0": {"n_steps": 100},
+}
+
+
+class PPOSource(Source):
+    """PPO (Schulman et al. 2017): one learner for all rows, which are streams of one task, as in the published data.
+
+    The columns are `update`, how often the policy had been updated when it acted, and `log_prob`, that of the action
+    before it was clipped into a Box.
+    """
+
+    assumes = "nothing but the spaces; it takes hundreds of episodes, shared by all streams of a task."
+    Settings = PPOSettings
+    one_task = True
+    packages = ("stable-baselines3", "torch")
+
+    @classmethod
+    def preset(cls, env_id: str) -> Mapping[str, Any]:
+        return PRESETS.get(env_id, {})
+
+    def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
+        knobs = asdict(self.settings)
+        adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
+        with _global_generators():
+            model = PPO("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
+            model.learn(sys.maxsize, callback=Recorder(env, adapter, episodes))
+
+
+@contextmanager
+def _global_generators() -> Iterator[None]:
+    """SB3 seeds the process-wide generators; give them back as they were. One thread: same result on any machine."""
+    numpy_random = np.random.mtrand._rand  # the generator behind np.random.seed
+    states, threads = (random.getstate(), numpy_random.get_state(), torch.get_rng_state()), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy_random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        torch.set_num_threads(threads)
+
+
+class Recorder(BaseCallback):
+    """Notes what only the learner knows of a step, and ends learning when every row has lived its lifetime."""
+
+    def __init__(self, env: RecordHistory, adapter: Adapter, episodes: int):
+        super().__init__()
+        self.history, self.adapter, self.episodes = env, adapter, episodes
+        self.update = -1
+
+    def _on_rollout_start(self) -> None:
+        self.update += 1
+
+    def _on_step(self) -> bool:
+        self.history.note(update=self.update, log_prob=self.locals["log_probs"].numpy())
+        return bool(self.adapter.episode.min() < self.episodes)
+
+
+class Adapter(VecEnv):
+    """A Gymnasium vector env (SAME_STEP) as SB3 wants it: final observations in `terminal_observation`."""
+
+    def __init__(self, env: RecordHistory, seed: int, options: dict[str, Any] | None, bootstrap: bool):
+        if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+            raise ValueError(f"source 'ppo' needs autoreset_mode SAME_STEP, not {env.metadata.get('autoreset_mode')}")
+        self.env, self.bootstrap = env, bootstrap
+        self.first_reset: dict[str, Any] = {"seed": seed, "options": options}
+        self.episode = np.zeros(env.num_envs, np.int64)  # (B,) finished episodes
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        return self.env.reset(**self.first_reset)[0]
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        obs, reward, terminated, truncated, info = self.env.step(self.actions)
+        done = terminated | truncated
+        self.episode += done
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for row in np.flatnonzero(done):
+            infos[row]["terminal_observation"] = info["final_obs"][row]
+            infos[row]["TimeLimit.truncated"] = self.bootstrap and bool(truncated[row] and not terminated[row])
+        return obs, np.array(reward, np.float32), done, infos
+
+    def close(self) -> None:
+        """The environment belongs to the caller."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self.env, attr_name)] * len(self._indices(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise AttributeError(f"cannot set {attr_name!r}: the rows of a vector env have no attributes of their own")
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        raise AttributeError(f"cannot call {method_name!r}: the rows of a vector env have no methods of their own")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        return [False] * len(self._indices(indices))
+
+    def _indices(self, indices: Any) -> Sequence[int]:
+        return list(self._get_indices(indices))

@@ -1,0 +1,154 @@
+"""Source: a learner that makes histories, and what the step-driven ones share. Axis letter: B rows (lifetimes)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from icrl_agents.config import check_known
+from icrl_agents.history import RecordHistory
+from icrl_agents.rollout import rollout
+from icrl_agents.steps import Boundary
+
+GENERATOR = 1  # sets a source's generator apart from the environments', which are seeded with the same number
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """A source's knobs. Subclasses add the fields, and in LIMITS the range of each number."""
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, (low, high) = getattr(self, field.name), self.LIMITS.get(field.name, (0, 1))
+            wanted: Any = {"int": int, "float": (int, float), "bool": bool}[str(field.type)]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and field.type != "bool"):
+                raise ValueError(f"{field.name}={value!r} is not a {field.type}: give one from {low} to {high}")
+            if not low <= value <= high:
+                raise ValueError(f"{field.name}={value} is outside {low}..{high}")
+
+
+class Source(ABC):
+    """A learner that lives lifetimes and leaves histories of them. Subclasses say what they must know beforehand."""
+
+    assumes: ClassVar[str]  # one sentence
+    Settings: ClassVar[type[SourceSettings]] = SourceSettings
+    one_task: ClassVar[bool] = False  # its rows share one learner, so they must all be of one task
+    packages: ClassVar[tuple[str, ...]] = ()  # whose versions its histories depend on
+
+    def __init__(self, settings: SourceSettings | None = None):
+        self.settings: Any = self.Settings() if settings is None else settings
+
+    @classmethod
+    def make(cls, env_id: str, settings: Mapping[str, Any] | None = None) -> Self:
+        """The source as it is used for an environment, but for the given settings.
+
+        Raises:
+            ValueError: there is no such setting, or not of this value.
+        """
+        settings = settings or {}
+        check_known(settings, (field.name for field in fields(cls.Settings)), "setting")
+        return cls(cls.Settings(**{**cls.preset(env_id), **settings}))
+
+    @classmethod
+    def preset(cls, env_id: str) -> Mapping[str, Any]:
+        """Settings that differ from the defaults in this environment."""
+        return {}
+
+    @abstractmethod
+    def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
+        """Live one new lifetime of `episodes` episodes in every row, from a reset with `seed` and `options`."""
+
+
+class StepSource(Source):
+    """A source that acts and learns row by row in the common loop, in any autoreset mode.
+
+    Subclasses implement `prepare`, `choose` and, if they learn, `learn`.
+    """
+
+    episodes = 1  # length of the lifetime; set by `run`, for schedules
+
+    def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
+        self.episodes = episodes
+        rollout(self, env, episodes, seed=seed, options=options)
+
+    def reset(self, env: Any, *, seed: int | None = None) -> None:
+        """Forget everything: new lifetimes begin in all rows of the vector env."""
+        self.env = env
+        self.boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+        self.rng = np.random.default_rng(None if seed is None else [seed, GENERATOR])
+        self.rows = np.arange(env.num_envs)
+        self.starts = np.ones(env.num_envs, bool)  # (B,) rows whose next action is an episode's first
+        self.episode = np.zeros(env.num_envs, np.int64)  # (B,) finished episodes
+        self.prepare(env)
+
+    def act(self, obs: Any) -> np.ndarray:
+        """Choose actions (B,) on observations (B, ...)."""
+        self.obs = np.asarray(obs)
+        self.action = self.choose(self.obs)
+        return self.action
+
+    def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
+        """Learn from what `env.step` returned."""
+        next_obs, live = self.boundary.read(obs, terminated, truncated, info)
+        self.learn(live, self.obs, self.action, np.asarray(reward), next_obs, np.asarray(terminated))
+        self.episode += self.boundary.ended
+        # Under NEXT_STEP the step that was not live has just reset its row; else the next action starts an episode.
+        self.starts = self.boundary.ended & ~self.boundary.resetting | ~live
+
+    @abstractmethod
+    def prepare(self, env: Any) -> None:
+        """Set up for `env.num_envs` new lifetimes."""
+
+    @abstractmethod
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        """Actions (B,); `self.starts` says where an episode begins, in the other rows it goes on."""
+
+    def learn(
+        self,
+        live: np.ndarray,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        next_obs: np.ndarray,
+        terminated: np.ndarray,
+    ) -> None:
+        """Take in one step of the rows `live` (B,) bool; `next_obs` is the final one at an episode's end."""
+
+    @property
+    def progress(self) -> np.ndarray:
+        """(B,) from 0 in the lifetime's first episode to 1 in its last."""
+        return np.minimum(self.episode / max(self.episodes - 1, 1), 1.0)
+
+    def note(self, **columns: Any) -> None:
+        """Add columns to the history, if one is being recorded."""
+        if isinstance(self.env, RecordHistory):
+            self.env.note(**columns)
+
+    def explore(self, greedy: np.ndarray, chance: np.ndarray, actions: int) -> np.ndarray:
+        """Replace each of `greedy` (B,) by a uniformly random action with its `chance` (B,)."""
+        random = self.rng.integers(0, actions, len(greedy))
+        return np.where(self.rng.random(len(greedy)) < chance, random, greedy)
+
+
+def count_actions(env: Any, name: str) -> int:
+    """The number of actions; ValueError for an env whose actions are not 0, 1, ..., n-1."""
+    space = env.single_action_space
+    count = getattr(space, "n", None)
+    if space.shape != () or count is None or getattr(space, "start", 0):
+        raise ValueError(f"source {name!r} needs actions Discrete(n), the env has {space}: choose another source")
+    return int(count)
+
+
+def find_rules(env: Any, name: str) -> Any:
+    """The rules that the env's rows follow; ValueError if it does not tell them."""
+    inner = env.unwrapped
+    row = inner.envs[0].unwrapped if hasattr(inner, "envs") else inner
+    if not hasattr(row, "rules"):
+        raise ValueError(f"source {name!r} needs an env that tells its rules, not {inner}: choose another source")
+    return row.rules

@@ -1,0 +1,288 @@
+"""Collections are the same whatever happens to them: kill -9, other processes, other numbers of processes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from icrl_envs import FAMILIES
+
+from icrl_agents import collection, history
+from icrl_agents.collection import collect, lifetimes
+from icrl_agents.history import HistoryStore
+from icrl_agents.sources import make_source
+
+ENV = "icrl/Darkroom3x3-v0"
+SMALL = {"tasks": [1, 2, 3, 5, 8], "streams": 2, "episodes": 3, "progress": lambda done, total: None}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Two tasks at once, so that there are three blocks."""
+    monkeypatch.setattr(collection, "ROWS", 4)
+
+
+def make(path: Path, **changes) -> Path:
+    return collect(ENV, **{"source": "posterior", "path": path, **SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collection, "ROWS", 4)
+        return make(tmp_path_factory.mktemp("undisturbed") / "h.h5")
+
+
+def assert_same_histories(one: Path, two: Path, tasks: list[int] | None = None) -> None:
+    with HistoryStore(one) as a, HistoryStore(two) as b:
+        assert a.info == b.info
+        if tasks is None:
+            assert a.tasks == b.tasks
+        for task in a.tasks if tasks is None else tasks:
+            columns, others = ({**steps._asdict(), **steps.extras} for steps in (a[task], b[task]))
+            assert columns.pop("extras").keys() == others.pop("extras").keys()
+            for name, column in columns.items():
+                np.testing.assert_array_equal(column, others[name], err_msg=f"{task} {name}")
+
+
+def test_a_store_says_what_it_is(undisturbed):
+    with HistoryStore(undisturbed) as store:
+        assert store.tasks == SMALL["tasks"]
+        assert store[5].obs.shape == (2, 18, 2)
+        info = store.info
+        assert (info.env_id, info.source, info.seed, info.streams, info.episodes) == (ENV, "posterior", 0, 2, 3)
+        assert info.settings == {"sharpness": 1.0, "noise": 0.0}
+        assert "rules" in info.assumes
+        assert info.env_kwargs["size"] == 3
+        assert "numpy" in info.versions
+        rules = FAMILIES[ENV].rules
+        assert store.spaces == (rules.observation_space, rules.action_space)
+        for task in store.tasks:  # the rewards are those of this task
+            np.testing.assert_array_equal(store[task].reward, store[task].next_obs @ [3, 1] == task)
+        assert not np.array_equal(store[1].action[0], store[1].action[1])  # streams differ
+
+
+def _killed_at(path: Path, instant: int) -> None:
+    """Collect, but die at the file system call of this number."""
+    calls = itertools.count()
+
+    def deadly(call):
+        def wrapped(*args, **kwargs):
+            if next(calls) == instant:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for module, name in (
+        (os, "fsync"),
+        (Path, "replace"),
+        (Path, "unlink"),
+        (os, "rmdir"),
+        (h5py.File, "create_group"),
+    ):
+        setattr(module, name, deadly(getattr(module, name)))
+    make(path)
+
+
+def kill_at(path: Path, instant: int) -> bool:
+    """Whether the collection lived long enough to be killed."""
+    child = multiprocessing.get_context("fork").Process(target=_killed_at, args=(path, instant))
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def test_killed_at_any_instant_it_opens_resumes_and_ends_the_same(tmp_path, undisturbed, monkeypatch):
+    finished_at = []
+    ran = []
+    run = collection._run
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # what is slow here; a killed process loses no cache
+    monkeypatch.setattr(collection, "_run", lambda block: ran.append(block.tasks) or run(block))
+    for instant in itertools.count():
+        path = tmp_path / f"{instant}.h5"
+        if not kill_at(path, instant):
+            break
+        try:
+            with HistoryStore(path) as store:
+                kept = store.tasks
+        except FileNotFoundError:
+            kept = []
+            assert instant < 3  # nothing was begun yet
+        finished_at.append(len(kept))
+        if kept:
+            assert_same_histories(path, undisturbed, kept)
+        ran.clear()
+        make(path)
+        assert sorted(itertools.chain([t for block in ran for t in block], kept)) == SMALL["tasks"]  # only the rest
+        assert_same_histories(path, undisturbed)
+        assert [item for item in tmp_path.iterdir() if item.name.startswith(f"{instant}.")] == [path]
+    assert instant > 20
+    assert sorted(finished_at) == finished_at
+    assert {0, 2, 4, 5} == set(finished_at)
+
+
+SLOW = """
+import sys, time
+import icrl_agents.collection as collection
+if __name__ == "__main__":
+    wait = lambda done, total: time.sleep(0.3)
+    collection.ROWS = 4
+    how = dict(streams=2, episodes=3, processes=2, progress=wait)
+    collection.collect({env!r}, "posterior", {path!r}, tasks=[1, 2, 3, 5, 8], **how)
+"""
+
+
+def test_a_killed_process_leaves_no_workers_and_no_lock(tmp_path, undisturbed):
+    path, script = tmp_path / "h.h5", tmp_path / "slow.py"
+    script.write_text(SLOW.format(env=ENV, path=str(path)))
+    process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    while not list(history.partial_folder(path).glob("part-*.h5")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    with pytest.raises(BlockingIOError, match=str(process.pid)):
+        make(path)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.exists() else []
+    process.kill()
+    process.wait()
+    with HistoryStore(path) as store:
+        assert store.partial
+        assert set(store.tasks) <= set(SMALL["tasks"])
+        assert len(store) >= 2
+        with pytest.raises(ValueError, match="not finished"):
+            store.annotate("latent", lambda steps: steps.reward)
+    make(path)
+    assert_same_histories(path, undisturbed)
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}/status").exists() for worker in workers):
+        assert time.monotonic() < until, "workers outlived their parent"
+        time.sleep(0.05)
+
+
+def test_a_second_collector_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_path, undisturbed):
+    path = tmp_path / "h.h5"
+    partial = history.partial_folder(path)
+    partial.mkdir()
+    (partial / "lock").write_text("99999999")  # nobody's
+    with HistoryStore(undisturbed) as store:
+        info = store.info
+    refused = pytest.raises(BlockingIOError, match=f"process {os.getpid()} is collecting")
+    with collection.HistoryWriter(path, info, SMALL["tasks"]), refused:
+        make(path)
+    make(path)
+    assert_same_histories(path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"episodes": 4},
+        {"streams": 3},
+        {"tasks": [1, 2]},
+        {"source": "noise"},
+        {"settings": {"noise": 0.1}},
+    ],
+    ids=str,
+)
+def test_another_collection_does_not_mix_with_one_that_was_begun(tmp_path, undisturbed, changes):
+    path = tmp_path / "h.h5"
+    with HistoryStore(undisturbed) as store, collection.HistoryWriter(path, store.info, SMALL["tasks"]) as writer:
+        writer.add({2: store[2]})
+    with pytest.raises(FileExistsError, match=r"was begun with \w+") as error:
+        make(path, **changes)
+    assert "\n" not in str(error.value)
+    with HistoryStore(path) as store:
+        assert store.tasks == [2]  # nothing lost
+    with pytest.raises(FileExistsError, match="was begun"):
+        make(path, resume=False)
+    make(path, overwrite=True, **changes)
+    with HistoryStore(path) as store:
+        assert len(store) == len(changes.get("tasks", SMALL["tasks"]))
+
+
+def test_a_finished_store_is_replaced_only_when_asked_and_only_at_the_end(tmp_path, undisturbed, monkeypatch):
+    path = tmp_path / "h.h5"
+    make(path)
+    with pytest.raises(FileExistsError, match="overwrite"):
+        make(path, seed=1)
+    assert not history.partial_folder(path).exists()
+
+    def interrupted(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(path, seed=1, overwrite=True, progress=interrupted)
+    assert_same_histories(path, undisturbed)
+    make(path, seed=1, overwrite=True)  # the same command goes on
+    with HistoryStore(path) as store:
+        assert store.info.seed == 1
+        assert store.tasks == SMALL["tasks"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"source": "q-lerning"}, "did you mean 'q-learning'"),
+        ({"settings": {"sharpnes": 2}}, "did you mean 'sharpness'"),
+        ({"settings": {"noise": 2.0}}, r"noise=2.0 is outside 0.0..1.0"),
+        ({"settings": {"noise": "much"}}, "noise='much' is not a float"),
+        ({"tasks": [9]}, r"task 9 .* 0\.\.8"),
+        ({"tasks": [1, 1]}, "once"),
+        ({"tasks": []}, "0 tasks"),
+        ({"streams": 0}, "streams=0"),
+        ({"episodes": 1.5}, "episodes=1.5"),
+        ({"processes": -1}, "processes=-1"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+    ids=str,
+)
+def test_what_is_not_allowed_is_one_clear_line_and_begins_nothing(tmp_path, changes, match):
+    with pytest.raises(ValueError, match=match) as error:
+        make(tmp_path / "h.h5", **changes)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_environment_suggests_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'icrl/Darkroom-v0'"):
+        collect("icrl/Darkrom-v0", "posterior", tmp_path / "h.h5")
+
+
+def test_tasks_default_to_the_published_train_split(tmp_path):
+    reports = []
+    path = make(tmp_path / "h.h5", tasks=None, progress=lambda *counts: reports.append(counts))
+    with HistoryStore(path) as store:
+        assert store.tasks == sorted(FAMILIES[ENV].split()[0].ids)
+    assert reports[0] == (0, 16)
+    assert reports[-1] == (16, 16)
+
+
+def test_ppo_is_the_same_in_one_process_and_in_two(tmp_path):
+    settings = {"n_steps": 6, "batch_size": 6, "n_epochs": 1}
+    paths = [tmp_path / "one.h5", tmp_path / "two.h5"]
+    for processes, path in enumerate(paths, 1):
+        make(path, source="ppo", settings=settings, tasks=[1, 2], processes=processes)
+    assert_same_histories(*paths)
+
+
+def test_fresh_lifetimes_have_whole_episodes_on_their_own_tasks():
+    tasks = np.array([3, 0, 8, 3])
+    steps = lifetimes(ENV, make_source("posterior", ENV), tasks, 5, seed=1)
+    assert steps.reward.shape == (4, 5 * 6)
+    assert steps.mask.all()
+    assert steps.first.sum() == 4 * 5
+    np.testing.assert_array_equal(steps.reward, steps.next_obs @ [3, 1] == tasks[:, None])
