@@ -1,0 +1,257 @@
+"""A checkpoint folder: `config.json`, `model.safetensors` and the card, read strictly and written whole.
+
+Checkpoints are other people's files. Nothing is ever unpickled, a size is bounded before it is believed, and weights
+that are not exactly what their config promises are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from icrl_agents import __version__
+from icrl_agents.atomic import write_files
+from icrl_agents.cards import render_card
+from icrl_agents.config import check_known
+from icrl_agents.strict_json import dump_json, parse_json, read_json, require_file
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+RESULTS, CURVE = "results.json", "curve.png"  # written by the evaluation, beside the three above
+
+FORMAT_VERSION = 1  # grows when an older package could misread a newer folder
+KEYS: dict[str, type] = {
+    "format_version": int,
+    "library_version": str,
+    "method": str,
+    "config": dict,
+    "observation_space": dict,
+    "action_space": dict,
+    "facts": dict,
+}
+MAX_RESULTS_BYTES = 1 << 24  # every episode's return
+MAX_HEADER_BYTES = 1 << 22  # of a safetensors file; a name and a shape take about 100 bytes
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".zip")
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Kind(NamedTuple):
+    """What the header of a weights file says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of `config.json`, with exactly the keys and types of `KEYS`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is too large, not strict JSON, of a newer format, or not one of ours.
+    """
+    path = folder / CONFIG
+    return _check_config(read_json(path), path)
+
+
+def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    version = data.get("format_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(
+            f"{path} has format_version {str(version)[:80]}, expected 1..{FORMAT_VERSION}: "
+            "is this an icrl-agents checkpoint?"
+        )
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {version}, this package reads up to {FORMAT_VERSION}: "
+            "it was made by a newer icrl-agents, run pip install -U icrl-agents"
+        )
+    check_known(data, KEYS, f"key in {path}")
+    if missing := sorted(set(KEYS) - set(data)):
+        raise ValueError(f"{path} lacks {', '.join(missing)}: the checkpoint is damaged")
+    for name, kind in KEYS.items():
+        if not isinstance(data[name], kind):
+            raise ValueError(f"{path} has {name}={str(data[name])[:80]!r}, expected {_JSON_NAMES[kind]}")
+    return data
+
+
+_JSON_NAMES = {int: "a whole number", str: "a string", dict: "an object"}
+
+
+def pick(registry: Mapping[str, T], name: str, what: str) -> T:
+    """The entry `name`; a ValueError that suggests the nearest one if there is none."""
+    check_known([name], registry, what)
+    return registry[name]
+
+
+# ---- weights ----------------------------------------------------------------------------------------------------
+
+
+def load_weights(build: Callable[[], Module], folder: Path, device: torch.device) -> Module:
+    """Build the module and fill it from `model.safetensors`.
+
+    `build` is called twice: on the meta device, to compare names, dtypes and shapes with the file's header before
+    anything is allocated; then for real, which also makes the buffers that are derived from the config and not saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: pickles instead; a damaged file; missing, extra or misshapen weights; NaN or infinite ones.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    _refuse_pickles(path)
+    require_file(path)
+    with torch.device("meta"), _Undrawn():
+        wanted = build().state_dict()
+    _check_kinds(read_header(path), wanted, path)
+    weights = load_file(path)
+    _check_finite(weights, path)
+    with torch.random.fork_rng(devices=[]):  # random weights are drawn and overwritten: the caller sees no draw
+        module = build()
+    module.load_state_dict(weights)
+    return module.to(device)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves random weights undrawn: shapes do not need them, and on the meta device they cost 2 s of imports."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", "") in ("normal_", "trunc_normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def read_header(path: Path) -> dict[str, Kind]:
+    """Names, dtypes and shapes of the tensors in a safetensors file; that they fill the file exactly is checked."""
+    from safetensors import SafetensorError, safe_open
+
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size < 8 or header > min(size - 8, MAX_HEADER_BYTES):
+        raise ValueError(f"{path} is not a whole safetensors file ({size} bytes): it is damaged, load it again")
+    try:
+        with safe_open(path, "pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            return {name: Kind(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): load it again") from None
+
+
+def _refuse_pickles(path: Path) -> None:
+    if os.path.lexists(path):
+        return
+    for other in sorted(path.parent.iterdir()):
+        if other.suffix in PICKLES:
+            raise ValueError(
+                f"{path.parent} has {other.name} but no {WEIGHTS}: pickles run code when loaded and are refused, "
+                "ask for safetensors"
+            )
+
+
+def _check_kinds(found: dict[str, Kind], wanted: Mapping[str, Tensor], path: Path) -> None:
+    expected = {name: Kind(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in wanted.items()}
+    problems = {
+        "missing": sorted(set(expected) - set(found)),
+        "extra": [name[:80] for name in sorted(set(found) - set(expected))],
+        "different": [
+            f"{name} {found[name].dtype} {found[name].shape}, expected {kind.dtype} {kind.shape}"
+            for name, kind in expected.items()
+            if name in found and found[name] != kind
+        ],
+    }
+    if any(problems.values()):
+        told = [
+            f"{what}: {'; '.join(map(repr, names[:2]))} ({len(names)})" for what, names in problems.items() if names
+        ]
+        raise ValueError(f"{path} does not fit {CONFIG}: {', '.join(told)}: they do not belong together")
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{where} has NaN or infinity in {name}: the training diverged, use an earlier checkpoint")
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(folder: str | Path, data: dict[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Write `config.json`, `model.safetensors` and a card without results; the same content gives the same bytes.
+
+    Args:
+        folder: made if it is not there; other files in it stay.
+        data: the keys of `KEYS` besides the two versions, which are added.
+        state: name -> tensor.
+
+    Raises:
+        NotADirectoryError: `folder` is a file.
+        ValueError: data that could not be read back, NaN or infinite weights.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder).expanduser()
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder: name a folder for {CONFIG} and {WEIGHTS}")
+    path = folder / CONFIG
+    text = dump_json({"format_version": FORMAT_VERSION, "library_version": __version__, **data}, path)
+    config = _check_config(parse_json(text, path), path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    _check_finite(tensors, folder)
+    card = render_card(config, parameters=sum(t.numel() for t in tensors.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder, {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: text, CARD: card.encode()})
+
+
+def make_card(folder: Path, name: str | None = None) -> str:
+    """The card of what lies in a checkpoint folder: its config, `results.json` and `curve.png` if they are there.
+
+    Args:
+        name: the id that the card tells people to load.
+
+    Raises:
+        ValueError: the results are malformed or were measured on other weights.
+    """
+    results = None
+    if os.path.lexists(folder / RESULTS):
+        results = read_json(folder / RESULTS, MAX_RESULTS_BYTES)
+        if results.get("weights_sha256", ours := weights_sha256(folder)) != ours:
+            raise ValueError(f"{folder / RESULTS} was measured on other weights: run icrl-agents evaluate again")
+    count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
+    return render_card(read_config(folder), results, parameters=count, curve=(folder / CURVE).is_file(), name=name)
+
+
+def write_card(folder: str | Path, name: str | None = None) -> None:
+    """Write the folder's card anew, after its results have changed."""
+    write_files(Path(folder), {CARD: make_card(Path(folder), name).encode()})
+
+
+def weights_sha256(folder: Path) -> str:
+    """What ties `results.json` to the weights it was measured on."""
+    require_file(folder / WEIGHTS)
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,54 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from icrl_agents.agent import ICAgent
+from icrl_agents.methods.ad import AD, ADConfig
+
+CELLS = spaces.Box(0, 8, (2,), np.int32)
+
+
+@pytest.fixture
+def tiny_agent() -> Callable[..., AD]:
+    """Make an agent with random weights: a kilobyte, and everything a trained one has."""
+
+    def make(
+        observation_space: gymnasium.Space = CELLS,
+        action_space: gymnasium.Space | None = None,
+        seed: int = 0,
+        **settings: int,
+    ) -> AD:
+        sizes = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4, **settings}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            agent = AD(observation_space, action_space or spaces.Discrete(5), ADConfig(**sizes))
+        agent.facts = {"env_id": "icrl/Darkroom-v0", "source": "posterior", "seed": seed}
+        return agent.eval()
+
+    return make
+
+
+def same_weights(one: ICAgent, other: ICAgent) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def one_line(call: Callable[[], Any], kind: type[Exception], *words: str) -> None:
+    """The call fails with this very kind of error, on one line that holds all of the words, with no older error."""
+    with pytest.raises(kind) as caught:
+        call()
+    message = str(caught.value)
+    assert type(caught.value) is kind
+    assert "\n" not in message
+    assert 20 < len(message) < 600
+    assert [word for word in words if word not in message] == [], message
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
