@@ -1,0 +1,73 @@
+"""How to train: the settings of a run besides the method's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from icrl_agents.checkpoint import pick
+from icrl_agents.config import check_known, check_value
+from icrl_agents.methods import METHODS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; together with the method's own config it makes up the settings of a run.
+
+    The defaults are the released agents' recipe: fresh lifetimes of a posterior-sampling source, a loss at every
+    step, AdamW with warm-up and cosine decay.
+    """
+
+    source: str = ""  # of fresh lifetimes, "" for the environment's default; ignored with histories
+    episodes: int = 12  # length of a fresh lifetime
+    updates: int = 1000
+    batch_size: int = 32  # windows of an update, over all processes
+    micro_batch: int = 64  # windows of one forward pass; smaller ones fit a CPU's cache better
+    lr: float = 2e-3  # the peak
+    warmup: float = 0.1  # share of the updates in which the learning rate rises to its peak
+    weight_decay: float = 0.01
+    beta2: float = 0.99
+    clip: float = 1.0  # of the gradient's norm
+    seed: int = 0
+    split_seed: int | None = None  # of the train/test split, None for the published one
+    precision: str = "auto"  # "fp32", "bf16", "fp16"; auto: bf16 on GPUs, fp32 on CPUs, where bf16 is slower here
+    eval_every: int = 250  # updates between in-context evaluations on validation tasks, 0 for never
+    eval_episodes: int = 20
+    checkpoint_every: int = 100  # updates between the states that --resume continues from, 0 for never
+    threads: int = 0  # of PyTorch on the CPU, 0 to leave them; one is fastest for small models
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            check_value(item.name, str(item.type), getattr(self, item.name), LIMITS.get(item.name))
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}, choose from {', '.join(PRECISIONS)}")
+
+
+PRECISIONS = {"auto": None, "fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+LIMITS: dict[str, tuple[float, float]] = {
+    "episodes": (1, 1_000_000),
+    "updates": (1, 10**9),
+    "batch_size": (1, 1 << 20),
+    "micro_batch": (1, 1 << 20),
+    "lr": (0.0, 10.0),
+    "warmup": (0.0, 1.0),
+    "weight_decay": (0.0, 10.0),
+    "beta2": (0.0, 0.99999),
+    "clip": (1e-6, 1e6),
+    "seed": (0, 2**31 - 1),
+    "eval_every": (0, 10**9),
+    "eval_episodes": (1, 100_000),
+    "checkpoint_every": (0, 10**9),
+    "threads": (0, 4096),
+}
+
+
+def split_settings(method: str, settings: dict[str, Any]) -> tuple[TrainConfig, Any, dict[str, Any]]:
+    """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest."""
+    config = pick(METHODS, method, "method").Config
+    for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
+    rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
+    mine, theirs = ({item.name for item in fields(kind)} for kind in (TrainConfig, config))
+    check_known(rest, mine | theirs, "setting")
+    ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
+    return ours, config(**{name: value for name, value in rest.items() if name in theirs}), for_source

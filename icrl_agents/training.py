@@ -1,0 +1,322 @@
+"""THE training loop: batches of windows in, a checkpoint folder out.
+
+It runs through Accelerate, so the same code serves one CPU, a GPU and `accelerate launch` on many processes; every
+process takes its rows of the same global batch, which gives the same result as one process.
+
+A run folder is a checkpoint folder (config.json, model.safetensors, README.md) with `train.json` (the resolved
+settings and versions), `metrics.jsonl` and, while it runs, `checkpoints/`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import nn
+
+from icrl_agents.agent import ICAgent
+from icrl_agents.evaluation import evaluate
+from icrl_agents.extras import need
+from icrl_agents.history import HistoryStore
+from icrl_agents.methods import METHODS
+from icrl_agents.run_folder import (
+    STATES,
+    claim,
+    command_line,
+    is_finished,
+    load_state,
+    newest_checkpoint,
+    open_metrics,
+    read_started,
+    save_state,
+    start_over,
+    versions,
+)
+from icrl_agents.sources import default_source, make_source
+from icrl_agents.sources.source import Source
+from icrl_agents.splits import split_tasks
+from icrl_agents.steps import Steps
+from icrl_agents.terminal import progress_bar
+from icrl_agents.train_config import PRECISIONS, TrainConfig, split_settings
+from icrl_agents.windows import FreshWindows, StoreWindows, Windows
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def train(
+    method: str,
+    env_id: str,
+    out: str | Path,
+    *,
+    histories: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> ICAgent:
+    """Train a new agent and write it to the folder `out`.
+
+    Args:
+        method: a name in `METHODS`.
+        env_id: a registered environment id; its train split is used, minus the validation tasks.
+        histories: an HDF5 file of `collect`; without it fresh lifetimes are made on the fly.
+        settings: fields of `TrainConfig` and of the method's config, and of the source's settings as "source.<name>";
+            the rest keep their defaults.
+        device: "auto", "cpu" or "cuda".
+        resume: continue the run in `out` where its last checkpoint is, with the settings it was started with.
+        overwrite: delete the run in `out` first.
+        quiet: no progress bar.
+
+    Raises:
+        ValueError: an unknown name or a bad value.
+        FileExistsError: `out` is not empty and neither `resume` nor `overwrite` is given.
+    """
+    out = Path(out).expanduser()
+    settings = dict(settings or {})
+    if resume and overwrite:
+        raise ValueError("resume and overwrite contradict each other: give one of them")
+    if resume:
+        histories, settings = read_started(out, method, env_id, histories, settings)
+        if is_finished(out):
+            return ICAgent.from_pretrained(out, device=device)
+    config, agent_config, for_source = split_settings(method, settings)
+    split_tasks(env_id, config.split_seed)  # refuses unknown ids before anything is written
+    path = None if histories is None else Path(histories).expanduser()
+    source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
+    if not resume:
+        claim(out, overwrite)
+    run = Run(method, env_id, out, path, source, for_source, config, agent_config, device, quiet, resume)
+    with _threads(config.threads):
+        return run.go()
+
+
+@dataclass
+class Run:
+    """One training run: what was asked for and where it stands."""
+
+    method: str
+    env_id: str
+    out: Path
+    histories: Path | None
+    source: Source | None  # of fresh lifetimes, where there are no histories
+    for_source: dict[str, Any]  # its settings that are not the defaults
+    config: TrainConfig
+    agent_config: Any
+    device: str
+    quiet: bool
+    resumed: bool
+    seconds: float = 0.0  # spent so far, earlier parts of a resumed run included
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "env_id": self.env_id,
+            "histories": None if self.histories is None else str(self.histories),
+            "train": asdict(self.config),
+            "agent": asdict(self.agent_config),
+            "source": self.for_source,
+            "versions": versions(),
+        }
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def go(self) -> ICAgent:
+        accelerator = self._accelerator()
+        if accelerator.is_main_process and not self.resumed:
+            start_over(self.out, self.to_json())
+        accelerator.wait_for_everyone()
+        agent = self._new_agent()
+        optimizer = make_optimizer(agent, self.config)
+        start = self._restore(agent, optimizer)
+        model, optimizer = accelerator.prepare(agent, optimizer)
+        self._loop(accelerator, model, optimizer, start)
+        if accelerator.is_main_process:
+            self._finish(agent.eval())
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+        return agent.eval()
+
+    def _accelerator(self) -> Accelerator:
+        accelerate = need("accelerate", "train")
+        cpu = self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+        precision = PRECISIONS[self.config.precision] or ("no" if cpu else "bf16")
+        return accelerate.Accelerator(cpu=cpu, mixed_precision=precision)
+
+    def _new_agent(self) -> ICAgent:
+        env = gymnasium.make_vec(self.env_id, num_envs=1)
+        torch.manual_seed(self.config.seed)  # of the initial weights and of dropout
+        agent = METHODS[self.method](env.single_observation_space, env.single_action_space, self.agent_config)
+        env.close()
+        return agent
+
+    def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, start: int) -> None:
+        cfg, windows, main = self.config, self._windows(), accelerator.is_main_process
+        agent = accelerator.unwrap_model(model)
+        active = main and not self.quiet
+        with (
+            progress_bar("training", cfg.updates, "updates", done=start, active=active) as bar,
+            open_metrics(self.out, main) as write,
+        ):
+            note = ""
+            for update in range(start, cfg.updates):
+                began = time.perf_counter()
+                row = self._update(accelerator, model, optimizer, windows.batch(update), update)
+                seconds = time.perf_counter() - began
+                self.seconds += seconds
+                row |= {"steps_per_s": cfg.batch_size * self.agent_config.window / seconds, "seconds": self.seconds}
+                if _due(update + 1, cfg.eval_every) or update + 1 == cfg.updates:
+                    row |= self._validate(accelerator, agent)
+                    note = _validation_note(row)
+                write(row)
+                bar(update + 1, f"loss {row['loss']:.3f}  {row['steps_per_s']:,.0f} steps/s{note}")
+                if _due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates and main:
+                    save_state(self.out, update + 1, agent, optimizer, self.seconds)
+
+    def _update(
+        self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Steps, update: int
+    ) -> dict[str, Any]:
+        """One optimizer step on this process's rows of the global batch, in micro-batches."""
+        cfg = self.config
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(update, cfg)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        mine = np.arange(cfg.batch_size)[rank::world]
+        parts = np.array_split(mine, math.ceil(len(mine) / cfg.micro_batch))
+        agent = accelerator.unwrap_model(model)
+        agent.train()
+        sums: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            last = number + 1 == len(parts)  # gradients travel between processes once an update
+            with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+                terms = model(agent.tensors(batch.rows(part)))
+                share = len(part) * world / cfg.batch_size
+                loss = torch.stack(list(terms.values())).sum() * share
+            accelerator.backward(loss)
+            for name, value in {**terms, "loss": sum(terms.values())}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
+        if not math.isfinite(sums["loss"]):
+            raise ValueError(
+                f"the loss became {sums['loss']} at update {update + 1}: lower lr={cfg.lr} or clip={cfg.clip}"
+            )
+        accelerator.clip_grad_norm_(model.parameters(), cfg.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if world > 1:
+            values = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "mean")
+            sums = dict(zip(sums, values.tolist(), strict=True))
+        rounded = {name: round(value, 6) for name, value in sums.items()}
+        return {"update": update + 1, **rounded, "lr": learning_rate(update, cfg)}
+
+    def _windows(self) -> Windows:
+        cfg, tasks = self.config, split_tasks(self.env_id, self.config.split_seed).train.ids
+        window = self.agent_config.window
+        if self.histories is not None:
+            with HistoryStore(self.histories) as store:
+                if store.info.env_id != self.env_id:
+                    raise ValueError(
+                        f"{self.histories} holds {store.info.env_id}, not {self.env_id}: give --env {store.info.env_id}"
+                    )
+                return StoreWindows(store, tasks, window, cfg.batch_size, cfg.seed)
+        assert self.source is not None
+        return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, window, cfg.batch_size, cfg.seed)
+
+    def _validate(self, accelerator: Accelerator, agent: ICAgent) -> dict[str, float]:
+        """In-context return on validation tasks; never the test tasks, which would make them a choice's judge."""
+        row: dict[str, float] = {}
+        if accelerator.is_main_process:
+            agent.eval()
+            agent.facts = {"split_seed": self.config.split_seed}
+            episodes = self.config.eval_episodes
+            curve = evaluate(agent, self.env_id, "validation", episodes, num_seeds=4, seed=self.config.seed)
+            half = max(1, episodes // 2)
+            row = {
+                "validation_return": float(curve.mean[-half:].mean()),
+                "validation_optimal": float(curve.optimal.mean()),
+            }
+        accelerator.wait_for_everyone()
+        return row
+
+    # ---- files ----------------------------------------------------------------------------------------------------
+
+    def _restore(self, agent: ICAgent, optimizer: torch.optim.Optimizer) -> int:
+        found = newest_checkpoint(self.out) if self.resumed else None
+        if found is None:
+            return 0
+        update, self.seconds = load_state(found, agent, optimizer)
+        return update
+
+    def _finish(self, agent: ICAgent) -> None:
+        agent.facts = {
+            "env_id": self.env_id,
+            "data": self._data(),
+            "split_seed": self.config.split_seed,
+            "train": asdict(self.config),
+            "command": command_line(),
+            "seconds": round(self.seconds, 1),
+            "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} PyTorch threads, {agent.device.type}",
+            "versions": versions(),
+        }
+        agent.save_pretrained(self.out)
+        shutil.rmtree(self.out / STATES, ignore_errors=True)
+
+    def _data(self) -> dict[str, Any]:
+        """What the card says about the histories."""
+        if self.source is None:
+            assert self.histories is not None
+            return {"histories": self.histories.name}
+        name = self.config.source or default_source(self.env_id)
+        windows = self.config.updates * self.config.batch_size
+        settings = asdict(self.source.settings)
+        return {"source": name, "settings": settings, "assumes": self.source.assumes, "fresh_lifetimes": windows}
+
+
+def make_optimizer(agent: ICAgent, cfg: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; norms, biases and embeddings are not decayed."""
+    decayed = {module.weight for module in agent.modules() if isinstance(module, nn.Linear)}
+    groups = [
+        {"params": [p for p in agent.parameters() if p in decayed], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in agent.parameters() if p not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=True)
+
+
+def learning_rate(update: int, cfg: TrainConfig) -> float:
+    """Linear warm-up to `cfg.lr`, then half a cosine down to a hundredth of it."""
+    warm = max(1, round(cfg.warmup * cfg.updates))
+    if update < warm:
+        return cfg.lr * (update + 1) / warm
+    done = (update - warm) / max(1, cfg.updates - warm)
+    return cfg.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _validation_note(row: dict[str, Any]) -> str:
+    if "validation_return" not in row:  # of the other processes
+        return ""
+    return f"  validation return {row['validation_return']:.2f} of {row['validation_optimal']:.2f}"
+
+
+def _due(update: int, every: int) -> bool:
+    return every > 0 and update % every == 0
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

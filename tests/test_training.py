@@ -1,0 +1,257 @@
+"""The training loop: it learns, resumes bit for bit, gives the same on two processes, and refuses mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from icrl_agents import ICAgent, train
+from icrl_agents.sources import make_source
+from icrl_agents.splits import split_tasks
+from icrl_agents.training import TrainConfig, learning_rate
+from icrl_agents.windows import FreshWindows, cut_windows
+from tests.fakes import lifetimes
+
+ID = "icrl/Darkroom3x3-v0"
+TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6}
+FAST = {
+    **TINY,
+    "episodes": 2,
+    "updates": 6,
+    "batch_size": 4,
+    "eval_every": 0,
+    "eval_episodes": 2,
+    "checkpoint_every": 1,
+}
+
+
+def run(out, **changes):
+    return train("ad", ID, out, settings={**FAST, **changes}, device="cpu", quiet=True)
+
+
+def weights(out):
+    return load_file(Path(out) / "model.safetensors")
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+SCRIPT = """
+import json, sys
+from icrl_agents import train
+train("ad", {env!r}, sys.argv[1], settings=json.loads(sys.argv[2]), device="cpu", quiet=True, resume=len(sys.argv) > 3)
+"""
+
+
+def start(tmp_path, out, settings, *more, launcher=()):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(env=ID))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, *launcher, str(script), str(out), json.dumps(settings), *more]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_run_folder_is_a_checkpoint(tmp_path):
+    agent = run(tmp_path / "run")
+    loaded = ICAgent.from_pretrained(tmp_path / "run")
+    assert same(agent.state_dict(), loaded.state_dict())
+    assert loaded.facts["env_id"] == ID
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"train.json", "metrics.jsonl", "README.md"}
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(1, 7))
+    assert "validation_return" in rows[-1]
+
+
+def test_same_seed_same_weights(tmp_path):
+    first, second, other = (run(tmp_path / str(n), seed=seed).state_dict() for n, seed in enumerate((1, 1, 2)))
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_resume_after_kill_is_bit_identical(tmp_path):
+    settings = {**FAST, "updates": 400, "dropout": 0.1, "checkpoint_every": 5}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(tmp_path, killed, settings)
+    while not list(killed.glob("checkpoints/*[05]")):  # at least one state is whole
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model.safetensors").exists()
+    resumed = train("ad", ID, killed, settings=settings, device="cpu", quiet=True, resume=True)
+    expected = train("ad", ID, whole, settings=settings, device="cpu", quiet=True)
+    assert same(expected.state_dict(), resumed.state_dict())
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (whole, killed)]
+    losses = [[json.loads(line)["loss"] for line in part] for part in lines]
+    assert losses[0] == losses[1]
+    assert not (killed / "checkpoints").exists()
+
+
+def test_two_processes_equal_one(tmp_path):
+    settings = {**FAST, "updates": 5}
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
+    process = start(tmp_path, tmp_path / "two", settings, launcher=launcher)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    one = train("ad", ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
+    for name, weight in weights(tmp_path / "two").items():
+        torch.testing.assert_close(weight, one.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_micro_batches_do_not_change_the_result(tmp_path):
+    whole, parts = run(tmp_path / "1", micro_batch=64), run(tmp_path / "2", micro_batch=3)
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(weight, parts.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_it_learns(tmp_path):
+    """After seconds of training the agent finds a 3x3 room's goals in context and then goes straight to them."""
+    from icrl_agents import evaluate
+
+    agent = run(
+        tmp_path / "run",
+        width=32,
+        inner=64,
+        heads=2,
+        layers=2,
+        window=48,
+        slide=12,
+        episodes=8,
+        updates=250,
+        batch_size=16,
+        lr=4e-3,
+    )
+    curve = evaluate(agent, ID, "train", episodes=8, num_seeds=20)
+    late = curve.mean[-3:].mean()
+    assert late > 0.75 * curve.optimal.mean(), curve.mean
+    assert late > curve.mean[0] + 1
+    assert curve.random.mean() < 2
+
+
+def test_learning_rate_schedule():
+    cfg = TrainConfig(updates=100, lr=1.0, warmup=0.1)
+    rates = [learning_rate(update, cfg) for update in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0, abs=1e-3)
+    assert rates[-1] < 0.02
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+class TestData:
+    def fresh(self, **changes):
+        tasks = split_tasks(ID).train.ids
+        wanted = {"episodes": 4, "window": 12, "batch_size": 8, "seed": 0, "chunk": 16, **changes}
+        return FreshWindows(ID, make_source("posterior", ID), tasks, **wanted)
+
+    def test_batches_depend_on_seed_and_update_alone(self):
+        one, other = self.fresh(), self.fresh()
+        ordered = [one.batch(update).obs for update in range(5)]
+        assert np.array_equal(other.batch(4).obs, ordered[4])
+        assert np.array_equal(other.batch(1).obs, ordered[1])
+        assert not np.array_equal(ordered[0], ordered[1])
+        assert not np.array_equal(self.fresh(seed=1).batch(0).obs, ordered[0])
+
+    def test_half_of_the_windows_are_beginnings(self):
+        steps = lifetimes(rows=400, count=30, ends=0.0)
+        steps.first[:, 1:] = False
+        windows = cut_windows(steps, 10, np.random.default_rng(0))
+        assert windows.reward.shape == (400, 10)
+        assert 0.45 < windows.first[:, 0].mean() < 0.65
+        row = int(np.flatnonzero(~windows.first[:, 0])[0])
+        starts = [s for s in range(21) if np.array_equal(steps.reward[row, s : s + 10], windows.reward[row])]
+        assert len(starts) == 1
+        assert windows.prev_reward[row, 0] == steps.reward[row, starts[0] - 1]
+
+    def test_training_sees_neither_validation_nor_test_tasks(self):
+        splits = split_tasks("icrl/Darkroom-v0")
+        ids = [set(part.ids.tolist()) for part in splits]
+        assert [len(part) for part in ids] == [66, 7, 8]
+        assert len(set.union(*ids)) == 81
+
+    def test_histories_of_other_tasks_are_left_alone(self, tmp_path):
+        from icrl_agents import HistoryStore, collect
+        from icrl_agents.windows import StoreWindows
+
+        ids = np.arange(9)
+        collect(ID, "posterior", tmp_path / "h.h5", tasks=ids, streams=2, episodes=4, seed=0)
+        train_ids = split_tasks(ID).train.ids
+        with HistoryStore(tmp_path / "h.h5") as store:
+            windows = StoreWindows(store, train_ids, 12, 16, 0)
+            assert len(windows.histories) == len(train_ids)
+            batch = windows.batch(3)
+            assert batch.reward.shape == (16, 12)
+            assert np.array_equal(batch.obs, windows.batch(3).obs)
+            with pytest.raises(ValueError, match="window=99, but the longest history"):
+                StoreWindows(store, train_ids, 99, 16, 0)
+            with pytest.raises(ValueError, match="none of the 1 training tasks"):
+                StoreWindows(store, [77], 12, 16, 0)
+        agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
+        assert agent.facts["data"] == {"histories": "h.h5"}
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"learning_rate": 1e-3}, "unknown setting 'learning_rate'"),
+            ({"updats": 3}, "did you mean 'updates'"),
+            ({"updates": 0}, "updates=0 is outside 1"),
+            ({"lr": "fast"}, "lr='fast' is not a float"),
+            ({"precision": "int8"}, "precision='int8', choose from"),
+            ({"source": "posteriors"}, "unknown source 'posteriors': did you mean 'posterior'"),
+            ({"source.sharpnes": 3.0}, "did you mean 'sharpness'"),
+            ({"heads": 3}, "width=8 must be an even multiple of heads=3"),
+        ],
+    )
+    def test_bad_settings(self, tmp_path, settings, message):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "run", **settings)
+        assert not (tmp_path / "run" / "model.safetensors").exists()
+
+    def test_unknown_method_and_env(self, tmp_path):
+        with pytest.raises(ValueError, match="unknown method 'adx': did you mean 'ad'"):
+            train("adx", ID, tmp_path / "run")
+        with pytest.raises(ValueError, match="did you mean 'icrl/Darkroom-v0'"):
+            train("ad", "icrl/Darkrom-v0", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_existing_folders(self, tmp_path):
+        out = tmp_path / "run"
+        run(out, updates=1)
+        before = weights(out)
+        with pytest.raises(FileExistsError, match="--resume to continue it or --overwrite"):
+            run(out, updates=1, seed=3)
+        assert same(before, weights(out))
+        train("ad", ID, out, settings={**FAST, "updates": 1, "seed": 3}, device="cpu", quiet=True, overwrite=True)
+        assert not same(before, weights(out))
+        foreign = tmp_path / "thesis"
+        foreign.mkdir()
+        (foreign / "thesis.tex").write_text("years of work")
+        with pytest.raises(FileExistsError, match="not a training run"):
+            train("ad", ID, foreign, settings=FAST, overwrite=True)
+        assert (foreign / "thesis.tex").exists()
+
+    def test_resume(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no run to resume"):
+            train("ad", ID, tmp_path / "none", settings=FAST, resume=True)
+        run(tmp_path / "run", updates=1)
+        with pytest.raises(ValueError, match=r"lr=0.5, but .* was started with 0.002"):
+            train("ad", ID, tmp_path / "run", settings={"lr": 0.5}, resume=True)
+
+    def test_divergence_is_named(self, tmp_path, monkeypatch):
+        from icrl_agents.methods import AD
+
+        monkeypatch.setattr(AD, "loss", lambda self, steps: {"action": self.body.norm.weight.sum() * float("nan")})
+        with pytest.raises(ValueError, match="the loss became nan at update 1: lower lr"):
+            run(tmp_path / "run")
