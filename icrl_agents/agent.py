@@ -340,7 +340,17 @@ class ICAgent(nn.Module, ABC):
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is the GPU where there is one; a device is never stored in a checkpoint."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto` is the GPU where there is one; a device is never stored in a checkpoint.
+
+    Raises:
+        ValueError: no such device, or not on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {str(device)!r}: choose auto, cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r}: PyTorch finds no CUDA GPU here, choose auto or cpu")
+    return found

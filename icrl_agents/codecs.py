@@ -239,7 +239,7 @@ def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiDiscrete):
         return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "n": list(space.shape)}
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.Box):
         return {
             "type": "Box",
@@ -295,9 +295,20 @@ def _bounded(count: Any) -> int:
     return count
 
 
+MAX_ENTRIES = 4096  # of an integer vector: each has a head of its own, and a line of JSON can ask for a million
+
+
+def _sizes(counts: Any, entries: int) -> Any:
+    if not 0 < entries <= MAX_ENTRIES:
+        raise ValueError(f"a vector of {entries} entries, at most {MAX_ENTRIES}")
+    for count in np.ravel(np.asarray(counts, object)).tolist():
+        _bounded(count)
+    return counts
+
+
 _BUILDERS = {
     "Discrete": lambda d: spaces.Discrete(_bounded(d["n"]), start=int(d["start"])),
-    "MultiDiscrete": lambda d: spaces.MultiDiscrete([_bounded(n) for n in d["nvec"]], start=d["start"]),
-    "MultiBinary": lambda d: spaces.MultiBinary([_bounded(n) for n in d["n"]]),
+    "MultiDiscrete": lambda d: spaces.MultiDiscrete(_sizes(d["nvec"], np.size(d["nvec"])), start=d["start"]),
+    "MultiBinary": lambda d: spaces.MultiBinary(_sizes(d["n"], math.prod(np.ravel(d["n"]).tolist()))),
     "Box": _box_from_json,
 }

@@ -29,7 +29,9 @@ from icrl_envs import FAMILIES
 from icrl_agents.config import check_known
 from icrl_agents.history import FIELDS, HistoryInfo, HistoryStore, RecordHistory, partial_folder, settle, write_column
 from icrl_agents.sources import Source, find_source, make_source
+from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Steps
+from icrl_agents.terminal import progress_bar
 
 ROWS = 1024  # lifetimes that a source lives at once
 
@@ -63,7 +65,7 @@ def collect(
 
     Args:
         source: a name in `SOURCES`.
-        tasks: ids; default the training tasks of the family's published split.
+        tasks: ids; default those that agents train on: of the published split, validation tasks taken out.
         streams: histories of each task.
         episodes: of each history.
         processes: how many processes collect; more pay for the sources that train networks.
@@ -79,7 +81,7 @@ def collect(
         ValueError: an argument is not allowed; the message says what is.
     """
     check_known([env_id], FAMILIES, "environment with a task set")
-    ids = _check_tasks(env_id, FAMILIES[env_id].split()[0].ids.tolist() if tasks is None else tasks)
+    ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
     for name, value, low in (
         ("streams", streams, 1),
         ("episodes", episodes, 1),
@@ -93,7 +95,7 @@ def collect(
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
         blocks = _plan(info, ids, 1 if learner.one_task else max(1, ROWS // streams))
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
-        with _report(progress, f"{source} on {env_id}") as report:
+        with _report(progress, f"{source} on {env_id}", len(ids) * streams) as report:
             report(len(writer.done) * streams, len(ids) * streams)
             for histories in _run_all(missing, min(processes, len(missing))):
                 writer.add(histories)
@@ -189,19 +191,12 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def _report(progress: Progress | None, title: str) -> Iterator[Progress]:
+def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progress]:
     if progress is not None:
         yield progress
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("histories, left"), TimeRemainingColumn()
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task(title)
-        yield lambda done, total: bar.update(row, completed=done, total=total)
+    with progress_bar(title, total, "histories") as bar:
+        yield lambda done, _: bar(done)
 
 
 class HistoryWriter:

@@ -31,8 +31,8 @@ class AgentConfig:
         "heads": (1, 128),
         "inner": (1, 65536),
         "dropout": (0.0, 0.9),
-        "window": (2, 1_000_000),
-        "slide": (1, 1_000_000),
+        "window": (2, 100_000),
+        "slide": (1, 100_000),
     }
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from icrl_agents import __version__
-from icrl_agents.atomic import write_text as write_text
+from icrl_agents.atomic import write_text
 from icrl_agents.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS, make_card
 from icrl_agents.hub_errors import LOGIN, explain_download, explain_upload, explained, token_of
 

@@ -6,6 +6,7 @@ States are safetensors and JSON, never pickles; on a CPU a resumed run ends with
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -74,7 +75,9 @@ def versions() -> dict[str, str]:
 def command_line() -> str:
     """The command of this process, or the call for those who train from Python."""
     program = Path(sys.argv[0]).name
-    return " ".join([program, *sys.argv[1:]]) if program == "icrl-agents" else "icrl_agents.train(...)"
+    return (
+        shlex.join(["icrl-agents", *sys.argv[1:]]) if program in ("icrl-agents", "cli.py") else "icrl_agents.train(...)"
+    )
 
 
 @contextmanager

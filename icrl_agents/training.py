@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from icrl_agents.agent import ICAgent
+from icrl_agents.agent import ICAgent, pick_device
 from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
@@ -95,6 +95,7 @@ def train(
     split_tasks(env_id, config.split_seed)  # refuses unknown ids before anything is written
     path = None if histories is None else Path(histories).expanduser()
     source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
+    pick_device(device)
     if not resume:
         claim(out, overwrite)
     run = Run(method, env_id, out, path, source, for_source, config, agent_config, device, quiet, resume)
@@ -134,6 +135,7 @@ class Run:
 
     def go(self) -> ICAgent:
         accelerator = self._accelerator()
+        windows = self._windows()  # refuses histories it cannot use, before an old run is deleted
         if accelerator.is_main_process and not self.resumed:
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
@@ -141,7 +143,7 @@ class Run:
         optimizer = make_optimizer(agent, self.config)
         start = self._restore(agent, optimizer)
         model, optimizer = accelerator.prepare(agent, optimizer)
-        self._loop(accelerator, model, optimizer, start)
+        self._loop(accelerator, model, optimizer, windows, start)
         if accelerator.is_main_process:
             self._finish(agent.eval())
         accelerator.wait_for_everyone()
@@ -150,7 +152,7 @@ class Run:
 
     def _accelerator(self) -> Accelerator:
         accelerate = need("accelerate", "train")
-        cpu = self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+        cpu = pick_device(self.device).type == "cpu"
         precision = PRECISIONS[self.config.precision] or ("no" if cpu else "bf16")
         return accelerate.Accelerator(cpu=cpu, mixed_precision=precision)
 
@@ -161,8 +163,8 @@ class Run:
         env.close()
         return agent
 
-    def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, start: int) -> None:
-        cfg, windows, main = self.config, self._windows(), accelerator.is_main_process
+    def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:
+        cfg, main = self.config, accelerator.is_main_process
         agent = accelerator.unwrap_model(model)
         active = main and not self.quiet
         with (
@@ -260,7 +262,7 @@ class Run:
     def _finish(self, agent: ICAgent) -> None:
         agent.facts = {
             "env_id": self.env_id,
-            "data": self._data(),
+            **self._data(),
             "split_seed": self.config.split_seed,
             "train": asdict(self.config),
             "command": command_line(),
@@ -275,11 +277,16 @@ class Run:
         """What the card says about the histories."""
         if self.source is None:
             assert self.histories is not None
-            return {"histories": self.histories.name}
-        name = self.config.source or default_source(self.env_id)
-        windows = self.config.updates * self.config.batch_size
-        settings = asdict(self.source.settings)
-        return {"source": name, "settings": settings, "assumes": self.source.assumes, "fresh_lifetimes": windows}
+            with HistoryStore(self.histories) as store:
+                info = store.info
+            data = {"histories": self.histories.name, "streams": info.streams, "episodes": info.episodes}
+            return {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
+        lifetimes = {"fresh_lifetimes": self.config.updates * self.config.batch_size, "episodes": self.config.episodes}
+        return {
+            "source": self.config.source or default_source(self.env_id),
+            "assumes": self.source.assumes,
+            "data": {**lifetimes, "settings": asdict(self.source.settings)},
+        }
 
 
 def make_optimizer(agent: ICAgent, cfg: TrainConfig) -> torch.optim.Optimizer:

@@ -20,6 +20,7 @@ from icrl_agents import collection, history
 from icrl_agents.collection import collect, lifetimes
 from icrl_agents.history import HistoryStore
 from icrl_agents.sources import make_source
+from icrl_agents.splits import split_tasks
 
 ENV = "icrl/Darkroom3x3-v0"
 SMALL = {"tasks": [1, 2, 3, 5, 8], "streams": 2, "episodes": 3, "progress": lambda done, total: None}
@@ -262,11 +263,11 @@ def test_an_unknown_environment_suggests_the_nearest(tmp_path):
         collect("icrl/Darkrom-v0", "posterior", tmp_path / "h.h5")
 
 
-def test_tasks_default_to_the_published_train_split(tmp_path):
+def test_tasks_default_to_those_that_agents_train_on(tmp_path):
     reports = []
     path = make(tmp_path / "h.h5", tasks=None, progress=lambda *counts: reports.append(counts))
     with HistoryStore(path) as store:
-        assert store.tasks == sorted(FAMILIES[ENV].split()[0].ids)
+        assert store.tasks == sorted(split_tasks(ENV).train.ids)
     assert reports[0] == (0, 16)
     assert reports[-1] == (16, 16)
 

@@ -272,6 +272,10 @@ WRONG_VALUES: list[tuple[tuple[str, ...], Any, list[str]]] = [
     (("action_space",), {"type": "Discrete", "n": 5, "start": "x"}, ["does not describe a space"]),
     (("action_space",), {"type": "Discrete", "n": 1 << 20, "start": 0}, ["does not fit"]),
     (("action_space",), {"type": "MultiDiscrete", "nvec": [1 << 20, 1 << 40], "start": [0, 0]}, []),
+    (("action_space",), {"type": "MultiDiscrete", "nvec": [2] * 100_000, "start": [0] * 100_000}, ["100000 entries"]),
+    (("action_space",), {"type": "MultiBinary", "n": [1 << 17]}, ["131072 entries"]),
+    (("action_space",), {"type": "MultiBinary", "n": 1 << 20}, ["1048576 entries"]),
+    (("observation_space",), {"type": "MultiBinary", "n": [1 << 20, 1 << 20]}, ["entries"]),
 ]
 
 

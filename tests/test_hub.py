@@ -67,7 +67,8 @@ def files_of(agent: ICAgent, folder: Path) -> dict[str, bytes]:
         (spaces.Discrete(7, start=-2), spaces.Discrete(3)),
         (spaces.Box(0, 8, (2,), np.int64), spaces.MultiDiscrete([2, 3])),
         (spaces.Box(-np.inf, np.inf, (3,), np.float32), spaces.Box(-1, 2, (2,), np.float32)),
-        (spaces.MultiBinary([2, 2]), spaces.Box(np.array([-1, 0]), np.array([1, 5]), dtype=np.float64)),
+        (spaces.MultiBinary([2, 2]), spaces.MultiBinary(3)),
+        (spaces.MultiBinary(4), spaces.Box(np.array([-1, 0]), np.array([1, 5]), dtype=np.float64)),
     ],
 )
 @pytest.mark.parametrize("dynamics", [False, True])

@@ -197,7 +197,7 @@ class TestData:
             with pytest.raises(ValueError, match="none of the 1 training tasks"):
                 StoreWindows(store, [77], 12, 16, 0)
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
-        assert agent.facts["data"] == {"histories": "h.h5"}
+        assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
 
 
 class TestMistakes:

@@ -7,13 +7,13 @@ Axis letters as in `transformer`: B rows, D width, H heads, K width of one head,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from icrl_agents.nn.transformer import Block, Cache, Transformer
+    from icrl_agents.nn.transformer import Cache, Transformer
 
 
 def can_decode(x: torch.Tensor) -> bool:
@@ -23,53 +23,97 @@ def can_decode(x: torch.Tensor) -> bool:
 
 def decode(body: Transformer, x: torch.Tensor, cache: Cache) -> torch.Tensor:
     """Run the tokens `x` (B, 1, D) behind what `cache` holds; gives (B, 1, D) and stores keys and values."""
-    place = cache.lengths.numpy()  # (B,)
-    stream, where = x[:, 0].numpy(), Place(place, cache)
-    for layer, block in enumerate(body.blocks):
-        keys, values = cache.keys[layer].numpy(), cache.values[layer].numpy()
-        stream = _block(block, stream, where, keys, values)
-    return torch.from_numpy(_norm(stream, body.norm))[:, None]
+    if body.views is None or body.views.address != body.norm.weight.data_ptr():
+        body.views = Views.of(body)
+    where, stream = Place(cache), x[:, 0].numpy()  # (B, D)
+    keys, values = cache.keys.numpy(), cache.values.numpy()
+    for layer, weights in enumerate(body.views.layers):
+        stream = _block(weights, stream, where, keys[layer], values[layer])
+    return torch.from_numpy(_norm(stream, body.views.norm))[:, None]
+
+
+class Weights(NamedTuple):
+    """One block's weights, transposed for `x @ weight`."""
+
+    heads: int
+    attention_norm: np.ndarray  # (D,)
+    qkv: np.ndarray  # (D, 3 D)
+    qkv_bias: np.ndarray
+    out: np.ndarray  # (D, D)
+    out_bias: np.ndarray
+    mlp_norm: np.ndarray  # (D,)
+    gate_up: np.ndarray  # (D, 2 inner)
+    down: np.ndarray  # (inner, D)
+
+
+class Views(NamedTuple):
+    """The module's weights as NumPy sees them: views, so training steps and loading show through."""
+
+    address: int  # of the memory they look at; moving the module to a device and back changes it
+    layers: list[Weights]
+    norm: np.ndarray
+
+    @classmethod
+    def of(cls, body: Transformer) -> Views:
+        layers = [_weights(block) for block in body.blocks]
+        return cls(body.norm.weight.data_ptr(), layers, body.norm.weight.detach().numpy())
+
+
+def _weights(block: Any) -> Weights:
+    return Weights(
+        heads=block.heads,
+        attention_norm=block.attention_norm.weight.detach().numpy(),
+        qkv=block.qkv.weight.detach().numpy().T,
+        qkv_bias=block.qkv.bias.detach().numpy(),
+        out=block.out.weight.detach().numpy().T,
+        out_bias=block.out.bias.detach().numpy(),
+        mlp_norm=block.mlp_norm.weight.detach().numpy(),
+        gate_up=block.gate_up.weight.detach().numpy().T,
+        down=block.down.weight.detach().numpy().T,
+    )
 
 
 class Place:
     """Where each row's new token stands, and what it may read."""
 
-    def __init__(self, place: np.ndarray, cache: Cache):
-        self.rows, self.place = np.arange(len(place)), place
+    def __init__(self, cache: Cache):
+        place = cache.lengths.numpy()  # (B,)
+        lowest, highest = int(place.min()), int(place.max())
+        self.end = highest + 1
         self.turns = cache.turns.numpy()[place][:, None]  # (B, 1, K / 2)
-        self.end = int(place.max()) + 1
-        aligned = int(place.min()) + 1 == self.end
-        self.hidden = None if aligned else (np.arange(self.end) > place[:, None])[:, None]  # (B, 1, N)
+        self.slot: Any = (slice(None), slice(None), highest)
+        self.hidden = None
+        if lowest < highest:  # rows out of step
+            self.slot = (np.arange(len(place)), slice(None), place)
+            self.hidden = (np.arange(self.end) > place[:, None])[:, None]  # (B, 1, N)
 
 
-def _block(block: Any, x: np.ndarray, where: Place, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    x = x + _attend(block, _norm(x, block.attention_norm), where, keys, values)
-    gate, up = np.split(_linear(_norm(x, block.mlp_norm), block.gate_up), 2, axis=1)
-    return x + _linear(gate / (1 + np.exp(-np.maximum(gate, -80))) * up, block.down)
+def _block(weights: Weights, x: np.ndarray, where: Place, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    x = x + _attend(weights, _norm(x, weights.attention_norm), where, keys, values)
+    inner = _norm(x, weights.mlp_norm) @ weights.gate_up
+    gate, up = inner[:, : len(weights.down)], inner[:, len(weights.down) :]
+    silu = gate * (0.5 + 0.5 * np.tanh(0.5 * gate))  # the sigmoid as a tanh, which cannot overflow
+    return x + (silu * up) @ weights.down
 
 
-def _attend(block: Block, x: np.ndarray, where: Place, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    rows, width, heads = *x.shape, block.heads
-    qkv = _linear(x, block.qkv).reshape(rows, 3 * heads, -1)  # (B, 3 H, K)
-    turned = (qkv[:, : 2 * heads].copy().view(np.complex64) * where.turns).view(np.float32)
-    keys[where.rows, :, where.place] = turned[:, heads:]
-    values[where.rows, :, where.place] = qkv[:, 2 * heads :]
-    query = turned[:, :heads, :, None] * (turned.shape[-1] ** -0.5)  # (B, H, K, 1)
+def _attend(weights: Weights, x: np.ndarray, where: Place, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    rows, width, heads = *x.shape, weights.heads
+    qkv = x @ weights.qkv + weights.qkv_bias
+    pairs = qkv[:, : 2 * width].reshape(rows, 2 * heads, -1).view(np.complex64)
+    turned = (pairs * where.turns).view(np.float32)  # (B, 2 H, K)
+    keys[where.slot] = turned[:, heads:]
+    values[where.slot] = qkv[:, 2 * width :].reshape(rows, heads, -1)
+    query = turned[:, :heads, :, None] * np.float32(turned.shape[-1] ** -0.5)  # (B, H, K, 1)
     score = (keys[:, :, : where.end] @ query)[..., 0]  # (B, H, N)
     if where.hidden is not None:
         score = np.where(where.hidden, -np.inf, score)
-    weight = np.exp(score - score.max(-1, keepdims=True))
-    weight /= weight.sum(-1, keepdims=True)
+    score = np.exp(score - np.maximum.reduce(score, -1, keepdims=True))
+    weight = score / np.add.reduce(score, -1, keepdims=True)
     mixed = weight[:, :, None] @ values[:, :, : where.end]  # (B, H, 1, K)
-    return _linear(mixed.reshape(rows, width), block.out)
+    return mixed.reshape(rows, width) @ weights.out + weights.out_bias
 
 
-def _linear(x: np.ndarray, layer: torch.nn.Linear) -> np.ndarray:
-    y = x @ layer.weight.detach().numpy().T
-    return y if layer.bias is None else y + layer.bias.detach().numpy()
-
-
-def _norm(x: np.ndarray, layer: torch.nn.LayerNorm) -> np.ndarray:
-    centred = x - x.mean(-1, keepdims=True)
-    variance = np.einsum("bd,bd->b", centred, centred)[:, None] / x.shape[-1]
-    return centred * (layer.weight.detach().numpy() / np.sqrt(variance + np.float32(layer.eps)))
+def _norm(x: np.ndarray, gain: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    average = np.full((x.shape[-1], 1), 1 / x.shape[-1], np.float32)  # a product is faster than a reduction
+    centred = x - x @ average
+    return centred * (gain / np.sqrt((centred * centred) @ average + np.float32(eps)))

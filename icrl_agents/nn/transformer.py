@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icrl_agents.nn.decode import can_decode, decode
+from icrl_agents.nn.decode import Views, can_decode, decode
 
 
 class Cache:
@@ -74,6 +74,7 @@ class Transformer(nn.Module):
         blocks = [Block(width, heads, inner, dropout) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, bias=False)
+        self.views: Views | None = None  # the weights for `decode`, found when first needed
         for block in blocks:  # residual branches start small, so that depth does not change the initial scale
             for last in (block.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * layers) ** 0.5)

@@ -1,0 +1,39 @@
+"""A downloaded agent learns a Darkroom it has never seen: the loop that every other use is made of."""
+
+import gymnasium
+from icrl_envs import FAMILIES
+
+from icrl_agents import ICAgent
+
+AGENT = "icrl/ad-darkroom"  # comes with the package; a folder or a Hub repo id works as well
+ENV_ID = "icrl/Darkroom-v0"
+TASK = 3  # of the held-out tasks
+EPISODES = 12
+SEED = 0
+
+
+def main() -> list[float]:
+    """Play one lifetime; gives the return of each episode."""
+    _, held_out = FAMILIES[ENV_ID].split()  # the published split; the agent was trained on the first part
+    env = gymnasium.make(ENV_ID, **held_out[TASK])
+    agent = ICAgent.from_pretrained(AGENT)
+    agent.reset(env, seed=SEED)  # a NEW TASK: forget everything
+    print(f"{AGENT} ({agent.source}) on {held_out[TASK]}, one of {len(held_out)} held-out tasks")
+
+    returns = []
+    for episode in range(EPISODES):
+        obs, info = env.reset(seed=SEED if episode == 0 else None)  # a new episode of the SAME task
+        total, done = 0.0, False
+        while not done:
+            action = agent.act(obs)
+            obs, reward, terminated, truncated, info = env.step(action)
+            agent.observe(obs, reward, terminated, truncated, info)  # in the order in which step() returns
+            total += reward
+            done = terminated or truncated
+        returns.append(total)
+        print(f"episode {episode + 1:2d}: return {total:4.1f} of {info['optimal_return']:.1f}")
+    return returns
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""`evaluate` an agent on tasks it has never seen; a `Curve` is what comes out.
+
+Axis letters: R training-free repetitions (seeds), N tasks, E in-context episodes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from icrl_agents.atomic import write_text
+from icrl_agents.config import check_value
+from icrl_agents.rollout import Learner, rollout
+from icrl_agents.splits import Splits, split_tasks
+
+RANDOM_EPISODES = 1000  # episodes per task behind the random line
+RESAMPLES = 2000  # behind every interval
+QUANTILES = (2.5, 97.5)  # percent
+
+
+class Interval(NamedTuple):
+    """An estimate and its bootstrap 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Return against in-context episode, for every task and seed.
+
+    Runs that belong together (other training seeds, other splits) are joined with `Curve.join`.
+    """
+
+    env_id: str
+    split: str
+    tasks: tuple[int, ...]  # (N,) task ids
+    runs: np.ndarray  # (R, N, E) returns
+    optimal: np.ndarray  # (N,) the best possible return; NaN where the env does not say
+    random: np.ndarray  # (N,) mean return of uniformly random actions
+    name: str = "agent"  # "source ..." for the learner it was trained on
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(task, episode), the mean over seeds."""
+        return self.runs.mean(0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(E,) the mean over tasks and seeds."""
+        return self.runs.mean((0, 1))
+
+    def at(self, first: int, last: int | None = None) -> Interval:
+        """Mean return of the episodes `first`..`last` (counted from 1, both included), over tasks and seeds."""
+        return _bootstrap(self._scores(first, last), np.mean)
+
+    def iqm(self, first: int, last: int | None = None) -> Interval:
+        """Interquartile mean (Agarwal et al. 2021) of the same episodes over all (seed, task) runs."""
+        from scipy.stats import trim_mean
+
+        return _bootstrap(self._scores(first, last), lambda x, axis: trim_mean(x, 0.25, axis=axis))
+
+    def share(self, first: int, last: int | None = None) -> np.ndarray:
+        """(N,) each task's mean return of those episodes as a share of its own optimum."""
+        return self._scores(first, last).mean(0) / self.optimal
+
+    def band(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
+        pool = self.runs if len(self.runs) > 1 else self.runs.swapaxes(0, 1)
+        picks = _resamples(*pool.shape[:2])
+        size = picks[0].size
+        cells = np.arange(RESAMPLES)[:, None, None] * size + picks * pool.shape[1] + np.arange(pool.shape[1])
+        counts = np.bincount(cells.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
+        means = counts @ pool.reshape(size, -1) / size  # (RESAMPLES, E)
+        low, high = np.percentile(means, QUANTILES, axis=0)
+        return low, high
+
+    def _scores(self, first: int, last: int | None) -> np.ndarray:
+        last = first if last is None else last
+        if not 1 <= first <= last <= self.runs.shape[2]:
+            raise ValueError(f"episodes {first}..{last} are not within 1..{self.runs.shape[2]}: evaluate more episodes")
+        return self.runs[:, :, first - 1 : last].mean(2)  # (R, N)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what is NaN here is null there."""
+        return {
+            "env_id": self.env_id,
+            "split": self.split,
+            "name": self.name,
+            "tasks": list(self.tasks),
+            "optimal": [None if np.isnan(value) else value for value in self.optimal.tolist()],
+            "random": self.random.tolist(),
+            "runs": self.runs.tolist(),
+            "facts": self.facts,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Curve:
+        """The curve that `to_json` wrote; ValueError if it is not one."""
+        try:
+            arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
+            rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
+            curve = cls(tasks=tuple(data["tasks"]), **arrays, **rest)
+            of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
+            if not of_tasks or curve.runs.ndim != 3:
+                raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is not a curve ({type(error).__name__}: {error}): evaluate again") from None
+        return curve
+
+    def save(self, path: str | Path) -> None:
+        """Write the curve as JSON, whole or not at all."""
+        write_text(path, json.dumps(self.to_json(), allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Curve:
+        """Read what `save` wrote."""
+        return cls.from_json(json.loads(Path(path).read_text()))
+
+    @classmethod
+    def join(cls, curves: Sequence[Curve], name: str) -> Curve:
+        """One curve of runs that belong together: of the same tasks (training seeds), of others (splits), or both.
+
+        Raises:
+            ValueError: the environments or numbers of episodes differ, or some tasks have more runs than others.
+        """
+        groups: dict[tuple[int, ...], list[Curve]] = {}
+        for curve in curves:
+            groups.setdefault(curve.tasks, []).append(curve)
+        shapes = {(curve.env_id, curve.runs.shape[2]) for curve in curves}
+        counts = {sum(len(curve.runs) for curve in group) for group in groups.values()}
+        if len(shapes) != 1 or len(counts) != 1:
+            raise ValueError(
+                f"cannot join curves of {sorted(shapes)} with {sorted(counts)} runs a task: "
+                "give those of one environment with as many episodes and runs"
+            )
+        heads = [group[0] for group in groups.values()]
+        return cls(
+            env_id=heads[0].env_id,
+            split=" + ".join(sorted({curve.split for curve in curves})),
+            tasks=tuple(task for head in heads for task in head.tasks),
+            runs=np.concatenate([np.concatenate([c.runs for c in group]) for group in groups.values()], 1),
+            optimal=np.concatenate([head.optimal for head in heads]),
+            random=np.concatenate([head.random for head in heads]),
+            name=name,
+            facts={"joined": [curve.facts for curve in curves]},
+        )
+
+    def plot(self, path: str | Path, others: Sequence[Curve] = ()) -> None:
+        """Draw return against episode with random, source and optimal lines; `others` are drawn beside it."""
+        from icrl_agents.plots import plot_curves
+
+        plot_curves([self, *others], path)
+
+
+def evaluate(
+    agent: Learner,
+    env_id: str,
+    split: str = "test",
+    episodes: int = 50,
+    num_seeds: int = 1,
+    seed: int = 0,
+    plan: str | None = None,
+    *,
+    tasks: Sequence[int] | None = None,
+    on_episode: Any = None,
+) -> Curve:
+    """Let `agent` live `episodes` episodes on every task of a split, from an empty context, weights frozen.
+
+    Args:
+        agent: an `ICAgent`, or anything with its reset, act and observe, such as a source.
+        env_id: a registered environment id.
+        split: "test" (held out), "validation" or "train", of the split the agent was trained with.
+        num_seeds: repetitions of every task.
+        seed: of the environments and of the sampled actions.
+        plan: name of a planner; None acts without one.
+        tasks: task ids instead of a split.
+
+    Raises:
+        ValueError: unknown id or split, or tasks the agent was trained on given as `tasks`.
+    """
+    if plan is not None:
+        raise ValueError(f"plan={plan!r}: this agent has no planner; leave plan out")
+    for name, value, low in (("episodes", episodes, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
+        check_value(name, "int", value, (low, 2**31 - 1))
+    splits = learner_splits(agent, env_id)
+    if tasks is None:
+        ids = splits.pick(split).ids
+    else:
+        ids, split = np.asarray(tasks, np.int64), "tasks"
+        _refuse_overlap(ids, splits.train.ids, agent)
+    rows = np.tile(ids, num_seeds)
+    env = gymnasium.make_vec(env_id, num_envs=len(rows))
+    returns = rollout(agent, env, episodes, seed=seed, options={"task": rows}, on_episode=on_episode)
+    optimal = _optimal_returns(env, rows)[: len(ids)]
+    env.close()
+    runs = returns.reshape(num_seeds, len(ids), episodes)
+    facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed}
+    return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random_returns(env_id, ids, seed), facts=facts)
+
+
+def learner_splits(learner: Any, env_id: str) -> Splits:
+    """The split that an agent was trained with, as its facts tell; for all other learners the published one.
+
+    Raises:
+        ValueError: unknown id, or facts of a foreign checkpoint that cannot be a seed.
+    """
+    seed = getattr(learner, "facts", {}).get("split_seed")
+    check_value("split_seed", "int | None", seed, (0, 2**31 - 1))
+    return split_tasks(env_id, seed)
+
+
+class RandomLearner:
+    """Uniformly random actions: the floor of every figure."""
+
+    def reset(self, env: VectorEnv, *, seed: int | None = None) -> None:
+        self.space = env.action_space
+        self.space.seed(seed)
+
+    def act(self, obs: Any) -> Any:
+        return self.space.sample()
+
+    def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
+        """Random actions learn nothing."""
+
+
+def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Mean return (N,) of uniformly random actions on each task id."""
+    copies = 25
+    env = gymnasium.make_vec(env_id, num_envs=copies * len(tasks))
+    options = {"task": np.tile(tasks, copies)}
+    returns = rollout(RandomLearner(), env, RANDOM_EPISODES // copies, seed=seed, options=options)
+    env.close()
+    return returns.reshape(copies, len(tasks), -1).mean((0, 2))
+
+
+def _optimal_returns(env: VectorEnv, tasks: np.ndarray) -> np.ndarray:
+    _, info = env.reset(options={"task": tasks})
+    return np.asarray(info.get("optimal_return", np.full(len(tasks), np.nan)), float)
+
+
+def _refuse_overlap(tasks: np.ndarray, train: np.ndarray, learner: Any) -> None:
+    """An agent that carries its training facts must not be scored on the tasks it was trained on by accident."""
+    trained = "split_seed" in getattr(learner, "facts", {})
+    if trained and (common := np.intersect1d(tasks, train)).size:
+        raise ValueError(
+            f"tasks {common[:5].tolist()} are among the agent's training tasks: use split='train' to see those"
+        )
+
+
+def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
+    """The mean of some values (N,) with its percentile bootstrap."""
+    return _bootstrap(np.asarray(values, float)[:, None], np.mean)
+
+
+def _bootstrap(scores: np.ndarray, statistic: Callable[..., Any]) -> Interval:
+    """The statistic of all scores (R, N) with its stratified percentile bootstrap: runs are resampled within tasks.
+
+    So the interval is about these tasks, and does not widen because some tasks have more to earn than others. With a
+    single run of each task, tasks are resampled instead.
+    """
+    pool = scores if len(scores) > 1 else scores.T
+    resampled = np.take_along_axis(pool[None], _resamples(*pool.shape), 1).reshape(RESAMPLES, -1)
+    low, high = np.percentile(statistic(resampled, axis=-1), QUANTILES)
+    return Interval(float(statistic(scores, axis=None)), float(low), float(high))
+
+
+def _resamples(rows: int, columns: int) -> np.ndarray:
+    """(RESAMPLES, rows, columns) rows drawn with replacement in every column; the same ones at every call."""
+    return np.random.default_rng(0).integers(0, rows, (RESAMPLES, rows, columns))

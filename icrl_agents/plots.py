@@ -1,0 +1,112 @@
+"""The field's figure: return against in-context episode, beside what random and optimal play earn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icrl_agents.atomic import write_files
+from icrl_agents.extras import need
+
+if TYPE_CHECKING:
+    from icrl_agents.evaluation import Curve
+
+SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
+KINDS = ("png", "svg", "pdf")
+COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d")
+GREY = "#6b6b6b"
+
+
+def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
+    """Draw curves into one file, whole or not at all; its suffix (.png, .svg, .pdf) says of which kind.
+
+    Each curve is the mean over its tasks and seeds with its bootstrap 95% interval; the random and optimal lines are
+    those of the first one. A curve whose name begins with "source" is drawn in grey, as what the others learned from.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no curve, curves of several environments, or a suffix of no kind of picture.
+    """
+    path = Path(path).expanduser()
+    picture = draw_curves(curves, picture_kind(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_files(path.parent, {path.name: picture})
+
+
+def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
+    """The picture of `plot_curves` as the bytes of a file."""
+    figure_class = require_matplotlib()
+    if not curves or len({curve.env_id for curve in curves}) > 1:
+        raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
+    figure = figure_class(figsize=SIZE, dpi=DPI, layout="constrained")
+    _fill(figure.add_subplot(), curves)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _png(figure) if kind == "png" else _save(figure, kind)
+
+
+def _png(figure: Any) -> bytes:
+    """A third of the size of matplotlib's own: pictures of few colours need no more than a palette."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def _save(figure: Any, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def picture_kind(path: Path) -> str:
+    """What a file's name says it is; ValueError if that is no picture."""
+    kind = path.suffix.removeprefix(".")
+    if kind not in KINDS:
+        raise ValueError(f"{str(path)!r} is no picture: end its name with .{', .'.join(KINDS)}")
+    return kind
+
+
+def require_matplotlib() -> Any:
+    """The class of figures. Call it before long work whose result is to be drawn.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return need("matplotlib.figure", "plots").Figure  # without pyplot: no window system, no global state
+
+
+def _fill(axes: Any, curves: Sequence[Curve]) -> None:
+    first = curves[0]
+    optimal = float(np.mean(first.optimal))
+    if not np.isnan(optimal):
+        axes.axhline(optimal, color="black", linestyle="--", linewidth=1, zorder=3, label=f"optimal ({optimal:.2f})")
+    colours = iter(COLOURS * len(curves))
+    for curve in curves:
+        source = curve.name.startswith("source")
+        _line(axes, curve, GREY if source else next(colours), "-." if source else "-")
+    random = float(np.mean(first.random))
+    axes.axhline(random, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({random:.2f})")
+    axes.set_title(f"{first.env_id}, {len(first.tasks)} {first.split} tasks, {len(first.runs)} runs each", fontsize=11)
+    axes.set_xlabel("in-context episode (weights frozen)")
+    axes.set_ylabel("return (sum of an episode's rewards)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(1, max(2, *(curve.runs.shape[2] for curve in curves)))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _line(axes: Any, curve: Curve, colour: str, style: str) -> None:
+    episodes = np.arange(1, curve.runs.shape[2] + 1)
+    low, high = curve.band()
+    marker = "o" if len(episodes) == 1 else None  # a line through one point is invisible
+    axes.plot(episodes, curve.mean, style, color=colour, linewidth=1.8, marker=marker, label=curve.name)
+    axes.fill_between(episodes, low, high, color=colour, alpha=0.2, linewidth=0)

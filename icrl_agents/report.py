@@ -1,0 +1,218 @@
+"""What was measured on an agent: the results table, and `results.json` with curve and card in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents.atomic import write_files
+from icrl_agents.cards import Row, table_rows
+from icrl_agents.evaluation import Curve, Interval, evaluate
+from icrl_agents.sources import SOURCES, make_source
+from icrl_agents.terminal import print_table
+
+SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (40, 50))  # episodes, first and last, that published results name
+EPISODES, SEEDS = 50, 20  # of a measurement, unless said otherwise
+SHOWN = 20  # tasks, one a line
+LAST = 10  # episodes at the end of a lifetime that is of another length
+
+
+def measure(
+    agent: Any,
+    env_id: str,
+    split: str = "test",
+    episodes: int = EPISODES,
+    num_seeds: int = SEEDS,
+    seed: int = 0,
+    plan: str | None = None,
+    on_episode: Callable[[int], None] | None = None,
+) -> list[Curve]:
+    """The agent's curve, then that of the source it was trained on, on the same tasks, if that is known.
+
+    Args:
+        on_episode: called with the number of the agent's finished episodes.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    curve = evaluate(agent, env_id, split, episodes, num_seeds, seed, plan, on_episode=on_episode)
+    return [curve, *_source_curve(agent, curve, num_seeds, seed)]
+
+
+def _source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:
+    facts = getattr(agent, "facts", {})
+    name, data = facts.get("source"), facts.get("data")
+    if not isinstance(name, str) or name not in SOURCES:  # somebody else's facts
+        return []
+    try:
+        source: Any = make_source(name, curve.env_id, data.get("settings") if isinstance(data, dict) else None)
+    except (ImportError, TypeError, ValueError):  # an agent can be measured without its source or with a foreign one
+        return []
+    if not hasattr(source, "act"):  # it learns over hundreds of episodes of one task, which no line here can show
+        return []
+    episodes = curve.runs.shape[2]
+    found = evaluate(source, curve.env_id, episodes=episodes, num_seeds=num_seeds, seed=seed, tasks=curve.tasks)
+    return [replace(found, name=f"source {name}", split=curve.split)]
+
+
+# ---- the table --------------------------------------------------------------------------------------------------
+
+
+def spans(episodes: int) -> list[tuple[int, int]]:
+    """The spans of episodes to report of a lifetime; the last one is its end."""
+    found = [span for span in SPANS if span[1] <= episodes]
+    if found[-1][1] != episodes:
+        found.append((max(1, episodes - LAST + 1), episodes))
+    return found
+
+
+def span_name(first: int, last: int) -> str:
+    return f"episode {first}" if first == last else f"episodes {first}-{last}"
+
+
+def results_table(curves: Sequence[Curve]) -> list[Row]:
+    """The rows of `curves[0]`, of random and optimal play, of the source and of other runs among `curves`."""
+    curve, rest = curves[0], curves[1:]
+    end = spans(curve.runs.shape[2])[-1]
+    rows = [*_means(curve), *_interquartile(curve), *_worst(curve)]
+    for other in rest:
+        if not other.name.startswith("source"):
+            prefix = f"{other.name}: "
+            rows += [row._replace(name=prefix + row.name) for row in (*_means(other), *_worst(other))]
+    rows.append(_row("random", np.mean(curve.random), note="uniformly random actions", reference=True))
+    if not np.isnan(curve.optimal).any():
+        rows.append(_row("optimal", np.mean(curve.optimal), note="knows the task", reference=True))
+    for other in rest:
+        if other.name.startswith("source"):
+            rows.append(_row(f"{other.name}, {span_name(*end)}", other.at(*end), reference=True))
+    return rows
+
+
+def _means(curve: Curve) -> list[Row]:
+    return [_row(f"mean return, {span_name(*span)}", curve.at(*span)) for span in spans(curve.runs.shape[2])]
+
+
+def _interquartile(curve: Curve) -> list[Row]:
+    long = [span for span in spans(curve.runs.shape[2]) if span[0] < span[1]]
+    return [_row(f"interquartile mean, {span_name(*s)}", curve.iqm(*s), unit="return (IQM)") for s in long]
+
+
+def _worst(curve: Curve) -> list[Row]:
+    span = spans(curve.runs.shape[2])[-1]
+    share = curve.share(*span)
+    if np.isnan(share).any():
+        return []
+    name = f"worst task's share of its optimum, {span_name(*span)}"
+    task = task_name(curve.env_id, curve.tasks[int(share.argmin())])
+    return [Row(name, _rounded(share.min()), unit="share of optimum", note=task)]
+
+
+def _row(name: str, value: Any, unit: str = "return", note: str = "", reference: bool = False) -> Row:
+    mean, low, high = value if isinstance(value, Interval) else (value, None, None)
+    return Row(name, _rounded(mean), _rounded(low), _rounded(high), unit, note, reference)
+
+
+def _rounded(value: Any) -> Any:
+    return None if value is None else round(float(value), 4)
+
+
+def task_name(env_id: str, task: int) -> str:
+    """A task as the arguments of `make` that fix it."""
+    return ", ".join(f"{name}={value}" for name, value in FAMILIES[env_id].rules.task_kwargs(task).items())
+
+
+def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows, as text, of what lifetimes on each task earned in the end; of many tasks the worst ones."""
+    first, last = spans(curve.runs.shape[2])[-1]
+    share = curve.share(first, last)
+    picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(share)[:SHOWN]
+    names = [task_name(curve.env_id, curve.tasks[i]) for i in picked]
+    returns = (curve.returns[:, first - 1 : last].mean(1), curve.random, curve.optimal)
+    columns = [[f"{value:.2f}" for value in column[picked]] for column in returns]
+    shares = [f"{value:.0%}" for value in share[picked]]
+    header = (
+        "task" if len(picked) == len(share) else f"worst {SHOWN} of {len(share)} tasks",
+        f"return, {span_name(first, last)}",
+        "random",
+        "optimal",
+        "share of optimum",
+    )
+    return header, list(zip(names, *columns, shares, strict=True))
+
+
+def show(curves: Sequence[Curve]) -> None:
+    """The results table, then how each task ended."""
+    curve = curves[0]
+    print(f"{curve.env_id}, {len(curve.tasks)} {curve.split} tasks, {len(curve.runs)} runs each")
+    rows = results_table(curves)
+    intervals = ["" if row.low is None else f"{row.low:.2f} to {row.high:.2f}" for row in rows]
+    lines = [(row.name, f"{row.value:.2f}", i, row.note) for row, i in zip(rows, intervals, strict=True)]
+    print_table(("what", "value", "95% interval", ""), lines)
+    header, tasks = task_table(curve)
+    print_table(header, tasks)
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The one line of `results.json` that says most: what the agent earns in the end, of what it could."""
+    rows = {row.name: row for row in table_rows(results)}
+    means = [row for row in rows.values() if row.unit == "return" and row.name.startswith("mean return, ")]
+    if not means:
+        return ""
+    end = means[-1].name.removeprefix("mean return, ")
+    possible = f" of {rows['optimal'].value:.2f}" if "optimal" in rows else ""
+    return f"{means[-1].value:.2f}{possible} in {end}"
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+def build_results(curves: Sequence[Curve], extra: Sequence[Row] = ()) -> dict[str, Any]:
+    """What `results.json` holds, besides the weights it is tied to; `extra` rows end its table."""
+    curve = curves[0]
+    return {
+        "env_id": curve.env_id,
+        "split": curve.split,
+        "episodes": curve.runs.shape[2],
+        "num_seeds": curve.runs.shape[0],
+        "table": [row._asdict() for row in (*results_table(curves), *extra)],
+        "curves": [curve.to_json() for curve in curves],
+    }
+
+
+def dump_results(results: dict[str, Any]) -> str:
+    """As JSON with one line for each entry and each item of a list: rows can be read and compared."""
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in results.items()) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value, allow_nan=False)
+    return "[\n" + ",\n".join(" " + json.dumps(item, allow_nan=False) for item in value) + "\n]"
+
+
+def write_report(folder: str | Path, curves: Sequence[Curve], extra: Sequence[Row] = ()) -> None:
+    """Write `results.json`, `curve.png` and the renewed card into a checkpoint's folder.
+
+    Args:
+        folder: the checkpoint that was measured.
+        curves: the agent's own; then, told apart by their names, its source's and others to compare with.
+        extra: further rows of the table, such as those of a study.
+
+    Raises:
+        FileNotFoundError: no checkpoint is there.
+        ImportError: matplotlib is not installed.
+    """
+    from icrl_agents import checkpoint
+    from icrl_agents.plots import draw_curves
+
+    folder = Path(folder).expanduser()
+    tied = {**build_results(curves, extra), "weights_sha256": checkpoint.weights_sha256(folder)}
+    files = {checkpoint.RESULTS: dump_results(tied).encode(), checkpoint.CURVE: draw_curves(curves)}
+    write_files(folder, files)
+    checkpoint.write_card(folder)

@@ -1,0 +1,270 @@
+"""`evaluate`, `Curve` and the one loop, on scripted learners whose returns are known beforehand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import scipy.stats
+from gymnasium.vector import AutoresetMode, VectorEnv
+from icrl_envs import FAMILIES
+
+from icrl_agents import evaluation
+from icrl_agents.evaluation import Curve, RandomLearner, bootstrap_mean, evaluate, random_returns
+from icrl_agents.rollout import rollout
+from icrl_agents.splits import split_tasks
+from icrl_agents.steps import Boundary
+from tests.conftest import one_line
+
+ID = "icrl/Darkroom-v0"
+EAST, SOUTH = 4 * 9 + 7, 7 * 9 + 4  # tasks three moves from the start (4, 4), neither on the way to the other
+REACHED = 18.0  # the return of walking straight to either and staying: 20 + 1 - 3
+
+
+class Walker:
+    """In its n-th episode it walks to the n-th of its targets, x0 first, and stays there."""
+
+    def __init__(self, *targets: int, size: int = 9):
+        self.targets = np.array([divmod(target, size) for target in targets])
+        self.facts: dict[str, Any] = {}
+
+    def reset(self, env: VectorEnv, *, seed: int | None = None) -> None:
+        self.boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+        self.episode = np.zeros(env.num_envs, int)
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        d0, d1 = (self.targets[self.episode % len(self.targets)] - obs).T
+        return np.select([d0 > 0, d0 < 0, d1 > 0, d1 < 0], [0, 1, 2, 3], 4)
+
+    def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
+        self.boundary.read(obs, terminated, truncated, info)
+        self.episode += self.boundary.ended
+
+
+def curve(runs: Any, optimal: Any = None, **changes: Any) -> Curve:
+    runs = np.asarray(runs, float)
+    tasks = tuple(range(runs.shape[1]))
+    best = np.full(len(tasks), 20.0) if optimal is None else np.asarray(optimal, float)
+    return Curve(**{"env_id": ID, "split": "test", "tasks": tasks, "runs": runs, "optimal": best,
+                    "random": np.zeros(len(tasks)), **changes})  # fmt: skip
+
+
+# ---- the loop ---------------------------------------------------------------------------------------------------
+
+
+def test_a_scripted_learner_earns_what_is_known():
+    done = []
+    found = evaluate(
+        Walker(EAST, SOUTH, SOUTH), ID, episodes=3, num_seeds=2, tasks=[EAST, SOUTH], on_episode=done.append
+    )
+    assert (found.env_id, found.split, found.tasks) == (ID, "tasks", (EAST, SOUTH))
+    assert found.runs.tolist() == [[[REACHED, 0, 0], [0, REACHED, REACHED]]] * 2
+    assert found.returns.tolist() == [[REACHED, 0, 0], [0, REACHED, REACHED]]
+    assert found.optimal.tolist() == [REACHED, REACHED]
+    assert found.share(2, 3).tolist() == [0, 1]
+    assert found.at(2, 3) == (REACHED / 2,) * 3  # the same in every run: the interval has no width
+    assert done == [1, 2, 3]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "vector_entry_point"])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_all_autoreset_modes_give_the_same_returns(mode, vectorization):
+    options = {"autoreset_mode": mode}
+    native = vectorization == "vector_entry_point"
+    settings = options if native else {"vector_kwargs": options}
+    env = gymnasium.make_vec(ID, num_envs=2, vectorization_mode=vectorization, **settings)
+    task = {"task": np.array([EAST, SOUTH])} if native else {"task": {"goal": (4, 7)}}
+    returns = rollout(Walker(SOUTH, EAST), env, 4, seed=0, options=task)
+    first = [0, REACHED] * 2
+    assert returns.tolist() == [first, [REACHED, 0] * 2 if native else first]
+
+
+def agent_of(tiny_agent: Any, env_id: str = ID, **facts: Any) -> Any:
+    rules = FAMILIES[env_id].rules
+    agent = tiny_agent(rules.observation_space, rules.action_space, window=30, slide=10)
+    agent.facts = facts
+    return agent
+
+
+def test_a_hand_written_vector_loop_gives_the_same_returns(tiny_agent):
+    agent = agent_of(tiny_agent)
+    tasks = split_tasks(ID).test.ids
+    found = evaluate(agent, ID, episodes=2, seed=3)
+    env = gymnasium.make_vec(ID, num_envs=len(tasks))
+    obs, _ = env.reset(seed=3, options={"task": tasks})
+    agent.reset(env, seed=3)
+    total, returns = np.zeros(len(tasks)), []
+    for _ in range(2 * 20):
+        obs, reward, terminated, truncated, info = env.step(agent.act(obs))
+        agent.observe(obs, reward, terminated, truncated, info)
+        total += reward
+        if truncated.all():
+            returns.append(total)
+            total = np.zeros(len(tasks))
+    np.testing.assert_array_equal(found.runs[0], np.stack(returns, 1))
+    assert found.runs.any()
+    assert (evaluate(agent, ID, episodes=2, seed=4).runs != found.runs).any()
+
+
+def test_the_loop_of_the_readme_gives_the_same_returns(tiny_agent):
+    agent, goal = agent_of(tiny_agent), 4 * 9 + 5
+    env = gymnasium.make(ID, goal=divmod(goal, 9))
+    agent.reset(env, seed=1)
+    returns = []
+    for episode in range(6):
+        obs, _ = env.reset(seed=1 if episode == 0 else None)
+        total, done = 0.0, False
+        while not done:
+            obs, reward, terminated, truncated, info = env.step(agent.act(obs))
+            agent.observe(obs, reward, terminated, truncated, info)
+            total, done = total + reward, terminated or truncated
+        returns.append(total)
+    assert evaluate(agent, ID, episodes=6, seed=1, tasks=[goal]).runs[0, 0].tolist() == returns
+    assert sum(returns) > 0
+
+
+def test_random_play_earns_what_exact_dynamic_programming_says(monkeypatch):
+    # specs/cad.md, table N1: the published held-out goals in their order, and their mean.
+    exact = np.array([0.456, 0.361, 0.090, 0.137, 0.361, 0.123, 0.123, 0.953])
+    monkeypatch.setattr(evaluation, "RANDOM_EPISODES", 4000)
+    found = random_returns(ID, split_tasks(ID).test.ids)
+    assert abs(found.mean() - 0.325) < 0.03
+    np.testing.assert_allclose(found, exact, atol=0.12)
+
+
+def test_random_actions_follow_the_seed():
+    env = gymnasium.make_vec(ID, num_envs=5)
+    one, same, other = (rollout(RandomLearner(), env, 8, seed=seed, options={"task": 40}) for seed in (0, 0, 1))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+# ---- the numbers ------------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_about_the_tasks_at_hand():
+    same = curve([[[1.0], [9.0]]] * 5)  # tasks differ, runs do not
+    assert same.at(1) == (5, 5, 5)
+    noisy = curve(np.random.default_rng(0).normal(5, 1, (50, 4, 1)))
+    value, low, high = noisy.at(1)
+    error = 1.96 / np.sqrt(200)
+    assert low == pytest.approx(value - error, abs=0.05)
+    assert high == pytest.approx(value + error, abs=0.05)
+    assert curve([[[1.0], [9.0], [5.0]]]).at(1).low < 4  # of a single run each there is nothing else to resample
+
+
+def test_of_one_task_the_bootstrap_is_the_usual_one():
+    values = np.random.default_rng(0).exponential(size=40)
+    expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1))
+    expected = expected.confidence_interval
+    value, low, high = bootstrap_mean(values)
+    assert value == pytest.approx(values.mean())
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert bootstrap_mean([2.0]) == (2, 2, 2)
+
+
+def test_the_interquartile_mean_ignores_the_outer_quarters():
+    runs = np.array([-1000.0, 1, 2, 3, 4, 5, 6, 1000]).reshape(8, 1, 1)
+    assert curve(runs).iqm(1).value == 3.5
+    assert curve(runs).at(1).value == pytest.approx(np.mean(runs))
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 4), (1, 5, 4)])
+def test_the_band_is_the_interval_of_every_episode(shape):
+    found = curve(np.random.default_rng(0).normal(size=shape))
+    low, high = found.band()
+    for episode in range(1, 5):
+        assert found.at(episode)[1:] == pytest.approx((low[episode - 1], high[episode - 1]))
+
+
+@pytest.mark.parametrize("span", [(0, 1), (2, 1), (1, 4), (4,)])
+def test_episodes_that_were_not_lived_are_refused(span):
+    one_line(lambda: curve(np.ones((1, 1, 3))).at(*span), ValueError, "1..3", "evaluate more episodes")
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+def test_json_round_trip(tmp_path):
+    made = curve(np.random.default_rng(0).normal(size=(2, 3, 4)), [1, np.nan, 3], name="x", facts={"seed": 1})
+    made.save(tmp_path / "deep" / "curve.json")
+    found = Curve.load(tmp_path / "deep" / "curve.json")
+    for name in ("env_id", "split", "tasks", "name", "facts"):
+        assert getattr(found, name) == getattr(made, name)
+    for name in ("runs", "optimal", "random"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+    assert "NaN" not in (tmp_path / "deep" / "curve.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "change", [{"runs": [[1.0]]}, {"tasks": [1]}, {"runs": "x"}, {"optimal": None}, {"tasks": None, "random": [0]}]
+)
+def test_what_is_no_curve_is_refused(change):
+    data = {**curve(np.ones((1, 2, 3))).to_json(), **change}
+    one_line(lambda: Curve.from_json(json.loads(json.dumps(data))), ValueError, "not a curve")
+    one_line(lambda: Curve.from_json({}), ValueError, "not a curve")
+
+
+def test_joining_training_seeds_and_splits():
+    a, b = curve([[[1.0], [2.0]]]), curve([[[3.0], [4.0]]])
+    c = replace(a, tasks=(7, 8), runs=a.runs + 10, optimal=np.array([1.0, 2.0]))
+    d = replace(c, runs=c.runs + 10)
+    found = Curve.join([a, c, b, d], "all")
+    assert (found.name, found.tasks, found.split) == ("all", (0, 1, 7, 8), "test")
+    assert found.runs[:, :, 0].tolist() == [[1, 2, 11, 12], [3, 4, 21, 22]]
+    assert found.optimal.tolist() == [20, 20, 1, 2]
+
+
+@pytest.mark.parametrize("other", [{"env_id": "icrl/Darkroom3x3-v0"}, {"runs": np.ones((1, 2, 5))}, {"tasks": (5, 6)}])
+def test_what_does_not_belong_together_is_not_joined(other):
+    first = curve(np.ones((2, 2, 3)))
+    second = replace(curve(np.ones((1, 2, 3))), **other)
+    one_line(lambda: Curve.join([first, second], "all"), ValueError, "cannot join")
+
+
+# ---- mistakes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"env_id": "icrl/Darkrom-v0"}, ("icrl/Darkrom-v0", "icrl/Darkroom-v0")),
+        ({"env_id": "CartPole-v1"}, ("CartPole-v1",)),
+        ({"split": "tests"}, ("tests", "did you mean 'test'")),
+        ({"episodes": 0}, ("episodes=0",)),
+        ({"num_seeds": 2.5}, ("num_seeds", "2.5")),
+        ({"seed": -1}, ("seed=-1",)),
+        ({"plan": "beam"}, ("beam", "no planner")),
+        ({"tasks": [81]}, ("81",)),
+    ],
+)
+def test_mistakes_are_told_in_one_line(change, words):
+    one_line(lambda: evaluate(Walker(EAST), **{"env_id": ID, "episodes": 1, **change}), ValueError, *words)
+
+
+def test_training_tasks_are_not_taken_for_unseen_ones(tiny_agent):
+    agent = agent_of(tiny_agent, split_seed=None)
+    seen = int(split_tasks(ID).train.ids[0])
+    one_line(lambda: evaluate(agent, ID, episodes=1, tasks=[seen]), ValueError, str(seen), "training tasks", "split=")
+    assert evaluate(agent, ID, "train", episodes=1).split == "train"
+    assert evaluate(Walker(EAST), ID, episodes=1, tasks=[seen]).tasks == (seen,)  # it was trained on nothing
+
+
+def test_the_split_is_that_of_the_agent(tiny_agent):
+    agent = agent_of(tiny_agent, split_seed=1)
+    found = evaluate(agent, ID, episodes=1)
+    assert found.tasks == tuple(split_tasks(ID, 1).test.ids.tolist()) != tuple(split_tasks(ID).test.ids.tolist())
+
+
+@pytest.mark.parametrize("seed", ["0", {"a": 1}, True, -1, 1.5])
+def test_foreign_facts_cannot_pick_a_split(tiny_agent, seed):
+    one_line(lambda: evaluate(agent_of(tiny_agent, split_seed=seed), ID, episodes=1), ValueError, "split_seed")
+
+
+def test_an_environment_of_other_spaces_is_refused(tiny_agent):
+    agent = agent_of(tiny_agent)
+    one_line(lambda: evaluate(agent, "icrl/Darkroom3x3-v0", episodes=1), ValueError, "observation_space")

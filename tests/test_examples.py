@@ -1,0 +1,67 @@
+"""Every example runs, shrunk to seconds, and finds what it says it finds."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from icrl_envs import FAMILIES
+
+from icrl_agents import hub
+
+FOLDER = Path(__file__).parent.parent / "examples"
+TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6, "episodes": 2, "batch_size": 4,
+        "updates": 2, "eval_every": 0}  # fmt: skip
+
+
+def load(name: str, **constants: Any) -> ModuleType:
+    """The example as a module, with other constants."""
+    spec = importlib.util.spec_from_file_location(f"example_{name[:2]}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for constant, value in constants.items():
+        assert hasattr(module, constant)
+        setattr(module, constant, value)
+    return module
+
+
+def test_play_pretrained(tiny_agent, tmp_path, capsys):
+    example = load("01_play_pretrained", EPISODES=2)
+    if example.AGENT not in hub.list_pretrained():  # its weights are not part of this checkout: any agent will do
+        rules = FAMILIES[example.ENV_ID].rules
+        tiny_agent(rules.observation_space, rules.action_space).save_pretrained(tmp_path)
+        example.AGENT = str(tmp_path)
+    returns = example.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(returns) == 2
+    assert [line.split("return")[1] for line in lines[1:]] == [f" {value:4.1f} of 16.0" for value in returns]
+    assert "(7, 2)" in lines[0]
+
+
+def test_record_histories(tmp_path, capsys):
+    example = load("02_record_histories", PATH=tmp_path / "h.h5", STREAMS=4, TASKS=[31, 40, 41])
+    mean = example.main()
+    assert mean.shape == (50,)
+    assert mean[-10:].mean() > mean[:10].mean() + 3  # Q-learning learns
+    assert f"episodes 41-50: mean return {mean[40:].mean():5.2f}" in capsys.readouterr().out
+
+
+def test_train_ad(tmp_path, capsys):
+    example = load("03_train_ad", FOLDER=tmp_path / "run", SETTINGS=TINY, EPISODES=2, SEEDS=1)
+    curve = example.main()
+    assert curve.runs.shape == (1, 8, 2)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert f"episode  2: mean return {curve.mean[1]:5.2f}" in capsys.readouterr().out
+    assert np.isfinite(curve.runs).all()
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_examples_are_short_and_tested(path):
+    assert len(path.read_text().splitlines()) < 80
+    assert f"def test_{path.stem[3:]}(" in Path(__file__).read_text()
