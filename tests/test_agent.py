@@ -140,7 +140,7 @@ class TestMistakes:
 
     def test_observe_before_act(self, agent):
         agent.reset(seed=0)
-        with pytest.raises(RuntimeError, match="observe.* before act"):
+        with pytest.raises(RuntimeError, match=r"observe.* before act"):
             agent.observe(OBS, 0.0, False, False)
 
     @pytest.mark.parametrize(

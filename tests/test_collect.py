@@ -268,8 +268,8 @@ def test_tasks_default_to_those_that_agents_train_on(tmp_path):
     path = make(tmp_path / "h.h5", tasks=None, progress=lambda *counts: reports.append(counts))
     with HistoryStore(path) as store:
         assert store.tasks == sorted(split_tasks(ENV).train.ids)
-    assert reports[0] == (0, 16)
-    assert reports[-1] == (16, 16)
+    assert reports[0] == (0, 14)
+    assert reports[-1] == (14, 14)
 
 
 def test_ppo_is_the_same_in_one_process_and_in_two(tmp_path):

@@ -67,5 +67,5 @@ def test_it_goes_on_the_card(tmp_path):
 
 @pytest.mark.parametrize("changes", [{"jobs": 0}, {"splits": []}, {"settings": {**SETTINGS, "seed": 1}}])
 def test_mistakes(tmp_path, changes):
-    with pytest.raises(ValueError, match="at least one of each|varies seed itself"):
+    with pytest.raises(ValueError, match=r"at least one of each|varies seed itself"):
         run(tmp_path, **changes)
