@@ -59,23 +59,23 @@ def _feed(agent: ICAgent, context: Context, cache: Cache, index: np.ndarray | No
     Rows with fewer tokens than others get arbitrary ones after their query: causality keeps those without
     influence, and `advance` does not count them.
     """
-    slots, cached = len(agent.slots), cache.lengths.cpu().numpy()
+    slots, device, cached = len(agent.slots), agent.device, cache.lengths.cpu().numpy()
     length = context.length if index is None else context.length[index]
     start = cached // slots
     missing, offset = length * slots - cached, cached - start * slots  # (B,) tokens of closed steps; first new one
+    most, first = int(missing.max()), int(offset[0])
     steps = agent.tensors(context.read(start, int((length - start).max()) + 1, index))
     tokens = agent.tokens(steps).flatten(1, 2)  # (B, L, D)
     if not agent.query_stays:
         tokens = _with_query(tokens, agent.query(steps), missing)
-    most, first = int(missing.max()), int(offset[0])
     if (missing == most).all() and (offset == first).all():
         hidden = agent.body(tokens[:, first : first + most + 1], cache)[:, -1]
     else:
-        rows = torch.arange(len(length), device=agent.device)
-        places = torch.as_tensor(offset[:, None] + np.arange(most + 1), device=agent.device)
+        rows = torch.arange(len(length), device=device)
+        places = torch.as_tensor(offset[:, None] + np.arange(most + 1), device=device)
         fed = tokens[rows[:, None], places.clamp_max(tokens.shape[1] - 1)]
-        hidden = agent.body(fed, cache)[rows, torch.as_tensor(missing, device=agent.device)]
-    cache.advance(torch.as_tensor(live * (missing + agent.query_stays), device=agent.device))
+        hidden = agent.body(fed, cache)[rows, torch.as_tensor(missing, device=device)]
+    cache.advance(torch.as_tensor(live * (missing + agent.query_stays), device=device))
     return hidden
 
 

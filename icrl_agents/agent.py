@@ -208,15 +208,20 @@ class ICAgent(nn.Module, ABC):
 
     def tensors(self, steps: Steps) -> Steps:
         """NumPy steps as tensors of the types the codecs take, on the agent's device."""
-        device = self.device
-        codecs = {"obs": self.obs, "next_obs": self.obs, "action": self.action, "prev_action": self.action}
-        codecs |= {"reward": self.reward, "prev_reward": self.reward}
-        values = {
-            name: codecs[name].tensor(value, device) if name in codecs else torch.as_tensor(value, device=device)
-            for name, value in zip(Steps._fields[:-1], steps[:-1], strict=True)
-        }
-        extras = {name: torch.as_tensor(value, device=device) for name, value in steps.extras.items()}
-        return Steps(**values, extras=extras)
+        device, obs, action, reward = self.device, self.obs.tensor, self.action.tensor, self.reward.tensor
+        return Steps(
+            obs=obs(steps.obs, device),
+            prev_action=action(steps.prev_action, device),
+            prev_reward=reward(steps.prev_reward, device),
+            first=torch.as_tensor(steps.first, device=device),
+            action=action(steps.action, device),
+            reward=reward(steps.reward, device),
+            next_obs=obs(steps.next_obs, device),
+            terminated=torch.as_tensor(steps.terminated, device=device),
+            truncated=torch.as_tensor(steps.truncated, device=device),
+            mask=torch.as_tensor(steps.mask, device=device),
+            extras={name: torch.as_tensor(value, device=device) for name, value in steps.extras.items()},
+        )
 
     @property
     def device(self) -> torch.device:

@@ -49,7 +49,7 @@ class Codec(nn.Module):
         """
         if self.floor is not None:
             x = np.maximum(x, self.floor)
-        return torch.as_tensor(x, device=device).to(self.dtype)
+        return torch.as_tensor(x, dtype=self.dtype, device=device)
 
     dtype = torch.long
     floor: np.ndarray | int | None = None  # the lowest value, where that is above zero

@@ -25,11 +25,11 @@ def decode(body: Transformer, x: torch.Tensor, cache: Cache) -> torch.Tensor:
     """Run the tokens `x` (B, 1, D) behind what `cache` holds; gives (B, 1, D) and stores keys and values."""
     if body.views is None or body.views.address != body.norm.weight.data_ptr():
         body.views = Views.of(body)
-    where, stream = Place(cache), x[:, 0].numpy()  # (B, D)
+    where, stream = Place(cache, x.shape[2]), x[:, 0].numpy()  # (B, D)
     keys, values = cache.keys.numpy(), cache.values.numpy()
     for layer, weights in enumerate(body.views.layers):
         stream = _block(weights, stream, where, keys[layer], values[layer])
-    return torch.from_numpy(_norm(stream, body.views.norm))[:, None]
+    return torch.from_numpy(_norm(stream, body.views.norm, where.average))[:, None]
 
 
 class Weights(NamedTuple):
@@ -76,7 +76,8 @@ def _weights(block: Any) -> Weights:
 class Place:
     """Where each row's new token stands, and what it may read."""
 
-    def __init__(self, cache: Cache):
+    def __init__(self, cache: Cache, width: int):
+        self.average = np.full((width, 1), 1 / width, np.float32)  # products with it are faster than reductions
         place = cache.lengths.numpy()  # (B,)
         lowest, highest = int(place.min()), int(place.max())
         self.end = highest + 1
@@ -89,8 +90,8 @@ class Place:
 
 
 def _block(weights: Weights, x: np.ndarray, where: Place, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    x = x + _attend(weights, _norm(x, weights.attention_norm), where, keys, values)
-    inner = _norm(x, weights.mlp_norm) @ weights.gate_up
+    x = x + _attend(weights, _norm(x, weights.attention_norm, where.average), where, keys, values)
+    inner = _norm(x, weights.mlp_norm, where.average) @ weights.gate_up
     gate, up = inner[:, : len(weights.down)], inner[:, len(weights.down) :]
     silu = gate * (0.5 + 0.5 * np.tanh(0.5 * gate))  # the sigmoid as a tanh, which cannot overflow
     return x + (silu * up) @ weights.down
@@ -113,7 +114,9 @@ def _attend(weights: Weights, x: np.ndarray, where: Place, keys: np.ndarray, val
     return mixed.reshape(rows, width) @ weights.out + weights.out_bias
 
 
-def _norm(x: np.ndarray, gain: np.ndarray, eps: float = 1e-5) -> np.ndarray:
-    average = np.full((x.shape[-1], 1), 1 / x.shape[-1], np.float32)  # a product is faster than a reduction
+EPS = np.float32(1e-5)  # of nn.LayerNorm
+
+
+def _norm(x: np.ndarray, gain: np.ndarray, average: np.ndarray) -> np.ndarray:
     centred = x - x @ average
-    return centred * (gain / np.sqrt((centred * centred) @ average + np.float32(eps)))
+    return centred * (gain / np.sqrt((centred * centred) @ average + EPS))
