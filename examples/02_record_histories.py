@@ -17,8 +17,8 @@ SEED = 0
 
 def main() -> np.ndarray:
     """Collect and read back; gives the mean return of every episode."""
-    # Killed at any moment and run again, it keeps what is finished and collects the rest.
-    collect(ENV_ID, "q-learning", PATH, tasks=TASKS, streams=STREAMS, episodes=EPISODES, seed=SEED)
+    # Killed at any moment and run again, it keeps what is finished and collects the rest; a complete file is replaced.
+    collect(ENV_ID, "q-learning", PATH, tasks=TASKS, streams=STREAMS, episodes=EPISODES, seed=SEED, overwrite=True)
 
     curves = []
     with HistoryStore(PATH) as store:

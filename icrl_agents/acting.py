@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from icrl_agents.context import Context
@@ -67,7 +68,7 @@ def _feed(agent: ICAgent, context: Context, cache: Cache, index: np.ndarray | No
     steps = agent.tensors(context.read(start, int((length - start).max()) + 1, index))
     tokens = agent.tokens(steps).flatten(1, 2)  # (B, L, D)
     if not agent.query_stays:
-        tokens = _with_query(tokens, agent.query(steps), missing)
+        tokens = with_query(tokens, agent.query(steps), torch.as_tensor(missing, device=device))
     if (missing == most).all() and (offset == first).all():
         hidden = agent.body(tokens[:, first : first + most + 1], cache)[:, -1]
     else:
@@ -79,12 +80,39 @@ def _feed(agent: ICAgent, context: Context, cache: Cache, index: np.ndarray | No
     return hidden
 
 
-def _with_query(tokens: Tensor, query: Tensor, missing: np.ndarray) -> Tensor:
-    """Put each row's own query behind its closed steps; only for layouts of one token a step."""
-    rows, last = torch.arange(len(tokens), device=tokens.device), torch.as_tensor(missing, device=tokens.device)
-    tokens = tokens.clone()
+def with_query(tokens: Tensor, query: Tensor, last: Tensor) -> Tensor:
+    """`tokens` (B, T, D) with the query (B, T, D) of each row's step `last` (B,) in its place; one token a step."""
+    rows, tokens = torch.arange(len(tokens), device=tokens.device), tokens.clone()
     tokens[rows, last] = query[rows, last]
     return tokens
+
+
+def read_env(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> tuple[int | None, AutoresetMode | None]:
+    if not isinstance(env, gymnasium.Env | VectorEnv):
+        raise ValueError(f"env is {str(env)[:80]!r}, expected a Gymnasium environment: for a batch size give num_envs=")
+    vector = isinstance(env, VectorEnv)
+    prefix = "single_" if vector else ""
+    for kind in ("observation_space", "action_space"):
+        theirs, ours = getattr(env, prefix + kind), getattr(agent, kind)
+        if theirs != ours:
+            raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
+    return (env.num_envs, env.metadata.get("autoreset_mode")) if isinstance(env, VectorEnv) else (None, None)
+
+
+def read_step(
+    agent: ICAgent, obs: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Boundary.read`, with final observations checked like all others before anything is remembered."""
+    running = agent._require_running()
+    before = running.boundary.ended
+    next_obs, live = running.boundary.read(obs, terminated, truncated, info)
+    try:
+        if next_obs is not obs:
+            agent.obs.check(next_obs, running.num_envs or 1, "info['final_obs']")
+    except ValueError:
+        running.boundary.ended = before
+        raise
+    return next_obs, live
 
 
 def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:

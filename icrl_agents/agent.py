@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Self
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from icrl_agents import checkpoint, hub
-from icrl_agents.acting import Running, check_flag, read_cached
+from icrl_agents.acting import Running, check_flag, read_cached, read_env, read_step
 from icrl_agents.codecs import RewardCodec, make_codec, space_from_json, space_to_json
-from icrl_agents.config import AgentConfig
+from icrl_agents.config import AgentConfig, check_value
 from icrl_agents.context import Context
 from icrl_agents.nn.transformer import Transformer
 from icrl_agents.steps import Steps
@@ -106,7 +106,7 @@ class ICAgent(nn.Module, ABC):
         Args:
             env: check this environment's spaces and take the batch size and autoreset mode from it.
             num_envs: act on batches of this size; not given, on single observations.
-            mask: (B,) bool, forget only these rows and keep everything else.
+            mask: (B,) bool, forget only these rows and keep everything else; the env's rows must then be reset as well.
             seed: of the sampled actions; without it they differ from run to run.
 
         Raises:
@@ -117,12 +117,15 @@ class ICAgent(nn.Module, ABC):
             return
         mode = None
         if env is not None:
-            found, mode = self._read_env(env)
+            found, mode = read_env(self, env)
             if num_envs not in (None, found):
                 raise ValueError(f"num_envs={num_envs}, but the env has {found}: leave num_envs out when you give env")
             num_envs = found
-        if num_envs is not None and (isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1):
-            raise ValueError(f"num_envs={num_envs!r}, expected a whole number from 1 on")
+        if num_envs is not None:
+            if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
+                raise ValueError(f"num_envs={num_envs!r}, expected a whole number from 1 on")
+            num_envs = int(num_envs)
+        check_value("seed", "int | None", seed, (0, 2**63 - 1))
         self._running = Running(self, num_envs, mode, seed)
 
     def act(self, obs: Any, deterministic: bool = False) -> Any:
@@ -143,7 +146,7 @@ class ICAgent(nn.Module, ABC):
         batch = checked if running.num_envs else checked[None]
         distribution = self.policy(running.context, batch, ~running.boundary.resetting)
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
-        running.acted = choice.cpu().numpy().astype(self.action_space.dtype, copy=False)
+        running.acted = self.action.array(choice)
         return running.acted.copy() if running.num_envs else running.acted[0].copy()[()]
 
     def observe(
@@ -172,7 +175,7 @@ class ICAgent(nn.Module, ABC):
         truncated = check_flag(truncated, rows, "truncated")
         if rows is None:
             obs, reward, terminated, truncated = obs[None], reward[None], terminated[None], truncated[None]
-        next_obs, live = running.boundary.read(obs, terminated, truncated, info or {})
+        next_obs, live = read_step(self, obs, terminated, truncated, info or {})
         running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
         running.acted = None
 
@@ -193,6 +196,8 @@ class ICAgent(nn.Module, ABC):
         if self.training:
             raise RuntimeError("the agent is in training mode, where dropout disturbs actions: call agent.eval() first")
         hidden = read_cached(self, context, live) if self.extends else self.reread(context)
+        if not hidden.isfinite().all():
+            raise ValueError("the model's output is not finite: its weights are damaged, or an input is far too large")
         return self.action.head(hidden)
 
     def reread(self, context: Context) -> Tensor:
@@ -274,6 +279,8 @@ class ICAgent(nn.Module, ABC):
         config = method.Config.from_json(data["config"])
         obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
         agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
+        for codec in (agent.obs, agent.action, agent.reward):
+            codec.validate()
         agent.facts = data["facts"]
         return agent.eval()
 
@@ -328,20 +335,13 @@ class ICAgent(nn.Module, ABC):
             raise ValueError(
                 f"mask has dtype {mask.dtype} and shape {mask.shape}, expected bool ({running.context.rows},)"
             )
+        if running.acted is not None:
+            raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
         index = np.flatnonzero(mask)
         running.context.forget(index)
         running.boundary.forget(index)
         if seed is not None:
             running.generator.manual_seed(seed)
-
-    def _read_env(self, env: gymnasium.Env | VectorEnv) -> tuple[int | None, AutoresetMode | None]:
-        vector = isinstance(env, VectorEnv)
-        prefix = "single_" if vector else ""
-        for kind in ("observation_space", "action_space"):
-            theirs, ours = getattr(env, prefix + kind), getattr(self, kind)
-            if theirs != ours:
-                raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
-        return (env.num_envs, env.metadata.get("autoreset_mode")) if isinstance(env, VectorEnv) else (None, None)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

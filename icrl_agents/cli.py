@@ -252,6 +252,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None,
     curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure how an agent learns tasks it has never seen."""
     from icrl_agents import ICAgent, plots, report
@@ -260,6 +261,8 @@ def evaluate(
 
     if curve:
         plots.picture_kind(curve)
+    for path in (output, curve):
+        _check_output(path, overwrite)
     if write or curve:
         plots.require_matplotlib()
     loaded = ICAgent.from_pretrained(agent, device=device)
@@ -334,6 +337,20 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{text!r} is not a list of whole numbers such as 0,1,2") from None
+
+
+def _check_output(path: Path | None, overwrite: bool) -> None:
+    """Refuse, before anything is measured, a file that could not be written or that would be lost."""
+    if path is None:
+        return
+    path = path.expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another name")
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise NotADirectoryError(f"{path} cannot be made, {above} is a file: name another")
 
 
 def _env_of(agent: Any, given: str | None) -> str:

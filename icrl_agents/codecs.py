@@ -45,14 +45,24 @@ class Codec(nn.Module):
     def tensor(self, x: np.ndarray, device: torch.device) -> Tensor:
         """The array as a tensor of the type `embed` takes.
 
-        Before a lifetime's first step the previous action is zero; where zero is not in the space, the lowest value.
+        Before a lifetime's first step the previous action is zero; where zero is not in the space, the nearest value.
         """
-        if self.floor is not None:
-            x = np.maximum(x, self.floor)
+        if self.ends is not None:
+            x = np.clip(x, *self.ends)
         return torch.as_tensor(x, dtype=self.dtype, device=device)
 
+    def array(self, x: Tensor) -> np.ndarray:
+        """What the head's distribution gave, as values of the space: `tensor` the other way round."""
+        return x.cpu().numpy().astype(self.space.dtype, copy=False)
+
     dtype = torch.long
-    floor: np.ndarray | int | None = None  # the lowest value, where that is above zero
+    ends: tuple[Any, ...] | None = None  # the lowest and highest value of a table that has none for zero
+
+    def fit(self, x: Tensor) -> None:
+        """Take the statistics of normalisation, where there are any, from data (..., *shape)."""
+
+    def validate(self) -> None:
+        """Refuse statistics that no data has; a ValueError if so. To be called on weights that were loaded."""
 
     def check(self, x: Any, rows: int | None, what: str) -> np.ndarray:
         """Give `x` as an array of shape (rows, *shape), or (*shape) for rows None; refuse what is not in the space."""
@@ -86,7 +96,8 @@ class DiscreteCodec(Codec):
     def __init__(self, space: spaces.Discrete, width: int, predicts: bool):
         super().__init__(space, width, predicts)
         self.start, self.count = int(space.start), int(space.n)
-        self.floor = self.start if self.start > 0 else None
+        if not self.start <= 0 < self.start + self.count:
+            self.ends = self.start, self.start + self.count - 1
         self.table = nn.Embedding(self.count, width)
         if predicts:
             self.logits = nn.Linear(width, self.count)
@@ -117,8 +128,9 @@ class IntegerVectorCodec(Codec):
     def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
         super().__init__(space, width, predicts)
         self.low, self.high = _integer_bounds(space)
-        self.dims = len(space.shape or ())
-        self.floor = self.low.reshape(space.shape) if (self.low > 0).any() else None
+        self.shape = tuple(space.shape or ())
+        if ((self.low > 0) | (self.high < 0)).any():
+            self.ends = tuple(end.reshape(self.shape).astype(space.dtype) for end in (self.low, self.high))
         sizes = self.high - self.low + 1
         shift = np.cumsum(sizes) - sizes - self.low  # where each dimension's table begins in the common one
         self.register_buffer("shift", torch.as_tensor(shift), persistent=False)
@@ -127,10 +139,11 @@ class IntegerVectorCodec(Codec):
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.table(x.flatten(-self.dims) + self.shift).sum(-2)
+        return self.table(x.flatten(-len(self.shape)) + self.shift).sum(-2)
 
     def head(self, hidden: Tensor) -> Independent:
-        return Independent([Categorical(f(hidden), int(low)) for f, low in zip(self.logits, self.low, strict=True)])
+        parts = [Categorical(f(hidden), int(low)) for f, low in zip(self.logits, self.low, strict=True)]
+        return Independent(parts, self.shape)
 
     def check_range(self, array: np.ndarray, what: str) -> None:
         flat = array.reshape(-1, len(self.low))
@@ -145,6 +158,7 @@ class BoxCodec(Codec):
     """A linear map of real vectors, normalised with statistics that are saved with the weights."""
 
     dtype = torch.float32
+    space: spaces.Box
     mean: Tensor
     std: Tensor
     low: Tensor
@@ -153,18 +167,19 @@ class BoxCodec(Codec):
 
     def __init__(self, space: spaces.Box, width: int, predicts: bool):
         super().__init__(space, width, predicts)
-        size, self.dims = math.prod(space.shape), max(len(space.shape), 1)
+        size, self.dims = math.prod(space.shape), len(space.shape)
         self.linear = nn.Linear(size, width)
         if predicts:
             self.outputs = nn.Linear(width, self.moments * size)
         self.register_buffer("mean", torch.zeros(space.shape))
         self.register_buffer("std", torch.ones(space.shape))
+        self.limits = _with_tolerance(space)
         self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
 
     def embed(self, x: Tensor) -> Tensor:
         unit = (x - self.mean) / self.std
-        return self.linear(unit.flatten(-self.dims) if self.mean.dim() else unit[..., None])
+        return self.linear(unit.flatten(-self.dims) if self.dims else unit[..., None])
 
     def head(self, hidden: Tensor) -> Gaussian:
         mean, log_std = self.outputs(hidden).unflatten(-1, (2, -1)).unbind(-2)
@@ -175,9 +190,34 @@ class BoxCodec(Codec):
     def check_range(self, array: np.ndarray, what: str) -> None:
         if not np.isfinite(array).all():
             raise ValueError(f"{what} holds NaN or infinity: {array.tolist()}; the environment returned a broken value")
-        low, high = self.low.cpu().numpy(), self.high.cpu().numpy()
-        if (array < low - 1e-6).any() or (array > high + 1e-6).any():
+        if (array < self.limits[0]).any() or (array > self.limits[1]).any():
             raise ValueError(f"{what} {array.tolist()} is outside its Box: is this the env the agent was trained on?")
+
+    def array(self, x: Tensor) -> np.ndarray:
+        """Clipped once more: the head's bounds are float32, which may lie outside those of a float64 space."""
+        return np.clip(super().array(x), self.space.low, self.space.high)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Set mean and std from data (..., *shape); an entry that never changes keeps its unit."""
+        data = x.double().reshape(-1, *self.mean.shape)
+        mean, std = data.mean(0), data.std(0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))
+
+    def validate(self) -> None:
+        if not (self.mean.isfinite() & self.std.isfinite() & (self.std > 0)).all():
+            raise ValueError(
+                f"the normalisation of {self.space} has std {self.std.tolist()} and mean {self.mean.tolist()}, "
+                "expected finite numbers and std > 0: the checkpoint is damaged, load it again"
+            )
+
+
+def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """The space's own bounds, let out by what values lose that an env computes in float32."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    with np.errstate(over="ignore"):  # beyond the largest float there is infinity, which is no bound
+        return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
 
 
 class RewardCodec(BoxCodec):
@@ -192,7 +232,11 @@ class RewardCodec(BoxCodec):
         mean = self.outputs(hidden)[..., 0] * self.std + self.mean
         return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
 
+    def fit(self, x: Tensor) -> None:
+        """Nothing: rewards keep their unit, because their scale is part of the task."""
 
+
+MIN_SPREAD = 1e-6  # relative; float32 cannot tell smaller changes from rounding
 EMBEDDING_STD = 0.5  # summed tables of unit scale would drown the residual stream of a narrow model
 
 
@@ -208,17 +252,18 @@ def make_codec(space: gymnasium.Space, width: int, predicts: bool = True) -> Cod
         return IntegerVectorCodec(space, width, predicts)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return BoxCodec(space, width, predicts)
-    raise ValueError(
-        f"no codec for {space}: use Discrete, MultiDiscrete, MultiBinary or a bounded integer or float Box"
-    )
+    raise ValueError(f"no codec for {space}: use Discrete, MultiDiscrete, MultiBinary or a bounded int or a float Box")
 
 
 def _is_integer_box(space: gymnasium.Space) -> bool:
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer) or not space.shape:
         return False
-    return int((space.high.astype(np.int64) - space.low).max()) < MAX_INTEGERS and math.prod(space.shape) <= 64
+    bounds = list(zip(space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist(), strict=True))  # Python's ints
+    small = all(abs(low) < MAX_START and high - low < MAX_INTEGERS for low, high in bounds)
+    return small and 0 < len(bounds) <= 64
 
 
+MAX_START = 1 << 62  # sums with a value of at most this size fit into int64
 MAX_INTEGERS = 4096  # values a dimension may have before one vector for each stops making sense
 
 
@@ -241,20 +286,14 @@ def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.Box):
-        return {
-            "type": "Box",
-            "shape": list(space.shape),
-            "dtype": str(space.dtype),
-            "low": _bound_to_json(space.low),
-            "high": _bound_to_json(space.high),
-        }
+        bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
+        return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
     raise ValueError(f"cannot write {space} as JSON: use Discrete, MultiDiscrete, MultiBinary or Box")
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
     """One number when all entries agree; infinities as strings, which strict JSON can hold."""
-    values = bound.reshape(-1).tolist()
-    values = [str(v) if isinstance(v, float) and math.isinf(v) else v for v in values]
+    values = [str(v) if isinstance(v, float) and math.isinf(v) else v for v in bound.reshape(-1).tolist()]
     return values[0] if len(set(values)) == 1 else values
 
 
@@ -268,25 +307,20 @@ def space_from_json(data: Any) -> gymnasium.Space:
         ValueError: anything but such a description, including sizes no agent has.
     """
     try:
-        space = _BUILDERS[data["type"]](data)
+        return _BUILDERS[data["type"]](data)
     except (KeyError, TypeError, ValueError, AssertionError, OverflowError, AttributeError) as error:
         raise ValueError(
             f"{str(data)[:200]} does not describe a space ({error}): use one of {sorted(_BUILDERS)}"
         ) from None
-    return space
 
 
 def _box_from_json(data: dict[str, Any]) -> spaces.Box:
     dtype, shape = np.dtype(data["dtype"]), tuple(int(n) for n in data["shape"])
     if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf":
         raise ValueError(f"shape {shape} or dtype {dtype} is not allowed")
-    low, high = (
-        np.broadcast_to(np.asarray(data[k], float), (math.prod(shape),))
-        if np.ndim(data[k]) == 0
-        else np.asarray(data[k], float)
-        for k in ("low", "high")
-    )
-    return spaces.Box(low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), dtype=dtype.type)
+    exact = dtype if dtype.kind in "iu" else np.dtype(float)  # int64 does not fit into a float
+    low, high = (np.broadcast_to(np.asarray(data[k], exact), math.prod(shape)).reshape(shape) for k in ("low", "high"))
+    return spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
 
 
 def _bounded(count: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import operator
 import os
 import shutil
 import threading
@@ -28,7 +29,7 @@ from icrl_envs import FAMILIES
 
 from icrl_agents.config import check_known
 from icrl_agents.history import FIELDS, HistoryInfo, HistoryStore, RecordHistory, partial_folder, settle, write_column
-from icrl_agents.sources import Source, find_source, make_source
+from icrl_agents.sources import SOURCES, Source, find_source, make_source
 from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.terminal import progress_bar
@@ -40,10 +41,20 @@ Progress = Callable[[int, int], None]  # called with the numbers of finished and
 
 def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int) -> Steps:
     """Let `source` live one fresh lifetime on each of the tasks `task_ids` (B,), all at once; Steps (B, T)."""
+    check_together(source, task_ids)
     env = RecordHistory(gymnasium.make_vec(env_id, num_envs=len(task_ids)))
     source.run(env, episodes, seed, {"task": np.asarray(task_ids, np.int64)})
     env.close()
     return env.steps(episodes)
+
+
+def check_together(source: Source, task_ids: np.ndarray) -> None:
+    """Refuse several tasks (ValueError) for a source whose rows share one learner."""
+    if source.one_task and len(np.unique(task_ids)) > 1:
+        cls = type(source)
+        name = {place: name for name, place in SOURCES.items()}.get(f"{cls.__module__}:{cls.__name__}", cls.__name__)
+        way = "collect its histories first (icrl-agents collect ...), then train with --histories"
+        raise ValueError(f"source {name!r} learns one task at a time: {way}")
 
 
 def collect(
@@ -77,23 +88,18 @@ def collect(
 
     Raises:
         FileExistsError: there is such a store already, or an interrupted collection with other settings.
-        BlockingIOError: another process is collecting to `path`.
+        IsADirectoryError, BlockingIOError: `path` is a folder, or another process is collecting to it.
         ValueError: an argument is not allowed; the message says what is.
     """
     check_known([env_id], FAMILIES, "environment with a task set")
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
-    for name, value, low in (
-        ("streams", streams, 1),
-        ("episodes", episodes, 1),
-        ("processes", processes, 1),
-        ("seed", seed, 0),
-    ):
-        if not isinstance(value, int) or value < low:
-            raise ValueError(f"{name}={value!r} is not allowed: give a whole number from {low} on")
+    streams, episodes = _whole("streams", streams, 1), _whole("episodes", episodes, 1)
+    processes, seed = _whole("processes", processes, 1), _whole("seed", seed, 0)
     learner = make_source(source, env_id, dict(settings or {}))
     info = _describe(env_id, source, learner, seed, streams, episodes)
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
-        blocks = _plan(info, ids, 1 if learner.one_task else max(1, ROWS // streams))
+        size = 1 if learner.one_task else max(1, ROWS // streams)
+        blocks = [Block(info, tuple(ids[i : i + size])) for i in range(0, len(ids), size)]
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
         with _report(progress, f"{source} on {env_id}", len(ids) * streams) as report:
             report(len(writer.done) * streams, len(ids) * streams)
@@ -102,6 +108,13 @@ def collect(
                 report(len(writer.done) * streams, len(ids) * streams)
         writer.finish()
     return Path(path)
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    """The number as a plain int, whatever integer type it came in; a bool is none."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not low <= operator.index(value) < 2**63:
+        raise ValueError(f"{name}={value!r} is not allowed: give a whole number from {low} on, below 2**63")
+    return operator.index(value)
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
@@ -146,10 +159,6 @@ class Block(NamedTuple):
     tasks: tuple[int, ...]
 
 
-def _plan(info: HistoryInfo, tasks: list[int], size: int) -> list[Block]:
-    return [Block(info, tuple(tasks[i : i + size])) for i in range(0, len(tasks), size)]
-
-
 def _run(block: Block) -> dict[int, Steps]:
     info, tasks = block
     source = find_source(info.source).make(info.env_id, info.settings)
@@ -171,9 +180,7 @@ def _run_all(blocks: list[Block], processes: int) -> Iterator[dict[int, Steps]]:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
-            raise RuntimeError(
-                f"a collecting process died: is there memory for {processes}? Run again to go on"
-            ) from None
+            raise RuntimeError(f"a collecting process died: is memory short for {processes}? Run again") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -209,12 +216,14 @@ class HistoryWriter:
         tasks: the ids that will have been added in the end, sorted.
 
     Raises:
-        FileExistsError, BlockingIOError: as `collect`.
+        FileExistsError, IsADirectoryError, BlockingIOError: as `collect`.
     """
 
     def __init__(
         self, path: Path, info: HistoryInfo, tasks: Sequence[int], *, resume: bool = True, overwrite: bool = False
     ):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'histories.h5'}")
         self.path, self.info, self.tasks = path, info, list(tasks)
         self.folder = partial_folder(path)
         self.header = self.folder / "header.h5"
@@ -252,9 +261,8 @@ class HistoryWriter:
                         self.done.update(store.tasks)
                 return
             if not overwrite:
-                raise FileExistsError(
-                    f"{self.path} was begun {different}: resume that, choose another path, or overwrite"
-                )
+                said = f"{self.path} was interrupted{different}"
+                raise FileExistsError(f"{said}: --resume continues that, another path or --overwrite begins anew")
         self.header.unlink(missing_ok=True)
         for part in self.folder.glob("*.h5*"):  # without a header nobody knows what they are
             part.unlink()
@@ -268,7 +276,7 @@ class HistoryWriter:
         mine = {**_made_as(self.info), "tasks": self.tasks}
         for name, value in begun.items():
             if value != mine[name]:
-                return f"with {name} {str(value)[:80]}, not {str(mine[name])[:80]}"
+                return f", and was begun with {name} {str(value)[:80]}, not {str(mine[name])[:80]}"
         return ""
 
     def add(self, histories: Mapping[int, Steps]) -> None:

@@ -83,7 +83,13 @@ class Context:
         truncated: np.ndarray,
         live: np.ndarray,
     ) -> None:
-        """Complete the open step of the rows `live` (B,) and lay out what is known of the next one."""
+        """Complete the open step of the rows `live` (B,) and lay out what is known of the next one.
+
+        Raises:
+            ValueError: a row is full; `drop` makes room.
+        """
+        if (live & (self.length >= self.window)).any():
+            raise ValueError(f"a row of the context holds {self.window} steps already: drop the oldest ones first")
         here = self._here
         record = {
             "action": action,
@@ -98,8 +104,6 @@ class Context:
         self.steps.mask[here] = live
         self.length = self.length + live
         self._follow(np.flatnonzero(live & (self.length < self.window)))
-
-    append = close  # the design's word, for branches whose open step is already set
 
     def drop(self, index: np.ndarray, count: int) -> None:
         """Forget the `count` oldest steps of the rows `index`; what stays must be fed to the transformer anew."""

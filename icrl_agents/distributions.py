@@ -41,19 +41,20 @@ class Categorical:
 
 
 class Independent:
-    """A vector of independent integers: one Categorical for each dimension, shape (..., n)."""
+    """An array of independent integers: one Categorical for each entry; values have shape (..., *shape)."""
 
-    def __init__(self, parts: list[Categorical]):
-        self.parts = parts
+    def __init__(self, parts: list[Categorical], shape: tuple[int, ...]):
+        self.parts, self.shape = parts, shape
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return sum((part.log_prob(value[..., i]) for i, part in enumerate(self.parts)), torch.zeros(()))
+        flat = value.flatten(-len(self.shape))
+        return sum((part.log_prob(flat[..., i]) for i, part in enumerate(self.parts)), torch.zeros(()))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return torch.stack([part.sample(generator) for part in self.parts], -1)
+        return torch.stack([part.sample(generator) for part in self.parts], -1).unflatten(-1, self.shape)
 
     def mode(self) -> Tensor:
-        return torch.stack([part.mode() for part in self.parts], -1)
+        return torch.stack([part.mode() for part in self.parts], -1).unflatten(-1, self.shape)
 
 
 class Gaussian:

@@ -6,14 +6,17 @@ Axis letters: R training-free repetitions (seeds), N tasks, E in-context episode
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
+from icrl_envs import FAMILIES
 
 from icrl_agents.atomic import write_text
 from icrl_agents.config import check_value
@@ -21,6 +24,7 @@ from icrl_agents.rollout import Learner, rollout
 from icrl_agents.splits import Splits, split_tasks
 
 RANDOM_EPISODES = 1000  # episodes per task behind the random line
+MAX_ROWS = 2048  # lifetimes at once: an agent remembers the steps of every one
 RESAMPLES = 2000  # behind every interval
 QUANTILES = (2.5, 97.5)  # percent
 
@@ -174,8 +178,8 @@ def evaluate(
     seed: int = 0,
     plan: str | None = None,
     *,
-    tasks: Sequence[int] | None = None,
-    on_episode: Any = None,
+    tasks: Sequence[int] | np.ndarray | None = None,
+    on_episode: Callable[[int], None] | None = None,
 ) -> Curve:
     """Let `agent` live `episodes` episodes on every task of a split, from an empty context, weights frozen.
 
@@ -187,28 +191,86 @@ def evaluate(
         seed: of the environments and of the sampled actions.
         plan: name of a planner; None acts without one.
         tasks: task ids instead of a split.
+        on_episode: called with the number of finished episodes; of more than `MAX_ROWS` lifetimes, in blocks one
+            after the other, with the share of all that is done.
 
     Raises:
-        ValueError: unknown id or split, or tasks the agent was trained on given as `tasks`.
+        TypeError: `agent` is not an agent, such as the name of one.
+        ValueError: unknown id or split, `tasks` that are no task ids, or ones the agent was trained on.
     """
     if plan is not None:
         raise ValueError(f"plan={plan!r}: this agent has no planner; leave plan out")
-    for name, value, low in (("episodes", episodes, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
-        check_value(name, "int", value, (low, 2**31 - 1))
+    _check_learner(agent)
+    episodes, num_seeds, seed = _whole("episodes", episodes), _whole("num_seeds", num_seeds), _whole("seed", seed, 0)
     splits = learner_splits(agent, env_id)
     if tasks is None:
         ids = splits.pick(split).ids
     else:
-        ids, split = np.asarray(tasks, np.int64), "tasks"
+        ids, split = _task_ids(env_id, tasks), "tasks"
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)
-    env = gymnasium.make_vec(env_id, num_envs=len(rows))
-    returns = rollout(agent, env, episodes, seed=seed, options={"task": rows}, on_episode=on_episode)
-    optimal = _optimal_returns(env, rows)[: len(ids)]
-    env.close()
-    runs = returns.reshape(num_seeds, len(ids), episodes)
+    returns, optimal = _lifetimes(agent, env_id, rows, episodes, seed, on_episode)
+    runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]
     facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed}
     return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random_returns(env_id, ids, seed), facts=facts)
+
+
+def _lifetimes(
+    agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int, on_episode: Callable[[int], None] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (B, E) and optimal returns (B,) of the tasks `rows`, of at most `MAX_ROWS` at a time."""
+    blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
+    others = np.random.SeedSequence(seed).generate_state(len(blocks) - 1) >> 1  # the first has the seed itself
+    returns, optimal = [], []
+    for number, (block, own) in enumerate(zip(blocks, [seed, *others.tolist()], strict=True)):
+        env = gymnasium.make_vec(env_id, num_envs=len(block))
+        tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
+        returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell))
+        optimal.append(_optimal_returns(env, block))
+        env.close()
+    return np.concatenate(returns), np.concatenate(optimal)
+
+
+def _share_done(on_episode: Callable[[int], None], number: int, blocks: int, episodes: int) -> Callable[[int], None]:
+    """Turns the episodes of one block into those of all of them, told when they grow."""
+
+    def tell(done: int) -> None:
+        before, now = ((number * episodes + count) // blocks for count in (done - 1, done))
+        if now > before:
+            on_episode(now)
+
+    return tell
+
+
+def _check_learner(agent: Any) -> None:
+    if not all(hasattr(agent, name) for name in ("reset", "act", "observe")):
+        fix = f"load it with ICAgent.from_pretrained({str(agent)[:80]!r})" if isinstance(agent, str | Path) else ""
+        raise TypeError(
+            f"agent={str(agent)[:80]!r} is a {type(agent).__name__} without reset, act and observe: "
+            f"{fix or 'give an ICAgent'}"
+        )
+
+
+def _whole(name: str, value: Any, low: int = 1) -> int:
+    value = int(value) if isinstance(value, np.integer) else value
+    check_value(name, "int", value, (low, 2**31 - 1))
+    return value
+
+
+def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
+    """Task ids (N,) as given, each one checked: neither 2.9 nor True is a task."""
+    known = FAMILIES[env_id].ids
+    rule = f"give a list of whole numbers within {known.min()}..{known.max()}, such as a task set's ids"
+    try:
+        given = [] if isinstance(tasks, Mapping) else list(tasks)
+        ids = [operator.index(task) for task in given if not isinstance(task, bool | np.bool_)]
+    except TypeError:
+        ids = given = []
+    if not ids or len(ids) != len(given):
+        raise ValueError(f"tasks={str(tasks)[:80]!r} are not task ids: {rule}")
+    if strange := sorted(set(ids) - set(known.tolist())):
+        raise ValueError(f"tasks has {strange[0]}, which is no task of {env_id}: {rule}")
+    return np.asarray(ids, np.int64)
 
 
 def learner_splits(learner: Any, env_id: str) -> Splits:
@@ -237,13 +299,18 @@ class RandomLearner:
 
 
 def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Mean return (N,) of uniformly random actions on each task id."""
+    """Mean return (N,) of uniformly random actions on each task id; played once, then remembered."""
+    return np.array(_random_returns(env_id, tuple(np.asarray(tasks).tolist()), seed, RANDOM_EPISODES))
+
+
+@lru_cache(maxsize=64)
+def _random_returns(env_id: str, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
     copies = 25
     env = gymnasium.make_vec(env_id, num_envs=copies * len(tasks))
     options = {"task": np.tile(tasks, copies)}
-    returns = rollout(RandomLearner(), env, RANDOM_EPISODES // copies, seed=seed, options=options)
+    returns = rollout(RandomLearner(), env, episodes // copies, seed=seed, options=options)
     env.close()
-    return returns.reshape(copies, len(tasks), -1).mean((0, 2))
+    return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())
 
 
 def _optimal_returns(env: VectorEnv, tasks: np.ndarray) -> np.ndarray:

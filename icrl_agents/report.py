@@ -14,6 +14,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row, table_rows
 from icrl_agents.evaluation import Curve, Interval, evaluate
+from icrl_agents.run_folder import versions
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.terminal import print_table
 
@@ -180,6 +181,8 @@ def build_results(curves: Sequence[Curve], extra: Sequence[Row] = ()) -> dict[st
         "split": curve.split,
         "episodes": curve.runs.shape[2],
         "num_seeds": curve.runs.shape[0],
+        "settings": curve.facts,
+        "versions": versions(),
         "table": [row._asdict() for row in (*results_table(curves), *extra)],
         "curves": [curve.to_json() for curve in curves],
     }
@@ -196,13 +199,16 @@ def _lines(value: Any) -> str:
     return "[\n" + ",\n".join(" " + json.dumps(item, allow_nan=False) for item in value) + "\n]"
 
 
-def write_report(folder: str | Path, curves: Sequence[Curve], extra: Sequence[Row] = ()) -> None:
+def write_report(
+    folder: str | Path, curves: Sequence[Curve], study: Sequence[Row] = (), measured_with: dict[str, str] | None = None
+) -> None:
     """Write `results.json`, `curve.png` and the renewed card into a checkpoint's folder.
 
     Args:
         folder: the checkpoint that was measured.
         curves: the agent's own; then, told apart by their names, its source's and others to compare with.
-        extra: further rows of the table, such as those of a study.
+        study: further rows of the table; without them those of an earlier study of the same weights stay.
+        measured_with: the versions that made the curves, if that was not now.
 
     Raises:
         FileNotFoundError: no checkpoint is there.
@@ -212,7 +218,25 @@ def write_report(folder: str | Path, curves: Sequence[Curve], extra: Sequence[Ro
     from icrl_agents.plots import draw_curves
 
     folder = Path(folder).expanduser()
-    tied = {**build_results(curves, extra), "weights_sha256": checkpoint.weights_sha256(folder)}
+    weights = checkpoint.weights_sha256(folder)
+    rows = study or _study_before(folder, weights)
+    tied = {**build_results(curves, rows), "study": [row._asdict() for row in rows], "weights_sha256": weights}
+    if measured_with is not None:
+        tied["versions"] = measured_with
     files = {checkpoint.RESULTS: dump_results(tied).encode(), checkpoint.CURVE: draw_curves(curves)}
     write_files(folder, files)
     checkpoint.write_card(folder)
+
+
+def _study_before(folder: Path, weights: str) -> list[Row]:
+    """The rows of a study in the results that are about to be replaced, if they are about these weights."""
+    from icrl_agents import checkpoint
+
+    path = folder / checkpoint.RESULTS
+    if not path.is_file():
+        return []
+    try:
+        before = checkpoint.read_json(path, checkpoint.MAX_RESULTS_BYTES)
+        return table_rows({"table": before.get("study", [])}) if before.get("weights_sha256") == weights else []
+    except ValueError:  # damaged results are to be replaced too
+        return []

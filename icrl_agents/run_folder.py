@@ -34,10 +34,12 @@ def read_started(
     if not note.is_file():
         raise FileNotFoundError(f"{out} has no train.json, so there is no run to resume: leave --resume out")
     data = read_json(note)
+    if not all(isinstance(data.get(name), dict) for name in ("train", "agent", "source")):
+        raise ValueError(f"{note} is not of a training run: resume in another folder, or start anew")
     started = {**data["train"], **data["agent"], **{f"source.{name}": value for name, value in data["source"].items()}}
     given = {"method": method, "env_id": env_id, **settings}
     if histories is not None:
-        given["histories"] = str(Path(histories).expanduser())
+        given["histories"] = str(Path(histories).expanduser().resolve())
     for name, value in given.items():
         if (before := started.get(name, data.get(name))) != value:
             raise ValueError(
@@ -109,9 +111,9 @@ def _tensorboard(out: Path) -> Any:
 
 def start_over(out: Path, note: dict[str, Any]) -> None:
     """An empty folder with the note of what is about to run."""
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for child in out.iterdir():  # the folder itself may be a link, or where the user stands
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     write_text(out / NOTE, json.dumps(note, indent=2) + "\n")
 
 
@@ -148,11 +150,15 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         number, key = name.split(".")
         slots.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    metrics = folder.parent.parent / METRICS
-    if metrics.is_file():  # rows after this state will be written again
-        lines = metrics.read_text().splitlines(keepends=True)[: state["update"]]
-        metrics.write_text("".join(lines))
     return state["update"], state["seconds"]
+
+
+def trim_metrics(out: Path, update: int) -> None:
+    """Keep the rows of the first `update` updates; the others will be written again."""
+    metrics = out / METRICS
+    if metrics.is_file():
+        rows = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+        write_text(metrics, "".join(line for line in rows if json.loads(line)["update"] <= update))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ class Boundary:
         """Give `next_obs` (B, ...) with final observations in place, and `live` (B,): whether the step was real."""
         live = ~self.resetting
         ended = np.asarray(terminated) | np.asarray(truncated)
-        if "final_obs" in info and self.mode in (None, AutoresetMode.SAME_STEP):
+        if info.get("final_obs") is not None and self.mode in (None, AutoresetMode.SAME_STEP):
             obs = np.array(obs)
             for row in np.flatnonzero(ended):
                 obs[row] = info["final_obs"][row]

@@ -17,6 +17,7 @@ from icrl_agents.atomic import write_text
 from icrl_agents.cards import Row
 from icrl_agents.evaluation import Curve, bootstrap_mean
 from icrl_agents.report import EPISODES, SEEDS, span_name, spans
+from icrl_agents.run_folder import MODEL, NOTE, read_started, versions
 
 CURVE = "curve.json"
 
@@ -36,6 +37,10 @@ class Cell(NamedTuple):
     @property
     def folder(self) -> Path:
         return self.out / f"split{self.split}-seed{self.seed}"
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        return {**self.settings, "split_seed": self.split, "seed": self.seed}
 
 
 def study(
@@ -61,6 +66,9 @@ def study(
 
     Returns:
         The test curve of every (split, seed). `out/study.json` gets the table.
+
+    Raises:
+        ValueError: a cell in `out` was made with another method, environment, setting or evaluation.
     """
     if jobs < 1 or not splits or not seeds:
         raise ValueError(f"jobs={jobs}, splits={list(splits)}, seeds={list(seeds)}: give at least one of each")
@@ -73,6 +81,8 @@ def study(
         for seed in seeds
         for split in splits
     ]
+    for cell in cells:  # before the first of them trains for minutes
+        check_cell(cell)
     if jobs == 1:
         curves = [run_cell(cell) for cell in cells]
     else:
@@ -80,7 +90,18 @@ def study(
             curves = list(pool.map(run_cell, cells))
     found = {(cell.split, cell.seed): curve for cell, curve in zip(cells, curves, strict=True)}
     table = [row._asdict() for row in study_table(found)]
-    write_text(out / "study.json", json.dumps({"env_id": env_id, "method": method, "table": table}, indent=1) + "\n")
+    note = {
+        "env_id": env_id,
+        "method": method,
+        "splits": list(splits),
+        "seeds": list(seeds),
+        "settings": settings or {},
+        "episodes": episodes,
+        "num_seeds": num_seeds,
+        "versions": versions(),
+        "table": table,
+    }
+    write_text(out / "study.json", json.dumps(note, indent=1) + "\n")
     return found
 
 
@@ -89,13 +110,42 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
 
     Raises:
         FileNotFoundError: the folder has no results yet.
+        ValueError: its results were measured on other weights.
     """
     from icrl_agents import checkpoint
     from icrl_agents.report import write_report
 
     folder = Path(folder).expanduser()
     found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
-    write_report(folder, [Curve.from_json(data) for data in found["curves"]], study_table(curves))
+    checkpoint.make_card(folder)  # refuses results of other weights, which write_report would tie to these
+    measured = [Curve.from_json(data) for data in found["curves"]]
+    write_report(folder, measured, study_table(curves), found.get("versions", {}))
+
+
+def check_cell(cell: Cell) -> None:
+    """Refuse what an earlier study left in the cell's folder if it is not what this one asks for.
+
+    Settings that are not given now are not compared: they are the recipe's, whatever it was then.
+    """
+    done = cell.folder / CURVE
+    if not (cell.folder / NOTE).is_file():
+        if done.is_file() or (cell.folder / MODEL).is_file():
+            raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
+        return
+    try:
+        histories, _ = read_started(cell.folder, cell.method, cell.env_id, None, cell.all_settings)
+    except ValueError as error:
+        raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
+    found = {"histories": histories}
+    wanted: dict[str, Any] = {"histories": None}
+    if done.is_file():
+        curve = Curve.load(done)
+        found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts}
+        evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
+        wanted |= {"env_id": cell.env_id, "split": "test", **evaluation}
+    for name, value in wanted.items():
+        if (before := found.get(name)) != value:
+            raise ValueError(f"{name}={value!r}, but {cell.folder} has {before!r}: give the study another folder")
 
 
 def run_cell(cell: Cell) -> Curve:
@@ -107,10 +157,9 @@ def run_cell(cell: Cell) -> Curve:
     done = cell.folder / CURVE
     if done.is_file():
         return Curve.load(done)
-    if not (cell.folder / "model.safetensors").is_file():
-        settings = {**cell.settings, "split_seed": cell.split, "seed": cell.seed}
-        begun = (cell.folder / "train.json").is_file()
-        train(cell.method, cell.env_id, cell.folder, settings=settings, resume=begun, quiet=True)
+    if not (cell.folder / MODEL).is_file():
+        begun = (cell.folder / NOTE).is_file()
+        train(cell.method, cell.env_id, cell.folder, settings=cell.all_settings, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)
     curve = evaluate(agent, cell.env_id, "test", cell.episodes, cell.num_seeds)
     curve.save(done)

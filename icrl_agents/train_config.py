@@ -18,7 +18,7 @@ class TrainConfig:
     step, AdamW with warm-up and cosine decay.
     """
 
-    source: str = ""  # of fresh lifetimes, "" for the environment's default; ignored with histories
+    source: str = ""  # of fresh lifetimes, "" for the environment's default
     episodes: int = 12  # length of a fresh lifetime
     updates: int = 1000
     batch_size: int = 32  # windows of an update, over all processes
@@ -55,6 +55,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "beta2": (0.0, 0.99999),
     "clip": (1e-6, 1e6),
     "seed": (0, 2**31 - 1),
+    "split_seed": (0, 2**31 - 1),
     "eval_every": (0, 10**9),
     "eval_episodes": (1, 100_000),
     "checkpoint_every": (0, 10**9),

@@ -30,6 +30,7 @@ from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
 from icrl_agents.methods import METHODS
 from icrl_agents.run_folder import (
+    NOTE,
     STATES,
     claim,
     command_line,
@@ -40,18 +41,22 @@ from icrl_agents.run_folder import (
     read_started,
     save_state,
     start_over,
+    trim_metrics,
     versions,
 )
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.source import Source
 from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Steps
+from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
 from icrl_agents.train_config import PRECISIONS, TrainConfig, split_settings
 from icrl_agents.windows import FreshWindows, StoreWindows, Windows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+VALIDATION_TASKS = 32  # at most: enough to see progress, few enough not to delay it
 
 
 def train(
@@ -75,7 +80,8 @@ def train(
         settings: fields of `TrainConfig` and of the method's config, and of the source's settings as "source.<name>";
             the rest keep their defaults.
         device: "auto", "cpu" or "cuda".
-        resume: continue the run in `out` where its last checkpoint is, with the settings it was started with.
+        resume: continue the run in `out` where its last checkpoint is, with the settings it was started with; give
+            none, or the same.
         overwrite: delete the run in `out` first.
         quiet: no progress bar.
 
@@ -93,13 +99,17 @@ def train(
             return ICAgent.from_pretrained(out, device=device)
     config, agent_config, for_source = split_settings(method, settings)
     split_tasks(env_id, config.split_seed)  # refuses unknown ids before anything is written
-    path = None if histories is None else Path(histories).expanduser()
+    path = None if histories is None else Path(histories).expanduser().resolve()
+    if path and (config.source or for_source):
+        raise ValueError(
+            f"source={config.source!r} makes fresh lifetimes, {path.name} holds its own: leave one of them out"
+        )
     source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
     pick_device(device)
     if not resume:
         claim(out, overwrite)
     run = Run(method, env_id, out, path, source, for_source, config, agent_config, device, quiet, resume)
-    with _threads(config.threads):
+    with _threads(config.threads), torch.random.fork_rng():  # the caller's random numbers go on as they were
         return run.go()
 
 
@@ -128,6 +138,7 @@ class Run:
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.for_source,
+            "command": command_line(),
             "versions": versions(),
         }
 
@@ -135,12 +146,18 @@ class Run:
 
     def go(self) -> ICAgent:
         accelerator = self._accelerator()
+        if self.config.batch_size % accelerator.num_processes:
+            raise ValueError(
+                f"batch_size={self.config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
+            )
         windows = self._windows()  # refuses histories it cannot use, before an old run is deleted
         if accelerator.is_main_process and not self.resumed:
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
         agent = self._new_agent()
         optimizer = make_optimizer(agent, self.config)
+        first = agent.tensors(windows.batch(0))
+        agent.obs.fit(first.obs[first.mask])
         start = self._restore(agent, optimizer)
         model, optimizer = accelerator.prepare(agent, optimizer)
         self._loop(accelerator, model, optimizer, windows, start)
@@ -148,6 +165,8 @@ class Run:
             self._finish(agent.eval())
         accelerator.wait_for_everyone()
         accelerator.end_training()
+        if accelerator.num_processes == 1:
+            accelerator.state._reset_state(reset_partial_state=True)  # else the next run could not choose a precision
         return agent.eval()
 
     def _accelerator(self) -> Accelerator:
@@ -157,11 +176,8 @@ class Run:
         return accelerate.Accelerator(cpu=cpu, mixed_precision=precision)
 
     def _new_agent(self) -> ICAgent:
-        env = gymnasium.make_vec(self.env_id, num_envs=1)
         torch.manual_seed(self.config.seed)  # of the initial weights and of dropout
-        agent = METHODS[self.method](env.single_observation_space, env.single_action_space, self.agent_config)
-        env.close()
-        return agent
+        return METHODS[self.method](*env_spaces(self.env_id), self.agent_config)
 
     def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:
         cfg, main = self.config, accelerator.is_main_process
@@ -174,15 +190,17 @@ class Run:
             note = ""
             for update in range(start, cfg.updates):
                 began = time.perf_counter()
-                row = self._update(accelerator, model, optimizer, windows.batch(update), update)
+                batch = windows.batch(update)
+                row = self._update(accelerator, model, optimizer, batch, update)
                 seconds = time.perf_counter() - began
                 self.seconds += seconds
-                row |= {"steps_per_s": cfg.batch_size * self.agent_config.window / seconds, "seconds": self.seconds}
-                if _due(update + 1, cfg.eval_every) or update + 1 == cfg.updates:
+                tokens = int(batch.mask.sum()) * len(agent.slots)
+                row |= {"tokens_per_s": round(tokens / seconds), "seconds": round(self.seconds, 3)}
+                if _due(update + 1, cfg.eval_every) or (cfg.eval_every and update + 1 == cfg.updates):
                     row |= self._validate(accelerator, agent)
                     note = _validation_note(row)
                 write(row)
-                bar(update + 1, f"loss {row['loss']:.3f}  {row['steps_per_s']:,.0f} steps/s{note}")
+                bar(update + 1, f"loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s{note}")
                 if _due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates and main:
                     save_state(self.out, update + 1, agent, optimizer, self.seconds)
 
@@ -202,8 +220,9 @@ class Run:
         for number, part in enumerate(parts):
             last = number + 1 == len(parts)  # gradients travel between processes once an update
             with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-                terms = model(agent.tensors(batch.rows(part)))
-                share = len(part) * world / cfg.batch_size
+                rows = batch.rows(part)
+                terms = model(agent.tensors(rows))
+                share = float(rows.mask.sum()) * world / float(batch.mask.sum())  # the terms are means over real steps
                 loss = torch.stack(list(terms.values())).sum() * share
             accelerator.backward(loss)
             for name, value in {**terms, "loss": sum(terms.values())}.items():
@@ -230,7 +249,7 @@ class Run:
                     raise ValueError(
                         f"{self.histories} holds {store.info.env_id}, not {self.env_id}: give --env {store.info.env_id}"
                     )
-                return StoreWindows(store, tasks, window, cfg.batch_size, cfg.seed)
+                return StoreWindows(store, tasks, window, cfg.batch_size, cfg.seed, env_spaces(self.env_id))
         assert self.source is not None
         return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, window, cfg.batch_size, cfg.seed)
 
@@ -239,9 +258,10 @@ class Run:
         row: dict[str, float] = {}
         if accelerator.is_main_process:
             agent.eval()
-            agent.facts = {"split_seed": self.config.split_seed}
             episodes = self.config.eval_episodes
-            curve = evaluate(agent, self.env_id, "validation", episodes, num_seeds=4, seed=self.config.seed)
+            tasks = split_tasks(self.env_id, self.config.split_seed).validation.ids[:VALIDATION_TASKS]
+            agent.facts = {"split_seed": self.config.split_seed}
+            curve = evaluate(agent, self.env_id, episodes=episodes, num_seeds=4, seed=self.config.seed, tasks=tasks)
             half = max(1, episodes // 2)
             row = {
                 "validation_return": float(curve.mean[-half:].mean()),
@@ -253,10 +273,13 @@ class Run:
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def _restore(self, agent: ICAgent, optimizer: torch.optim.Optimizer) -> int:
-        found = newest_checkpoint(self.out) if self.resumed else None
-        if found is None:
+        if not self.resumed:
             return 0
-        update, self.seconds = load_state(found, agent, optimizer)
+        found = newest_checkpoint(self.out)
+        update = 0
+        if found is not None:
+            update, self.seconds = load_state(found, agent, optimizer)
+        trim_metrics(self.out, update)
         return update
 
     def _finish(self, agent: ICAgent) -> None:
@@ -265,7 +288,7 @@ class Run:
             **self._data(),
             "split_seed": self.config.split_seed,
             "train": asdict(self.config),
-            "command": command_line(),
+            "command": read_json(self.out / NOTE)["command"],  # of the start, also where the run was resumed
             "seconds": round(self.seconds, 1),
             "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} PyTorch threads, {agent.device.type}",
             "versions": versions(),
@@ -287,6 +310,13 @@ class Run:
             "assumes": self.source.assumes,
             "data": {**lifetimes, "settings": asdict(self.source.settings)},
         }
+
+
+def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Observation and action space of a single environment."""
+    env = gymnasium.make_vec(env_id, num_envs=1)
+    env.close()
+    return env.single_observation_space, env.single_action_space
 
 
 def make_optimizer(agent: ICAgent, cfg: TrainConfig) -> torch.optim.Optimizer:

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import gymnasium
 import numpy as np
+import torch
 
+from icrl_agents.codecs import Codec, RewardCodec, make_codec, space_to_json
+from icrl_agents.collection import check_together, lifetimes
 from icrl_agents.history import HistoryStore
 from icrl_agents.sources.source import Source
 from icrl_agents.steps import Steps
@@ -33,6 +37,9 @@ class FreshWindows:
         batch_size: B.
         seed: of everything.
         chunk: lifetimes made at a time, which is much faster than batch by batch.
+
+    Raises:
+        ValueError: the source learns one task at a time, and there are several.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class FreshWindows:
         seed: int,
         chunk: int = 512,
     ):
+        check_together(source, np.asarray(tasks))
         self.env_id, self.source, self.tasks = env_id, source, np.asarray(tasks)
         self.episodes, self.window, self.batch_size, self.seed = episodes, window, batch_size, seed
         self.batches_per_chunk = max(1, chunk // batch_size)
@@ -59,19 +67,21 @@ class FreshWindows:
         return self._chunk[1].rows(slice(start, start + self.batch_size))
 
     def _make(self, number: int) -> Steps:
-        from icrl_agents.collection import lifetimes
-
         rng = np.random.default_rng([self.seed, number])
         tasks = rng.choice(self.tasks, self.batches_per_chunk * self.batch_size)
         steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
         return cut_windows(steps, self.window, rng)
 
 
+def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Where windows of `rows` lifetimes begin, 0..spare: half at 0, where acting begins too, the rest anywhere."""
+    return np.where(rng.random(rows) < 0.5, 0, rng.integers(0, spare + 1, rows))
+
+
 def cut_windows(steps: Steps, window: int, rng: np.random.Generator) -> Steps:
-    """One window (B, window) of every lifetime: half of them beginnings, where acting begins as well."""
+    """One window (B, window) of every lifetime: half of them beginnings."""
     rows, total = steps.reward.shape
-    spare = max(total - window, 0)
-    start = np.where(rng.random(rows) < 0.5, 0, rng.integers(0, spare + 1, rows))
+    start = draw_starts(max(total - window, 0), rows, rng)
     columns = start[:, None] + np.arange(min(window, total))
     return steps.map(lambda value: value[np.arange(rows)[:, None], columns])
 
@@ -79,39 +89,87 @@ def cut_windows(steps: Steps, window: int, rng: np.random.Generator) -> Steps:
 class StoreWindows:
     """Windows of a `HistoryStore`, every history equally likely; all histories are held in memory.
 
+    Half of the windows are beginnings, as in `FreshWindows`. A history shorter than the window is padded with its
+    last step, masked.
+
     Args:
         store: the histories.
         tasks: the ids to train on; the store's other tasks are left alone.
         window, batch_size, seed: as in `FreshWindows`.
+        spaces: observation and action space of the environment to train on; default those the store names.
 
     Raises:
-        ValueError: the store has none of `tasks`, or no history is as long as the window.
+        ValueError: the store has none of `tasks`, no step of them, or values that do not fit the spaces.
     """
 
-    def __init__(self, store: HistoryStore, tasks: Sequence[int] | np.ndarray, window: int, batch_size: int, seed: int):
+    def __init__(
+        self,
+        store: HistoryStore,
+        tasks: Sequence[int] | np.ndarray,
+        window: int,
+        batch_size: int,
+        seed: int,
+        spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None,
+    ):
         wanted = {int(task) for task in tasks}
         found = [task for task in store.tasks if task in wanted]
         if not found:
             raise ValueError(f"{store.path} has none of the {len(tasks)} training tasks: collect the train split")
+        codecs = _codecs(store, spaces)
         self.histories = [store[task, :] for task in found]
-        longest = max(history.mask.shape[1] for history in self.histories)
-        if longest < window:
-            raise ValueError(
-                f"window={window}, but the longest history of {store.path} has {longest} steps: set window"
-            )
-        self.window, self.batch_size, self.seed = window, batch_size, seed
+        for task, history in zip(found, self.histories, strict=True):
+            _check(history, codecs, f"{store.path}, task {task}")
         self.lengths = [history.mask.sum(1) for history in self.histories]  # (streams,) each
+        self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
+        if not self.places:
+            raise ValueError(f"the histories of {store.path} have no steps: collect them again")
+        self.window, self.batch_size, self.seed = window, batch_size, seed
 
     def batch(self, update: int) -> Steps:
         rng = np.random.default_rng([self.seed, update])
         return concatenate([self._draw(rng) for _ in range(self.batch_size)])
 
     def _draw(self, rng: np.random.Generator) -> Steps:
-        number = int(rng.integers(len(self.histories)))
-        history, lengths = self.histories[number], self.lengths[number]
-        stream = int(rng.integers(len(lengths)))
-        start = int(rng.integers(max(lengths[stream] - self.window, 0) + 1))
-        return history.rows(slice(stream, stream + 1)).window(start, start + self.window)
+        number, stream = self.places[int(rng.integers(len(self.places)))]
+        length = int(self.lengths[number][stream])
+        columns = draw_starts(max(length - self.window, 0), 1, rng)[0] + np.arange(self.window)
+        # Padding repeats the last step: zeros need not be in the spaces.
+        row = self.histories[number].map(lambda value: value[stream, np.minimum(columns, length - 1)][None])
+        return row._replace(mask=(columns < length)[None])
+
+
+def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
+    """Who can check each field; ValueError if the store was not made in these spaces."""
+    own = store.spaces
+    names = ("observation", "action")
+    for name, has, wanted in zip(names, own, own if spaces is None else spaces, strict=True):
+        if space_to_json(has) != space_to_json(wanted):
+            raise ValueError(
+                f"{store.path} has the {name} space {has}, the environment {wanted}: collect histories of this one"
+            )
+    with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
+        obs, action = (make_codec(space, width=1, predicts=False) for space in own)
+        return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
+
+
+def _check(history: Steps, codecs: dict[str, Codec], where: str) -> None:
+    """Refuse values (B, T, ...) that do not fit with a line that names the first one."""
+    for name, codec in codecs.items():
+        values = getattr(history, name)[history.mask]  # (steps, ...)
+        try:
+            codec.check(values, len(values), name)
+        except ValueError:
+            first = next(filter(None, (_complaint(codec, value, name) for value in values)), f"{name} is not allowed")
+            raise ValueError(f"{where}: {first}; collect histories of the environment to train on") from None
+
+
+def _complaint(codec: Codec, value: np.ndarray, name: str) -> str:
+    """What is wrong with one value, without the hint for those who act with an agent."""
+    try:
+        codec.check(value, None, name)
+    except ValueError as error:
+        return str(error).partition(": ")[0][:200]
+    return ""
 
 
 def concatenate(parts: list[Steps]) -> Steps:

@@ -16,6 +16,8 @@ SPACES = {
     "vector": (spaces.Box(-2.0, 2.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)),
     "discrete": (spaces.Discrete(4), spaces.Discrete(3, start=1)),
     "multi": (spaces.MultiDiscrete([3, 4]), spaces.MultiDiscrete([2, 3])),
+    "matrix": (spaces.Box(-1, 2, (2, 2), np.int32), spaces.MultiBinary([2, 3])),
+    "scalar": (spaces.Box(-2.0, 2.0, (), np.float32), spaces.Discrete(3, start=-5)),
 }
 SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
 

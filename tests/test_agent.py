@@ -197,6 +197,42 @@ class TestMistakes:
         with pytest.raises(ValueError, match="mask has dtype"):
             agent.reset(mask=mask)
 
+    def test_mask_between_act_and_observe(self, agent):
+        agent.reset(num_envs=2)
+        agent.act(np.stack([OBS, OBS]))
+        with pytest.raises(RuntimeError, match="after observe, before the next act"):
+            agent.reset(mask=np.array([True, False]))
+
+    @pytest.mark.parametrize("env", ["icrl/Darkroom-v0", 4])
+    def test_no_env(self, agent, env):
+        with pytest.raises(ValueError, match="expected a Gymnasium environment"):
+            agent.reset(env)
+
+    def test_bad_final_obs(self, agent):
+        agent.reset(num_envs=2)
+        obs, ends = np.stack([OBS, OBS]), np.array([True, False])
+        agent.act(obs)
+        final = np.array([np.array([9, 9], np.int32), None], object)
+        with pytest.raises(ValueError, match=r"info\['final_obs'\].*outside"):
+            agent.observe(obs, np.zeros(2), ends & False, ends, {"final_obs": final})
+        final[0] = OBS
+        agent.observe(obs, np.zeros(2), ends & False, ends, {"final_obs": final})
+        assert agent.context.length.tolist() == [1, 1]
+
+    def test_full_context(self, agent):
+        agent.reset(num_envs=1)
+        step = np.array([0]), np.zeros(1), OBS[None], np.zeros(1, bool), np.zeros(1, bool), np.ones(1, bool)
+        for _ in range(agent.config.window):
+            agent.context.close(*step)
+        with pytest.raises(ValueError, match="holds 9 steps already"):
+            agent.context.close(*step)
+
+    def test_damaged_weights(self, agent):
+        agent.reset(seed=0)
+        torch.nn.init.constant_(agent.body.norm.weight, float("nan"))
+        with pytest.raises(ValueError, match="not finite"):
+            agent.act(OBS)
+
     def test_training_mode(self, agent):
         agent.train()
         agent.reset(seed=0)

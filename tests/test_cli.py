@@ -138,7 +138,28 @@ def test_evaluate_writes_json_to_standard_output_and_nothing_else(trained, tmp_p
     assert Curve.from_json(results["curves"][0]).runs.shape == (2, 1, 3)
     assert files[0].read_text() == said
     assert files[1].read_bytes().startswith(b"\x89PNG")
+    assert results["settings"] == {"episodes": 3, "num_seeds": 2, "seed": 0}
+    assert {"python", "torch", "numpy"} <= set(results["versions"])
     assert before == {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(("option", "name"), [("-o", "precious.json"), ("--curve", "precious.png")])
+def test_evaluate_replaces_a_file_only_when_told(option, name, trained, tmp_path, monkeypatch):
+    path = tmp_path / name
+    path.write_text("precious")
+    words = ("evaluate", trained, "--episodes", 1, "--seeds", 1, option)
+    with monkeypatch.context() as patch:
+        patch.setattr("icrl_agents.report.measure", None)  # all of it is refused before
+        said = refused(*words, path)
+        assert str(path) in said
+        assert "--overwrite" in said
+        folder = tmp_path / f"folder{path.suffix}"
+        folder.mkdir()
+        assert "is a folder" in refused(*words, folder, "--overwrite")
+        assert "is a file" in refused(*words, path / name)
+        assert path.read_text() == "precious"
+    done(*words, path, "--overwrite")
+    assert path.read_bytes() != b"precious"
 
 
 def test_evaluate_write_renews_the_folder(trained, tmp_path):

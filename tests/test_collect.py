@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -206,7 +208,7 @@ def test_another_collection_does_not_mix_with_one_that_was_begun(tmp_path, undis
     assert "\n" not in str(error.value)
     with HistoryStore(path) as store:
         assert store.tasks == [2]  # nothing lost
-    with pytest.raises(FileExistsError, match="was begun"):
+    with pytest.raises(FileExistsError, match="was interrupted: --resume continues that"):
         make(path, resume=False)
     make(path, overwrite=True, **changes)
     with HistoryStore(path) as store:
@@ -248,6 +250,8 @@ def test_a_finished_store_is_replaced_only_when_asked_and_only_at_the_end(tmp_pa
         ({"episodes": 1.5}, "episodes=1.5"),
         ({"processes": -1}, "processes=-1"),
         ({"seed": -1}, "seed=-1"),
+        ({"seed": True}, "seed=True"),
+        ({"seed": 2**63}, "below"),
     ],
     ids=str,
 )
@@ -256,6 +260,36 @@ def test_what_is_not_allowed_is_one_clear_line_and_begins_nothing(tmp_path, chan
         make(tmp_path / "h.h5", **changes)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_whole_numbers_of_any_type_collect_the_same(tmp_path, undisturbed):
+    numbers = {"seed": np.int64(0), "streams": np.int32(2), "episodes": np.uint8(3), "processes": np.int64(1)}
+    assert_same_histories(make(tmp_path / "h.h5", **numbers), undisturbed)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_refused_before_anything_is_collected(tmp_path, monkeypatch, overwrite):
+    monkeypatch.setattr(collection, "_run", lambda block: pytest.fail("collected"))
+    (tmp_path / "results").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"results is a folder: name a file") as error:
+        make(tmp_path / "results", overwrite=overwrite)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "results"]
+
+
+def test_ppo_lives_rows_of_one_task_only():
+    ppo = make_source("ppo", ENV, {"n_steps": 6, "batch_size": 6, "n_epochs": 1})
+    with pytest.raises(ValueError, match=r"source 'ppo' learns one task at a time: .* then train with --histories"):
+        lifetimes(ENV, ppo, np.array([1, 2]), 1, seed=0)
+    assert lifetimes(ENV, ppo, np.array([2, 2]), 1, seed=0).mask.all()
+
+
+def test_the_example_runs_twice(tmp_path):
+    path = Path(__file__).parents[1] / "examples" / "02_record_histories.py"
+    example = SimpleNamespace(**runpy.run_path(str(path)))
+    small = {"PATH": tmp_path / "h.h5", "STREAMS": 2, "EPISODES": 10, "TASKS": [31]}
+    example.main.__globals__.update(small)
+    np.testing.assert_array_equal(example.main(), example.main())
 
 
 def test_an_unknown_environment_suggests_the_nearest(tmp_path):

@@ -143,6 +143,33 @@ def test_random_actions_follow_the_seed():
     assert (one != other).any()
 
 
+def test_the_random_line_is_played_once(monkeypatch):
+    tasks = split_tasks(ID).test.ids
+    first = random_returns(ID, tasks, 7)
+    expected = first.copy()
+    first[:] = -1  # a caller's own
+    monkeypatch.setattr(evaluation, "rollout", None)
+    assert random_returns(ID, tasks, 7).tolist() == expected.tolist()
+
+
+def test_many_lifetimes_are_lived_in_blocks(tiny_agent, monkeypatch):
+    agent, tasks = agent_of(tiny_agent), split_tasks(ID).test.ids
+    whole = evaluate(agent, ID, episodes=3, num_seeds=2)
+    sizes, done, reset = [], [], agent.reset
+    monkeypatch.setattr(agent, "reset", lambda env, **rest: (sizes.append(env.num_envs), reset(env, **rest)))
+    monkeypatch.setattr(evaluation, "MAX_ROWS", len(tasks))
+    blocks, again = (evaluate(agent, ID, episodes=3, num_seeds=2, on_episode=done.append) for _ in range(2))
+    assert sizes == [8] * 4
+    assert done == [1, 2, 3] * 2
+    assert (blocks.runs == again.runs).all()
+    assert (blocks.runs[0] == evaluate(agent, ID, episodes=3).runs[0]).all()
+    assert (blocks.runs[0] != blocks.runs[1]).any()  # every block has a seed of its own
+    assert (blocks.optimal == whole.optimal).all()
+    monkeypatch.setattr(evaluation, "MAX_ROWS", 5)  # blocks that cut a repetition
+    walker = evaluate(Walker(EAST, SOUTH), ID, episodes=2, num_seeds=3, tasks=[EAST, SOUTH, EAST])
+    assert walker.runs.tolist() == [[[REACHED, 0], [0, REACHED], [REACHED, 0]]] * 3
+
+
 # ---- the numbers ------------------------------------------------------------------------------------------------
 
 
@@ -239,11 +266,33 @@ def test_what_does_not_belong_together_is_not_joined(other):
         ({"num_seeds": 2.5}, ("num_seeds", "2.5")),
         ({"seed": -1}, ("seed=-1",)),
         ({"plan": "beam"}, ("beam", "no planner")),
-        ({"tasks": [81]}, ("81",)),
+        ({"tasks": [81]}, ("81", "no task", "0..80")),
+        ({"tasks": [-1]}, ("-1", "no task")),
+        ({"tasks": []}, ("tasks='[]'", "whole numbers")),
+        ({"tasks": [2.9]}, ("2.9", "whole numbers")),
+        ({"tasks": [3, True]}, ("True", "whole numbers")),
+        ({"tasks": np.array([2.0])}, ("2.", "whole numbers")),
+        ({"tasks": 3}, ("'3'", "whole numbers")),
+        ({"tasks": {3: 4}}, ("{3: 4}", "whole numbers")),
+        ({"tasks": [{"goal": (4, 7)}]}, ("goal", "task set's ids")),
+        ({"episodes": np.float64(2)}, ("episodes", "2.0")),
     ],
 )
 def test_mistakes_are_told_in_one_line(change, words):
     one_line(lambda: evaluate(Walker(EAST), **{"env_id": ID, "episodes": 1, **change}), ValueError, *words)
+
+
+def test_the_name_of_an_agent_is_no_agent():
+    one_line(lambda: evaluate("runs/ad", ID), TypeError, "runs/ad", "ICAgent.from_pretrained('runs/ad')")
+    one_line(lambda: evaluate(3, ID), TypeError, "int", "ICAgent")
+
+
+def test_numbers_of_numpy_are_numbers():
+    made = evaluate(
+        Walker(EAST), ID, episodes=np.int64(2), num_seeds=np.uint8(1), seed=np.int32(3), tasks=np.uint8([3])
+    )
+    assert made.facts == {"episodes": 2, "num_seeds": 1, "seed": 3}
+    assert Curve.from_json(json.loads(json.dumps(made.to_json()))).tasks == (3,)
 
 
 def test_training_tasks_are_not_taken_for_unseen_ones(tiny_agent):

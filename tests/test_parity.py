@@ -107,7 +107,17 @@ def test_padding_influences_nothing(variant: Variant):
         mine[~mask] = other[~mask]
     first, second = (agent.loss(agent.tensors(s._replace(mask=mask))) for s in (steps, noisy))
     for name in first:
+        assert first[name].item() > 0
         torch.testing.assert_close(first[name], second[name])
+
+
+def test_a_short_history_counts_in_the_packed_layout():
+    """Its last real step is the target, wherever the padding begins."""
+    agent, steps = Variant("ad", (("layout", "packed"),)).build(), lifetimes(rows=1, count=9)
+    mask = np.arange(9)[None] < 6
+    padded, short = steps._replace(mask=mask), steps.window(0, 6)
+    losses = [agent.loss(agent.tensors(part))["action"] for part in (padded, short)]
+    torch.testing.assert_close(*losses)
 
 
 @pytest.mark.parametrize("variant", variants(), ids=str)

@@ -1,6 +1,7 @@
 """A study trains every combination once, continues after an interruption, and puts its table on the card."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,14 +9,16 @@ import pytest
 from icrl_agents.evaluation import Curve, evaluate
 from icrl_agents.report import write_report
 from icrl_agents.study import include, study, study_table
+from tests.conftest import one_line
 from tests.test_training import FAST, ID
 
 SETTINGS = {**FAST, "updates": 2}
 
 
 def run(out, **changes):
+    env_id = changes.pop("env_id", ID)
     wanted = {"splits": [0, 1], "seeds": [0, 3], "settings": SETTINGS, "episodes": 3, "num_seeds": 2, **changes}
-    return study("ad", ID, out, **wanted)
+    return study("ad", env_id, out, **wanted)
 
 
 def test_every_combination_once(tmp_path, monkeypatch):
@@ -23,7 +26,10 @@ def test_every_combination_once(tmp_path, monkeypatch):
     assert set(curves) == {(0, 0), (0, 3), (1, 0), (1, 3)}
     facts = json.loads((tmp_path / "split1-seed3/config.json").read_text())["facts"]
     assert (facts["split_seed"], facts["train"]["seed"]) == (1, 3)
-    assert json.loads((tmp_path / "study.json").read_text())["table"]
+    found = json.loads((tmp_path / "study.json").read_text())
+    assert found["table"]
+    assert (found["settings"], found["splits"], found["seeds"], found["episodes"]) == (SETTINGS, [0, 1], [0, 3], 3)
+    assert "torch" in found["versions"]
 
     def fail(*args, **kwargs):
         raise AssertionError("trained again")
@@ -62,7 +68,67 @@ def test_it_goes_on_the_card(tmp_path):
     write_report(folder, [evaluate(ICAgent.from_pretrained(folder), ID, "test", 3, 2)])
     include(folder, curves)
     assert "2 splits x 1 training seeds" in (folder / "README.md").read_text()
-    assert "2 splits x 1 training seeds" in (folder / "results.json").read_text()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["study"] == results["table"][-len(results["study"]) :] == [r._asdict() for r in study_table(curves)]
+
+
+def test_another_measurement_keeps_its_rows_another_training_does_not(tmp_path):
+    from icrl_agents import ICAgent
+
+    curves, folder = run(tmp_path, seeds=[0]), tmp_path / "split0-seed0"
+    results = folder / "results.json"
+
+    def read():
+        return json.loads(results.read_text())
+
+    write_report(folder, [curves[0, 0]])
+    results.write_text(json.dumps({**read(), "versions": {"torch": "1"}}))
+    include(folder, curves)
+    rows = read()["study"]
+    assert read()["versions"] == {"torch": "1"}  # the study did not measure it again
+    write_report(folder, [curves[0, 0]])
+    assert read()["study"] == rows == read()["table"][-len(rows) :]
+    assert read()["versions"] != {"torch": "1"}
+    assert "2 splits x 1 training seeds" in (folder / "README.md").read_text()
+    ICAgent.from_pretrained(tmp_path / "split1-seed0").save_pretrained(folder)
+    one_line(lambda: include(folder, curves), ValueError, "other weights")
+    write_report(folder, [curves[0, 0]])
+    assert read()["study"] == []
+    assert "training seeds" not in results.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {**SETTINGS, "lr": 0.5}}, "lr=0.5"),
+        ({"env_id": "icrl/Darkroom-v0"}, "env_id='icrl/Darkroom-v0'"),
+        ({"episodes": 4}, "episodes=4"),
+        ({"num_seeds": 1}, "num_seeds=1"),
+    ],
+)
+def test_cells_of_another_study_are_refused(tmp_path, changes, words):
+    cell = {"splits": [0], "seeds": [0]}
+    run(tmp_path, **cell)
+    done = tmp_path / "split0-seed0/curve.json"
+    before = done.read_bytes()
+    one_line(lambda: run(tmp_path, **cell, **changes), ValueError, words, "another folder")
+    assert done.read_bytes() == before
+    done.unlink()
+    if "episodes" in changes or "num_seeds" in changes:  # trained as wanted, and not evaluated otherwise
+        assert run(tmp_path, **cell, **changes)[0, 0].facts == {"episodes": 3, "num_seeds": 2, "seed": 0, **changes}
+    else:
+        one_line(lambda: run(tmp_path, **cell, **changes), ValueError, words, "another folder")
+
+
+def test_settings_that_are_not_given_are_not_compared(tmp_path):
+    cell = {"splits": [0], "seeds": [0]}
+    curve = run(tmp_path, **cell)[0, 0]
+    some = {name: SETTINGS[name] for name in ("updates", "width")}
+    assert np.array_equal(run(tmp_path, **cell, settings=some)[0, 0].runs, curve.runs)
+    shutil.move(tmp_path / "split0-seed0", tmp_path / "split0-seed1")
+    one_line(lambda: run(tmp_path, splits=[0], seeds=[1]), ValueError, "seed=1", "another folder")
+    (tmp_path / "split0-seed1/train.json").unlink()
+    one_line(lambda: run(tmp_path, splits=[0], seeds=[1]), ValueError, "train.json", "another folder")
 
 
 @pytest.mark.parametrize("changes", [{"jobs": 0}, {"splits": []}, {"settings": {**SETTINGS, "seed": 1}}])

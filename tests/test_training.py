@@ -46,9 +46,10 @@ def same(first, second):
 
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from icrl_agents import train
 train("ad", {env!r}, sys.argv[1], settings=json.loads(sys.argv[2]), device="cpu", quiet=True, resume=len(sys.argv) > 3)
+print("one of", os.environ.get("WORLD_SIZE", 1))
 """
 
 
@@ -61,14 +62,15 @@ def start(tmp_path, out, settings, *more, launcher=()):
 
 
 def test_a_run_folder_is_a_checkpoint(tmp_path):
-    agent = run(tmp_path / "run")
+    agent = run(tmp_path / "run", eval_every=4)
     loaded = ICAgent.from_pretrained(tmp_path / "run")
     assert same(agent.state_dict(), loaded.state_dict())
     assert loaded.facts["env_id"] == ID
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"train.json", "metrics.jsonl", "README.md"}
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(1, 7))
-    assert "validation_return" in rows[-1]
+    assert ["validation_return" in row for row in rows] == [False, False, False, True, False, True]
+    assert all(row["tokens_per_s"] > 0 for row in rows)
 
 
 def test_same_seed_same_weights(tmp_path):
@@ -96,13 +98,52 @@ def test_resume_after_kill_is_bit_identical(tmp_path):
     assert not (killed / "checkpoints").exists()
 
 
+def test_resuming_keeps_the_command_and_the_metrics(tmp_path):
+    """Killed before the first state, then after it: every update has one row, the command is that of the start."""
+    out = tmp_path / "run"
+    run(out, updates=3)
+    note = json.loads((out / "train.json").read_text())
+    (out / "train.json").write_text(json.dumps({**note, "command": "the first one"}))
+    (out / "model.safetensors").unlink()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 4, "lo')  # cut short by the kill
+    resumed = train("ad", ID, out, device="cpu", quiet=True, resume=True)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [1, 2, 3]
+    assert resumed.facts["command"] == "the first one"
+
+
+def test_it_writes_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    run(".", updates=1)
+    train("ad", ID, tmp_path / "link", settings={**FAST, "updates": 1}, device="cpu", quiet=True, overwrite=True)
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+
+
+def test_the_caller_keeps_its_random_numbers(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(tmp_path / "run", updates=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_another_precision_in_the_same_process(tmp_path):
+    run(tmp_path / "1", updates=1, precision="fp32")
+    run(tmp_path / "2", updates=1, precision="bf16")
+
+
 def test_two_processes_equal_one(tmp_path):
     settings = {**FAST, "updates": 5}
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+    # --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
     process = start(tmp_path, tmp_path / "two", settings, launcher=launcher)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
+    assert output.count("one of 2") == 2
     one = train("ad", ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
     for name, weight in weights(tmp_path / "two").items():
         torch.testing.assert_close(weight, one.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
@@ -192,8 +233,7 @@ class TestData:
             batch = windows.batch(3)
             assert batch.reward.shape == (16, 12)
             assert np.array_equal(batch.obs, windows.batch(3).obs)
-            with pytest.raises(ValueError, match="window=99, but the longest history"):
-                StoreWindows(store, train_ids, 99, 16, 0)
+            assert StoreWindows(store, train_ids, 99, 16, 0).batch(0).mask.sum(1).tolist() == [24] * 16  # 4 episodes
             with pytest.raises(ValueError, match="none of the 1 training tasks"):
                 StoreWindows(store, [77], 12, 16, 0)
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
@@ -206,6 +246,7 @@ class TestMistakes:
         [
             ({"learning_rate": 1e-3}, "unknown setting 'learning_rate'"),
             ({"updats": 3}, "did you mean 'updates'"),
+            ({"split_seed": -1}, "split_seed=-1 is outside"),
             ({"updates": 0}, "updates=0 is outside 1"),
             ({"lr": "fast"}, "lr='fast' is not a float"),
             ({"precision": "int8"}, "precision='int8', choose from"),
@@ -248,6 +289,15 @@ class TestMistakes:
         run(tmp_path / "run", updates=1)
         with pytest.raises(ValueError, match=r"lr=0.5, but .* was started with 0.002"):
             train("ad", ID, tmp_path / "run", settings={"lr": 0.5}, resume=True)
+
+    def test_foreign_notes(self, tmp_path):
+        (tmp_path / "train.json").write_text("{}")
+        with pytest.raises(ValueError, match="not of a training run"):
+            train("ad", ID, tmp_path, settings=FAST, resume=True)
+
+    def test_histories_and_a_source(self, tmp_path):
+        with pytest.raises(ValueError, match="leave one of them out"):
+            train("ad", ID, tmp_path / "run", histories="h.h5", settings={**FAST, "source": "ppo"})
 
     def test_divergence_is_named(self, tmp_path, monkeypatch):
         from icrl_agents.methods import AD

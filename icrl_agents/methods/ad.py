@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icrl_agents.acting import with_query
 from icrl_agents.agent import ICAgent
 from icrl_agents.codecs import EMBEDDING_STD, Distribution
 from icrl_agents.config import AgentConfig
@@ -80,11 +81,11 @@ class AD(ICAgent):
         return terms
 
     def _last_query_loss(self, steps: Steps) -> Tensor:
-        past = self.tokens(steps.window(0, -1)).flatten(1, 2)  # (B, T - 1, D)
-        query = self.query(steps)[:, -1:]
-        hidden = self.body(torch.cat([past, query], 1))[:, -1]
-        last = steps.window(-1, None)
-        return masked_nll(self.action.head(hidden), last.action[:, 0], last.mask[:, 0])
+        last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) the last real step of each window
+        rows = torch.arange(len(last), device=last.device)
+        seen = with_query(self.tokens(steps).flatten(1, 2), self.query(steps), last)
+        distribution = self.action.head(self.body(seen)[rows, last])
+        return masked_nll(distribution, steps.action[rows, last], steps.mask[rows, last])
 
 
 def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,152 @@
+"""Windows of a store: where they begin, what pads them, and what is refused before training begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from icrl_agents import HistoryStore, collect
+from icrl_agents.codecs import space_to_json
+from icrl_agents.collection import HistoryWriter
+from icrl_agents.history import HistoryInfo
+from icrl_agents.methods import METHODS
+from icrl_agents.sources import make_source
+from icrl_agents.steps import Steps
+from icrl_agents.windows import FreshWindows, StoreWindows, cut_windows
+from tests.fakes import SMALL, SPACES, lifetimes
+
+ENV = "icrl/Darkroom3x3-v0"
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return collect(ENV, "posterior", tmp_path / "h.h5", tasks=[1, 2, 3], streams=2, episodes=5, seed=0)
+
+
+def store_of(path: Path, histories: dict[int, Steps], kind: str = "grid") -> Path:
+    """A store of arbitrary lifetimes."""
+    with HistoryStore(collect(ENV, "posterior", path.with_name("x.h5"), tasks=[0], streams=1, episodes=1)) as store:
+        fields = store.info.__dict__
+    obs, action = map(space_to_json, SPACES[kind])
+    info = HistoryInfo(**{**fields, "observation_space": obs, "action_space": action})
+    with HistoryWriter(path, info, sorted(histories)) as writer:
+        writer.add(histories)
+        writer.finish()
+    return path
+
+
+def cut(steps: Steps, lengths: list[int]) -> Steps:
+    """The steps as the recorder packs histories of these lengths: zeros behind the last."""
+    live = np.arange(steps.reward.shape[1]) < np.array(lengths)[:, None]
+    return steps.map(lambda value: (value.T * live.T).T.astype(value.dtype))._replace(mask=live)
+
+
+def test_the_draws_of_fresh_windows_are_those_of_the_released_agents():
+    steps = lifetimes(rows=6, count=30)
+    place = np.broadcast_to(np.arange(30), (6, 30))
+    windows = cut_windows(steps._replace(reward=place), 10, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    wanted = np.where(rng.random(6) < 0.5, 0, rng.integers(0, 21, 6))
+    np.testing.assert_array_equal(windows.reward[:, 0], wanted)
+
+
+def test_half_of_a_stores_windows_are_beginnings_and_the_rest_lie_anywhere(tmp_path):
+    steps = lifetimes(rows=2, count=30)
+    steps = steps._replace(reward=np.broadcast_to(np.arange(30, dtype=np.float32), (2, 30)))
+    with HistoryStore(store_of(tmp_path / "h.h5", {1: steps})) as store:
+        batch = StoreWindows(store, [1], 10, 600, 0).batch(0)
+    starts = batch.reward[:, 0]
+    assert 0.45 < (starts == 0).mean() < 0.6
+    assert set(starts) == set(range(21))
+    np.testing.assert_array_equal(batch.reward, starts[:, None] + np.arange(10))
+    assert batch.mask.all()
+
+
+def test_histories_of_all_lengths_serve_padded_with_their_last_step(tmp_path):
+    """Also where zeros, which the recorder pads with, are outside the space."""
+    histories = {
+        1: cut(lifetimes("discrete", rows=3, count=20), [20, 3, 12]),
+        2: cut(lifetimes("discrete", rows=3, count=4, seed=1), [4, 0, 1]),
+    }
+    with HistoryStore(store_of(tmp_path / "h.h5", histories, "discrete")) as store:
+        windows = StoreWindows(store, [1, 2], 9, 200, 0, SPACES["discrete"])
+        batch = windows.batch(0)
+    assert batch.reward.shape == (200, 9)
+    assert set(batch.mask.sum(1)) == {1, 3, 4, 9}  # all but the empty one
+    for row in np.flatnonzero(~batch.mask.all(1)):
+        length = batch.mask[row].sum()
+        assert batch.mask[row, :length].all()
+        for column in batch[:-2]:
+            assert (column[row, length:] == column[row, length - 1]).all()
+    assert batch.action.min() == 1
+    agent = METHODS["ad"](*SPACES["discrete"], METHODS["ad"].Config(**SMALL))
+    assert all(torch.isfinite(term) for term in agent.loss(agent.tensors(batch)).values())
+
+
+def test_a_store_without_any_step_is_refused(tmp_path):
+    path = store_of(tmp_path / "h.h5", {1: cut(lifetimes(count=4), [0, 0, 0])})
+    with HistoryStore(path) as store, pytest.raises(ValueError, match=r"h\.h5 have no steps"):
+        StoreWindows(store, [1], 9, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("action", 7, "task 2: action 7 is outside 0..4;"),
+        ("obs", 9, r"task 2: obs \[9, 9\] is outside \[0, 0\]..\[2, 2\];"),
+        ("next_obs", -1, r"task 2: next_obs \[-1, -1\] is outside"),
+        ("reward", np.nan, "task 2: reward holds NaN or infinity;"),
+    ],
+)
+def test_a_value_outside_the_spaces_is_named_before_training(path, field, value, message):
+    with h5py.File(path, "r+") as file:
+        file["2"][field][1, 4] = value
+    with HistoryStore(path) as store:
+        with pytest.raises(ValueError, match=message) as error:
+            StoreWindows(store, [1, 2, 3], 12, 4, 0)
+        StoreWindows(store, [1, 3], 12, 4, 0)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_column_of_another_shape_or_type_is_named(path):
+    with h5py.File(path, "r+") as file:
+        for task, value in (("1", np.zeros((2, 30, 3), np.int32)), ("2", np.zeros((2, 30, 2)))):
+            del file[task]["obs"]
+            file[task]["obs"] = value
+    with HistoryStore(path) as store:
+        with pytest.raises(ValueError, match=r"task 1: obs has shape \(3,\), expected \(2,\)"):
+            StoreWindows(store, [1], 12, 4, 0)
+        with pytest.raises(ValueError, match="task 2: obs has dtype float64, expected"):
+            StoreWindows(store, [2], 12, 4, 0)
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "observation"), (1, "action")])
+def test_a_store_of_other_spaces_is_refused(path, place, name):
+    with HistoryStore(path) as store:
+        wanted = list(store.spaces)
+        assert StoreWindows(store, [1], 12, 4, 0, tuple(wanted)).batch(0).reward.shape == (4, 12)
+        wanted[place] = spaces.Discrete(77)
+        with pytest.raises(ValueError, match=rf"h\.h5 has the {name} space .*, the environment Discrete\(77\)"):
+            StoreWindows(store, [1], 12, 4, 0, tuple(wanted))
+
+
+def test_checking_leaves_the_draw_of_an_agents_weights_alone(path):
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    with HistoryStore(path) as store:
+        StoreWindows(store, [1], 12, 4, 0)
+    assert torch.equal(torch.rand(4), wanted)
+
+
+def test_ppo_makes_no_fresh_windows_of_several_tasks():
+    ppo = make_source("ppo", ENV)
+    with pytest.raises(ValueError, match="source 'ppo' learns one task at a time: collect its histories first"):
+        FreshWindows(ENV, ppo, [1, 2], episodes=1, window=6, batch_size=4, seed=0)
+    FreshWindows(ENV, ppo, [2], episodes=1, window=6, batch_size=4, seed=0)
