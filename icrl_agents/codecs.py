@@ -104,7 +104,7 @@ class DiscreteCodec(Codec):
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.table(x - self.start)
+        return self.table(x - self.start if self.start else x)
 
     def head(self, hidden: Tensor) -> Categorical:
         return Categorical(self.logits(hidden), self.start)
@@ -228,8 +228,11 @@ class RewardCodec(BoxCodec):
     def __init__(self, width: int, predicts: bool):
         super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
 
+    def embed(self, x: Tensor) -> Tensor:
+        return self.linear(x[..., None])
+
     def head(self, hidden: Tensor) -> Gaussian:
-        mean = self.outputs(hidden)[..., 0] * self.std + self.mean
+        mean = self.outputs(hidden)[..., 0]
         return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
 
     def fit(self, x: Tensor) -> None:

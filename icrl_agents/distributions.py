@@ -34,7 +34,8 @@ class Categorical:
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """The first of exponential clocks that run at the probabilities' rates, for leading shapes of any rank."""
         clock = torch.empty_like(self.logits).exponential_(generator=generator)
-        return (self.logits.exp() / clock).argmax(-1) + self.start
+        choice = (self.logits.exp() / clock).argmax(-1)
+        return choice + self.start if self.start else choice
 
     def mode(self) -> Tensor:
         return self.logits.argmax(-1) + self.start
