@@ -147,7 +147,7 @@ class IntegerVectorCodec(Codec):
 
     def check_range(self, array: np.ndarray, what: str) -> None:
         flat = array.reshape(-1, len(self.low))
-        if flat.size and ((flat < self.low).any() or (flat > self.high).any()):
+        if ((flat < self.low) | (flat > self.high)).any():
             raise ValueError(
                 f"{what} {array.tolist()} is outside {self.low.tolist()}..{self.high.tolist()}: "
                 "is this the env the agent was trained on?"
@@ -234,6 +234,10 @@ class RewardCodec(BoxCodec):
     def head(self, hidden: Tensor) -> Gaussian:
         mean = self.outputs(hidden)[..., 0]
         return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what} holds NaN or infinity: {array.tolist()}; the environment returned a broken value")
 
     def fit(self, x: Tensor) -> None:
         """Nothing: rewards keep their unit, because their scale is part of the task."""

@@ -98,11 +98,12 @@ class Boundary:
     def __init__(self, num_envs: int, mode: AutoresetMode | None):
         self.mode = mode
         self.ended = np.zeros(num_envs, bool)  # the row's last live step ended an episode
+        self._none = np.zeros(num_envs, bool)
 
     @property
     def resetting(self) -> np.ndarray:
         """(B,) rows whose next step is a dummy that only resets them."""
-        return self.ended if self.mode == AutoresetMode.NEXT_STEP else np.zeros_like(self.ended)
+        return self.ended if self.mode == AutoresetMode.NEXT_STEP else self._none
 
     def forget(self, rows: np.ndarray) -> None:
         self.ended[rows] = False
