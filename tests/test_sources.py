@@ -289,3 +289,23 @@ def test_unknown_names_suggest_the_nearest():
         find_source("posteriors")
     with pytest.raises(ValueError, match="did you mean 'noise'"):
         make_source("posterior", ROOM, {"noize": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("space", "count"),
+    [
+        (spaces.Discrete(5, start=2), 5),
+        (spaces.MultiBinary(3), 8),
+        (spaces.MultiDiscrete([2, 3]), 6),
+        (spaces.Box(1, 3, (2,), np.int32), 9),
+        (spaces.Box(1, 4, (), np.int64), 4),
+    ],
+)
+def test_every_observation_has_a_row_of_its_own(space, count):
+    states, index = state_index(space)
+    space.seed(0)
+    samples = np.stack([space.sample() for _ in range(300)])
+    found = index(samples)
+    assert states == count
+    assert set(found) == set(range(count))
+    assert len(np.unique(samples, axis=0)) == count

@@ -32,6 +32,10 @@ class Rules(ABC):
     A row's whole situation is one int64 `state`, its task one int64 `task` in `range(num_tasks)`; arrays are (B,)
     unless said otherwise. Methods draw nothing at random, change none of their arguments and return fresh arrays.
     An episode ends by its horizon alone, so nothing here says `terminated`.
+
+    A family may also define `belief(rows, rng, sharpness=1.0) -> Belief`: what a learner believes who knows these rules
+    but not the tasks of its rows. `sharpness`, a float or one a row, is how much draws prefer what is quickly tested;
+    0 is the plain posterior.
     """
 
     task_names: ClassVar[tuple[str, ...]]  # the make() arguments that fix a task
@@ -78,13 +82,6 @@ class Rules(ABC):
     @abstractmethod
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Give the action (int64) of a player who knows the task."""
-
-    @abstractmethod
-    def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> Belief:
-        """Give what a learner believes who knows these rules but not the tasks of its `rows` rows.
-
-        `sharpness`, a float or one a row, is how much draws prefer what is quickly tested; 0 is the plain posterior.
-        """
 
     @abstractmethod
     def frame(self, state: int, task: int) -> np.ndarray:

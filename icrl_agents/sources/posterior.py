@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, StepSource, count_actions, find_rules
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_actions, find_rules
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,10 @@ class Posterior(StepSource):
             action = self.explore(action, self.settings.noise * self.searching, self.actions)
         return action
 
-    def learn(
-        self,
-        live: np.ndarray,
-        obs: np.ndarray,
-        action: np.ndarray,
-        reward: np.ndarray,
-        next_obs: np.ndarray,
-        terminated: np.ndarray,
-    ) -> None:
-        self.belief.update(live, obs, action, reward, next_obs)
-        self.left -= live
-        paid = live & (reward > 0)
+    def learn(self, step: Step) -> None:
+        self.belief.update(step.live, step.obs, step.action, step.reward, step.next_obs)
+        self.left -= step.live
+        paid = step.live & (step.reward > 0)
         self.stale = paid & ~self.paid
         self.paid = paid
         self.searching &= ~paid

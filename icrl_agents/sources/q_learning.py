@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, StepSource, count_actions
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_actions
 
 MAX_STATES = 4096  # above that a table is the wrong learner
 
@@ -60,19 +60,11 @@ class QLearning(StepSource):
         self.note(log_prob=np.log(probability).astype(np.float32))
         return action
 
-    def learn(
-        self,
-        live: np.ndarray,
-        obs: np.ndarray,
-        action: np.ndarray,
-        reward: np.ndarray,
-        next_obs: np.ndarray,
-        terminated: np.ndarray,
-    ) -> None:
-        where = self.rows, self.index(obs), action
-        future = self.values[self.rows, self.index(next_obs)].max(1)
-        target = reward + self.settings.discount * np.where(terminated, 0.0, future)
-        self.values[where] += self.settings.learning_rate * live * (target - self.values[where])
+    def learn(self, step: Step) -> None:
+        where = self.rows, self.index(step.obs), step.action
+        future = self.values[self.rows, self.index(step.next_obs)].max(1)
+        target = step.reward + self.settings.discount * np.where(step.terminated, 0.0, future)
+        self.values[where] += self.settings.learning_rate * step.live * (target - self.values[where])
 
 
 def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
@@ -84,7 +76,9 @@ def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.
     if space.dtype is None or space.dtype.kind not in "iu":
         raise ValueError(f"source 'q-learning' needs observations of integers, the env has {space}: use source 'ppo'")
     low = np.asarray(getattr(space, "low", getattr(space, "start", 0)), np.int64)
-    count = getattr(space, "n", getattr(space, "nvec", getattr(space, "high", 0) - low + 1))
+    # n counts the values of a Discrete, but the entries of a MultiBinary, whose values go up to 1
+    counted = getattr(space, "n", None) if space.shape == () else None
+    count = counted or getattr(space, "nvec", getattr(space, "high", 1) - low + 1)
     sizes = [int(size) for size in np.broadcast_to(count, space.shape or ()).reshape(-1)]
     if (states := math.prod(sizes)) > MAX_STATES:
         raise ValueError(f"source 'q-learning' holds {MAX_STATES} observations, {space} has more: use source 'ppo'")

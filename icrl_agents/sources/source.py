@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -65,6 +65,17 @@ class Source(ABC):
         """Live one new lifetime of `episodes` episodes in every row, from a reset with `seed` and `options`."""
 
 
+class Step(NamedTuple):
+    """What one `env.step` told a source, arrays (B, ...)."""
+
+    live: np.ndarray  # bool: the step was real, not the dummy that resets a row
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_obs: np.ndarray  # the final one at an episode's end
+    terminated: np.ndarray  # bool
+
+
 class StepSource(Source):
     """A source that acts and learns row by row in the common loop, in any autoreset mode.
 
@@ -96,7 +107,7 @@ class StepSource(Source):
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
         """Learn from what `env.step` returned."""
         next_obs, live = self.boundary.read(obs, terminated, truncated, info)
-        self.learn(live, self.obs, self.action, np.asarray(reward), next_obs, np.asarray(terminated))
+        self.learn(Step(live, self.obs, self.action, np.asarray(reward), next_obs, np.asarray(terminated)))
         self.episode += self.boundary.ended
         # Under NEXT_STEP the step that was not live has just reset its row; else the next action starts an episode.
         self.starts = self.boundary.ended & ~self.boundary.resetting | ~live
@@ -109,16 +120,8 @@ class StepSource(Source):
     def choose(self, obs: np.ndarray) -> np.ndarray:
         """Actions (B,); `self.starts` says where an episode begins, in the other rows it goes on."""
 
-    def learn(
-        self,
-        live: np.ndarray,
-        obs: np.ndarray,
-        action: np.ndarray,
-        reward: np.ndarray,
-        next_obs: np.ndarray,
-        terminated: np.ndarray,
-    ) -> None:
-        """Take in one step of the rows `live` (B,) bool; `next_obs` is the final one at an episode's end."""
+    def learn(self, step: Step) -> None:
+        """Take in one step of all rows."""
 
     @property
     def progress(self) -> np.ndarray:
