@@ -77,7 +77,7 @@ def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.
         raise ValueError(f"source 'q-learning' needs observations of integers, the env has {space}: use source 'ppo'")
     low = np.asarray(getattr(space, "low", getattr(space, "start", 0)), np.int64)
     # n counts the values of a Discrete, but the entries of a MultiBinary, whose values go up to 1
-    counted = getattr(space, "n", None) if space.shape == () else None
+    counted: Any = getattr(space, "n", None) if space.shape == () else None
     count = counted or getattr(space, "nvec", getattr(space, "high", 1) - low + 1)
     sizes = [int(size) for size in np.broadcast_to(count, space.shape or ()).reshape(-1)]
     if (states := math.prod(sizes)) > MAX_STATES:
