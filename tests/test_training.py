@@ -49,7 +49,7 @@ SCRIPT = """
 import json, os, sys
 from icrl_agents import train
 train("ad", {env!r}, sys.argv[1], settings=json.loads(sys.argv[2]), device="cpu", quiet=True, resume=len(sys.argv) > 3)
-print("one of", os.environ.get("WORLD_SIZE", 1))
+os.write(1, f"<{os.environ.get('WORLD_SIZE')}>".encode())  # in one piece: print would interleave with the other process
 """
 
 
@@ -143,7 +143,7 @@ def test_two_processes_equal_one(tmp_path):
     process = start(tmp_path, tmp_path / "two", settings, launcher=launcher)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    assert output.count("one of 2") == 2
+    assert output.count("<2>") == 2
     one = train("ad", ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
     for name, weight in weights(tmp_path / "two").items():
         torch.testing.assert_close(weight, one.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
