@@ -49,7 +49,7 @@ SCRIPT = """
 import json, os, sys
 from icrl_agents import train
 train("ad", {env!r}, sys.argv[1], settings=json.loads(sys.argv[2]), device="cpu", quiet=True, resume=len(sys.argv) > 3)
-os.write(1, f"<{os.environ.get('WORLD_SIZE')}>".encode())  # in one piece: print would interleave with the other process
+os.write(1, b"<" + os.environ.get("WORLD_SIZE", "1").encode() + b">")  # in one piece: print would interleave
 """
 
 
