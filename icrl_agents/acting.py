@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icrl_agents.context import Context
 from icrl_agents.nn.transformer import Cache
-from icrl_agents.steps import Boundary
+from icrl_agents.steps import Boundary, Steps
 
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class Running:
     """The acting state between two calls of `reset`."""
 
-    def __init__(self, agent: ICAgent, num_envs: int | None, mode: AutoresetMode | None, seed: int | None):
+    def __init__(self, agent: ICAgent, num_envs: int | None, mode: AutoresetMode | None, seed: int | None, learn: bool):
         rows, window = num_envs or 1, agent.config.window
         self.num_envs = num_envs  # None: single observations in and out
+        self.learn = learn  # whether what is observed is remembered
         self.boundary = Boundary(rows, mode)
         self.acted: np.ndarray | None = None  # (B, ...) actions that wait for their observe()
         self.generator = torch.Generator(agent.device)
@@ -34,36 +35,40 @@ class Running:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
-        cache = agent.body.make_cache(rows, (window + 1) * len(agent.slots)) if agent.extends else None
-        self.context = Context.empty(rows, window, agent.observation_space, agent.action_space, cache)
+        spaces = agent.observation_space, agent.action_space
+        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows))
 
 
-def read_cached(agent: ICAgent, context: Context, live: np.ndarray) -> Tensor:
-    """Feed what the cache has not seen yet; rows far behind (after a slide) are fed apart from the others."""
-    assert context.cache is not None
-    behind = context.length * len(agent.slots) - context.cache.lengths.cpu().numpy()
+def read_cached(agent: ICAgent, context: Context, cache: Cache, live: np.ndarray, begin: np.ndarray) -> Tensor:
+    """Feed what the cache has not seen yet of the steps from column `begin` (B,) on, then each row's query.
+
+    Rows far behind (after a slide) are fed apart from the others. Gives the queries' hidden vectors (B, D).
+    """
+    behind = (context.length - begin) * len(agent.slots) - cache.lengths.cpu().numpy()
     far = behind > len(agent.slots)
     if not far.any() or far.all():
-        return _feed(agent, context, context.cache, None, live)
+        return _feed(agent, context, cache, None, live, begin)
     hidden = torch.empty(context.rows, agent.config.width, device=agent.device)
     for index in (np.flatnonzero(far), np.flatnonzero(~far)):
-        rows = torch.as_tensor(index, device=agent.device)
-        cache = context.cache.select(rows)
-        hidden[rows] = _feed(agent, context, cache, index, live[index])
-        context.cache.assign(rows, cache)
+        part = cache.select(index)
+        hidden[torch.as_tensor(index)] = _feed(agent, context, part, index, live[index], begin[index])
+        cache.assign(index, part)
     return hidden
 
 
-def _feed(agent: ICAgent, context: Context, cache: Cache, index: np.ndarray | None, live: np.ndarray) -> Tensor:
-    """Run the uncached tokens of the rows `index` (None: all), then each row's query; give its hidden vectors.
+def _feed(
+    agent: ICAgent, context: Context, cache: Cache, index: np.ndarray | None, live: np.ndarray, begin: np.ndarray
+) -> Tensor:
+    """`read_cached` for the rows `index` (None: all), which `cache` holds.
 
     Rows with fewer tokens than others get arbitrary ones after their query: causality keeps those without
     influence, and `advance` does not count them.
     """
     slots, device, cached = len(agent.slots), agent.device, cache.lengths.cpu().numpy()
     length = context.length if index is None else context.length[index]
-    start = cached // slots
-    missing, offset = length * slots - cached, cached - start * slots  # (B,) tokens of closed steps; first new one
+    start = begin + cached // slots
+    missing = (length - begin) * slots - cached  # (B,) tokens of closed steps
+    offset = cached % slots  # (B,) of the first new one
     most, first = int(missing.max()), int(offset[0])
     steps = agent.tensors(context.read(start, int((length - start).max()) + 1, index))
     tokens = agent.tokens(steps).flatten(1, 2)  # (B, L, D)
@@ -113,6 +118,17 @@ def read_step(
         running.boundary.ended = before
         raise
     return next_obs, live
+
+
+def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
+    """Steps to begin with, as given; ValueError for another number of rows or values that do not fit the spaces."""
+    if len(history.mask) != rows:
+        raise ValueError(f"history has {len(history.mask)} rows, the agent acts in {rows}: give one row for each")
+    codecs = {"obs": agent.obs, "next_obs": agent.obs, "action": agent.action, "reward": agent.reward}
+    for name, codec in codecs.items():
+        values = getattr(history, name)[history.mask]
+        codec.check(values, len(values), f"history.{name}")
+    return history
 
 
 def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,11 +19,13 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from icrl_agents import checkpoint, hub
-from icrl_agents.acting import Running, check_flag, read_cached, read_env, read_step
-from icrl_agents.codecs import RewardCodec, make_codec, space_from_json, space_to_json
+from icrl_agents.acting import Running, check_flag, check_history, read_cached, read_env, read_step, with_query
+from icrl_agents.codecs import Codec, RewardCodec, make_codec, space_from_json, space_to_json
 from icrl_agents.config import AgentConfig, check_value
-from icrl_agents.context import Context
-from icrl_agents.nn.transformer import Transformer
+from icrl_agents.context import UNKNOWN, Context, Memory
+from icrl_agents.imagination import plan_actions
+from icrl_agents.nn.transformer import Cache, Transformer
+from icrl_agents.planning import Planner, make_planner
 from icrl_agents.steps import Steps
 
 
@@ -38,7 +41,8 @@ class ICAgent(nn.Module, ABC):
 
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     slots: tuple[str, ...] = ("percept",)
-    extends: ClassVar[bool] = True  # tokens of step t depend on step t alone, so they can be cached
+    extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
+    aligned: ClassVar[bool] = False  # windows to train on begin with an episode
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class ICAgent(nn.Module, ABC):
         self.body = Transformer(width, self.config.layers, self.config.heads, self.config.inner, self.config.dropout)
         self.source = "new"
         self.facts: dict[str, Any] = {}  # where the weights come from; written into config.json and the card
+        self.planner: Planner | None = None
         self._running: Running | None = None
 
     # ---- what a method says -------------------------------------------------------------------------------------
@@ -67,6 +72,14 @@ class ICAgent(nn.Module, ABC):
     @abstractmethod
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         """Named terms, each a masked mean of negative log-likelihoods; their sum is minimised."""
+
+    def fit(self, steps: Steps) -> None:
+        """Take the statistics of normalisation from the first batch of a training."""
+        self.obs.fit(steps.obs[steps.mask])
+
+    def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
+        """What is done to a batch of windows (NumPy) before the loss sees it, such as reordering its steps."""
+        return steps
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
@@ -101,6 +114,8 @@ class ICAgent(nn.Module, ABC):
         num_envs: int | None = None,
         mask: np.ndarray | None = None,
         seed: int | None = None,
+        history: Steps | None = None,
+        learn: bool = True,
     ) -> None:
         """Forget: a new task begins. A new EPISODE of the same task needs no reset.
 
@@ -109,11 +124,17 @@ class ICAgent(nn.Module, ABC):
             num_envs: act on batches of this size; not given, on single observations.
             mask: (B,) bool, forget only these rows and keep everything else; the env's rows must then be reset as well.
             seed: of the sampled actions; without it they differ from run to run.
+            history: steps (B, T) of the same task, such as a store's, to begin with instead of nothing; the latest of
+                them that the window holds.
+            learn: False acts from `history` alone: what is observed is not remembered.
 
         Raises:
-            ValueError: the env's spaces are not the agent's, or the arguments contradict each other.
+            ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
+                arguments contradict each other.
         """
         if mask is not None:
+            if history is not None or not learn:
+                raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
             self._forget_rows(mask, env, num_envs, seed)
             return
         mode = None
@@ -127,26 +148,36 @@ class ICAgent(nn.Module, ABC):
                 raise ValueError(f"num_envs={num_envs!r}, expected a whole number from 1 on")
             num_envs = int(num_envs)
         check_value("seed", "int | None", seed, (0, 2**63 - 1))
-        self._running = Running(self, num_envs, mode, seed)
+        running = Running(self, num_envs, mode, seed, learn)
+        if history is not None:
+            running.context.load(check_history(self, history, running.context.rows))
+        self._running = running
 
-    def act(self, obs: Any, deterministic: bool = False) -> Any:
+    @torch.inference_mode()
+    def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
         """Choose the next action, or a batch of them, as NumPy inside the action space.
 
         Args:
             obs: the observation(s) the environment shows now: of `reset()` or of the last `step()`.
             deterministic: take the most probable action; the default samples, which exploration needs.
+            plan: a planner or its name, for this action only; None for none. The default is what `use_plan` said.
 
         Raises:
-            ValueError: `obs` is not in the agent's observation space (shape, dtype or range).
+            ValueError: `obs` is not in the agent's observation space (shape, dtype or range), or there is no such plan.
             RuntimeError: no `reset` yet, or `act` twice without `observe`.
         """
         running = self._require_running()
         if running.acted is not None:
             raise RuntimeError("act() was called twice: call observe(*env.step(action)) between two actions")
+        planner = self.planner if plan is True else self._planner(plan or None)
         checked = self.obs.check(obs, running.num_envs, "obs")
         batch = checked if running.num_envs else checked[None]
-        distribution = self.policy(running.context, batch, ~running.boundary.resetting)
+        live = ~running.boundary.resetting
+        hidden = self.see(running.context, batch, live)
+        distribution = self.action.head(hidden)
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
+        if planner is not None:
+            choice = plan_actions(self, planner, running.context, hidden, choice, live, running.generator)
         running.acted = self.action.array(choice)
         return running.acted.copy() if running.num_envs else running.acted[0].copy()[()]
 
@@ -177,7 +208,8 @@ class ICAgent(nn.Module, ABC):
         if rows is None:
             obs, reward, terminated, truncated = obs[None], reward[None], terminated[None], truncated[None]
         next_obs, live = read_step(self, obs, terminated, truncated, info or {})
-        running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
+        if running.learn:
+            running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
         running.acted = None
 
     @property
@@ -189,23 +221,75 @@ class ICAgent(nn.Module, ABC):
     def policy(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Any:
         """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
 
-        Rows outside `live` (B,) are computed but leave no trace. This is the one place where a context is read.
+        Rows outside `live` (B,) are computed but leave no trace.
         """
+        return self.action.head(self.see(context, obs, live))
+
+    @torch.inference_mode()
+    def see(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Tensor:
+        """The hidden vectors (B, D) at which actions are read. This is the one place where a context is read."""
         self.make_room(context)
         context.open(obs)
         live = np.ones(context.rows, bool) if live is None else live
         if self.training:
             raise RuntimeError("the agent is in training mode, where dropout disturbs actions: call agent.eval() first")
-        hidden = read_cached(self, context, live) if self.extends else self.reread(context)
+        hidden = self.attend(context, live)
         if not math.isfinite(hidden.sum()):  # one NaN or infinity shows in the sum
             raise ValueError("the model's output is not finite: its weights are damaged, or an input is far too large")
-        return self.action.head(hidden)
+        return hidden
 
-    def reread(self, context: Context) -> Tensor:
-        """The query's hidden vectors (B, D) for methods whose tokens change, computed without a cache."""
-        raise NotImplementedError
+    def use_plan(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Act with a planner from now on, or with none (None).
+
+        Args:
+            plan: a `Planner`, or the name of one: "lookahead", "beam" as published, "best-of-n" for real actions.
+            plan_kwargs: settings that differ from those the name stands for.
+
+        Raises:
+            ValueError: no such planner or setting, or the agent has no dynamics to plan with.
+        """
+        self.planner = self._planner(plan, plan_kwargs)
+
+    def _planner(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> Planner | None:
+        if plan is None:
+            if plan_kwargs:
+                raise ValueError(f"plan_kwargs={dict(plan_kwargs)} without a plan: give plan, such as 'lookahead'")
+            return None
+        planner = make_planner(plan, plan_kwargs)
+        if not self.config.dynamics:
+            raise ValueError(
+                "a plan needs an agent that was trained with dynamics=True, this one was not: leave it out"
+            )
+        return planner
+
+    def new_memory(self, rows: int) -> Memory | None:
+        """What a new context keeps between steps besides the steps; None if all is read anew for every action."""
+        return self.body.make_cache(rows, (self.config.window + 1) * len(self.slots)) if self.extends else None
+
+    def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
+        """What planning forks: the cache that holds the open step, and how many steps (B,) may be imagined after it."""
+        return context.memory, np.full(context.rows, UNKNOWN)
+
+    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+        """The hidden vectors (B, D) of the open steps, at which their actions are read."""
+        if self.extends:
+            return read_cached(self, context, context.memory, live, np.zeros(context.rows, np.int64))
+        seen = context.read(np.zeros(context.rows, np.int64), int(context.length.max()) + 1)
+        return self.read(self.tensors(seen), torch.as_tensor(context.length, device=self.device))
 
     # ---- training-time view -------------------------------------------------------------------------------------
+
+    def read(self, steps: Steps, last: Tensor) -> Tensor:
+        """The hidden vectors (B, D) at which each row's action at step `last` (B,) is read, in one pass.
+
+        Of that step only what is known before acting counts, and steps after it do not.
+        """
+        tokens = self.tokens(steps)
+        rows, place = torch.arange(len(last), device=last.device), last * tokens.shape[2]
+        tokens = tokens.flatten(1, 2)
+        if not self.query_stays:
+            tokens = with_query(tokens, self.query(steps), last)
+        return self.body(tokens)[rows, place]
 
     def hidden(self, steps: Steps) -> Tensor:
         """The hidden vectors (B, T, S, D) of whole windows of complete steps, in one pass."""
@@ -246,10 +330,13 @@ class ICAgent(nn.Module, ABC):
         local_files_only: bool = False,
         force_download: bool = False,
         device: str | torch.device = "auto",
+        plan: str | Planner | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
         """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub.
 
-        `agent.source` says which of the three it was. Nothing is ever unpickled.
+        `agent.source` says which of the three it was. Nothing is ever unpickled. `plan` and `plan_kwargs` are those of
+        `use_plan`.
 
         Raises:
             FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
@@ -265,6 +352,7 @@ class ICAgent(nn.Module, ABC):
         )
         agent = cls._from_folder(found.folder, pick_device(device))
         agent.source = found.source
+        agent.use_plan(plan, plan_kwargs)
         return agent
 
     @classmethod
@@ -280,8 +368,9 @@ class ICAgent(nn.Module, ABC):
         config = method.Config.from_json(data["config"])
         obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
         agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
-        for codec in (agent.obs, agent.action, agent.reward):
-            codec.validate()
+        for module in agent.modules():
+            if isinstance(module, Codec):
+                module.validate()
         agent.facts = data["facts"]
         return agent.eval()
 

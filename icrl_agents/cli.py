@@ -74,6 +74,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="May be given repeatedly.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Plan = Annotated[str | None, typer.Option(help="A planner: lookahead, beam (as published) or best-of-n.")]
 Histories = Annotated[Path | None, typer.Option(metavar="FILE.h5", help="Default: fresh ones, made on the way.")]
 Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options beat it.")]
 Source = Annotated[str | None, typer.Option(help="The learner of fresh histories. Default: the environment's.")]
@@ -105,12 +106,13 @@ def play(
     split: Split = "test",
     fps: Annotated[float, typer.Option(help="Steps shown a second.")] = 12.0,
     animation: Annotated[bool, typer.Option("--animation/--no-animation", help="Only in a terminal.")] = True,
+    plan: Plan = None,
 ) -> None:
     """Watch an agent learn a task it has never seen."""
     from icrl_agents import ICAgent
     from icrl_agents import play as stage
 
-    loaded = ICAgent.from_pretrained(agent)
+    loaded = ICAgent.from_pretrained(agent, plan=plan)
     print(f"{agent} ({loaded.source})")
     env_id = _env_of(loaded, env)
     stage.play(loaded, env_id, episodes=episodes, seed=seed, task=task, split=split, fps=fps, animate=animation)
@@ -246,7 +248,9 @@ def evaluate(
     episodes: Episodes = 50,
     seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 20,
     seed: Seed = 0,
-    plan: Annotated[str | None, typer.Option(help="A planner.")] = None,
+    plan: Plan = None,
+    beam_width: Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")] = None,
+    plan_depth: Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None,
@@ -254,7 +258,7 @@ def evaluate(
     write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure how an agent learns tasks it has never seen."""
+    """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it."""
     from icrl_agents import ICAgent, plots, report
     from icrl_agents.atomic import write_text
     from icrl_agents.terminal import progress_bar
@@ -265,11 +269,13 @@ def evaluate(
         _check_output(path, overwrite)
     if write or curve:
         plots.require_matplotlib()
+    widths = {"width": beam_width, "depth": plan_depth}
+    planner = _planner(plan, {name: value for name, value in widths.items() if value is not None})
     loaded = ICAgent.from_pretrained(agent, device=device)
     if write and loaded.source != "local":
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
     with progress_bar("evaluating", episodes, "episodes") as step:
-        curves = report.measure(loaded, _env_of(loaded, env), split, episodes, seeds, seed, plan, step)
+        curves = report.measure(loaded, _env_of(loaded, env), split, episodes, seeds, seed, planner, step)
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
     if output:
@@ -322,6 +328,14 @@ def push(
     from icrl_agents import hub
 
     print(hub.upload(folder, repo, private=private or None, revision=revision, commit_message=message))
+
+
+def _planner(plan: str | None, settings: dict[str, Any]) -> Any:
+    from icrl_agents.planning import make_planner
+
+    if plan is None and settings:
+        raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
+    return plan and make_planner(plan, settings)
 
 
 def _known_settings(method: str) -> list[Any]:

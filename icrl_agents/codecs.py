@@ -165,10 +165,11 @@ class BoxCodec(Codec):
     high: Tensor
     moments = 2  # the head gives a mean and a spread for each entry
 
-    def __init__(self, space: spaces.Box, width: int, predicts: bool):
+    def __init__(self, space: spaces.Box, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
         size, self.dims = math.prod(space.shape), len(space.shape)
-        self.linear = nn.Linear(size, width)
+        if embeds:
+            self.linear = nn.Linear(size, width)
         if predicts:
             self.outputs = nn.Linear(width, self.moments * size)
         self.register_buffer("mean", torch.zeros(space.shape))
@@ -241,6 +242,19 @@ class RewardCodec(BoxCodec):
 
     def fit(self, x: Tensor) -> None:
         """Nothing: rewards keep their unit, because their scale is part of the task."""
+
+
+class ReturnCodec(BoxCodec):
+    """Sums of rewards in units of their own spread, so that the NLL is a squared error here, too."""
+
+    moments = 1
+
+    def __init__(self, width: int, predicts: bool = True, embeds: bool = True):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts, embeds)
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.outputs(hidden)[..., 0]
+        return Gaussian(mean * self.std + self.mean, self.std.log().expand_as(mean), self.low, self.high, dims=0)
 
 
 MIN_SPREAD = 1e-6  # relative; float32 cannot tell smaller changes from rounding

@@ -67,6 +67,12 @@ def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | 
         raise ValueError(f"{name}={value} is outside {limits[0]}..{limits[1]}")
 
 
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse a value that is not among `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}={value[:80]!r}, choose from {', '.join(choices)}")
+
+
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
     """Refuse the first of `names` that is not in `known`, with the nearest one that is."""
     known = sorted(known)

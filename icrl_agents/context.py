@@ -1,20 +1,31 @@
 """Context: what running agents know of their tasks, one row for each environment.
 
-A context holds the visible window of every row as NumPy arrays and the transformer's cache of the tokens already
-fed. All mutable acting state is here, none on the module, so that planners can fork it. Axis letters: B rows,
-N the window's capacity in steps, S tokens of one step.
+A context holds the visible window of every row as NumPy arrays and a memory of what was computed from them, such as a
+transformer's cache. All mutable acting state is here, none on the module, so that planners can fork it. Axis letters:
+B rows, N the window's capacity in steps, S tokens of one step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import gymnasium
 import numpy as np
-import torch
 
-from icrl_agents.nn.transformer import Cache
 from icrl_agents.steps import Steps
+
+UNKNOWN = 1 << 30  # steps: more than anybody lives
+
+
+class Memory(Protocol):
+    """What an agent computed from a context's steps, such as a transformer's cache; one entry a row."""
+
+    def select(self, index: np.ndarray) -> Self:
+        """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
+
+    def forget(self, index: np.ndarray) -> None:
+        """Forget the rows `index`: their steps changed."""
 
 
 @dataclass
@@ -27,7 +38,7 @@ class Context:
 
     steps: Steps  # arrays (B, N, ...)
     length: np.ndarray  # (B,) closed steps visible in each row
-    cache: Cache | None  # of the tokens of the visible steps; None for methods whose tokens change
+    memory: Any = None  # the Memory of what was computed from the visible steps; None where all is computed anew
 
     @classmethod
     def empty(
@@ -36,7 +47,7 @@ class Context:
         window: int,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        cache: Cache | None = None,
+        memory: Memory | None = None,
     ) -> Context:
         """Nothing known, in `rows` rows of at most `window` steps."""
 
@@ -58,7 +69,7 @@ class Context:
             truncated=column(),
             mask=column(),
         )
-        context = cls(steps, np.zeros(rows, np.int64), cache)
+        context = cls(steps, np.zeros(rows, np.int64), memory)
         context._start(np.arange(rows))
         return context
 
@@ -105,6 +116,18 @@ class Context:
         self.length = self.length + live
         self._follow(np.flatnonzero(live & (self.length < self.window)))
 
+    def load(self, steps: Steps) -> None:
+        """Begin with the last steps (B, T) that fit, those where `mask` is False left out; they come left-packed."""
+        count = steps.mask.sum(1)  # (B,)
+        self.length = np.minimum(count, self.window - 1)
+        columns = (count - self.length)[:, None] + np.arange(self.window - 1)
+        columns = np.minimum(columns, steps.mask.shape[1] - 1)
+        for mine, given in zip(self.steps[:-1], steps[:-1], strict=True):
+            mine[:, :-1] = np.take_along_axis(given, columns.reshape(*columns.shape, *[1] * (given.ndim - 2)), 1)
+        self.steps.mask[:] = np.arange(self.window) < self.length[:, None]
+        self._follow(np.flatnonzero(self.length))
+        self._start(np.flatnonzero(self.length == 0))
+
     def drop(self, index: np.ndarray, count: int) -> None:
         """Forget the `count` oldest steps of the rows `index`; what stays must be fed to the transformer anew."""
         for value in self.steps[:-1]:
@@ -112,16 +135,16 @@ class Context:
         self.length[index] -= count
         self.steps.mask[index] = np.arange(self.window) < self.length[index, None]
         self._follow(index)
-        if self.cache is not None:
-            self.cache.forget(torch.as_tensor(index, device=self.cache.lengths.device))
+        if self.memory is not None:
+            self.memory.forget(index)
 
     def forget(self, index: np.ndarray) -> None:
         """Forget everything in the rows `index`: a new task starts there."""
         self.length[index] = 0
         self.steps.mask[index] = False
         self._start(index)
-        if self.cache is not None:
-            self.cache.forget(torch.as_tensor(index, device=self.cache.lengths.device))
+        if self.memory is not None:
+            self.memory.forget(index)
 
     def read(self, start: np.ndarray, count: int, index: np.ndarray | None = None) -> Steps:
         """`count` columns of the rows `index` (all), from column `start` (B,) on; columns past the end repeat it."""
@@ -136,12 +159,25 @@ class Context:
         """The closed steps (B, max length) that can still influence an action; `mask` marks the real ones."""
         return self.steps.window(0, int(self.length.max(initial=0)))
 
+    def steps_left(self) -> np.ndarray:
+        """The steps (B,) left to the open step's episode, that one included, if it is as long as the longest one seen.
+
+        `UNKNOWN` where no episode was seen from beginning to end, or where this one is longer already.
+        """
+        most = int(self.length.max()) + 1
+        column, rows = np.arange(most), np.arange(self.rows)
+        first = self.steps.first[:, :most] & (column <= self.length[:, None])
+        latest = np.maximum.accumulate(np.where(first, column, -1), 1)  # (B, T) where each step's episode begins
+        before = np.concatenate([np.full((self.rows, 1), -1), latest[:, :-1]], 1)
+        longest = np.where(first & (before >= 0), column - before, 0).max(1)
+        begin = latest[rows, self.length]
+        left = longest - (self.length - begin)
+        return np.where((begin >= 0) & (left > 0), left, UNKNOWN)
+
     def select(self, index: np.ndarray) -> Context:
         """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
-        cache = None
-        if self.cache is not None:
-            cache = self.cache.select(torch.as_tensor(index, device=self.cache.lengths.device))
-        return Context(self.steps.rows(index), self.length[index], cache)
+        memory = None if self.memory is None else self.memory.select(index)
+        return Context(self.steps.rows(index), self.length[index], memory)
 
     def repeat(self, count: int) -> Context:
         """`count` copies of every row, the copies of one row next to each other."""

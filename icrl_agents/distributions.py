@@ -21,6 +21,9 @@ class Distribution(Protocol):
 
     def mode(self) -> Tensor: ...
 
+    def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """At most `count` values (..., A, *shape) worth trying, and their log-probabilities (..., A)."""
+
 
 class Categorical:
     """Logits (..., N) over the integers start .. start + N - 1."""
@@ -40,12 +43,20 @@ class Categorical:
     def mode(self) -> Tensor:
         return self.logits.argmax(-1) + self.start
 
+    def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The likeliest ones; where there are no more than `count`, all in their order."""
+        if count < self.logits.shape[-1]:
+            log_prob, choice = self.logits.topk(count, -1)
+            return choice + self.start, log_prob
+        every = torch.arange(self.logits.shape[-1], device=self.logits.device) + self.start
+        return every.expand_as(self.logits), self.logits
+
 
 class Independent:
     """An array of independent integers: one Categorical for each entry; values have shape (..., *shape)."""
 
     def __init__(self, parts: list[Categorical], shape: tuple[int, ...]):
-        self.parts, self.shape = parts, shape
+        self.parts, self.shape, self.dims = parts, shape, len(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         flat = value.flatten(-len(self.shape))
@@ -56,6 +67,9 @@ class Independent:
 
     def mode(self) -> Tensor:
         return torch.stack([part.mode() for part in self.parts], -1).unflatten(-1, self.shape)
+
+    def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return _mode_and_samples(self, count, generator)
 
 
 class Gaussian:
@@ -76,5 +90,17 @@ class Gaussian:
     def mode(self) -> Tensor:
         return self._clip(self.mean)
 
+    def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return _mode_and_samples(self, count, generator)
+
     def _clip(self, value: Tensor) -> Tensor:
         return torch.maximum(torch.minimum(value, self.high), self.low)
+
+
+def _mode_and_samples(
+    distribution: Independent | Gaussian, count: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """The candidates where values cannot be listed."""
+    values = [distribution.mode(), *(distribution.sample(generator) for _ in range(count - 1))]
+    log_prob = torch.stack([distribution.log_prob(value) for value in values], -1)
+    return torch.stack(values, log_prob.dim() - 1), log_prob

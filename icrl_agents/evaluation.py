@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from icrl_envs import FAMILIES
 
 from icrl_agents.atomic import write_text
 from icrl_agents.config import check_value
+from icrl_agents.planning import Planner
 from icrl_agents.rollout import Learner, rollout
 from icrl_agents.splits import Splits, split_tasks
 
@@ -176,8 +178,9 @@ def evaluate(
     episodes: int = 50,
     num_seeds: int = 1,
     seed: int = 0,
-    plan: str | None = None,
+    plan: str | Planner | None = None,
     *,
+    plan_kwargs: Mapping[str, Any] | None = None,
     tasks: Sequence[int] | np.ndarray | None = None,
     on_episode: Callable[[int], None] | None = None,
 ) -> Curve:
@@ -189,7 +192,8 @@ def evaluate(
         split: "test" (held out), "validation" or "train", of the split the agent was trained with.
         num_seeds: repetitions of every task.
         seed: of the environments and of the sampled actions.
-        plan: name of a planner; None acts without one.
+        plan: a planner or its name, for this evaluation; None acts as the agent was told by `use_plan`.
+        plan_kwargs: settings of the planner that differ from those its name stands for.
         tasks: task ids instead of a split.
         on_episode: called with the number of finished episodes; of more than `MAX_ROWS` lifetimes, in blocks one
             after the other, with the share of all that is done.
@@ -198,8 +202,6 @@ def evaluate(
         TypeError: `agent` is not an agent, such as the name of one.
         ValueError: unknown id or split, `tasks` that are no task ids, or ones the agent was trained on.
     """
-    if plan is not None:
-        raise ValueError(f"plan={plan!r}: this agent has no planner; leave plan out")
     _check_learner(agent)
     episodes, num_seeds, seed = _whole("episodes", episodes), _whole("num_seeds", num_seeds), _whole("seed", seed, 0)
     splits = learner_splits(agent, env_id)
@@ -209,10 +211,28 @@ def evaluate(
         ids, split = _task_ids(env_id, tasks), "tasks"
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)
-    returns, optimal = _lifetimes(agent, env_id, rows, episodes, seed, on_episode)
+    with _planning(agent, plan, plan_kwargs) as planner:
+        returns, optimal = _lifetimes(agent, env_id, rows, episodes, seed, on_episode)
     runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]
-    facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed}
+    facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
     return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random_returns(env_id, ids, seed), facts=facts)
+
+
+@contextmanager
+def _planning(
+    agent: Any, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None
+) -> Iterator[dict[str, Any]]:
+    """The agent acts with a planner, which is told as a fact, and then as before."""
+    before = getattr(agent, "planner", None)
+    if plan is not None or plan_kwargs:
+        if not hasattr(agent, "use_plan"):
+            raise ValueError(f"plan={str(plan)[:80]!r}: a {type(agent).__name__} does not plan, leave plan out")
+        agent.use_plan(plan, plan_kwargs)
+    try:
+        yield {} if (now := getattr(agent, "planner", None)) is None else {"plan": asdict(now)}
+    finally:
+        if before is not getattr(agent, "planner", None):
+            agent.planner = before
 
 
 def _lifetimes(

@@ -14,6 +14,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row, table_rows
 from icrl_agents.evaluation import Curve, Interval, evaluate
+from icrl_agents.planning import Planner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.terminal import print_table
@@ -31,19 +32,22 @@ def measure(
     episodes: int = EPISODES,
     num_seeds: int = SEEDS,
     seed: int = 0,
-    plan: str | None = None,
+    plan: str | Planner | None = None,
     on_episode: Callable[[int], None] | None = None,
 ) -> list[Curve]:
     """The agent's curve, then that of the source it was trained on, on the same tasks, if that is known.
 
     Args:
+        plan: measure with this planner too; its curve, "planned", is the second one.
         on_episode: called with the number of the agent's finished episodes.
 
     Raises:
         ValueError: as `evaluate`.
     """
-    curve = evaluate(agent, env_id, split, episodes, num_seeds, seed, plan, on_episode=on_episode)
-    return [curve, *_source_curve(agent, curve, num_seeds, seed)]
+    curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
+    if plan is not None:
+        curves.append(replace(evaluate(agent, env_id, split, episodes, num_seeds, seed, plan), name="planned"))
+    return [*curves, *_source_curve(agent, curves[0], num_seeds, seed)]
 
 
 def _source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:

@@ -56,6 +56,7 @@ from icrl_agents.windows import FreshWindows, StoreWindows, Windows
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+PREPARING = 1  # sets the generator of `prepare` apart from that of the windows
 VALIDATION_TASKS = 32  # at most: enough to see progress, few enough not to delay it
 
 
@@ -156,8 +157,7 @@ class Run:
         accelerator.wait_for_everyone()
         agent = self._new_agent()
         optimizer = make_optimizer(agent, self.config)
-        first = agent.tensors(windows.batch(0))
-        agent.obs.fit(first.obs[first.mask])
+        agent.fit(agent.tensors(self._batch(agent, windows, 0)))
         start = self._restore(agent, optimizer)
         model, optimizer = accelerator.prepare(agent, optimizer)
         self._loop(accelerator, model, optimizer, windows, start)
@@ -190,7 +190,7 @@ class Run:
             note = ""
             for update in range(start, cfg.updates):
                 began = time.perf_counter()
-                batch = windows.batch(update)
+                batch = self._batch(agent, windows, update)
                 row = self._update(accelerator, model, optimizer, batch, update)
                 seconds = time.perf_counter() - began
                 self.seconds += seconds
@@ -203,6 +203,9 @@ class Run:
                 bar(update + 1, f"loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s{note}")
                 if _due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates and main:
                     save_state(self.out, update + 1, agent, optimizer, self.seconds)
+
+    def _batch(self, agent: ICAgent, windows: Windows, update: int) -> Steps:
+        return agent.prepare(windows.batch(update), np.random.default_rng([self.config.seed, update, PREPARING]))
 
     def _update(
         self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Steps, update: int
@@ -242,16 +245,16 @@ class Run:
 
     def _windows(self) -> Windows:
         cfg, tasks = self.config, split_tasks(self.env_id, self.config.split_seed).train.ids
-        window = self.agent_config.window
+        window, aligned = self.agent_config.window, METHODS[self.method].aligned
         if self.histories is not None:
             with HistoryStore(self.histories) as store:
                 if store.info.env_id != self.env_id:
                     raise ValueError(
                         f"{self.histories} holds {store.info.env_id}, not {self.env_id}: give --env {store.info.env_id}"
                     )
-                return StoreWindows(store, tasks, window, cfg.batch_size, cfg.seed, env_spaces(self.env_id))
+                return StoreWindows(store, tasks, window, cfg.batch_size, cfg.seed, env_spaces(self.env_id), aligned)
         assert self.source is not None
-        return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, window, cfg.batch_size, cfg.seed)
+        return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, window, cfg.batch_size, cfg.seed, aligned)
 
     def _validate(self, accelerator: Accelerator, agent: ICAgent) -> dict[str, float]:
         """In-context return on validation tasks; never the test tasks, which would make them a choice's judge."""

@@ -36,6 +36,7 @@ class FreshWindows:
         window: T; a lifetime longer than it gives one window, half of the time its beginning, else from anywhere.
         batch_size: B.
         seed: of everything.
+        aligned: windows begin with an episode.
         chunk: lifetimes made at a time, which is much faster than batch by batch.
 
     Raises:
@@ -51,11 +52,13 @@ class FreshWindows:
         window: int,
         batch_size: int,
         seed: int,
+        aligned: bool = False,
         chunk: int = 512,
     ):
         check_together(source, np.asarray(tasks))
         self.env_id, self.source, self.tasks = env_id, source, np.asarray(tasks)
         self.episodes, self.window, self.batch_size, self.seed = episodes, window, batch_size, seed
+        self.aligned = aligned
         self.batches_per_chunk = max(1, chunk // batch_size)
         self._chunk: tuple[int, Steps] | None = None
 
@@ -70,7 +73,7 @@ class FreshWindows:
         rng = np.random.default_rng([self.seed, number])
         tasks = rng.choice(self.tasks, self.batches_per_chunk * self.batch_size)
         steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
-        return cut_windows(steps, self.window, rng)
+        return cut_windows(steps, self.window, rng, self.aligned)
 
 
 def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -78,10 +81,17 @@ def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random(rows) < 0.5, 0, rng.integers(0, spare + 1, rows))
 
 
-def cut_windows(steps: Steps, window: int, rng: np.random.Generator) -> Steps:
+def align(start: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Where the episodes begin that the steps `start` (B,) belong to, given where episodes begin (B, T)."""
+    places = np.where(first, np.arange(first.shape[1]), 0)
+    return np.maximum.accumulate(places, 1)[np.arange(len(start)), start]
+
+
+def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bool = False) -> Steps:
     """One window (B, window) of every lifetime: half of them beginnings."""
     rows, total = steps.reward.shape
     start = draw_starts(max(total - window, 0), rows, rng)
+    start = align(start, steps.first) if aligned else start
     columns = start[:, None] + np.arange(min(window, total))
     return steps.map(lambda value: value[np.arange(rows)[:, None], columns])
 
@@ -95,7 +105,7 @@ class StoreWindows:
     Args:
         store: the histories.
         tasks: the ids to train on; the store's other tasks are left alone.
-        window, batch_size, seed: as in `FreshWindows`.
+        window, batch_size, seed, aligned: as in `FreshWindows`.
         spaces: observation and action space of the environment to train on; default those the store names.
 
     Raises:
@@ -110,6 +120,7 @@ class StoreWindows:
         batch_size: int,
         seed: int,
         spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None,
+        aligned: bool = False,
     ):
         wanted = {int(task) for task in tasks}
         found = [task for task in store.tasks if task in wanted]
@@ -123,7 +134,7 @@ class StoreWindows:
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
         if not self.places:
             raise ValueError(f"the histories of {store.path} have no steps: collect them again")
-        self.window, self.batch_size, self.seed = window, batch_size, seed
+        self.window, self.batch_size, self.seed, self.aligned = window, batch_size, seed, aligned
 
     def batch(self, update: int) -> Steps:
         rng = np.random.default_rng([self.seed, update])
@@ -132,7 +143,9 @@ class StoreWindows:
     def _draw(self, rng: np.random.Generator) -> Steps:
         number, stream = self.places[int(rng.integers(len(self.places)))]
         length = int(self.lengths[number][stream])
-        columns = draw_starts(max(length - self.window, 0), 1, rng)[0] + np.arange(self.window)
+        start = draw_starts(max(length - self.window, 0), 1, rng)
+        start = align(start, self.histories[number].first[stream, None]) if self.aligned else start
+        columns = start[0] + np.arange(self.window)
         # Padding repeats the last step: zeros need not be in the spaces.
         row = self.histories[number].map(lambda value: value[stream, np.minimum(columns, length - 1)][None])
         return row._replace(mask=(columns < length)[None])

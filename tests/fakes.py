@@ -20,6 +20,7 @@ SPACES = {
     "scalar": (spaces.Box(-2.0, 2.0, (), np.float32), spaces.Discrete(3, start=-5)),
 }
 SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
+OWN = {"idt": {"chunk": 3, "latent": 4}}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Variant:
     def build(self, kind: str = "grid", **changes: object) -> ICAgent:
         method = METHODS[self.method]
         torch.manual_seed(0)
-        agent = method(*SPACES[kind], method.Config(**{**SMALL, **dict(self.settings), **changes}))
+        agent = method(
+            *SPACES[kind], method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
+        )
         for parameter in agent.parameters():  # larger than at the start of training, so that errors show
             torch.nn.init.normal_(parameter, std=0.3)
         return agent.eval()
@@ -46,8 +49,7 @@ def variants() -> list[Variant]:
     found = []
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))]
-        if hasattr(method.Config, "layout"):
-            found.append(Variant(name, (("layout", "packed"),)))
+        found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
     return found
 
 
@@ -65,7 +67,8 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
     kinds = rng.random((rows, count)) < 0.5
     action = sample(action_space, rows, count, seed + 1)
     reward = rng.random((rows, count)).astype(np.float32)
-    return stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds)
+    extras = {"expert_action": sample(action_space, rows, count, seed + 2)}
+    return stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
 
 
 def statistics(distribution: object) -> torch.Tensor:

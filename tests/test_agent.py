@@ -1,5 +1,7 @@
 """The agent API: lifecycle, checks, batches, autoreset modes."""
 
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
@@ -79,7 +81,7 @@ def test_only_masked_rows_forget(agent):
         obs = result[0]
     agent.reset(mask=np.array([False, True, False]))
     assert agent.context.length.tolist() == [3, 0, 3]
-    assert agent.context.cache.lengths.tolist() == [3, 0, 3]
+    assert agent.context.memory.lengths.tolist() == [3, 0, 3]
 
 
 def contexts(mode, steps=50):
@@ -275,7 +277,7 @@ def test_memory_does_not_grow(variant):
     for _ in range(3 * agent.config.window):
         agent.act(OBS)
         agent.observe(OBS, 0.0, False, False, {})
-        sizes.add(agent.context.cache.keys.numel() + agent.context.steps.obs.size)
+        sizes.add(len(pickle.dumps((agent.context.steps[:-1], agent.context.memory))))
     assert len(sizes) == 1
 
 

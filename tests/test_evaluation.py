@@ -265,7 +265,7 @@ def test_what_does_not_belong_together_is_not_joined(other):
         ({"episodes": 0}, ("episodes=0",)),
         ({"num_seeds": 2.5}, ("num_seeds", "2.5")),
         ({"seed": -1}, ("seed=-1",)),
-        ({"plan": "beam"}, ("beam", "no planner")),
+        ({"plan": "beam"}, ("beam", "Walker", "leave plan out")),
         ({"tasks": [81]}, ("81", "no task", "0..80")),
         ({"tasks": [-1]}, ("-1", "no task")),
         ({"tasks": []}, ("tasks='[]'", "whole numbers")),

@@ -9,11 +9,8 @@ from tests.fakes import SPACES, Variant, lifetimes, statistics, variants
 
 def training_time(agent, steps):
     """The distribution at the last step of a window, computed as the loss computes it."""
-    seen = agent.tensors(steps)
-    if agent.query_stays:
-        return agent.action.head(agent.hidden(seen)[:, -1, 0])
-    past = agent.tokens(seen.window(0, -1)).flatten(1, 2)
-    return agent.action.head(agent.body(torch.cat([past, agent.query(seen)[:, -1:]], 1))[:, -1])
+    last = torch.full((len(steps.mask),), steps.mask.shape[1] - 1)
+    return agent.action.head(agent.read(agent.tensors(steps), last))
 
 
 def close(agent, steps, t, live=None):
@@ -31,9 +28,10 @@ def test_acting_equals_training(variant: Variant, slide: int):
     agent.reset(num_envs=3, seed=0)
     for t in range(36):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
-        seen = int(agent.context.length[0])
-        training = statistics(training_time(agent, steps.window(t - seen, t + 1)))
-        torch.testing.assert_close(acting, training, atol=1e-5, rtol=1e-5)
+        for row, seen in enumerate(agent.context.length.tolist()):
+            window = steps.rows(slice(row, row + 1)).window(t - seen, t + 1)
+            training = statistics(training_time(agent, window))[0]
+            torch.testing.assert_close(acting[row], training, atol=1e-5, rtol=1e-5)
         close(agent, steps, t)
 
 
@@ -49,7 +47,7 @@ def test_every_space(kind: str):
         )
         close(agent, steps, t)
     terms = agent.loss(agent.tensors(steps))
-    assert set(terms) == {"action", "reward", "next_obs"}
+    assert set(terms) == {"action", "reward", "next_obs", "return_to_go"}
     assert all(torch.isfinite(term) for term in terms.values())
 
 

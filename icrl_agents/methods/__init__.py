@@ -2,9 +2,13 @@
 
 from icrl_agents.agent import ICAgent
 from icrl_agents.methods.ad import AD
+from icrl_agents.methods.dpt import DPT
+from icrl_agents.methods.idt import IDT
 
 METHODS: dict[str, type[ICAgent]] = {
     "ad": AD,
+    "dpt": DPT,
+    "idt": IDT,
 }
 
 

@@ -10,6 +10,8 @@ Axis letters: B rows, L tokens, D width, H heads, K width of one head, C cache c
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,12 +41,14 @@ class Cache:
         if needed > self.capacity:
             raise ValueError(f"{needed} tokens do not fit a cache of {self.capacity}: make a larger cache")
 
-    def select(self, index: Tensor) -> Cache:
-        """Copy the rows `index` (int64, any order, repeats allowed)."""
+    def select(self, index: Any) -> Cache:
+        """Copy the rows `index` (B',) of integers, in any order, repeats allowed."""
+        index = self._index(index)
         return Cache(self.keys[:, index], self.values[:, index], self.lengths[index], self.turns)
 
-    def assign(self, index: Tensor, rows: Cache) -> None:
+    def assign(self, index: Any, rows: Cache) -> None:
         """Overwrite the rows `index` with `rows`."""
+        index = self._index(index)
         self.keys[:, index], self.values[:, index] = rows.keys, rows.values
         self.lengths[index] = rows.lengths
 
@@ -52,8 +56,11 @@ class Cache:
         """Keep the first `count` (B,) tokens of the last call; what lies beyond is overwritten by the next."""
         self.lengths = self.lengths + count
 
-    def forget(self, index: Tensor) -> None:
-        self.lengths = self.lengths.index_fill(0, index, 0)
+    def forget(self, index: Any) -> None:
+        self.lengths = self.lengths.index_fill(0, self._index(index), 0)
+
+    def _index(self, index: Any) -> Tensor:
+        return torch.as_tensor(index, device=self.lengths.device)
 
 
 class Transformer(nn.Module):
@@ -96,10 +103,23 @@ class Transformer(nn.Module):
         if cache is not None and can_decode(x):
             cache.require(1)
             return decode(self, x, cache)
-        spot = Positions(x, cache, self.head_width)
+        return self.run(x, Positions(x, cache, self.head_width))
+
+    def run(self, x: Tensor, spot: Spot) -> Tensor:
+        """All blocks on the tokens `x` (B, L, D), which stand and read where `spot` says."""
         for layer, block in enumerate(self.blocks):
             x = block(x, spot, layer)
         return self.norm(x)  # (B, L, D)
+
+
+class Spot(Protocol):
+    """Where new tokens stand, and what they may read."""
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Turn queries and keys (B, H, L, K) by their places."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What the new tokens (B, H, L, K) read."""
 
 
 class Positions:
@@ -126,11 +146,14 @@ class Positions:
             self.mask = torch.arange(self.end, device=x.device) <= place[..., None]  # ((B, 1,) L, end)
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotary positions (Su et al. 2021): neighbouring pairs of `x` (B, H, L, K) as complex numbers, turned."""
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.turns).flatten(-2).to(x.dtype)
+        return rotate(x, self.turns)
 
-    def remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What the new tokens (B, H, L, K) read."""
+        key, value = self._remember(layer, key, value)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask, is_causal=self.causal)
+
+    def _remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values (B, H, L, K); give back all that may be read (B, H, end, K)."""
         if self.cache is None:
             return key, value
@@ -143,6 +166,12 @@ class Positions:
             keys.scatter_(2, slots, key)
             values.scatter_(2, slots, value)
         return keys[:, :, : self.end], values[:, :, : self.end]
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021): neighbouring pairs of `x` (B, H, L, K) as complex numbers, turned."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def rotations(count: int, head_width: int, device: torch.device) -> Tensor:
@@ -168,17 +197,16 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, spot: Positions, layer: int) -> Tensor:
+    def forward(self, x: Tensor, spot: Spot, layer: int) -> Tensor:
         x = x + self._drop(self._attend(x, spot, layer))
         gate, up = F.linear(_norm(x, self.mlp_norm), self.gate_up.weight).chunk(2, -1)
         return x + self._drop(F.linear(F.silu(gate) * up, self.down.weight))
 
-    def _attend(self, x: Tensor, spot: Positions, layer: int) -> Tensor:
+    def _attend(self, x: Tensor, spot: Spot, layer: int) -> Tensor:
         qkv = F.linear(_norm(x, self.attention_norm), self.qkv.weight, self.qkv.bias)
         qkv = qkv.view(*x.shape[:2], 3 * self.heads, -1).transpose(1, 2)  # (B, 3 H, L, K)
         query, key = spot.rotate(qkv[:, : 2 * self.heads]).chunk(2, 1)  # (B, H, L, K)
-        key, value = spot.remember(layer, key, qkv[:, 2 * self.heads :])
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=spot.mask, is_causal=spot.causal)
+        mixed = spot.attend(layer, query, key, qkv[:, 2 * self.heads :])
         return F.linear(mixed.transpose(1, 2).reshape(x.shape), self.out.weight, self.out.bias)  # (B, L, D)
 
     def _drop(self, x: Tensor) -> Tensor:

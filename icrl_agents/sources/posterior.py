@@ -14,8 +14,13 @@ from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_a
 class PosteriorSettings(SourceSettings):
     sharpness: float = 1.0  # how much draws prefer what is near at hand to test; 0 draws from the posterior itself
     noise: float = 0.0  # chance of a random action while searching
+    slips: float = 0.0  # highest chance of a random action at any time; every lifetime draws its own from 0 to this
 
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"sharpness": (0.0, 100.0), "noise": (0.0, 1.0)}
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        "sharpness": (0.0, 100.0),
+        "noise": (0.0, 1.0),
+        "slips": (0.0, 1.0),
+    }
 
 
 class Posterior(StepSource):
@@ -23,6 +28,10 @@ class Posterior(StepSource):
 
     The hypothesis is drawn anew at every episode's start, when it is no longer possible, and when a reward comes
     after none. It sees what an agent sees: observations, actions and rewards, never the task.
+
+    With `slips` some actions are not the ones it meant, which are in the column `intended_action`. Who only sees what a
+    knowing learner does believes that staying brings a reward, because nobody stays elsewhere; slips show what other
+    actions lead to (noise injection, Laskey et al. 2017), and a policy that imitates the intention does not slip.
     """
 
     assumes = "the rules of the environment's family (how moves, walls and rewards work), but not the task."
@@ -38,6 +47,7 @@ class Posterior(StepSource):
         self.left = np.zeros(env.num_envs, np.int64)  # (B,) steps until the horizon
         self.paid = np.zeros(env.num_envs, bool)  # (B,) the step before was rewarded
         self.stale = np.zeros(env.num_envs, bool)
+        self.slips = self.settings.slips * self.rng.random(env.num_envs) if self.settings.slips else None  # (B,)
         self.searching = np.ones(env.num_envs, bool)  # at first and after a refutation, until the next reward
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
@@ -52,6 +62,9 @@ class Posterior(StepSource):
         action = self.belief.action(self.task)
         if self.settings.noise:
             action = self.explore(action, self.settings.noise * self.searching, self.actions)
+        if self.slips is not None:
+            self.note(intended_action=action)
+            action = self.explore(action, self.slips, self.actions)
         return action
 
     def learn(self, step: Step) -> None:

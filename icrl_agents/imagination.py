@@ -1,0 +1,137 @@
+"""What an agent imagines: its own dynamics heads, behind a fork of what it has been fed.
+
+An imagined step costs one token for each action tried and one percept for each branch that goes on. Axis letters:
+B rows, W branches of a row, A alternative actions of a branch, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icrl_agents.context import UNKNOWN, Context
+from icrl_agents.nn.fork import Fork
+from icrl_agents.planning import Found, Outcome, Planner, Proposal
+from icrl_agents.steps import Steps
+
+if TYPE_CHECKING:
+    from icrl_agents.agent import ICAgent
+
+ROWS = 32  # searched at a time: what their branches read should fit a CPU's cache
+MAX_REWARDS = 64  # different rewards seen, beyond which an imagined one need not be one of them
+
+
+@dataclass
+class Branch:
+    """Imagined percepts (B, W), fed to the fork."""
+
+    fork: Fork
+    hidden: Tensor  # (B, W, D)
+
+
+@dataclass
+class Imagined:
+    """Imagined actions, fed to the fork, and what came of them."""
+
+    fork: Fork
+    action: Tensor  # (B, W, A, ...)
+    outcome: Outcome
+
+
+class AgentImagination:
+    """The `Imagination` of an agent with dynamics, on the rows of a context whose open step has been fed.
+
+    The likeliest reward is the one nearest to the expected reward among those that the row has seen, and 0: it goes on
+    with rewards that exist.
+    """
+
+    def __init__(self, agent: ICAgent, context: Context, generator: torch.Generator | None = None):
+        self.agent, self.generator = agent, generator
+        here = np.arange(context.rows), context.length
+        self.extras = {name: torch.as_tensor(x[here], device=agent.device) for name, x in context.steps.extras.items()}
+        seen = context.visible()
+        values = np.unique(np.append(seen.reward[seen.mask], np.float32(0)))
+        self.rewards: Tensor | None = None
+        if len(values) <= MAX_REWARDS:
+            has = ((seen.reward[..., None] == values) & seen.mask[..., None]).any(1) | (values == 0)  # (B, U)
+            self.rewards = torch.as_tensor(np.where(has, values, np.inf).astype(np.float32), device=agent.device)
+
+    def propose(self, ctx: Branch, count: int) -> Proposal:
+        return Proposal(*self.agent.action.head(ctx.hidden).candidates(count, self.generator))
+
+    def imagine(self, ctx: Branch, action: Tensor) -> tuple[Outcome, Imagined]:
+        agent = self.agent
+        hidden = ctx.fork.feed(agent.body, agent.action.embed(action))  # (B, W, A, D)
+        expected = agent.reward.head(hidden).mode()
+        outcome = Outcome(expected, self._likely(expected), agent.obs.head(hidden).mode())
+        return outcome, Imagined(ctx.fork, action, outcome)
+
+    def follow(self, imagined: Imagined, parent: Tensor, choice: Tensor) -> Branch:
+        where = torch.arange(len(parent), device=parent.device)[:, None], parent, choice
+        obs, action = imagined.outcome.next_obs[where], imagined.action[where]
+        reward, no = imagined.outcome.reward[where], torch.zeros_like(parent, dtype=torch.bool)
+        extras = {name: x[:, None].expand(-1, parent.shape[1], *x.shape[1:]) for name, x in self.extras.items()}
+        steps = Steps(obs, action, reward, no, action, reward, obs, no, no, ~no, extras)
+        fork = imagined.fork.grow(parent, choice)
+        hidden = fork.feed(self.agent.body, self.agent.query(steps)[:, :, None])[:, :, 0]
+        itself = torch.arange(parent.shape[1], device=parent.device).expand_as(parent)
+        return Branch(fork.grow(itself, torch.zeros_like(parent)), hidden)
+
+    def value(self, ctx: Branch) -> Tensor:
+        to_go: Any = self.agent.to_go  # which all agents with dynamics have
+        return to_go.head(ctx.hidden).mode()
+
+    def _likely(self, expected: Tensor) -> Tensor:
+        if self.rewards is None:
+            return expected
+        rewards = self.rewards.reshape(len(self.rewards), *[1] * (expected.dim() - 1), -1)
+        nearest = (expected[..., None] - rewards).abs().argmin(-1)  # (B, W, A)
+        return rewards.expand(*expected.shape, -1).gather(-1, nearest[..., None])[..., 0]
+
+
+@torch.inference_mode()
+def plan_actions(
+    agent: ICAgent,
+    planner: Planner,
+    context: Context,
+    hidden: Tensor,
+    otherwise: Tensor,
+    live: np.ndarray,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The actions (B, ...) of a planner, and `otherwise` (B, ...) where it is not heard.
+
+    The open step of `context` has been fed, with the `hidden` vectors (B, D) at it.
+    """
+    action = otherwise.clone()
+    rows = np.flatnonzero(live & _concerned(planner, agent, context))
+    for block in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
+        part = context if len(block) == context.rows else context.select(block)
+        found = _search(agent, planner, part, hidden[torch.as_tensor(block)], generator)
+        heard = found.known if planner.when == "known" else torch.ones_like(found.known)
+        chosen = torch.as_tensor(block, device=action.device)[heard]
+        action[chosen] = found.action[heard]
+    return action
+
+
+def _concerned(planner: Planner, agent: ICAgent, context: Context) -> np.ndarray:
+    """(B,) rows in which the planner may be heard."""
+    if planner.when == "full":
+        return context.length >= context.window - agent.config.slide  # what is seen at least, once it was full
+    seen = context.visible()
+    return ((seen.reward != 0) & seen.mask).any(1) | (planner.when == "always")
+
+
+def _search(
+    agent: ICAgent, planner: Planner, context: Context, hidden: Tensor, generator: torch.Generator | None
+) -> Found:
+    cache, most = agent.branch(context)
+    left = context.steps_left()
+    ends = torch.as_tensor((left <= most) & (left < UNKNOWN), device=hidden.device)
+    allowed = torch.as_tensor(np.minimum(left, most), device=hidden.device)
+    imagination = AgentImagination(agent, context, generator)
+    return planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)

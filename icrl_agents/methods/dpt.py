@@ -1,0 +1,75 @@
+"""Decision-Pretrained Transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icrl_agents.config import AgentConfig, check_choice
+from icrl_agents.percepts import PerceptAgent, masked_nll
+from icrl_agents.steps import Steps
+from icrl_agents.transforms import query_first
+
+
+@dataclass(frozen=True)
+class DPTConfig(AgentConfig):
+    LAYOUTS: ClassVar = ("steps", "set", "window")
+    layout: str = "steps"  # "steps": a query at every step; "set", "window": the published query before its context
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("layout", self.layout, self.LAYOUTS)
+        if self.layout != "steps" and self.dynamics:
+            raise ValueError(f"layout={self.layout!r} has no action token: use layout='steps' with dynamics=True")
+
+
+class DPT(PerceptAgent):
+    """In-context reinforcement learning by predicting what an expert would do (Lee et al. 2023, arXiv 2306.14892).
+
+    Whoever predicts the optimal action of a task from some experience of it, imitates a posterior over optimal
+    actions: sampling from it is posterior sampling, taking its mode is exploiting. The labels are the environment's
+    `expert_action` at the query, at every length of the context, the empty one included (eq. 2 of the paper).
+
+    Tokens, `layout="set"`: the query's obs first, then one token for each transition (obs, action, reward, next_obs)
+    in random order; the label is the same at every position. `layout="window"` is DICP's variant (arXiv 2502.19009):
+    the transitions keep their order, the query is what follows them.
+
+    Deviations: a query before its context means that everything is read anew for every action. The default
+    `layout="steps"` makes every step of a history a query after the steps before it, with the tokens of AD: the same
+    information in time order, a label at each step, and a cache. Only the histories decide how good the context is:
+    it comes from a source learner, not from states and actions drawn uniformly.
+    """
+
+    Config = DPTConfig
+    config: DPTConfig
+
+    def __init__(self, observation_space: Any, action_space: Any, config: DPTConfig | None = None):
+        config = config or DPTConfig()
+        self.extends = config.layout == "steps"
+        super().__init__(observation_space, action_space, config, whole=not self.extends)
+
+    def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
+        if "expert_action" not in steps.extras:
+            raise ValueError("dpt learns from expert_action, which these histories lack: collect them anew")
+        return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
+
+    def loss(self, steps: Steps) -> dict[str, Tensor]:
+        expert = steps.extras["expert_action"]
+        if self.extends:
+            return self.loss_at(self.hidden(steps), steps, expert)
+        hidden = self._query_first(steps, torch.zeros_like(steps.mask[:, 0], dtype=torch.long), steps.window(1, None))
+        return {"action": masked_nll(self.action.head(hidden), expert[:, :1].expand_as(expert), steps.mask)}
+
+    def read(self, steps: Steps, last: Tensor) -> Tensor:
+        if self.extends:
+            return super().read(steps, last)
+        return self._query_first(steps, last, steps)[torch.arange(len(last), device=last.device), last]
+
+    def _query_first(self, steps: Steps, query: Tensor, context: Steps) -> Tensor:
+        """The hidden vectors (B, 1 + T, D) of each row's step `query` (B,) as the query, then of its context (B, T)."""
+        rows = torch.arange(len(query), device=query.device)
+        return self.body(torch.cat([self.query(steps)[rows, query][:, None], self.tokens(context)[:, :, 0]], 1))

@@ -1,0 +1,253 @@
+"""In-context Decision Transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from icrl_agents.acting import read_cached
+from icrl_agents.codecs import ReturnCodec
+from icrl_agents.config import AgentConfig
+from icrl_agents.context import Context
+from icrl_agents.nn.transformer import Cache, Transformer
+from icrl_agents.percepts import PerceptAgent, Transition, intended_action
+from icrl_agents.steps import Steps
+from icrl_agents.transforms import Chunks, asked_return, best_return, sort_by_return
+
+
+@dataclass(frozen=True)
+class IDTConfig(AgentConfig):
+    chunk: int = 10  # steps that one decision of the high level is for
+    latent: int = 8  # numbers in such a decision
+
+    LIMITS: ClassVar = {**AgentConfig.LIMITS, "chunk": (1, 1000), "latent": (1, 4096)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk + self.slide > self.window:
+            raise ValueError(f"chunk={self.chunk} and slide={self.slide} do not fit window={self.window}: lower one")
+
+
+class IDT(PerceptAgent):
+    """In-context decision transformer: decide for a stretch of steps at a time (Huang et al. 2024, arXiv 2405.20692).
+
+    Three transformers share the work. A finished chunk of at most `chunk` steps is *reviewed* into a vector; the
+    *high level* sees one token a chunk, the return asked for + the chunk's first obs + the review of the chunk
+    before, and decides on a latent z; the *low level* sees the percepts (and actions) of the current chunk alone,
+    each with z added, and acts. Its histories are sorted by return, so that they look like learning whatever made
+    them.
+
+    Loss: -log p(action_t | z, the chunk's percepts up to t) at every step; z ~ N(mean, std) while training, with
+    gradients through both, its mean when acting.
+
+    The return asked for: in half of the training windows an episode is asked for the best return of its window, as
+    published; in the other half for the best return of the episodes before it. So an agent that is told nothing asks
+    for the best that it has seen itself; `reset(target_return=...)` asks for something else. The published evaluation
+    reads the environment's true optimum, which gives the task away.
+
+    Deviations: one token a chunk and one or two a step, where the published code has three and four; one z for a
+    chunk instead of one drawn for each step; chunks and windows begin with an episode in training and acting.
+    """
+
+    Config = IDTConfig
+    config: IDTConfig
+    extends = False
+    aligned = True
+
+    def __init__(self, observation_space: Any, action_space: Any, config: IDTConfig | None = None):
+        config = config or IDTConfig()
+        super().__init__(observation_space, action_space, config)
+        width, sizes = config.width, (config.width, config.layers, config.heads, config.inner, config.dropout)
+        self.reviewer, self.high = Transformer(*sizes), Transformer(*sizes)
+        self.transition = Transition(width)
+        self.to_go = ReturnCodec(width, predicts=config.dynamics)
+        self.review = nn.Linear(width, 2 * config.latent)
+        self.recall = nn.Linear(2 * config.latent, width)
+        self.decision = nn.Linear(width, 2 * config.latent)  # mean and log std of z
+        self.heed = nn.Linear(config.latent, width)
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
+        steps = sort_by_return(steps)
+        target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
+        columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
+        return steps._replace(extras={**steps.extras, "target_return": columns})
+
+    def fit(self, steps: Steps) -> None:
+        super().fit(steps)
+        self.to_go.fit(asked_return(steps, steps.extras["target_return"][:, 0])[steps.mask])
+
+    def loss(self, steps: Steps) -> dict[str, Tensor]:
+        return self.loss_at(self.hidden(steps), steps, intended_action(steps))
+
+    def tokens(self, steps: Steps) -> Tensor:
+        tokens = super().tokens(steps)
+        return torch.cat([tokens[:, :, :1] + self.heed(steps.extras["latent"])[:, :, None], tokens[:, :, 1:]], 2)
+
+    def hidden(self, steps: Steps) -> Tensor:
+        chunks, tokens = self._outline(steps, steps.mask)
+        mean, log_std = self._decide(self.high(tokens))  # (B, C, Z)
+        z = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
+        parts = chunks.split(steps)._replace(extras={"latent": z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
+        rendered = self.tokens(parts)  # (B * C, chunk, S, D)
+        return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))
+
+    def read(self, steps: Steps, last: Tensor) -> Tensor:
+        return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
+
+    def _outline(self, steps: Steps, known: Tensor) -> tuple[Chunks, Tensor]:
+        """How the steps fall into chunks, and the high level's token (B, C, D) for each.
+
+        `known` (B, T) marks the steps that have begun; `steps.mask` those of which it is known what came of them.
+        """
+        chunks = Chunks.of(steps.first, known, self.config.chunk)
+        parts = chunks.split(steps)
+        reviews = self._review(parts, chunks.real.sum(-1).flatten()).unflatten(0, chunks.begin.shape)  # (B, C, R)
+        target = steps.extras.get("target_return", torch.full_like(steps.reward, torch.nan))[:, 0]
+        asked, first = chunks.firsts(asked_return(steps, target)), chunks.firsts(steps.obs)
+        return chunks, self._question(asked, first, nn.functional.pad(reviews[:, :-1], (0, 0, 1, 0)))
+
+    def _review(self, parts: Steps, length: Tensor) -> Tensor:
+        """What is worth knowing (N, R) of chunks (N, chunk), of which `length` (N,) steps are real."""
+        seen = self.reviewer(self.transition(self, parts))
+        return self.review(seen[torch.arange(len(length), device=length.device), (length - 1).clamp_min(0)])
+
+    def _question(self, asked: Tensor, obs: Tensor, before: Tensor) -> Tensor:
+        """The high level's tokens (B, C, D) for chunks that begin at `obs`, after the reviews `before` (B, C, R)."""
+        return self.to_go.embed(asked) + self.obs.embed(obs) + self.recall(before)
+
+    def _decide(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log std (..., Z) of the decisions."""
+        mean, log_std = self.decision(hidden).chunk(2, -1)
+        return mean, log_std.clamp(-8, 2)
+
+    # ---- acting -----------------------------------------------------------------------------------------------------
+
+    def reset(
+        self,
+        env: Any = None,
+        *,
+        num_envs: int | None = None,
+        mask: np.ndarray | None = None,
+        seed: int | None = None,
+        history: Steps | None = None,
+        learn: bool = True,
+        target_return: float | np.ndarray | None = None,
+    ) -> None:
+        """Forget, as `ICAgent.reset`.
+
+        Args:
+            target_return: the return to ask for in every episode, a number or one a row (B,); without it an episode
+                is asked for the best return that the agent has seen, the first one for 0.
+        """
+        super().reset(env, num_envs=num_envs, mask=mask, seed=seed, history=history, learn=learn)
+        memory = self._require_running().context.memory
+        rows = slice(None) if mask is None else np.flatnonzero(mask)
+        memory.target[rows] = np.nan if target_return is None else check_target(target_return, len(memory.target))[rows]
+
+    def new_memory(self, rows: int) -> Decisions:
+        return Decisions(
+            high=self.high.make_cache(rows, self.config.window + 1),  # an episode, and so a chunk, may be a single step
+            low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # rows may be out of step
+            begin=np.full(rows, -1),
+            target=np.full(rows, np.nan, np.float32),
+        )
+
+    def make_room(self, context: Context) -> None:
+        """The oldest `slide` steps go, with what remains of their last episode; where that is long, of its chunk."""
+        for row in np.flatnonzero(context.length >= context.window):
+            first = np.flatnonzero(context.steps.first[row])
+            later = first[first >= self.config.slide]
+            begin = first[first < self.config.slide].max(initial=0)
+            chunks = -(-(self.config.slide - begin) // self.config.chunk)
+            context.drop(np.array([row]), int(later[0]) if len(later) else begin + chunks * self.config.chunk)
+
+    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+        memory, length = context.memory, context.length
+        if "latent" not in context.steps.extras:
+            column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
+            context.steps = context.steps._replace(extras={"latent": column})  # of a row's current chunk everywhere
+        over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
+        lost = live & (memory.begin < 0)
+        over &= live & ~lost & (memory.begin < length)
+        for rows, decide in ((lost, self._decide_anew), (over, self._decide_next)):
+            if rows.any():
+                index = np.flatnonzero(rows)
+                context.steps.extras["latent"][index] = decide(context, index).cpu().numpy()[:, None]
+                memory.low.forget(index)
+        return read_cached(self, context, memory.low, live, np.maximum(memory.begin, 0))
+
+    def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
+        """The low level's cache; what comes after its chunk is for the high level to decide."""
+        return context.memory.low, context.memory.begin + self.config.chunk - context.length
+
+    def _decide_next(self, context: Context, index: np.ndarray) -> Tensor:
+        """Review the chunk that the rows `index` have finished; decide (n, Z) on the next one."""
+        memory, length = context.memory, context.length[index]
+        count = length - memory.begin[index]
+        done = self.tensors(context.read(memory.begin[index], int(count.max()), index))
+        review = self._review(done, torch.as_tensor(count, device=self.device))
+        seen = self._seen(context, index)
+        now = torch.arange(len(index), device=self.device), torch.as_tensor(length, device=self.device)
+        asked = asked_return(seen, seen.extras["target_return"][:, 0])[now]
+        question = self._question(asked, seen.obs[now], review)[:, None]
+        cache = memory.high if len(index) == context.rows else memory.high.select(index)
+        hidden = self.high(question, cache)[:, 0]
+        cache.advance(torch.ones_like(cache.lengths))
+        if cache is not memory.high:
+            memory.high.assign(index, cache)
+        memory.begin[index] = length
+        return self._decide(hidden)[0]
+
+    def _decide_anew(self, context: Context, index: np.ndarray) -> Tensor:
+        """Decide (n, Z) on the current chunk of the rows `index` from all that they still know."""
+        memory, seen = context.memory, self._seen(context, index)
+        now = torch.arange(len(index), device=self.device), torch.as_tensor(context.length[index], device=self.device)
+        known = torch.arange(seen.mask.shape[1], device=self.device) <= now[1][:, None]
+        chunks, tokens = self._outline(seen, known)
+        number = chunks.place[now] // chunks.size  # (n,) of the current chunk
+        cache = self.high.make_cache(len(index), memory.high.capacity)
+        hidden = self.high(tokens, cache)[now[0], number]
+        cache.advance(number + 1)
+        memory.high.assign(index, cache)
+        memory.begin[index] = chunks.begin[now[0], number].cpu().numpy()
+        return self._decide(hidden)[0]
+
+    def _seen(self, context: Context, index: np.ndarray) -> Steps:
+        """The visible steps (n, T) of the rows `index`, the open one included, with the returns they are asked for."""
+        steps = context.read(np.zeros(len(index), np.int64), int(context.length[index].max()) + 1, index)
+        target = np.repeat(context.memory.target[index, None], steps.mask.shape[1], 1)
+        return self.tensors(steps._replace(extras={"target_return": target}))
+
+
+@dataclass
+class Decisions:
+    """The memory of both levels, one entry a row."""
+
+    high: Cache  # of the tokens of the chunks so far, the current one included
+    low: Cache  # of the tokens of the current chunk
+    begin: np.ndarray  # (B,) the column at which the current chunk begins, -1 where nothing is decided
+    target: np.ndarray  # (B,) the return to ask for, NaN for the best seen
+
+    def select(self, index: np.ndarray) -> Decisions:
+        caches = self.high.select(index), self.low.select(index)
+        return Decisions(*caches, self.begin[index], self.target[index])
+
+    def forget(self, index: np.ndarray) -> None:
+        """Forget what was computed; the return to ask for stays."""
+        self.high.forget(index)
+        self.low.forget(index)
+        self.begin[index] = -1
+
+
+def check_target(value: Any, rows: int) -> np.ndarray:
+    """The returns to ask for (B,) as given, one for all or one a row; ValueError for what is no such number."""
+    target = np.asarray(value)
+    if target.dtype.kind not in "iuf" or target.shape not in ((), (rows,)) or not np.isfinite(target).all():
+        raise ValueError(f"target_return={str(value)[:80]}: give a finite number, or one for each of the {rows} rows")
+    return np.broadcast_to(target, rows).astype(np.float32)
