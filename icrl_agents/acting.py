@@ -14,11 +14,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from icrl_agents.context import Context
+from icrl_agents.imagination import Plans
 from icrl_agents.nn.transformer import Cache
-from icrl_agents.steps import Boundary, Steps
+from icrl_agents.steps import Boundary, Steps, check_steps
 
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
+
+
+PLANNING = 0x5EED  # sets the generator of plans apart from that of actions
 
 
 class Running:
@@ -27,16 +31,22 @@ class Running:
     def __init__(self, agent: ICAgent, num_envs: int | None, mode: AutoresetMode | None, seed: int | None, learn: bool):
         rows, window = num_envs or 1, agent.config.window
         self.num_envs = num_envs  # None: single observations in and out
+        self.plans = Plans()
         self.learn = learn  # whether what is observed is remembered
         self.boundary = Boundary(rows, mode)
         self.acted: np.ndarray | None = None  # (B, ...) actions that wait for their observe()
-        self.generator = torch.Generator(agent.device)
+        self.generator, self.planning = torch.Generator(agent.device), torch.Generator(agent.device)
+        self.seed(seed)
+        spaces = agent.observation_space, agent.action_space
+        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows))
+
+    def seed(self, seed: int | None) -> None:
+        """Actions and plans have generators of their own: one row's plan must not change another row's actions."""
         if seed is None:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
-        spaces = agent.observation_space, agent.action_space
-        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows))
+        self.planning.manual_seed(self.generator.initial_seed() ^ PLANNING)
 
 
 def read_cached(agent: ICAgent, context: Context, cache: Cache, live: np.ndarray, begin: np.ndarray) -> Tensor:
@@ -121,13 +131,20 @@ def read_step(
 
 
 def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
-    """Steps to begin with, as given; ValueError for another number of rows or values that do not fit the spaces."""
-    if len(history.mask) != rows:
-        raise ValueError(f"history has {len(history.mask)} rows, the agent acts in {rows}: give one row for each")
+    """Steps to begin with, as given; ValueError for what are no steps of `rows` rows in the agent's spaces."""
+    if not isinstance(history, Steps) or not all(isinstance(value, np.ndarray) for value in history[:-1]):
+        raise ValueError(
+            f"history is a {type(history).__name__}, expected Steps of NumPy arrays: such as store[task, :]"
+        )
+    mask = history.mask
+    if len(mask) != rows:
+        raise ValueError(f"history has {len(mask)} rows, the agent acts in {rows}: give one row for each")
+    if mask.dtype != bool or any(value.shape[:2] != mask.shape for value in history[:-1]):
+        raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or that is not bool")
+    if (mask[:, 1:] > mask[:, :-1]).any():
+        raise ValueError("history has padding before its steps: move the steps to the front of each row")
     codecs = {"obs": agent.obs, "next_obs": agent.obs, "action": agent.action, "reward": agent.reward}
-    for name, codec in codecs.items():
-        values = getattr(history, name)[history.mask]
-        codec.check(values, len(values), f"history.{name}")
+    check_steps(history, codecs, "history")
     return history
 
 

@@ -137,6 +137,17 @@ class ICAgent(nn.Module, ABC):
                 raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
             self._forget_rows(mask, env, num_envs, seed)
             return
+        self._running = self._begin(env, num_envs, seed, history, learn)
+
+    def _begin(
+        self,
+        env: gymnasium.Env | VectorEnv | None,
+        num_envs: int | None,
+        seed: int | None,
+        history: Steps | None,
+        learn: bool,
+    ) -> Running:
+        """A new task's state, once all arguments are checked."""
         mode = None
         if env is not None:
             found, mode = read_env(self, env)
@@ -148,10 +159,11 @@ class ICAgent(nn.Module, ABC):
                 raise ValueError(f"num_envs={num_envs!r}, expected a whole number from 1 on")
             num_envs = int(num_envs)
         check_value("seed", "int | None", seed, (0, 2**63 - 1))
+        check_value("learn", "bool", learn, None)
         running = Running(self, num_envs, mode, seed, learn)
         if history is not None:
-            running.context.load(check_history(self, history, running.context.rows))
-        self._running = running
+            running.context.load(check_history(self, history, running.context.rows), self.aligned)
+        return running
 
     @torch.inference_mode()
     def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
@@ -172,12 +184,14 @@ class ICAgent(nn.Module, ABC):
         planner = self.planner if plan is True else self._planner(plan or None)
         checked = self.obs.check(obs, running.num_envs, "obs")
         batch = checked if running.num_envs else checked[None]
-        live = ~running.boundary.resetting
-        hidden = self.see(running.context, batch, live)
+        live, context = ~running.boundary.resetting, running.context
+        if not running.learn:
+            context = context.select(np.arange(context.rows))  # what is seen now leaves no trace
+        hidden = self.see(context, batch, live)
         distribution = self.action.head(hidden)
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
         if planner is not None:
-            choice = plan_actions(self, planner, running.context, hidden, choice, live, running.generator)
+            choice = plan_actions(self, planner, running.plans, context, hidden, choice, live, running.planning)
         running.acted = self.action.array(choice)
         return running.acted.copy() if running.num_envs else running.acted[0].copy()[()]
 
@@ -310,7 +324,10 @@ class ICAgent(nn.Module, ABC):
             terminated=torch.as_tensor(steps.terminated, device=device),
             truncated=torch.as_tensor(steps.truncated, device=device),
             mask=torch.as_tensor(steps.mask, device=device),
-            extras={name: torch.as_tensor(value, device=device) for name, value in steps.extras.items()},
+            extras={
+                name: action(value, device) if name.endswith("_action") else torch.as_tensor(value, device=device)
+                for name, value in steps.extras.items()
+            },
         )
 
     @property
@@ -431,7 +448,7 @@ class ICAgent(nn.Module, ABC):
         running.context.forget(index)
         running.boundary.forget(index)
         if seed is not None:
-            running.generator.manual_seed(seed)
+            running.seed(seed)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -38,6 +38,7 @@ class Context:
 
     steps: Steps  # arrays (B, N, ...)
     length: np.ndarray  # (B,) closed steps visible in each row
+    full: np.ndarray  # (B,) bool: the window of the row has been full
     memory: Any = None  # the Memory of what was computed from the visible steps; None where all is computed anew
 
     @classmethod
@@ -69,7 +70,7 @@ class Context:
             truncated=column(),
             mask=column(),
         )
-        context = cls(steps, np.zeros(rows, np.int64), memory)
+        context = cls(steps, np.zeros(rows, np.int64), np.zeros(rows, bool), memory)
         context._start(np.arange(rows))
         return context
 
@@ -114,14 +115,20 @@ class Context:
             column[here] = value
         self.steps.mask[here] = live
         self.length = self.length + live
+        self.full = self.full | (self.length >= self.window)
         self._follow(np.flatnonzero(live & (self.length < self.window)))
 
-    def load(self, steps: Steps) -> None:
-        """Begin with the last steps (B, T) that fit, those where `mask` is False left out; they come left-packed."""
+    def load(self, steps: Steps, aligned: bool = False) -> None:
+        """Begin with the last steps (B, T), left-packed, that fit; if `aligned`, with an episode's first one."""
         count = steps.mask.sum(1)  # (B,)
-        self.length = np.minimum(count, self.window - 1)
-        columns = (count - self.length)[:, None] + np.arange(self.window - 1)
-        columns = np.minimum(columns, steps.mask.shape[1] - 1)
+        start = count - np.minimum(count, self.window - 1)
+        if aligned:
+            later = steps.first & steps.mask & (np.arange(steps.mask.shape[1]) >= start[:, None])
+            start = np.where((start > 0) & later.any(1), later.argmax(1) if later.size else 0, start)
+        self.length = count - start
+        if not self.length.any():
+            return
+        columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)
         for mine, given in zip(self.steps[:-1], steps[:-1], strict=True):
             mine[:, :-1] = np.take_along_axis(given, columns.reshape(*columns.shape, *[1] * (given.ndim - 2)), 1)
         self.steps.mask[:] = np.arange(self.window) < self.length[:, None]
@@ -140,7 +147,7 @@ class Context:
 
     def forget(self, index: np.ndarray) -> None:
         """Forget everything in the rows `index`: a new task starts there."""
-        self.length[index] = 0
+        self.length[index], self.full[index] = 0, False
         self.steps.mask[index] = False
         self._start(index)
         if self.memory is not None:
@@ -177,7 +184,7 @@ class Context:
     def select(self, index: np.ndarray) -> Context:
         """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
         memory = None if self.memory is None else self.memory.select(index)
-        return Context(self.steps.rows(index), self.length[index], memory)
+        return Context(self.steps.rows(index), self.length[index], self.full[index], memory)
 
     def repeat(self, count: int) -> Context:
         """`count` copies of every row, the copies of one row next to each other."""

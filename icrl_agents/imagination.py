@@ -15,13 +15,14 @@ from torch import Tensor
 
 from icrl_agents.context import UNKNOWN, Context
 from icrl_agents.nn.fork import Fork
-from icrl_agents.planning import Found, Outcome, Planner, Proposal
+from icrl_agents.planning import Found, Outcome, Path, Planner, Proposal
 from icrl_agents.steps import Steps
 
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
 
 ROWS = 32  # searched at a time: what their branches read should fit a CPU's cache
+SAME_REWARD = 1e-3
 MAX_REWARDS = 64  # different rewards seen, beyond which an imagined one need not be one of them
 
 
@@ -93,10 +94,48 @@ class AgentImagination:
         return rewards.expand(*expected.shape, -1).gather(-1, nearest[..., None])[..., 0]
 
 
+class Plans:
+    """What the rows of a running agent mean to do next."""
+
+    def __init__(self) -> None:
+        self.planner: Planner | None = None  # whose plans these are
+        self.path: Path | None = None  # (B, T, ...)
+        self.length = self.place = torch.zeros(0, dtype=torch.long)  # (B,) steps to follow, and taken of them
+
+    def on(self, planner: Planner, context: Context) -> Tensor:
+        """(B,) bool: the rows whose last step came out as this planner imagined, with steps left to follow."""
+        if self.planner is not planner:
+            self.planner, self.path = planner, None
+        if self.path is None:
+            return torch.zeros(context.rows, dtype=torch.bool)
+        device, here = self.path.reward.device, (np.arange(context.rows), context.length)
+        last = torch.arange(context.rows, device=device), (self.place - 1).clamp_min(0)
+        obs, paid, begins = (
+            torch.as_tensor(column[here], device=device)
+            for column in (context.steps.obs, context.steps.prev_reward, context.steps.first)
+        )
+        same = (self.path.next_obs[last] == obs).reshape(context.rows, -1).all(1)
+        paid = (self.path.reward[last] - paid).abs() < SAME_REWARD
+        return same & paid & ~begins & (self.place > 0) & (self.place < self.length)
+
+    def put(self, index: Tensor, found: Found, follow: int, rows: int) -> None:
+        """Mean to follow what was found (N, ...) for the rows `index` (N,) of `rows`, for `follow` steps at most."""
+        if self.path is None or self.path.reward.shape != (rows, follow):
+            self.path = Path(*(x.new_zeros(rows, follow, *x.shape[2:]) for x in found.path))
+            self.length = self.place = torch.zeros(rows, dtype=torch.long, device=index.device)
+        count = min(follow, found.path.reward.shape[1])
+        for mine, theirs in zip(self.path, found.path, strict=True):
+            mine[index, :count] = theirs[:, :count]
+        heard = torch.where(found.known, found.length, 0).clamp_max(follow)
+        self.length = self.length.index_copy(0, index, heard)
+        self.place = self.place.index_fill(0, index, 0)
+
+
 @torch.inference_mode()
 def plan_actions(
     agent: ICAgent,
     planner: Planner,
+    plans: Plans,
     context: Context,
     hidden: Tensor,
     otherwise: Tensor,
@@ -105,23 +144,28 @@ def plan_actions(
 ) -> Tensor:
     """The actions (B, ...) of a planner, and `otherwise` (B, ...) where it is not heard.
 
-    The open step of `context` has been fed, with the `hidden` vectors (B, D) at it.
+    The open step of the context has been fed, with the `hidden` vectors (B, D) at it.
     """
-    action = otherwise.clone()
-    rows = np.flatnonzero(live & _concerned(planner, agent, context))
+    following = plans.on(planner, context).cpu().numpy()
+    rows = np.flatnonzero(live & ~following & _concerned(planner, context))
     for block in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
         part = context if len(block) == context.rows else context.select(block)
         found = _search(agent, planner, part, hidden[torch.as_tensor(block)], generator)
-        heard = found.known if planner.when == "known" else torch.ones_like(found.known)
-        chosen = torch.as_tensor(block, device=action.device)[heard]
-        action[chosen] = found.action[heard]
+        plans.put(torch.as_tensor(block, device=hidden.device), found, planner.follow, context.rows)
+    if plans.path is None:
+        return otherwise
+    following[rows] = True
+    act = torch.as_tensor(following & live, device=otherwise.device) & (plans.place < plans.length)
+    action = otherwise.clone()
+    action[act] = plans.path.action[act, plans.place[act]]
+    plans.place = plans.place + act
     return action
 
 
-def _concerned(planner: Planner, agent: ICAgent, context: Context) -> np.ndarray:
+def _concerned(planner: Planner, context: Context) -> np.ndarray:
     """(B,) rows in which the planner may be heard."""
     if planner.when == "full":
-        return context.length >= context.window - agent.config.slide  # what is seen at least, once it was full
+        return context.full
     seen = context.visible()
     return ((seen.reward != 0) & seen.mask).any(1) | (planner.when == "always")
 
@@ -134,4 +178,5 @@ def _search(
     ends = torch.as_tensor((left <= most) & (left < UNKNOWN), device=hidden.device)
     allowed = torch.as_tensor(np.minimum(left, most), device=hidden.device)
     imagination = AgentImagination(agent, context, generator)
-    return planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)
+    found = planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)
+    return found if planner.when == "known" else found._replace(known=torch.ones_like(found.known))

@@ -47,11 +47,30 @@ class Imagination(Protocol):
         """The return (B, W) still to come in this episode."""
 
 
+class Path(NamedTuple):
+    """Steps of branches (B, W, T, ...), or of the best one of every row (B, T, ...)."""
+
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+
+    def grown(self, parent: Tensor, step: Path) -> Path:
+        """The paths (B, V, T + 1, ...) of branches that go on from `parent` (B, V) with a `step` (B, V, ...)."""
+        rows = torch.arange(len(parent), device=parent.device)[:, None]
+        return Path(*(torch.cat([x[rows, parent], y[:, :, None]], 2) for x, y in zip(self, step, strict=True)))
+
+
 class Found(NamedTuple):
     """What a search found for every row."""
 
-    action: Tensor  # (B, ...) the first one of the best branch
+    path: Path  # (B, T, ...) the best branch; rows with shorter plans repeat its last step
+    length: Tensor  # (B,) steps of it that are real
     known: Tensor  # (B,) bool: some branches have a likelier reward ahead than others
+
+    @property
+    def action(self) -> Tensor:
+        """(B, ...) the first one."""
+        return self.path.action[:, 0]
 
 
 @dataclass(frozen=True)
@@ -65,10 +84,11 @@ class Planner:
     width: int = 10  # branches kept after each
     branches: int = 5  # actions tried in each branch
     when: str = "known"  # heard "always", when the window is "full", or when a likely reward is "known"
-    prior: float = 0.05  # return that a nat of the policy's log-probability is worth to a branch
+    prior: float = 0.5  # return that a nat of the policy's log-probability is worth to a branch
     expected: bool = True  # rank by expected rewards, not by the likeliest ones
     merge: bool = True  # of branches that imagine the same obs keep the best
     value: bool = True  # add the return still to come after the last step
+    follow: int = 1  # steps taken of a plan before the next search, as long as what happens is what was imagined
 
     WHEN: ClassVar = ("known", "full", "always")
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -76,6 +96,7 @@ class Planner:
         "width": (1, 10_000),
         "branches": (1, 10_000),
         "prior": (0.0, 1e6),
+        "follow": (1, 1000),
     }
 
     def __post_init__(self) -> None:
@@ -93,27 +114,32 @@ class Planner:
             generator: of the order in which equally good first actions are tried: as the policy would draw them.
         """
         depths = left.clamp(1, self.depth)
-        proposal = _drawn(imagination.propose(ctx, self.branches), generator)
-        first = proposal.action[:, 0]  # (B, A, ...)
-        beam = Beam.root(proposal.log_prob)
-        known, choice = torch.zeros_like(ends), torch.zeros_like(left)
-        for depth in range(1, int(depths.max()) + 1):
-            if depth > 1:
-                proposal = imagination.propose(ctx, self.branches)
+        most, rows = int(depths.max()), torch.arange(len(left), device=left.device)
+        known, path, best = torch.zeros_like(ends), None, None
+        beam = None
+        for depth in range(1, most + 1):
+            proposal = imagination.propose(ctx, self.branches)
+            if beam is None:
+                proposal = _drawn(proposal, generator)
+                beam = Beam.root(proposal.log_prob)
             outcome, imagined = imagination.imagine(ctx, proposal.action)
             children = beam.children(proposal, outcome, self.expected)
             known |= children.differ() & (depth <= depths)
             beam, parent, branch = children.best(self, outcome.next_obs)
+            where = rows[:, None], parent, branch
+            step = Path(proposal.action[where], outcome.reward[where], outcome.next_obs[where])
+            path = path.grown(parent, step) if path else Path(*(x[:, :, None] for x in step))
             rank = beam.rank(self.prior)  # (B, V)
             ending = depths == depth
-            open_end = ending & ~(ends & (left <= depth)) if self.value else torch.zeros_like(ends)
-            if depth < int(depths.max()) or open_end.any():
+            beyond = ending & ~(ends & (left <= depth)) & self.value
+            if depth < most or beyond.any():
                 ctx = imagination.follow(imagined, parent, branch)
-            if open_end.any():
-                rank = rank + torch.where(open_end[:, None], imagination.value(ctx), 0.0)
-            best = beam.first.gather(1, rank.argmax(1, keepdim=True))[:, 0]
-            choice = torch.where(ending, best, choice)
-        return Found(first[torch.arange(len(first), device=first.device), choice], known)
+            if beyond.any():
+                rank = rank + torch.where(beyond[:, None], imagination.value(ctx), 0.0)
+            picked = Path(*(x[rows, rank.argmax(1)] for x in path))  # (B, depth, ...)
+            best = picked if best is None else _kept(best, picked, depths < depth)
+        assert best is not None
+        return Found(best, depths, known)
 
 
 class Beam(NamedTuple):
@@ -122,21 +148,18 @@ class Beam(NamedTuple):
     total: Tensor  # by which they are ranked; -inf for those that are none
     likely: Tensor  # of the likeliest rewards
     log_prob: Tensor  # of their actions
-    first: Tensor  # int64, which of the first actions they began with
 
     @classmethod
     def root(cls, log_prob: Tensor) -> Beam:
         """The one branch of every row before its first action, of which (B, 1, A) are proposed."""
         nothing = torch.zeros_like(log_prob[:, :, 0])
-        return cls(nothing, nothing, nothing, torch.full_like(nothing, -1, dtype=torch.long))
+        return cls(nothing, nothing, nothing)
 
     def children(self, proposal: Proposal, outcome: Outcome, expected: bool) -> Beam:
         """The branches after one more step each, (B, M)."""
         reward = outcome.expected if expected else outcome.reward
-        alternatives = torch.arange(reward.shape[2], device=reward.device).expand_as(reward)
-        first = torch.where(self.first[..., None] < 0, alternatives, self.first[..., None])
-        grown = (self.total[..., None] + reward, self.likely[..., None] + outcome.reward)
-        return Beam(*(x.flatten(1) for x in (*grown, self.log_prob[..., None] + proposal.log_prob, first)))
+        grown = zip(self, (reward, outcome.reward, proposal.log_prob), strict=True)
+        return Beam(*((before[..., None] + now).flatten(1) for before, now in grown))
 
     def rank(self, prior: float) -> Tensor:
         return self.total + prior * self.log_prob if prior else self.total
@@ -155,7 +178,7 @@ class Beam(NamedTuple):
         order = self.rank(planner.prior).argsort(dim=1, descending=True, stable=True)
         sorted_beam = Beam(*(x.gather(1, order) for x in self))
         if planner.merge:
-            obs = next_obs.flatten(1, 2).flatten(2)  # (B, M, F)
+            obs = next_obs.reshape(*self.total.shape, -1)  # (B, M, F)
             obs = obs.gather(1, order[..., None].expand_as(obs))
             same = (obs[:, :, None] == obs[:, None]).all(-1)  # (B, M, M)
             again = same.tril(-1).any(-1)
@@ -169,6 +192,12 @@ class Beam(NamedTuple):
         return kept, order[:, :count] // alternatives, order[:, :count] % alternatives
 
 
+def _kept(before: Path, now: Path, over: Tensor) -> Path:
+    """`now` (B, T + 1, ...), but `before` (B, T, ...) in the rows whose plan is `over` (B,) already."""
+    padded = (torch.cat([x, x[:, -1:]], 1) for x in before)
+    return Path(*(torch.where(over.view(-1, *[1] * (y.dim() - 1)), x, y) for x, y in zip(padded, now, strict=True)))
+
+
 def _drawn(proposal: Proposal, generator: Any) -> Proposal:
     """The first proposal (B, 1, A) in the order in which the policy would draw its actions without replacement."""
     noise = torch.empty_like(proposal.log_prob).exponential_(generator=generator).log()
@@ -179,7 +208,7 @@ def _drawn(proposal: Proposal, generator: Any) -> Proposal:
 
 
 PLANNERS: dict[str, Planner] = {
-    "lookahead": Planner(),
+    "lookahead": Planner(width=5, branches=3, follow=4),
     "beam": Planner(when="full", prior=0.0, expected=False, merge=False, value=False),
     "best-of-n": Planner(depth=1, width=1, branches=10, when="always", prior=0.0, merge=False, value=False),
 }

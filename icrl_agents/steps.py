@@ -120,3 +120,23 @@ class Boundary:
                 obs[row] = info["final_obs"][row]
         self.ended = ended & live
         return obs, live
+
+
+def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:
+    """Refuse NumPy steps with a value that does not fit the codec of its field, in a line that names the first one."""
+    for name, codec in codecs.items():
+        values = getattr(steps, name)[steps.mask]  # (steps, ...)
+        try:
+            codec.check(values, len(values), name)
+        except ValueError:
+            first = next(filter(None, (_complaint(codec, value, name) for value in values)), f"{name} is not allowed")
+            raise ValueError(f"{where}: {first}; give histories of the environment that this is for") from None
+
+
+def _complaint(codec: Any, value: np.ndarray, name: str) -> str:
+    """What is wrong with one value, without the hint for those who act with an agent."""
+    try:
+        codec.check(value, None, name)
+    except ValueError as error:
+        return str(error).partition(": ")[0][:200]
+    return ""

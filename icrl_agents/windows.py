@@ -17,7 +17,7 @@ from icrl_agents.codecs import Codec, RewardCodec, make_codec, space_to_json
 from icrl_agents.collection import check_together, lifetimes
 from icrl_agents.history import HistoryStore
 from icrl_agents.sources.source import Source
-from icrl_agents.steps import Steps
+from icrl_agents.steps import Steps, check_steps
 
 
 class Windows(Protocol):
@@ -129,7 +129,7 @@ class StoreWindows:
         codecs = _codecs(store, spaces)
         self.histories = [store[task, :] for task in found]
         for task, history in zip(found, self.histories, strict=True):
-            _check(history, codecs, f"{store.path}, task {task}")
+            check_steps(history, codecs, f"{store.path}, task {task}")
         self.lengths = [history.mask.sum(1) for history in self.histories]  # (streams,) each
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
         if not self.places:
@@ -163,26 +163,6 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
     with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
         obs, action = (make_codec(space, width=1, predicts=False) for space in own)
         return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
-
-
-def _check(history: Steps, codecs: dict[str, Codec], where: str) -> None:
-    """Refuse values (B, T, ...) that do not fit with a line that names the first one."""
-    for name, codec in codecs.items():
-        values = getattr(history, name)[history.mask]  # (steps, ...)
-        try:
-            codec.check(values, len(values), name)
-        except ValueError:
-            first = next(filter(None, (_complaint(codec, value, name) for value in values)), f"{name} is not allowed")
-            raise ValueError(f"{where}: {first}; collect histories of the environment to train on") from None
-
-
-def _complaint(codec: Codec, value: np.ndarray, name: str) -> str:
-    """What is wrong with one value, without the hint for those who act with an agent."""
-    try:
-        codec.check(value, None, name)
-    except ValueError as error:
-        return str(error).partition(": ")[0][:200]
-    return ""
 
 
 def concatenate(parts: list[Steps]) -> Steps:

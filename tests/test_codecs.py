@@ -65,7 +65,7 @@ def test_agents_train_on_it_and_it_survives_json(space):
     before = np.zeros_like(values[:, :5])
     steps = agent.tensors(_steps(values, before, flags, zeros))
     terms = agent.loss(steps)
-    assert set(terms) == {"action", "reward", "next_obs"}
+    assert set(terms) == {"action", "reward", "next_obs", "return_to_go"}
     assert all(term.isfinite() for term in terms.values())
 
 

@@ -145,10 +145,19 @@ class IDT(PerceptAgent):
             target_return: the return to ask for in every episode, a number or one a row (B,); without it an episode
                 is asked for the best return that the agent has seen, the first one for 0.
         """
-        super().reset(env, num_envs=num_envs, mask=mask, seed=seed, history=history, learn=learn)
-        memory = self._require_running().context.memory
-        rows = slice(None) if mask is None else np.flatnonzero(mask)
-        memory.target[rows] = np.nan if target_return is None else check_target(target_return, len(memory.target))[rows]
+        if mask is None:
+            running = self._begin(env, num_envs, seed, history, learn)
+            ask(running.context, target_return)
+            self._running = running
+            return
+        context = self._require_running().context
+        asked = context.memory.target.copy()
+        ask(context, target_return, mask)
+        try:
+            super().reset(env, num_envs=num_envs, mask=mask, seed=seed, history=history, learn=learn)
+        except ValueError:
+            context.memory.target[:] = asked
+            raise
 
     def new_memory(self, rows: int) -> Decisions:
         return Decisions(
@@ -180,7 +189,8 @@ class IDT(PerceptAgent):
                 index = np.flatnonzero(rows)
                 context.steps.extras["latent"][index] = decide(context, index).cpu().numpy()[:, None]
                 memory.low.forget(index)
-        return read_cached(self, context, memory.low, live, np.maximum(memory.begin, 0))
+        begin = np.where(memory.begin < 0, length, memory.begin)  # nothing is fed for rows that wait for their reset
+        return read_cached(self, context, memory.low, live, begin)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
         """The low level's cache; what comes after its chunk is for the high level to decide."""
@@ -245,9 +255,20 @@ class Decisions:
         self.begin[index] = -1
 
 
-def check_target(value: Any, rows: int) -> np.ndarray:
-    """The returns to ask for (B,) as given, one for all or one a row; ValueError for what is no such number."""
-    target = np.asarray(value)
-    if target.dtype.kind not in "iuf" or target.shape not in ((), (rows,)) or not np.isfinite(target).all():
-        raise ValueError(f"target_return={str(value)[:80]}: give a finite number, or one for each of the {rows} rows")
-    return np.broadcast_to(target, rows).astype(np.float32)
+def ask(context: Context, value: Any, mask: np.ndarray | None = None) -> None:
+    """Ask the rows `mask` (B,) (all) for `value`, one number or one a row, None for the best they have seen.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    asked = context.memory.target
+    try:
+        target = np.asarray(np.nan if value is None else value, np.float64)
+        fits = np.asarray(value).dtype.kind in "iuf" and bool((abs(target) < 1e30).all())
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if value is not None and not (fits and target.shape in ((), asked.shape)):
+        shown = " ".join(str(value).split())[:80]
+        raise ValueError(f"target_return={shown}: give a finite number, or one for each of the {len(asked)} rows")
+    rows = np.ones(len(asked), bool) if mask is None else mask
+    asked[rows] = np.broadcast_to(target, asked.shape)[rows]

@@ -61,19 +61,21 @@ class _Branches:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Each token (B, H, W * A, K) reads the row's prefix, its branch's own tokens and itself."""
-        fork = self.fork
+        fork, query = self.fork, query * query.shape[-1] ** -0.5
         shape = (len(query), -1, self.count, *query.shape[1::2])  # (B, W, A, H, K)
         own_query, own_key, own_value = (x.transpose(1, 2).reshape(shape) for x in (query, key, value))
         fork.fed[0].append(own_key)
         fork.fed[1].append(own_value)
-        prefix = query @ fork.cache.keys[layer][:, :, : self.end].transpose(2, 3)  # (B, H, W * A, N)
+        count = fork.keys.shape[3]
+        score = query.new_empty(*query.shape[:3], self.end + count + 1)  # (B, H, W * A, N + L + 1), the bulk of it all
+        score[..., : self.end] = query @ fork.cache.keys[layer][:, :, : self.end].transpose(2, 3)
         if self.beyond is not None:
-            prefix = prefix.masked_fill(self.beyond, -torch.inf)
-        branch = torch.einsum("bwahk,bwlhk->bhwal", own_query, fork.keys[layer]).flatten(2, 3)
-        itself = (query * key).sum(-1, keepdim=True)
-        score = torch.cat([prefix, branch, itself], -1) * query.shape[-1] ** -0.5
-        weight = score.softmax(-1)
-        count = branch.shape[-1]
+            score[..., : self.end].masked_fill_(self.beyond, -torch.inf)
+        if count:
+            branch = torch.einsum("bwahk,bwlhk->bhwal", own_query, fork.keys[layer])
+            score[..., self.end : -1] = branch.flatten(2, 3)
+        score[..., -1] = (query * key).sum(-1)
+        weight = torch.softmax(score, -1, out=score)
         mixed = weight[..., : self.end] @ fork.cache.values[layer][:, :, : self.end] + weight[..., -1:] * value
         if count:
             mine = weight[..., self.end : -1].unflatten(2, (-1, self.count))
