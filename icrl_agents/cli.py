@@ -317,6 +317,31 @@ def study(
 
 
 @app.command()
+def compare(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")] = Path("runs/comparison"),
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Only this one.")] = None,
+    also: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With further trainings, <name>-seed1, ...")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: the environment's.")] = None,
+    plan: Annotated[str, typer.Option(help="The planner to measure with as well.")] = "lookahead",
+    stored: Annotated[bool, typer.Option("--stored", help="Show what their cards hold and measure nothing.")] = False,
+) -> None:
+    """Measure all released agents, without and with planning, beside the published numbers; again, it continues."""
+    from icrl_agents import comparison
+    from icrl_agents.terminal import print_table
+
+    entries = [entry for entry in comparison.released(also) if env in (None, entry.env_id)]
+    if not entries:
+        raise ValueError(f"no released agent of --env {env} is in the published table: see icrl-agents agents")
+    if stored:
+        found = [comparison.stored(entry) for entry in entries]
+    else:
+        found = comparison.compare(entries, output, plan=plan, num_seeds=seeds, on_done=print)
+    print_table(comparison.HEADER, comparison.rows(found))
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A trained agent.")],
     repo: Annotated[str, typer.Argument(help="The Hub repo, org/name; made if it does not exist.")],

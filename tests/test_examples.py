@@ -65,3 +65,21 @@ def test_train_ad(tmp_path, capsys):
 def test_examples_are_short_and_tested(path):
     assert len(path.read_text().splitlines()) < 80
     assert f"def test_{path.stem[3:]}(" in Path(__file__).read_text()
+
+
+def test_compare(tmp_path, capsys):
+    example = load("04_compare", FOLDER=tmp_path, STREAMS=2, EPISODES=4, SEEDS=1)
+    example.SETTINGS |= {name: value for name, value in TINY.items() if name != "episodes"}
+    curves = example.main()
+    assert [curve.runs.shape for curve in curves] == [(1, 1, 4)] * 3
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["ad", "dpt", "idt"]
+
+
+def test_plan_with_dicp(tmp_path, capsys, tiny_agent):
+    rules = FAMILIES["icrl/Darkroom-v0"].rules
+    tiny_agent(rules.observation_space, rules.action_space, dynamics=True).save_pretrained(tmp_path)
+    curves = load("05_plan_with_dicp", AGENT=str(tmp_path), EPISODES=2, SEEDS=1).main()
+    assert "plan" not in curves["no planner"].facts
+    assert curves["lookahead"].facts["plan"]["depth"] == 8
+    assert len(capsys.readouterr().out.splitlines()) == 2

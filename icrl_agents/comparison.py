@@ -1,0 +1,200 @@
+"""All agents of a benchmark with and without planning, beside what was published: a table and a figure for each env."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icrl_agents.atomic import write_files, write_text
+from icrl_agents.evaluation import Curve, evaluate
+from icrl_agents.planning import Planner, make_planner
+
+
+class Published(NamedTuple):
+    """Mean test return at episode 50, over five splits (arXiv 2502.19009, read from its vector figures, +-0.02)."""
+
+    plain: float
+    planned: float
+
+
+PUBLISHED: dict[str, dict[str, Published]] = {
+    "icrl/Darkroom-v0": {
+        "ad": Published(13.67, 15.42),
+        "dpt": Published(7.40, 9.00),
+        "idt": Published(10.42, 13.20),
+    },
+    "icrl/DarkroomPermuted-v0": {
+        "ad": Published(30.6, 31.6),
+        "dpt": Published(28.9, 33.1),
+        "idt": Published(27.6, 31.6),
+    },
+    "icrl/DarkKeyToDoor-v0": {
+        "ad": Published(1.02, 1.06),
+        "dpt": Published(0.81, 1.24),
+        "idt": Published(1.35, 1.56),
+    },
+}
+EPISODES = 50
+SHOWN = (1, 3, 5, 8, 10, 12, 20, 30, 50)
+SEEDS = {"icrl/DarkKeyToDoor-v0": 1}  # lifetimes on each test task; that split has 328 of them
+DEFAULT_SEEDS = 20
+
+
+class Entry(NamedTuple):
+    """One agent of the table, by its trainings."""
+
+    method: str
+    env_id: str
+    agents: tuple[str, ...]  # folders or names, one for each training seed
+
+
+class Measured(NamedTuple):
+    """What was measured on one agent, each over all its trainings."""
+
+    entry: Entry
+    plain: Curve
+    planned: Curve | None
+
+
+def released(also: str | Path | None = None) -> list[Entry]:
+    """The bundled agents that have a row in the published table, with other trainings of the same name.
+
+    Args:
+        also: a folder that may hold further trainings of each, `<name>-seed<number>`.
+    """
+    from icrl_agents.checkpoint import read_config
+    from icrl_agents.hub import BUNDLED, bundled_folder, list_pretrained
+
+    found = []
+    for name in list_pretrained():
+        short = name.removeprefix(BUNDLED)
+        config = read_config(bundled_folder() / short)
+        method, env_id = config["method"], config["facts"].get("env_id", "")
+        if config["config"]["dynamics"] and method in PUBLISHED.get(env_id, {}):
+            others = sorted(Path(also).expanduser().glob(f"{short}-seed*")) if also else []
+            found.append(Entry(method, env_id, (name, *map(str, others))))
+    envs = list(PUBLISHED)
+    return sorted(found, key=lambda entry: (envs.index(entry.env_id), entry.method))
+
+
+def stored(entry: Entry) -> Measured:
+    """What the results in the folder of a bundled agent say, without measuring anything."""
+    from icrl_agents.checkpoint import MAX_RESULTS_BYTES, RESULTS
+    from icrl_agents.hub import BUNDLED, bundled_folder
+    from icrl_agents.strict_json import read_json
+
+    path = bundled_folder() / entry.agents[0].removeprefix(BUNDLED) / RESULTS
+    curves = [Curve.from_json(data) for data in read_json(path, MAX_RESULTS_BYTES)["curves"]]
+    planned = next(
+        (replace(curve, name=f"{entry.method}, planned") for curve in curves if curve.name == "planned"), None
+    )
+    return Measured(entry._replace(agents=entry.agents[:1]), replace(curves[0], name=entry.method), planned)
+
+
+def measure(
+    entry: Entry,
+    planner: Planner,
+    num_seeds: int,
+    cache: Path,
+    on_done: Callable[[str], None],
+) -> Measured:
+    """Evaluate every training of an entry on the test tasks, without and with planning.
+
+    Each curve is kept in the folder `cache`, so that an interrupted comparison continues.
+    """
+    from icrl_agents.agent import ICAgent
+
+    curves: dict[str, list[Curve]] = {"plain": [], "planned": []}
+    for name in entry.agents:
+        agent = ICAgent.from_pretrained(name)
+        for kind, plan in (("plain", None), ("planned", planner)):
+            path = cache / f"{Path(name).name}-{kind}.json"
+            if path.is_file():
+                curve = Curve.load(path)
+            else:
+                curve = evaluate(agent, entry.env_id, "test", EPISODES, num_seeds, plan=plan)
+                cache.mkdir(parents=True, exist_ok=True)
+                curve.save(path)
+            curves[kind].append(curve)
+            on_done(f"{name}, {kind}: {curve.at(EPISODES)} at episode {EPISODES}")
+    plain, planned = (Curve.join(found, entry.method) for found in curves.values())
+    return Measured(entry, plain, replace(planned, name=f"{entry.method}, planned"))
+
+
+def compare(
+    entries: Sequence[Entry],
+    out: str | Path,
+    *,
+    plan: str | Planner = "lookahead",
+    plan_kwargs: Mapping[str, Any] | None = None,
+    num_seeds: int | None = None,
+    on_done: Callable[[str], None] = lambda line: None,
+) -> list[Measured]:
+    """Measure all entries and write `table.md`, `table.json` and one figure for each environment into `out`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from icrl_agents.plots import require_matplotlib
+
+    require_matplotlib()
+    out, planner = Path(out).expanduser(), make_planner(plan, plan_kwargs)
+    found = []
+    for entry in entries:
+        seeds = num_seeds or SEEDS.get(entry.env_id, DEFAULT_SEEDS)
+        found.append(measure(entry, planner, seeds, out / "curves", on_done))
+    write(found, out)
+    return found
+
+
+HEADER = ("env (optimum)", "agent", "published", "ours", "published, planned", "ours, planned", "trainings")
+
+
+def markdown(found: Sequence[Measured]) -> str:
+    """The table as Markdown."""
+    lines: list[tuple[str, ...]] = [HEADER, tuple("---" for _ in HEADER), *rows(found)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def rows(found: Sequence[Measured]) -> list[tuple[str, ...]]:
+    """The table's lines: return at episode 50, ours with its 95% interval."""
+    return [_row(measured) for measured in found]
+
+
+def _row(measured: Measured) -> tuple[str, ...]:
+    entry, theirs = measured.entry, PUBLISHED[measured.entry.env_id][measured.entry.method]
+    plain, planned = (str(x.at(EPISODES)) if x else "not measured" for x in (measured.plain, measured.planned))
+    env = f"{entry.env_id} ({measured.plain.optimal.mean():.2f})"
+    published = f"{theirs.plain:.2f}", f"{theirs.planned:.2f}"
+    return env, entry.method, published[0], plain, published[1], planned, str(len(entry.agents))
+
+
+def write(found: Sequence[Measured], out: Path) -> None:
+    """Write the table as Markdown and JSON, and a figure for each environment."""
+    from icrl_agents.plots import draw_curves
+
+    write_text(out / "table.md", markdown(found))
+    write_text(out / "table.json", json.dumps([to_json(measured) for measured in found], indent=1) + "\n")
+    for env_id in dict.fromkeys(measured.entry.env_id for measured in found):
+        here = [measured for measured in found if measured.entry.env_id == env_id]
+        curves = [curve for m in here for curve in (m.plain, m.planned) if curve]
+        write_files(out, {f"{env_id.removeprefix('icrl/').lower()}.png": draw_curves(curves)})
+
+
+def to_json(measured: Measured) -> dict[str, Any]:
+    """One agent's means and 95% intervals at some episodes, and over the last ten, beside what was published."""
+    entry = measured.entry
+    ours = {
+        kind: {
+            **{str(episode): curve.at(episode) for episode in SHOWN},
+            "last ten": curve.at(max(1, EPISODES - 9), EPISODES),
+        }
+        for kind, curve in (("plain", measured.plain), ("planned", measured.planned))
+        if curve
+    }
+    theirs = PUBLISHED[entry.env_id][entry.method]._asdict()
+    facts = (measured.planned or measured.plain).facts
+    return {**entry._asdict(), "published": theirs, "ours": ours, "facts": facts}

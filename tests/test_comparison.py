@@ -1,0 +1,97 @@
+"""The table of all released agents: published numbers beside ours, resumable, and readable from the cards alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from icrl_envs import FAMILIES
+
+from icrl_agents import comparison, hub
+from icrl_agents.comparison import PUBLISHED, Entry, compare, released, rows, stored
+from icrl_agents.evaluation import Curve
+from icrl_agents.methods import METHODS
+from icrl_agents.report import write_report
+from tests.conftest import one_line
+
+ID = "icrl/Darkroom-v0"
+
+
+@pytest.fixture
+def folders(tiny_agent, tmp_path, monkeypatch) -> tuple[str, ...]:
+    """Two trainings of an agent with dynamics; lifetimes of two episodes."""
+    monkeypatch.setattr(comparison, "EPISODES", 2)
+    monkeypatch.setattr(comparison, "SHOWN", (1, 2))
+    rules, made = FAMILIES[ID].rules, []
+    for seed in (0, 1):
+        agent = tiny_agent(rules.observation_space, rules.action_space, seed=seed, dynamics=True)
+        agent.facts = {"env_id": ID, "split_seed": None}
+        agent.save_pretrained(tmp_path / f"ad-darkroom-seed{seed}")
+        made.append(str(tmp_path / f"ad-darkroom-seed{seed}"))
+    return tuple(made)
+
+
+def test_the_published_table_is_complete_and_possible():
+    assert all(set(methods) == {"ad", "dpt", "idt"} <= set(METHODS) for methods in PUBLISHED.values())
+    for env_id, methods in PUBLISHED.items():
+        best = FAMILIES[env_id].rules.optimal_return(FAMILIES[env_id].ids).max()
+        assert all(0 < number < best for published in methods.values() for number in published)
+    assert PUBLISHED[ID]["ad"] == (13.67, 15.42)
+    assert PUBLISHED["icrl/DarkKeyToDoor-v0"]["idt"] == (1.35, 1.56)
+
+
+def test_compare(folders, tmp_path):
+    told: list[str] = []
+    (measured,) = compare([Entry("ad", ID, folders)], tmp_path / "out", num_seeds=2, on_done=told.append)
+    assert len(told) == 4
+    assert measured.plain.runs.shape == measured.planned.runs.shape == (4, 8, 2)  # two trainings, two lifetimes each
+    assert measured.planned.name == "ad, planned"
+    (line,) = rows([measured])
+    assert line == (
+        f"{ID} (17.25)",
+        "ad",
+        "13.67",
+        str(measured.plain.at(2)),
+        "15.42",
+        str(measured.planned.at(2)),
+        "2",
+    )
+    assert " | ".join(line) in (tmp_path / "out" / "table.md").read_text()
+    (data,) = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert data["ours"]["plain"]["2"] == pytest.approx(list(measured.plain.at(2)))
+    assert data["published"] == {"plain": 13.67, "planned": 15.42}
+    assert (tmp_path / "out" / "darkroom-v0.png").stat().st_size > 1000
+
+
+def test_an_interrupted_comparison_keeps_what_it_has(folders, tmp_path, monkeypatch):
+    entry, done = Entry("ad", ID, folders), []
+    first = compare([entry], tmp_path / "out", num_seeds=1)
+    kept = sorted((tmp_path / "out" / "curves").glob("*.json"))
+    assert len(kept) == 4
+    kept[0].unlink()
+    monkeypatch.setattr(comparison, "evaluate", lambda *a, **k: done.append(1) or Curve.load(kept[1]))
+    again = compare([entry], tmp_path / "out", num_seeds=1)
+    assert len(done) == 1
+    np.testing.assert_array_equal(again[0].planned.runs[1], first[0].planned.runs[1])
+
+
+def test_stored_results_need_no_measuring(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "bundled_folder", lambda: tmp_path)
+    (measured,) = compare([Entry("ad", ID, folders[:1])], tmp_path / "out", num_seeds=1)
+    curves = [Curve.from_json({**measured.plain.to_json(), "name": "agent"})]
+    entry = Entry("ad", ID, ("icrl/ad-darkroom-seed0", "elsewhere"))
+    write_report(folders[0], curves)
+    assert rows([stored(entry)])[0][5] == "not measured"
+    write_report(folders[0], [*curves, Curve.from_json({**measured.planned.to_json(), "name": "planned"})])
+    assert rows([stored(entry)]) == rows([measured])
+
+
+def test_released_finds_every_agent_of_the_table(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "bundled_folder", lambda: Path(folders[0]).parent)
+    assert [entry.agents for entry in released()] == [("icrl/ad-darkroom-seed0",), ("icrl/ad-darkroom-seed1",)]
+    (tmp_path / "more" / "ad-darkroom-seed0-seed7").mkdir(parents=True)
+    assert released(tmp_path / "more")[0].agents[1].endswith("ad-darkroom-seed0-seed7")
+
+
+def test_an_unknown_planner_costs_nothing(tmp_path):
+    one_line(lambda: compare([], tmp_path, plan="lookahed"), ValueError, "lookahed", "did you mean 'lookahead'")
