@@ -79,8 +79,7 @@ class AgentImagination:
         steps = Steps(obs, action, reward, no, action, reward, obs, no, no, ~no, extras)
         fork = imagined.fork.grow(parent, choice)
         hidden = fork.feed(self.agent.body, self.agent.query(steps)[:, :, None])[:, :, 0]
-        itself = torch.arange(parent.shape[1], device=parent.device).expand_as(parent)
-        return Branch(fork.grow(itself, torch.zeros_like(parent)), hidden)
+        return Branch(fork.kept(), hidden)
 
     def value(self, ctx: Branch) -> Tensor:
         to_go: Any = self.agent.to_go  # which all agents with dynamics have

@@ -21,14 +21,14 @@ class Fork:
 
     def __init__(self, cache: Cache, keys: Tensor, values: Tensor):
         self.cache = cache
-        self.keys, self.values = keys, values  # (layers, B, W, L, H, K)
-        self.fed: tuple[list[Tensor], list[Tensor]] = [], []  # keys and values (B, W, A, H, K) of the last `feed`
+        self.keys, self.values = keys, values  # (layers, B, H, W, L, K)
+        self.fed: tuple[list[Tensor], list[Tensor]] = [], []  # keys and values (B, H, W, A, K) of the last `feed`
 
     @classmethod
     def of(cls, cache: Cache) -> Fork:
         """One empty branch behind every row."""
         layers, rows, heads, _, width = cache.keys.shape
-        empty = cache.keys.new_zeros(layers, rows, 1, 0, heads, width)
+        empty = cache.keys.new_zeros(layers, rows, heads, 1, 0, width)
         return cls(cache, empty, empty)
 
     def feed(self, body: Transformer, x: Tensor) -> Tensor:
@@ -39,9 +39,17 @@ class Fork:
     def grow(self, parent: Tensor, choice: Tensor) -> Fork:
         """Branches (B, V) that go on from the branches `parent` (B, V) with the token `choice` (B, V) just fed."""
         rows = torch.arange(len(parent), device=parent.device)[:, None]
-        new = [torch.stack(part)[:, rows, parent, choice][:, :, :, None] for part in self.fed]
-        old = [part[:, rows, parent] for part in (self.keys, self.values)]
-        return Fork(self.cache, *(torch.cat(pair, 3) for pair in zip(old, new, strict=True)))
+        grown = []
+        for own, fed in zip((self.keys, self.values), self.fed, strict=True):
+            new = torch.stack(fed, 1)[rows, :, :, parent, choice]  # (B, V, layers, H, K)
+            old = own.permute(1, 3, 0, 2, 4, 5)[rows, parent]  # (B, V, layers, H, L, K)
+            grown.append(torch.cat([old, new[:, :, :, :, None]], 4).permute(2, 0, 3, 1, 4, 5))
+        return Fork(self.cache, *grown)
+
+    def kept(self) -> Fork:
+        """The branches with the one token that was fed to each."""
+        pairs = zip((self.keys, self.values), self.fed, strict=True)
+        return Fork(self.cache, *(torch.cat([own, torch.stack(fed)], 4) for own, fed in pairs))
 
 
 class _Branches:
@@ -49,7 +57,7 @@ class _Branches:
 
     def __init__(self, fork: Fork, count: int):
         self.fork, self.count = fork, count
-        lengths, own = fork.cache.lengths, fork.keys.shape[3]
+        lengths, own = fork.cache.lengths, fork.keys.shape[4]
         self.end = int(lengths.max())
         turns = rotations(self.end + own + 1, 2 * fork.cache.turns.shape[1], lengths.device)
         self.turns = turns[lengths + own][:, None, None]  # (B, 1, 1, K / 2)
@@ -62,22 +70,19 @@ class _Branches:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Each token (B, H, W * A, K) reads the row's prefix, its branch's own tokens and itself."""
         fork, query = self.fork, query * query.shape[-1] ** -0.5
-        shape = (len(query), -1, self.count, *query.shape[1::2])  # (B, W, A, H, K)
-        own_query, own_key, own_value = (x.transpose(1, 2).reshape(shape) for x in (query, key, value))
-        fork.fed[0].append(own_key)
-        fork.fed[1].append(own_value)
-        count = fork.keys.shape[3]
-        score = query.new_empty(*query.shape[:3], self.end + count + 1)  # (B, H, W * A, N + L + 1), the bulk of it all
-        score[..., : self.end] = query @ fork.cache.keys[layer][:, :, : self.end].transpose(2, 3)
+        keys, values = fork.keys[layer], fork.values[layer]  # (B, H, W, L, K)
+        shape = keys.shape[2], self.count
+        fork.fed[0].append(key.unflatten(2, shape))
+        fork.fed[1].append(value.unflatten(2, shape))
+        score = query.new_empty(*query.shape[:3], self.end + keys.shape[3] + 1)  # (B, H, W * A, N + L + 1)
+        torch.matmul(query, fork.cache.keys[layer, :, :, : self.end].transpose(2, 3), out=score[..., : self.end])
         if self.beyond is not None:
             score[..., : self.end].masked_fill_(self.beyond, -torch.inf)
-        if count:
-            branch = torch.einsum("bwahk,bwlhk->bhwal", own_query, fork.keys[layer])
-            score[..., self.end : -1] = branch.flatten(2, 3)
-        score[..., -1] = (query * key).sum(-1)
+        if keys.shape[3]:
+            score[..., self.end : -1] = (query.unflatten(2, shape) @ keys.transpose(3, 4)).flatten(2, 3)
+        score[..., -1] = torch.linalg.vecdot(query, key)
         weight = torch.softmax(score, -1, out=score)
-        mixed = weight[..., : self.end] @ fork.cache.values[layer][:, :, : self.end] + weight[..., -1:] * value
-        if count:
-            mine = weight[..., self.end : -1].unflatten(2, (-1, self.count))
-            mixed = mixed + torch.einsum("bhwal,bwlhk->bhwak", mine, fork.values[layer]).flatten(2, 3)
+        mixed = weight[..., : self.end] @ fork.cache.values[layer, :, :, : self.end] + weight[..., -1:] * value
+        if keys.shape[3]:
+            mixed += (weight[..., self.end : -1].unflatten(2, shape) @ values).flatten(2, 3)
         return mixed

@@ -1,0 +1,45 @@
+"""The command on a card gives the settings its agent was trained with: recipe, options and the defaults of today."""
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from icrl_agents.cli import app
+from icrl_agents.methods import METHODS
+from icrl_agents.settings import parse_pairs, read_toml
+from icrl_agents.sources import default_source, make_source
+from icrl_agents.train_config import split_settings
+
+ROOT = Path(__file__).parent.parent
+CARDS = sorted((ROOT / "model_cards").iterdir())
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_every_recipe(method: str, recipe: Path):
+    config, agent, source = split_settings(method, read_toml(recipe))
+    assert agent.dynamics
+    assert agent.window + config.episodes > 0
+    make_source("posterior", "icrl/Darkroom-v0", source)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.name)
+def test_the_command_on_a_card_gives_its_settings(card: Path):
+    data = json.loads((card / "config.json").read_text())
+    facts = data["facts"]
+    words = shlex.split(facts["command"])
+    assert words[:2] == ["icrl-agents", "train"]
+    with get_command(app).commands["train"].make_context("train", words[2:]) as context:
+        given = context.params
+    settings = read_toml(given["config"] and ROOT / given["config"]) | parse_pairs(given["settings"], [])
+    settings |= {name: given[name] for name in ("source", "updates", "seed", "threads") if given[name] is not None}
+    config, agent, source = split_settings(given["method"], settings)
+    assert (given["method"], given["env"]) == (data["method"], facts["env_id"])
+    assert asdict(agent) == data["config"]
+    assert {name: value for name, value in asdict(config).items() if facts["train"][name] != value} == {}
+    made = make_source(config.source or default_source(given["env"]), given["env"], source)
+    assert asdict(made.settings) == facts["data"]["settings"]
