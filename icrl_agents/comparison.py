@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from icrl_agents.atomic import write_files, write_text
 from icrl_agents.evaluation import Curve, evaluate
 from icrl_agents.planning import Planner, make_planner
+from icrl_agents.report import PLANNED
 
 
 class Published(NamedTuple):
@@ -88,9 +89,7 @@ def stored(entry: Entry) -> Measured:
 
     path = bundled_folder() / entry.agents[0].removeprefix(BUNDLED) / RESULTS
     curves = [Curve.from_json(data) for data in read_json(path, MAX_RESULTS_BYTES)["curves"]]
-    planned = next(
-        (replace(curve, name=f"{entry.method}, planned") for curve in curves if curve.name == "planned"), None
-    )
+    planned = next((replace(curve, name=f"{entry.method}, planned") for curve in curves if curve.name == PLANNED), None)
     return Measured(entry._replace(agents=entry.agents[:1]), replace(curves[0], name=entry.method), planned)
 
 

@@ -78,6 +78,15 @@ class Curve:
 
         return _bootstrap(self._scores(first, last), lambda x, axis: trim_mean(x, 0.25, axis=axis))
 
+    def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
+        """How much more this one earned in those episodes than `other`, which lived the same tasks and seeds."""
+        mine, theirs = self._scores(first, last), other._scores(first, last)
+        if self.tasks != other.tasks or mine.shape != theirs.shape:
+            raise ValueError(
+                f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate anew"
+            )
+        return _bootstrap(mine - theirs, np.mean)
+
     def share(self, first: int, last: int | None = None) -> np.ndarray:
         """(N,) each task's mean return of those episodes as a share of its own optimum."""
         return self._scores(first, last).mean(0) / self.optimal

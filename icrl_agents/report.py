@@ -22,6 +22,7 @@ from icrl_agents.terminal import print_table
 SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (40, 50))  # episodes, first and last, that published results name
 EPISODES, SEEDS = 50, 20  # of a measurement, unless said otherwise
 SHOWN = 20  # tasks, one a line
+PLANNED = "planned"  # the name of the curve that was measured with a planner
 LAST = 10  # episodes at the end of a lifetime that is of another length
 
 
@@ -46,7 +47,7 @@ def measure(
     """
     curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
     if plan is not None:
-        curves.append(replace(evaluate(agent, env_id, split, episodes, num_seeds, seed, plan), name="planned"))
+        curves.append(replace(evaluate(agent, env_id, split, episodes, num_seeds, seed, plan), name=PLANNED))
     return [*curves, *_source_curve(agent, curves[0], num_seeds, seed)]
 
 
@@ -90,6 +91,10 @@ def results_table(curves: Sequence[Curve]) -> list[Row]:
         if not other.name.startswith("source"):
             prefix = f"{other.name}: "
             rows += [row._replace(name=prefix + row.name) for row in (*_means(other), *_worst(other))]
+        if other.name == PLANNED:
+            gain = other.gain(curve, *end)
+            verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
+            rows.append(_row(f"gain by planning, {span_name(*end)}", gain, note=f"planning: {verdict}"))
     rows.append(_row("random", np.mean(curve.random), note="uniformly random actions", reference=True))
     if not np.isnan(curve.optimal).any():
         rows.append(_row("optimal", np.mean(curve.optimal), note="knows the task", reference=True))

@@ -317,3 +317,13 @@ def test_foreign_facts_cannot_pick_a_split(tiny_agent, seed):
 def test_an_environment_of_other_spaces_is_refused(tiny_agent):
     agent = agent_of(tiny_agent)
     one_line(lambda: evaluate(agent, "icrl/Darkroom3x3-v0", episodes=1), ValueError, "observation_space")
+
+
+def test_gain_is_paired_and_refuses_other_runs():
+    runs = np.random.default_rng(0).normal(size=(4, 3, 6))
+    first = Curve(ID, "test", (0, 1, 2), runs, np.ones(3), np.zeros(3))
+    better = replace(first, runs=runs + 0.25)
+    assert tuple(better.gain(first, 2, 5)) == pytest.approx((0.25, 0.25, 0.25))
+    assert better.gain(first, 1).low > 0 > first.gain(better, 1).high
+    for other in (replace(first, tasks=(0, 1, 3)), replace(first, runs=runs[:2])):
+        one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate anew")

@@ -1,6 +1,5 @@
 """The README says what is: its numbers, environments, commands, files and code."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,12 +7,11 @@ import pytest
 from icrl_envs import FAMILIES
 from typer.main import get_command
 
-from icrl_agents import METHODS
+from icrl_agents import METHODS, comparison
 from icrl_agents.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-RESULTS = ROOT / "model_cards" / "ad-darkroom" / "results.json"
 
 
 def rows(text):
@@ -27,14 +25,9 @@ def section(title):
 
 
 def test_every_result_is_measured():
-    table = {row["name"]: row for row in json.loads(RESULTS.read_text())["table"]}
-    told = rows(section("Results"))[1:]
-    assert len(told) >= 5
-    for name, value, interval in told:
-        row = table[name]
-        assert value == f"{row['value']:.2f}", name
-        expected = "" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
-        assert interval == expected, name
+    found = [comparison.stored(entry) for entry in comparison.released()]
+    assert len(found) >= 5
+    assert comparison.markdown(found) in section("Results")
 
 
 def test_environments():
