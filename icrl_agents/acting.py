@@ -139,8 +139,9 @@ def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
     mask = history.mask
     if len(mask) != rows:
         raise ValueError(f"history has {len(mask)} rows, the agent acts in {rows}: give one row for each")
-    if mask.dtype != bool or any(value.shape[:2] != mask.shape for value in history[:-1]):
-        raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or that is not bool")
+    flags = (mask, history.first, history.terminated, history.truncated)
+    if any(flag.dtype != bool for flag in flags) or any(value.shape[:2] != mask.shape for value in history[:-1]):
+        raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or flags that are not bool")
     if (mask[:, 1:] > mask[:, :-1]).any():
         raise ValueError("history has padding before its steps: move the steps to the front of each row")
     codecs = {"obs": agent.obs, "next_obs": agent.obs, "action": agent.action, "reward": agent.reward}

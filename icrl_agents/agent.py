@@ -126,7 +126,8 @@ class ICAgent(nn.Module, ABC):
             seed: of the sampled actions; without it they differ from run to run.
             history: steps (B, T) of the same task, such as a store's, to begin with instead of nothing; the latest of
                 them that the window holds.
-            learn: False acts from `history` alone: what is observed is not remembered.
+            learn: False acts from `history` alone: what is observed is not remembered, not even the step before, and
+                the history is read anew for every action.
 
         Raises:
             ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
@@ -171,7 +172,8 @@ class ICAgent(nn.Module, ABC):
 
         Args:
             obs: the observation(s) the environment shows now: of `reset()` or of the last `step()`.
-            deterministic: take the most probable action; the default samples, which exploration needs.
+            deterministic: take the most probable action; the default samples, which exploration needs. A planner tries
+                equally good actions in random order all the same.
             plan: a planner or its name, for this action only; None for none. The default is what `use_plan` said.
 
         Raises:
@@ -281,7 +283,7 @@ class ICAgent(nn.Module, ABC):
         return self.body.make_cache(rows, (self.config.window + 1) * len(self.slots)) if self.extends else None
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
-        """What planning forks: the cache that holds the open step, and how many steps (B,) may be imagined after it."""
+        """What planning forks: the cache that holds the open step, and the steps (B,) whose ends it can value."""
         return context.memory, np.full(context.rows, UNKNOWN)
 
     def attend(self, context: Context, live: np.ndarray) -> Tensor:

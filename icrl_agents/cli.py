@@ -269,8 +269,8 @@ def evaluate(
         _check_output(path, overwrite)
     if write or curve:
         plots.require_matplotlib()
-    widths = {"width": beam_width, "depth": plan_depth}
-    planner = _planner(plan, {name: value for name, value in widths.items() if value is not None})
+    settings = {"width": beam_width, "depth": plan_depth}
+    planner = _planner(plan, {name: value for name, value in settings.items() if value is not None})
     loaded = ICAgent.from_pretrained(agent, device=device)
     if write and loaded.source != "local":
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")

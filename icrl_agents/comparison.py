@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,17 +111,23 @@ def measure(
     for name in entry.agents:
         agent = ICAgent.from_pretrained(name)
         for kind, plan in (("plain", None), ("planned", planner)):
-            path = cache / f"{Path(name).name}-{kind}.json"
-            if path.is_file():
-                curve = Curve.load(path)
-            else:
-                curve = evaluate(agent, entry.env_id, "test", EPISODES, num_seeds, plan=plan)
-                cache.mkdir(parents=True, exist_ok=True)
-                curve.save(path)
+            curve = _kept(agent, entry.env_id, num_seeds, plan, cache)
             curves[kind].append(curve)
             on_done(f"{name}, {kind}: {curve.at(EPISODES)} at episode {EPISODES}")
     plain, planned = (Curve.join(found, entry.method) for found in curves.values())
     return Measured(entry, plain, replace(planned, name=f"{entry.method}, planned"))
+
+
+def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, cache: Path) -> Curve:
+    """The agent's curve; measured now, unless the same was done before with the same weights."""
+    how = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan)])
+    weights = b"".join(value.cpu().numpy().tobytes() for value in agent.state_dict().values())
+    path = cache / f"{hashlib.sha256(how.encode() + weights).hexdigest()[:20]}.json"
+    if path.is_file():
+        return Curve.load(path)
+    curve = evaluate(agent, env_id, "test", EPISODES, num_seeds, plan=plan)
+    curve.save(path)
+    return curve
 
 
 def compare(

@@ -126,6 +126,7 @@ class Context:
             later = steps.first & steps.mask & (np.arange(steps.mask.shape[1]) >= start[:, None])
             start = np.where((start > 0) & later.any(1), later.argmax(1) if later.size else 0, start)
         self.length = count - start
+        self.full = count >= self.window
         if not self.length.any():
             return
         columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)

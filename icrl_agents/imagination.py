@@ -103,7 +103,7 @@ class Plans:
 
     def on(self, planner: Planner, context: Context) -> Tensor:
         """(B,) bool: the rows whose last step came out as this planner imagined, with steps left to follow."""
-        if self.planner is not planner:
+        if self.planner != planner:
             self.planner, self.path = planner, None
         if self.path is None:
             return torch.zeros(context.rows, dtype=torch.bool)
@@ -111,7 +111,7 @@ class Plans:
         last = torch.arange(context.rows, device=device), (self.place - 1).clamp_min(0)
         obs, paid, begins = (
             torch.as_tensor(column[here], device=device)
-            for column in (context.steps.obs, context.steps.prev_reward, context.steps.first)
+            for column in (_signed(context.steps.obs), context.steps.prev_reward, context.steps.first)
         )
         same = (self.path.next_obs[last] == obs).reshape(context.rows, -1).all(1)
         paid = (self.path.reward[last] - paid).abs() < SAME_REWARD
@@ -161,6 +161,11 @@ def plan_actions(
     return action
 
 
+def _signed(column: np.ndarray) -> np.ndarray:
+    """Integers as those that PyTorch compares with all others."""
+    return column.astype(np.int64) if column.dtype.kind == "u" else column
+
+
 def _concerned(planner: Planner, context: Context) -> np.ndarray:
     """(B,) rows in which the planner may be heard."""
     if planner.when == "full":
@@ -174,8 +179,9 @@ def _search(
 ) -> Found:
     cache, most = agent.branch(context)
     left = context.steps_left()
-    ends = torch.as_tensor((left <= most) & (left < UNKNOWN), device=hidden.device)
-    allowed = torch.as_tensor(np.minimum(left, most), device=hidden.device)
+    closed = (most < 1) | ((left <= most) & (left < UNKNOWN))  # nothing is to be valued after the last step
+    ends = torch.as_tensor(closed, device=hidden.device)
+    allowed = torch.as_tensor(np.clip(most, 1, left), device=hidden.device)
     imagination = AgentImagination(agent, context, generator)
     found = planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)
     return found if planner.when == "known" else found._replace(known=torch.ones_like(found.known))

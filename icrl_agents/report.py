@@ -36,15 +36,18 @@ def measure(
     plan: str | Planner | None = None,
     on_episode: Callable[[int], None] | None = None,
 ) -> list[Curve]:
-    """The agent's curve, then that of the source it was trained on, on the same tasks, if that is known.
+    """The agent's curve, that with a planner, and that of the source it was trained on, if that is known.
 
     Args:
-        plan: measure with this planner too; its curve, "planned", is the second one.
+        plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
 
     Raises:
         ValueError: as `evaluate`.
     """
+    if plan is not None and hasattr(agent, "use_plan"):
+        agent.use_plan(plan)  # refuses what cannot plan before anything is measured
+        agent.use_plan(None)
     curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
     if plan is not None:
         curves.append(replace(evaluate(agent, env_id, split, episodes, num_seeds, seed, plan), name=PLANNED))

@@ -151,13 +151,13 @@ class Run:
             raise ValueError(
                 f"batch_size={self.config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
-        windows = self._windows()  # refuses histories it cannot use, before an old run is deleted
+        windows, agent = self._windows(), self._new_agent()
+        first = self._batch(agent, windows, 0)  # refuses histories it cannot use, before an old run is deleted
         if accelerator.is_main_process and not self.resumed:
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
-        agent = self._new_agent()
         optimizer = make_optimizer(agent, self.config)
-        agent.fit(agent.tensors(self._batch(agent, windows, 0)))
+        agent.fit(agent.tensors(first))
         start = self._restore(agent, optimizer)
         model, optimizer = accelerator.prepare(agent, optimizer)
         self._loop(accelerator, model, optimizer, windows, start)

@@ -75,6 +75,15 @@ def test_an_interrupted_comparison_keeps_what_it_has(folders, tmp_path, monkeypa
     np.testing.assert_array_equal(again[0].planned.runs[1], first[0].planned.runs[1])
 
 
+def test_another_planner_or_weights_are_measured_anew(folders, tmp_path):
+    first, other = Entry("ad", ID, folders[:1]), Entry("ad", ID, folders[1:])
+    found = [compare([entry], tmp_path / "out", num_seeds=1, plan=plan)[0]
+             for entry, plan in ((first, "lookahead"), (first, "beam"), (other, "beam"))]  # fmt: skip
+    assert [measured.planned.facts["joined"][0]["plan"]["when"] for measured in found] == ["known", "full", "full"]
+    assert (found[0].plain.runs == found[1].plain.runs).all()
+    assert (found[1].plain.runs != found[2].plain.runs).any()
+
+
 def test_stored_results_need_no_measuring(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "bundled_folder", lambda: tmp_path)
     (measured,) = compare([Entry("ad", ID, folders[:1])], tmp_path / "out", num_seeds=1)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from icrl_agents import imagination
@@ -18,12 +19,13 @@ from icrl_agents.agent import ICAgent
 from icrl_agents.context import UNKNOWN, Context
 from icrl_agents.evaluation import Curve, evaluate
 from icrl_agents.imagination import AgentImagination, Branch, plan_actions
+from icrl_agents.methods import METHODS
 from icrl_agents.nn.fork import Fork
 from icrl_agents.nn.transformer import Cache, Transformer
 from icrl_agents.planning import PLANNERS, Found, Outcome, Path, Planner, Proposal, make_planner
 from icrl_agents.steps import Steps, stack_steps
 from tests.conftest import one_line
-from tests.fakes import SPACES, Variant, lifetimes, statistics, variants
+from tests.fakes import SMALL, SPACES, Variant, lifetimes, statistics, variants
 
 DREAMERS = [variant for variant in variants() if dict(variant.settings).get("dynamics")]
 AD = Variant("ad", (("dynamics", True),))
@@ -429,11 +431,11 @@ def test_an_imagined_path_is_what_training_would_predict(variant: Variant, kind:
             new = action[taken], outcome.reward[taken], outcome.next_obs[taken]
             windows[row] = extend(windows[row].rows(parent[row]), *new)
             trained = agent.hidden(windows[row])
-            if step < most[row]:
+            if step <= most[row]:
                 assert_same(outcome.expected[taken], agent.reward.head(trained[:, -2, 1]).mode())
                 compared += 1
                 assert_same(outcome.next_obs[taken].float(), agent.obs.head(trained[:, -2, 1]).mode().float())
-            if step + 1 < most[row]:
+            if step < most[row]:
                 assert_same(value[row], agent.to_go.head(trained[:, -1, 0]).mode())
                 assert_same(policy[row], statistics(agent.action.head(trained[:, -1, 0])))
     assert compared >= 3  # at least one step in every row
@@ -875,7 +877,7 @@ def test_steps_left_while_the_window_slides(variant: Variant):
 
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 def test_a_search_is_told_how_far_it_may_look(variant: Variant):
-    """In episodes of 4 steps; IDT to the end of its chunk of 3, after which the episode goes on."""
+    """In episodes of 4 steps; IDT to the last step of its chunk of 3, and at that one a step without a value."""
     steps = lifetimes(rows=1, count=24, ends=0.0)
     no = np.zeros((1, 24), bool)
     steps = stack_steps(steps.obs, steps.action, steps.reward, steps.next_obs, no, np.arange(24)[None] % 4 == 3)
@@ -886,8 +888,32 @@ def test_a_search_is_told_how_far_it_may_look(variant: Variant):
         agent.act(steps.obs[:, t], plan=planner)
         left, ends = (x.item() for x in asked[-1])
         step = t % 4
-        chunk = 3 - step % 3 if variant.method == "idt" else UNKNOWN
+        chunk = 2 - step % 3 if variant.method == "idt" else UNKNOWN
         rest = 4 - step if t >= 4 else UNKNOWN
-        assert (left, ends) == (min(rest, chunk), rest <= min(chunk, 4))
+        assert (left, ends) == (min(rest, max(chunk, 1)), chunk == 0 or rest <= min(chunk, 4))
         rest = (getattr(steps, name)[:, t] for name in ("next_obs", "reward", "terminated", "truncated"))
         agent.observe(*rest)
+
+
+def test_a_planner_named_at_every_call_follows_its_plans_too():
+    told, named = (alike(rewards=1) for _ in range(2))
+    chosen = []
+    for agent, steps in (told, named):
+        agent.use_plan("lookahead" if agent is told[0] else None)
+        actions = []
+        for t in (4, 3, 4):
+            actions.append(agent.act(steps.obs[:, t], plan=True if agent is told[0] else "lookahead").tolist())
+            agent.observe(steps.obs[:, 7 - t], np.ones(3, np.float32), *np.zeros((2, 3), bool))
+        chosen.append((actions, agent._running.plans.place.tolist()))
+    assert chosen[0] == chosen[1]
+
+
+def test_unsigned_observations_can_be_planned_with():
+    space = spaces.Box(0, 5, (2,), np.uint16)
+    config = METHODS["ad"].Config(**{**SMALL, "dynamics": True})
+    agent = METHODS["ad"](space, spaces.Discrete(3), config).eval()
+    agent.reset(num_envs=2, seed=0)
+    agent.use_plan("lookahead", {"when": "always", "depth": 2})
+    for _ in range(4):
+        agent.act(np.ones((2, 2), np.uint16))
+        agent.observe(np.ones((2, 2), np.uint16), np.ones(2, np.float32), *np.zeros((2, 2), bool))

@@ -54,7 +54,7 @@ class DPT(PerceptAgent):
 
     def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
         if "expert_action" not in steps.extras:
-            raise ValueError("dpt learns from expert_action, which these histories lack: collect them anew")
+            raise ValueError("dpt learns from expert_action, which these histories lack: collect them anew, or use ad")
         return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:

@@ -46,8 +46,9 @@ class IDT(PerceptAgent):
 
     The return asked for: in half of the training windows an episode is asked for the best return of its window, as
     published; in the other half for the best return of the episodes before it. So an agent that is told nothing asks
-    for the best that it has seen itself; `reset(target_return=...)` asks for something else. The published evaluation
-    reads the environment's true optimum, which gives the task away.
+    for the best in its window; `reset(target_return=...)` asks for something else. The published evaluation reads the
+    environment's true optimum, which gives the task away. Of an episode longer than the window only what is visible
+    counts.
 
     Deviations: one token a chunk and one or two a step, where the published code has three and four; one z for a
     chunk instead of one drawn for each step; chunks and windows begin with an episode in training and acting.
@@ -143,21 +144,18 @@ class IDT(PerceptAgent):
 
         Args:
             target_return: the return to ask for in every episode, a number or one a row (B,); without it an episode
-                is asked for the best return that the agent has seen, the first one for 0.
+                is asked for the best return of those in the window, the first one for 0.
         """
         if mask is None:
             running = self._begin(env, num_envs, seed, history, learn)
-            ask(running.context, target_return)
+            asked = running.context.memory.target
+            asked[:] = check_target(target_return, len(asked))
             self._running = running
             return
-        context = self._require_running().context
-        asked = context.memory.target.copy()
-        ask(context, target_return, mask)
-        try:
-            super().reset(env, num_envs=num_envs, mask=mask, seed=seed, history=history, learn=learn)
-        except ValueError:
-            context.memory.target[:] = asked
-            raise
+        asked = self._require_running().context.memory.target
+        target = check_target(target_return, len(asked))
+        super().reset(env, num_envs=num_envs, mask=mask, seed=seed, history=history, learn=learn)
+        asked[mask] = target[mask]
 
     def new_memory(self, rows: int) -> Decisions:
         return Decisions(
@@ -193,8 +191,8 @@ class IDT(PerceptAgent):
         return read_cached(self, context, memory.low, live, begin)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
-        """The low level's cache; what comes after its chunk is for the high level to decide."""
-        return context.memory.low, context.memory.begin + self.config.chunk - context.length
+        """The low level's cache; what comes after its chunk is for the high level to decide, and to value."""
+        return context.memory.low, context.memory.begin + self.config.chunk - 1 - context.length
 
     def _decide_next(self, context: Context, index: np.ndarray) -> Tensor:
         """Review the chunk that the rows `index` have finished; decide (n, Z) on the next one."""
@@ -255,20 +253,20 @@ class Decisions:
         self.begin[index] = -1
 
 
-def ask(context: Context, value: Any, mask: np.ndarray | None = None) -> None:
-    """Ask the rows `mask` (B,) (all) for `value`, one number or one a row, None for the best they have seen.
+def check_target(value: Any, rows: int) -> np.ndarray:
+    """The returns to ask for (B,), as given by one number or one a row; NaN for None, the best seen.
 
     Raises:
         ValueError: it is no such number.
     """
-    asked = context.memory.target
+    if value is None:
+        return np.full(rows, np.nan)
     try:
-        target = np.asarray(np.nan if value is None else value, np.float64)
+        target = np.asarray(value, np.float64)
         fits = np.asarray(value).dtype.kind in "iuf" and bool((abs(target) < 1e30).all())
     except (TypeError, ValueError, OverflowError):
         fits = False
-    if value is not None and not (fits and target.shape in ((), asked.shape)):
+    if not (fits and target.shape in ((), (rows,))):
         shown = " ".join(str(value).split())[:80]
-        raise ValueError(f"target_return={shown}: give a finite number, or one for each of the {len(asked)} rows")
-    rows = np.ones(len(asked), bool) if mask is None else mask
-    asked[rows] = np.broadcast_to(target, asked.shape)[rows]
+        raise ValueError(f"target_return={shown}: give a finite number, or one for each of the {rows} rows")
+    return np.broadcast_to(target, rows)
