@@ -6,30 +6,28 @@ Axis letters: B rows (environments), T environment steps, S tokens (slots) of a 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from torch import Tensor, nn
+from torch import Tensor
 
-from icrl_agents import checkpoint, hub
 from icrl_agents.acting import Running, check_flag, check_history, read_cached, read_env, read_step, with_query
-from icrl_agents.codecs import Codec, RewardCodec, make_codec, space_from_json, space_to_json
+from icrl_agents.codecs import RewardCodec, make_codec
 from icrl_agents.config import AgentConfig, check_value
 from icrl_agents.context import UNKNOWN, Context, Memory
 from icrl_agents.imagination import plan_actions
 from icrl_agents.nn.transformer import Cache, Transformer
 from icrl_agents.planning import Planner, make_planner
+from icrl_agents.pretrained import Pretrained
 from icrl_agents.steps import Steps
 
 
-class ICAgent(nn.Module, ABC):
+class ICAgent(Pretrained):
     """Abstract over methods: a method says which tokens a step becomes and what is predicted where.
 
     A subclass sets `Config`, `slots` (the names of a step's tokens; an action is predicted at "percept") and
@@ -336,98 +334,6 @@ class ICAgent(nn.Module, ABC):
     def device(self) -> torch.device:
         return self.body.norm.weight.device
 
-    # ---- checkpoints --------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        id_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-        device: str | torch.device = "auto",
-        plan: str | Planner | None = None,
-        plan_kwargs: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub.
-
-        `agent.source` says which of the three it was. Nothing is ever unpickled. `plan` and `plan_kwargs` are those of
-        `use_plan`.
-
-        Raises:
-            FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
-            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config.
-        """
-        found = hub.fetch(
-            id_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
-        agent = cls._from_folder(found.folder, pick_device(device))
-        agent.source = found.source
-        agent.use_plan(plan, plan_kwargs)
-        return agent
-
-    @classmethod
-    def _from_folder(cls, folder: Path, device: torch.device) -> Self:
-        from icrl_agents.methods import METHODS
-
-        data = checkpoint.read_config(folder)
-        method = checkpoint.pick(METHODS, data["method"], "method")
-        if not issubclass(method, cls):
-            raise ValueError(
-                f"{folder} holds a {method.__name__}, not a {cls.__name__}: load it with ICAgent or that class"
-            )
-        config = method.Config.from_json(data["config"])
-        obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
-        agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
-        for module in agent.modules():
-            if isinstance(module, Codec):
-                module.validate()
-        agent.facts = data["facts"]
-        return agent.eval()
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all."""
-        checkpoint.write_checkpoint(folder, self.to_json(), self.state_dict())
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        commit_message: str = "Upload agent",
-    ) -> str:
-        """Upload the checkpoint as one commit, creating the repo if needed; gives the commit's URL."""
-        return hub.push(
-            self.save_pretrained,
-            repo_id,
-            private=private,
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of `config.json`: everything needed to act besides the weights."""
-        from icrl_agents.methods import method_name
-
-        return {
-            "method": method_name(type(self)),
-            "config": asdict(self.config),
-            "observation_space": space_to_json(self.observation_space),
-            "action_space": space_to_json(self.action_space),
-            "facts": self.facts,
-        }
-
     # ---- private ------------------------------------------------------------------------------------------------
 
     def _require_running(self) -> Running:
@@ -451,20 +357,3 @@ class ICAgent(nn.Module, ABC):
         running.boundary.forget(index)
         if seed is not None:
             running.seed(seed)
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is the GPU where there is one; a device is never stored in a checkpoint.
-
-    Raises:
-        ValueError: no such device, or not on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device {str(device)!r}: choose auto, cpu or cuda") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r}: PyTorch finds no CUDA GPU here, choose auto or cpu")
-    return found

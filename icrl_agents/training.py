@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from icrl_agents.agent import ICAgent, pick_device
+from icrl_agents.agent import ICAgent
 from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
 from icrl_agents.methods import METHODS
+from icrl_agents.pretrained import pick_device
 from icrl_agents.run_folder import (
     NOTE,
     STATES,

@@ -12,7 +12,7 @@ METHODS: dict[str, type[ICAgent]] = {
 }
 
 
-def method_name(cls: type[ICAgent]) -> str:
+def method_name(cls: type) -> str:
     """The registry's name of a method's class."""
     for name, method in METHODS.items():
         if method is cls:

@@ -1,0 +1,139 @@
+"""How agents come from a folder, a bundled name or the Hub, and go there: safetensors and JSON, never unpickled."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import torch
+from torch import nn
+
+from icrl_agents import checkpoint, hub
+from icrl_agents.codecs import Codec, space_from_json, space_to_json
+from icrl_agents.config import AgentConfig
+from icrl_agents.planning import Planner
+
+
+class Pretrained(nn.Module, ABC):
+    """The part of an agent that loads and saves it."""
+
+    config: AgentConfig
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    source: str  # where the agent came from
+    facts: dict[str, Any]  # where the weights come from; written into config.json and the card
+
+    @abstractmethod
+    def use_plan(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Act with a planner from now on."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "auto",
+        plan: str | Planner | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub.
+
+        `agent.source` says which of the three it was. Nothing is ever unpickled. `plan` and `plan_kwargs` are those of
+        `use_plan`.
+
+        Raises:
+            FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
+            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config.
+        """
+        found = hub.fetch(
+            id_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        agent = cls._from_folder(found.folder, pick_device(device))
+        agent.source = found.source
+        agent.use_plan(plan, plan_kwargs)
+        return agent
+
+    @classmethod
+    def _from_folder(cls, folder: Path, device: torch.device) -> Self:
+        from icrl_agents.methods import METHODS
+
+        data = checkpoint.read_config(folder)
+        method = checkpoint.pick(METHODS, data["method"], "method")
+        if not issubclass(method, cls):
+            raise ValueError(
+                f"{folder} holds a {method.__name__}, not a {cls.__name__}: load it with ICAgent or that class"
+            )
+        config = method.Config.from_json(data["config"])
+        obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
+        agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
+        for module in agent.modules():
+            if isinstance(module, Codec):
+                module.validate()
+        agent.facts = data["facts"]
+        return agent.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all."""
+        checkpoint.write_checkpoint(folder, self.to_json(), self.state_dict())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload agent",
+    ) -> str:
+        """Upload the checkpoint as one commit, creating the repo if needed; gives the commit's URL."""
+        return hub.push(
+            self.save_pretrained,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`: everything needed to act besides the weights."""
+        from icrl_agents.methods import method_name
+
+        return {
+            "method": method_name(type(self)),
+            "config": asdict(self.config),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "facts": self.facts,
+        }
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """`auto` is the GPU where there is one; a device is never stored in a checkpoint.
+
+    Raises:
+        ValueError: no such device, or not on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {str(device)!r}: choose auto, cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r}: PyTorch finds no CUDA GPU here, choose auto or cpu")
+    return found
