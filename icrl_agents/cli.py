@@ -333,7 +333,7 @@ def compare(
 
     entries = [entry for entry in comparison.released(also) if env in (None, entry.env_id)]
     if not entries:
-        raise ValueError(f"no released agent of --env {env} is in the published table: see icrl-agents agents")
+        raise ValueError(f"no released agent{' of ' + env if env else ''} is in the table: see icrl-agents agents")
     if stored:
         found = [comparison.stored(entry) for entry in entries]
     else:

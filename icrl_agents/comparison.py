@@ -150,7 +150,7 @@ def compare(
     out, planner = Path(out).expanduser(), make_planner(plan, plan_kwargs)
     found = []
     for entry in entries:
-        seeds = num_seeds or SEEDS.get(entry.env_id, DEFAULT_SEEDS)
+        seeds = SEEDS.get(entry.env_id, DEFAULT_SEEDS) if num_seeds is None else num_seeds
         found.append(measure(entry, planner, seeds, out / "curves", on_done))
     write(found, out)
     return found

@@ -47,6 +47,9 @@ class Imagination(Protocol):
         """The return (B, W) still to come in this episode."""
 
 
+MAX_CHILDREN = 4096  # of a row at one depth; merging compares all pairs of them
+
+
 class Path(NamedTuple):
     """Steps of branches (B, W, T, ...), or of the best one of every row (B, T, ...)."""
 
@@ -103,6 +106,8 @@ class Planner:
         for field in fields(self):
             check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
         check_choice("when", self.when, self.WHEN)
+        if self.width * self.branches > MAX_CHILDREN:
+            raise ValueError(f"width={self.width} times branches={self.branches} is over {MAX_CHILDREN}: lower one")
 
     def search(self, imagination: Imagination, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> Found:
         """Look for the best first action of every row.

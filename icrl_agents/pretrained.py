@@ -15,7 +15,7 @@ from torch import nn
 from icrl_agents import checkpoint, hub
 from icrl_agents.codecs import Codec, space_from_json, space_to_json
 from icrl_agents.config import AgentConfig
-from icrl_agents.planning import Planner
+from icrl_agents.planning import Planner, make_planner
 
 
 class Pretrained(nn.Module, ABC):
@@ -54,6 +54,8 @@ class Pretrained(nn.Module, ABC):
             FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
             ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config.
         """
+        if plan is not None:
+            make_planner(plan, plan_kwargs)  # a misspelt name should not cost a download
         found = hub.fetch(
             id_or_path,
             revision=revision,
