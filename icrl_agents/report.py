@@ -45,12 +45,15 @@ def measure(
     Raises:
         ValueError: as `evaluate`.
     """
+    before = getattr(agent, "planner", None)
     if plan is not None and hasattr(agent, "use_plan"):
         agent.use_plan(plan)  # refuses what cannot plan before anything is measured
         agent.use_plan(None)
     curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
     if plan is not None:
         curves.append(replace(evaluate(agent, env_id, split, episodes, num_seeds, seed, plan), name=PLANNED))
+    if before is not None:
+        agent.use_plan(before)
     return [*curves, *_source_curve(agent, curves[0], num_seeds, seed)]
 
 

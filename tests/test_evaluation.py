@@ -13,7 +13,7 @@ import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_envs import FAMILIES
 
-from icrl_agents import evaluation
+from icrl_agents import evaluation, report
 from icrl_agents.evaluation import Curve, RandomLearner, bootstrap_mean, evaluate, random_returns
 from icrl_agents.rollout import rollout
 from icrl_agents.splits import split_tasks
@@ -327,3 +327,12 @@ def test_gain_is_paired_and_refuses_other_runs():
     assert better.gain(first, 1).low > 0 > first.gain(better, 1).high
     for other in (replace(first, tasks=(0, 1, 3)), replace(first, runs=runs[:2])):
         one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate anew")
+
+
+def test_measuring_with_a_plan_leaves_the_agent_as_it_was(tiny_agent):
+    rules = FAMILIES[ID].rules
+    agent = tiny_agent(rules.observation_space, rules.action_space, dynamics=True)
+    agent.use_plan("beam")
+    curves = report.measure(agent, ID, episodes=2, num_seeds=1, plan="lookahead")
+    assert [curve.facts.get("plan", {}).get("when") for curve in curves[:2]] == [None, "known"]
+    assert agent.planner.when == "full"

@@ -23,7 +23,7 @@ CARDS = sorted((ROOT / "model_cards").iterdir())
 def test_every_method_takes_every_recipe(method: str, recipe: Path):
     config, agent, source = split_settings(method, read_toml(recipe))
     assert agent.dynamics
-    assert agent.window + config.episodes > 0
+    assert config.updates >= 1000  # shorter trainings did not learn
     make_source("posterior", "icrl/Darkroom-v0", source)
 
 

@@ -32,7 +32,7 @@ class DPT(PerceptAgent):
 
     Whoever predicts the optimal action of a task from some experience of it, imitates a posterior over optimal
     actions: sampling from it is posterior sampling, taking its mode is exploiting. The labels are the environment's
-    `expert_action` at the query, at every length of the context, the empty one included (eq. 2 of the paper).
+    `expert_action` at the query, at every length of the context, the empty one included.
 
     Tokens, `layout="set"`: the query's obs first, then one token for each transition (obs, action, reward, next_obs)
     in random order; the label is the same at every position. `layout="window"` is DICP's variant (arXiv 2502.19009):
