@@ -66,7 +66,8 @@ class PerceptAgent(ICAgent):
             value, known = return_to_go(steps)
             terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask)
             terms["next_obs"] = masked_nll(self.obs.head(hidden[:, :, 1]), steps.next_obs, steps.mask)
-            terms["return_to_go"] = masked_nll(self.to_go.head(hidden[:, :, 0]), value, known)
+            share = known.sum() / steps.mask.sum().clamp_min(1)  # a mean over the real steps, as the other terms
+            terms["return_to_go"] = share * masked_nll(self.to_go.head(hidden[:, :, 0]), value, known)
         return terms
 
 

@@ -65,6 +65,15 @@ def test_the_wheel_carries_everything(built):
     assert {"pyproject.toml", "README.md", "LICENSE", "envs/icrl_envs/__init__.py", "tests/test_packaging.py"} <= packed
 
 
+def test_an_editable_installation_is_not_shadowed(tmp_path):
+    """It holds nothing but pointers into the checkout: a copied folder icrl_agents would win over them."""
+    build = f"import hatchling.build; print(hatchling.build.build_editable({str(tmp_path)!r}))"
+    wheel = tmp_path / run(sys.executable, "-c", build, cwd=ROOT).split()[-1]
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.startswith(("icrl_agents/", "icrl_envs/"))] == []
+    assert any(name.endswith(".pth") for name in names)
+
+
 NO_NETWORK = """
 import socket
 def refuse(*args, **kwargs):

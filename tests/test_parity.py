@@ -119,6 +119,21 @@ def test_a_short_history_counts_in_the_packed_layout():
 
 
 @pytest.mark.parametrize("variant", variants(), ids=str)
+@torch.no_grad()
+def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
+    """Weighted by their real steps, as training does with micro-batches and processes; the noise is drawn before."""
+    agent, steps = variant.build().train(), lifetimes(rows=4, count=9, ends=0.15)
+    if variant.settings != (("layout", "packed"),):  # which counts windows, not steps
+        steps.mask[1:3, 5:] = False
+    batch = agent.tensors(agent.prepare(steps, np.random.default_rng(0)))
+    whole, share = agent.loss(batch), batch.mask.sum(1) / batch.mask.sum()
+    assert whole == agent.loss(batch)
+    parts = [agent.loss(batch.rows(slice(row, row + 1))) for row in range(4)]
+    for name, term in whole.items():
+        torch.testing.assert_close(term, sum(part[name] * share[row] for row, part in enumerate(parts)))
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
 def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
     agent, steps = variant.build(), lifetimes(count=9)

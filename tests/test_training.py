@@ -48,16 +48,17 @@ def same(first, second):
 SCRIPT = """
 import json, os, sys
 from icrl_agents import train
-train("ad", {env!r}, sys.argv[1], settings=json.loads(sys.argv[2]), device="cpu", quiet=True, resume=len(sys.argv) > 3)
+method, out, settings, *more = sys.argv[1:]
+train(method, {env!r}, out, settings=json.loads(settings), device="cpu", quiet=True, resume=bool(more))
 os.write(1, b"<" + os.environ.get("WORLD_SIZE", "1").encode() + b">")  # in one piece: print would interleave
 """
 
 
-def start(tmp_path, out, settings, *more, launcher=()):
+def start(tmp_path, out, settings, *more, launcher=(), method="ad"):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(env=ID))
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, *launcher, str(script), str(out), json.dumps(settings), *more]
+    command = [sys.executable, *launcher, str(script), method, str(out), json.dumps(settings), *more]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -135,16 +136,17 @@ def test_another_precision_in_the_same_process(tmp_path):
     run(tmp_path / "2", updates=1, precision="bf16")
 
 
-def test_two_processes_equal_one(tmp_path):
-    settings = {**FAST, "updates": 5}
+@pytest.mark.parametrize("method", ["ad", "idt"])
+def test_two_processes_equal_one(tmp_path, method):
+    settings = {**FAST, "updates": 5, "dynamics": True, **({"chunk": 3} if method == "idt" else {})}
     # --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-    process = start(tmp_path, tmp_path / "two", settings, launcher=launcher)
+    process = start(tmp_path, tmp_path / "two", settings, launcher=launcher, method=method)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert output.count("<2>") == 2
-    one = train("ad", ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
+    one = train(method, ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
     for name, weight in weights(tmp_path / "two").items():
         torch.testing.assert_close(weight, one.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
 

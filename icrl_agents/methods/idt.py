@@ -77,7 +77,8 @@ class IDT(PerceptAgent):
         steps = sort_by_return(steps)
         target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
-        return steps._replace(extras={**steps.extras, "target_return": columns})
+        noise = rng.standard_normal((*steps.mask.shape, self.config.latent), np.float32)  # read where chunks begin
+        return steps._replace(extras={**steps.extras, "target_return": columns, "noise": noise})
 
     def fit(self, steps: Steps) -> None:
         super().fit(steps)
@@ -93,7 +94,7 @@ class IDT(PerceptAgent):
     def hidden(self, steps: Steps) -> Tensor:
         chunks, tokens = self._outline(steps, steps.mask)
         mean, log_std = self._decide(self.high(tokens))  # (B, C, Z)
-        z = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
+        z = mean + log_std.exp() * chunks.firsts(steps.extras["noise"]) if self.training else mean
         parts = chunks.split(steps)._replace(extras={"latent": z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
         rendered = self.tokens(parts)  # (B * C, chunk, S, D)
         return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))
