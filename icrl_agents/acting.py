@@ -49,32 +49,47 @@ class Running:
         self.planning.manual_seed(self.generator.initial_seed() ^ PLANNING)
 
 
-def read_cached(agent: ICAgent, context: Context, cache: Cache, live: np.ndarray, begin: np.ndarray) -> Tensor:
+def read_cached(
+    agent: ICAgent,
+    context: Context,
+    cache: Cache,
+    live: np.ndarray,
+    begin: np.ndarray,
+    before: np.ndarray | None = None,
+) -> Tensor:
     """Feed what the cache has not seen yet of the steps from column `begin` (B,) on, then each row's query.
 
-    Rows far behind (after a slide) are fed apart from the others. Gives the queries' hidden vectors (B, D).
+    `before` (B,) tokens of the cache are not those of steps and stand first. Rows far behind (after a slide) are fed
+    apart from the others. Gives the queries' hidden vectors (B, D).
     """
-    behind = (context.length - begin) * len(agent.slots) - cache.lengths.cpu().numpy()
+    before = np.zeros_like(begin) if before is None else before
+    behind = (context.length - begin) * len(agent.slots) + before - cache.lengths.cpu().numpy()
     far = behind > len(agent.slots)
     if not far.any() or far.all():
-        return _feed(agent, context, cache, None, live, begin)
+        return _feed(agent, context, cache, None, live, begin, before)
     hidden = torch.empty(context.rows, agent.config.width, device=agent.device)
     for index in (np.flatnonzero(far), np.flatnonzero(~far)):
         part = cache.select(index)
-        hidden[torch.as_tensor(index)] = _feed(agent, context, part, index, live[index], begin[index])
+        hidden[torch.as_tensor(index)] = _feed(agent, context, part, index, live[index], begin[index], before[index])
         cache.assign(index, part)
     return hidden
 
 
 def _feed(
-    agent: ICAgent, context: Context, cache: Cache, index: np.ndarray | None, live: np.ndarray, begin: np.ndarray
+    agent: ICAgent,
+    context: Context,
+    cache: Cache,
+    index: np.ndarray | None,
+    live: np.ndarray,
+    begin: np.ndarray,
+    before: np.ndarray,
 ) -> Tensor:
     """`read_cached` for the rows `index` (None: all), which `cache` holds.
 
     Rows with fewer tokens than others get arbitrary ones after their query: causality keeps those without
     influence, and `advance` does not count them.
     """
-    slots, device, cached = len(agent.slots), agent.device, cache.lengths.cpu().numpy()
+    slots, device, cached = len(agent.slots), agent.device, cache.lengths.cpu().numpy() - before
     length = context.length if index is None else context.length[index]
     start = begin + cached // slots
     missing = (length - begin) * slots - cached  # (B,) tokens of closed steps

@@ -41,6 +41,8 @@ class ICAgent(Pretrained):
     slots: tuple[str, ...] = ("percept",)
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
     aligned: ClassVar[bool] = False  # windows to train on begin with an episode
+    remembers: ClassVar[bool] = False  # what has left the window influences actions
+    heads: ClassVar[bool] = False  # obs and reward are predicted without dynamics, too
 
     def __init__(
         self,
@@ -51,10 +53,10 @@ class ICAgent(Pretrained):
         super().__init__()
         self.config = self.Config() if config is None else config
         self.observation_space, self.action_space = observation_space, action_space
-        width = self.config.width
-        self.obs = make_codec(observation_space, width, predicts=self.config.dynamics)
+        width, predicts = self.config.width, self.config.dynamics or self.heads
+        self.obs = make_codec(observation_space, width, predicts)
         self.action = make_codec(action_space, width)
-        self.reward = RewardCodec(width, predicts=self.config.dynamics)
+        self.reward = RewardCodec(width, predicts)
         self.body = Transformer(width, self.config.layers, self.config.heads, self.config.inner, self.config.dropout)
         self.source = "new"
         self.facts: dict[str, Any] = {}  # where the weights come from; written into config.json and the card
@@ -75,9 +77,16 @@ class ICAgent(Pretrained):
         """Take the statistics of normalisation from the first batch of a training."""
         self.obs.fit(steps.obs[steps.mask])
 
-    def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
-        """What is done to a batch of windows (NumPy) before the loss sees it, such as reordering its steps."""
+    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+        """What is done to a batch of windows (NumPy) before the loss sees it, such as reordering its steps.
+
+        `done` is the share of the training that is over, for methods that begin with something easier.
+        """
         return steps
+
+    def count(self, steps: Steps) -> Any:
+        """How many things the terms of the loss are means over: by default the real steps, NumPy's or tensors."""
+        return steps.mask.sum()
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
@@ -161,8 +170,13 @@ class ICAgent(Pretrained):
         check_value("learn", "bool", learn, None)
         running = Running(self, num_envs, mode, seed, learn)
         if history is not None:
-            running.context.load(check_history(self, history, running.context.rows), self.aligned)
+            with torch.inference_mode():
+                self.catch_up(running.context, check_history(self, history, running.context.rows))
         return running
+
+    def catch_up(self, context: Context, history: Steps) -> None:
+        """Begin with the steps (B, T) of `history`: by default with the latest that the window holds."""
+        context.load(history, self.aligned)
 
     @torch.inference_mode()
     def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:

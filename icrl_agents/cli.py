@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+STAGES = {"pretrain": 1.0, "finetune": 0.0}  # the share of the updates without a loss on actions
 INTERRUPTED = 130  # the shell's code for a process that Ctrl-C ended
 
 
@@ -209,6 +210,8 @@ def train(
     source: Source = None,
     updates: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
+    stage: Annotated[str | None, typer.Option(help="pretrain or finetune, of methods that have both.")] = None,
+    init: Annotated[str | None, typer.Option(help="An agent to begin with.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch; one is fastest for small models.")] = None,
     device: Device = "auto",
     resume: Resume = False,
@@ -225,7 +228,18 @@ def train(
 
     if with_report:
         require_matplotlib()
-    options = {"source": source, "updates": updates, "seed": seed, "threads": threads}
+    if stage is not None:
+        from icrl_agents.config import check_choice
+
+        check_choice("--stage", stage, STAGES)
+    options: dict[str, Any] = {
+        "source": source,
+        "updates": updates,
+        "seed": seed,
+        "threads": threads,
+        "init": init,
+    }
+    options["pretrain"] = None if stage is None else STAGES[stage]
     values = read_toml(config) | parse_pairs(settings, _known_settings(method))
     values |= {name: value for name, value in options.items() if value is not None}
     began = time.perf_counter()

@@ -43,6 +43,11 @@ class AgentConfig:
         if self.slide >= self.window:
             raise ValueError(f"slide={self.slide} must be smaller than window={self.window}")
 
+    @property
+    def span(self) -> int:
+        """Steps of a window to train on."""
+        return self.window
+
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Build from a JSON object; unknown, missing or mistyped fields are errors."""

@@ -24,8 +24,11 @@ class Memory(Protocol):
     def select(self, index: np.ndarray) -> Self:
         """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
 
+    def drop(self, index: np.ndarray) -> None:
+        """The oldest steps of the rows `index` have left, and the others stand elsewhere: forget where they stood."""
+
     def forget(self, index: np.ndarray) -> None:
-        """Forget the rows `index`: their steps changed."""
+        """Forget the rows `index`: a new task begins there."""
 
 
 @dataclass
@@ -144,7 +147,7 @@ class Context:
         self.steps.mask[index] = np.arange(self.window) < self.length[index, None]
         self._follow(index)
         if self.memory is not None:
-            self.memory.forget(index)
+            self.memory.drop(index)
 
     def forget(self, index: np.ndarray) -> None:
         """Forget everything in the rows `index`: a new task starts there."""

@@ -59,15 +59,18 @@ class PerceptAgent(ICAgent):
             if known.any():
                 self.to_go.fit(value[known])
 
-    def loss_at(self, hidden: Tensor, steps: Steps, action: Tensor) -> dict[str, Tensor]:
-        """The terms at the hidden vectors (B, T, S, D), where the policy's target is `action` (B, T, ...)."""
-        terms = {"action": masked_nll(self.action.head(hidden[:, :, 0]), action, steps.mask)}
+    def loss_at(self, hidden: Tensor, steps: Steps, action: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms at the hidden vectors (B, T, S, D), where the policy's target is `action` (B, T, ...).
+
+        They are means over `count` things, by default the real steps.
+        """
+        count = steps.mask.sum() if count is None else count
+        terms = {"action": masked_nll(self.action.head(hidden[:, :, 0]), action, steps.mask, count)}
         if self.config.dynamics:
             value, known = return_to_go(steps)
-            terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask)
-            terms["next_obs"] = masked_nll(self.obs.head(hidden[:, :, 1]), steps.next_obs, steps.mask)
-            share = known.sum() / steps.mask.sum().clamp_min(1)  # a mean over the real steps, as the other terms
-            terms["return_to_go"] = share * masked_nll(self.to_go.head(hidden[:, :, 0]), value, known)
+            terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask, count)
+            terms["next_obs"] = masked_nll(self.obs.head(hidden[:, :, 1]), steps.next_obs, steps.mask, count)
+            terms["return_to_go"] = masked_nll(self.to_go.head(hidden[:, :, 0]), value, known, count)
         return terms
 
 
@@ -89,7 +92,6 @@ def intended_action(steps: Steps) -> Tensor:
     return steps.extras.get("intended_action", steps.action)
 
 
-def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor) -> Tensor:
-    """The mean negative log-likelihood over the steps that are real."""
-    weight = mask.float()
-    return -(distribution.log_prob(value) * weight).sum() / weight.sum().clamp_min(1)
+def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
+    """The negative log-likelihood of the values under the mask, divided by `count`."""
+    return -(distribution.log_prob(value) * mask).sum() / count.clamp_min(1)

@@ -28,6 +28,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     beta2: float = 0.99
     clip: float = 1.0  # of the gradient's norm
+    init: str = ""  # an agent to begin with, of the same method and sizes: a folder, a bundled name or a Hub id
     seed: int = 0
     split_seed: int | None = None  # of the train/test split, None for the published one
     precision: str = "auto"  # "fp32", "bf16", "fp16"; auto: bf16 on GPUs, fp32 on CPUs, where bf16 is slower here

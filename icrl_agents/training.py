@@ -28,7 +28,7 @@ from icrl_agents.agent import ICAgent
 from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
-from icrl_agents.methods import METHODS
+from icrl_agents.methods import METHODS, method_name
 from icrl_agents.pretrained import pick_device
 from icrl_agents.run_folder import (
     NOTE,
@@ -158,7 +158,8 @@ class Run:
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
         optimizer = make_optimizer(agent, self.config)
-        agent.fit(agent.tensors(first))
+        if not self.config.init:
+            agent.fit(agent.tensors(first))
         start = self._restore(agent, optimizer)
         model, optimizer = accelerator.prepare(agent, optimizer)
         self._loop(accelerator, model, optimizer, windows, start)
@@ -178,7 +179,10 @@ class Run:
 
     def _new_agent(self) -> ICAgent:
         torch.manual_seed(self.config.seed)  # of the initial weights and of dropout
-        return METHODS[self.method](*env_spaces(self.env_id), self.agent_config)
+        agent = METHODS[self.method](*env_spaces(self.env_id), self.agent_config)
+        if self.config.init:
+            begin_with(agent, ICAgent.from_pretrained(self.config.init, device="cpu"), self.config.init)
+        return agent
 
     def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:
         cfg, main = self.config, accelerator.is_main_process
@@ -206,7 +210,8 @@ class Run:
                     save_state(self.out, update + 1, agent, optimizer, self.seconds)
 
     def _batch(self, agent: ICAgent, windows: Windows, update: int) -> Steps:
-        return agent.prepare(windows.batch(update), np.random.default_rng([self.config.seed, update, PREPARING]))
+        rng = np.random.default_rng([self.config.seed, update, PREPARING])
+        return agent.prepare(windows.batch(update), rng, update / self.config.updates)
 
     def _update(
         self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Steps, update: int
@@ -226,7 +231,7 @@ class Run:
             with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
                 rows = batch.rows(part)
                 terms = model(agent.tensors(rows))
-                share = float(rows.mask.sum()) * world / float(batch.mask.sum())  # the terms are means over real steps
+                share = float(agent.count(rows)) * world / float(agent.count(batch))  # the terms are means
                 loss = torch.stack(list(terms.values())).sum() * share
             accelerator.backward(loss)
             for name, value in {**terms, "loss": sum(terms.values())}.items():
@@ -246,7 +251,7 @@ class Run:
 
     def _windows(self) -> Windows:
         cfg, tasks = self.config, split_tasks(self.env_id, self.config.split_seed).train.ids
-        window, aligned = self.agent_config.window, METHODS[self.method].aligned
+        window, aligned = self.agent_config.span, METHODS[self.method].aligned
         if self.histories is not None:
             with HistoryStore(self.histories) as store:
                 if store.info.env_id != self.env_id:
@@ -321,6 +326,22 @@ def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
     env = gymnasium.make_vec(env_id, num_envs=1)
     env.close()
     return env.single_observation_space, env.single_action_space
+
+
+def begin_with(agent: ICAgent, other: ICAgent, name: str) -> None:
+    """Give an agent the weights of another.
+
+    Raises:
+        ValueError: the other one is of another method, other sizes or other spaces.
+    """
+    if type(other) is not type(agent):
+        raise ValueError(f"init={name!r} is {method_name(type(other))}, not {method_name(type(agent))}: train that")
+    mine, theirs = agent.state_dict(), other.state_dict()
+    for key in sorted(mine.keys() | theirs.keys()):
+        shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
+    agent.load_state_dict(theirs)
 
 
 def make_optimizer(agent: ICAgent, cfg: TrainConfig) -> torch.optim.Optimizer:

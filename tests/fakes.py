@@ -20,7 +20,10 @@ SPACES = {
     "scalar": (spaces.Box(-2.0, 2.0, (), np.float32), spaces.Discrete(3, start=-5)),
 }
 SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
-OWN = {"idt": {"chunk": 3, "latent": 4}}
+OWN = {
+    "cad": {"latents": 2, "compressor_heads": 2, "folds": 3, "folds_with_gradient": 2},
+    "idt": {"chunk": 3, "latent": 4},
+}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_acting_equals_training(variant: Variant, slide: int):
     for t in range(36):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
         for row, seen in enumerate(agent.context.length.tolist()):
-            window = steps.rows(slice(row, row + 1)).window(t - seen, t + 1)
+            window = steps.rows(slice(row, row + 1)).window(0 if agent.remembers else t - seen, t + 1)
             training = statistics(training_time(agent, window))[0]
             torch.testing.assert_close(acting[row], training, atol=1e-5, rtol=1e-5)
         close(agent, steps, t)
@@ -96,10 +96,11 @@ def test_branching_never_alters_the_parent(variant: Variant):
 
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_padding_influences_nothing(variant: Variant):
-    agent, steps = variant.build(), lifetimes(count=9)
-    mask = np.ones((3, 9), bool)
-    mask[1:, 6:] = False
-    changed = lifetimes(count=9, seed=9)
+    agent = variant.build()
+    count = agent.config.span
+    steps, changed = lifetimes(count=count), lifetimes(count=count, seed=9)
+    mask = np.ones((3, count), bool)
+    mask[1:, -3:] = False
     noisy = steps.map(np.copy)
     for mine, other in zip(noisy[:-1], changed[:-1], strict=True):
         mine[~mask] = other[~mask]
@@ -121,12 +122,12 @@ def test_a_short_history_counts_in_the_packed_layout():
 @pytest.mark.parametrize("variant", variants(), ids=str)
 @torch.no_grad()
 def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
-    """Weighted by their real steps, as training does with micro-batches and processes; the noise is drawn before."""
-    agent, steps = variant.build().train(), lifetimes(rows=4, count=9, ends=0.15)
-    if variant.settings != (("layout", "packed"),):  # which counts windows, not steps
-        steps.mask[1:3, 5:] = False
+    """Weighted by what they are means over, as training does with micro-batches and processes."""
+    agent = variant.build().train()
+    steps = lifetimes(rows=4, count=agent.config.span, ends=0.15)
+    steps.mask[1:3, -4:] = False
     batch = agent.tensors(agent.prepare(steps, np.random.default_rng(0)))
-    whole, share = agent.loss(batch), batch.mask.sum(1) / batch.mask.sum()
+    whole, share = agent.loss(batch), [agent.count(batch.rows([row])) / agent.count(batch) for row in range(4)]
     assert whole == agent.loss(batch)
     parts = [agent.loss(batch.rows(slice(row, row + 1))) for row in range(4)]
     for name, term in whole.items():
@@ -136,7 +137,8 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
-    agent, steps = variant.build(), lifetimes(count=9)
+    agent = variant.build()
+    steps = lifetimes(count=agent.config.span)
     sum(agent.loss(agent.tensors(steps)).values()).backward()
     assert [name for name, p in agent.named_parameters() if p.grad is None] == []
 

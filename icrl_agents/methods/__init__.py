@@ -2,11 +2,13 @@
 
 from icrl_agents.agent import ICAgent
 from icrl_agents.methods.ad import AD
+from icrl_agents.methods.compressed_ad import CAD
 from icrl_agents.methods.dpt import DPT
 from icrl_agents.methods.idt import IDT
 
 METHODS: dict[str, type[ICAgent]] = {
     "ad": AD,
+    "cad": CAD,
     "dpt": DPT,
     "idt": IDT,
 }

@@ -47,6 +47,9 @@ class AD(PerceptAgent):
         config = config or ADConfig()
         super().__init__(observation_space, action_space, config, whole=config.layout == "packed")
 
+    def count(self, steps: Steps) -> Any:
+        return steps.mask.any(1).sum() if self.config.layout == "packed" else super().count(steps)
+
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         if self.config.layout == "packed":
             return {"action": self._last_query_loss(steps)}
@@ -56,4 +59,4 @@ class AD(PerceptAgent):
         last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) the last real step of each window
         rows = torch.arange(len(last), device=last.device)
         distribution = self.action.head(self.read(steps, last))
-        return masked_nll(distribution, intended_action(steps)[rows, last], steps.mask[rows, last])
+        return masked_nll(distribution, intended_action(steps)[rows, last], steps.mask[rows, last], self.count(steps))

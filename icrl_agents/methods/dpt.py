@@ -52,7 +52,7 @@ class DPT(PerceptAgent):
         self.extends = config.layout == "steps"
         super().__init__(observation_space, action_space, config, whole=not self.extends)
 
-    def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
+    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
         if "expert_action" not in steps.extras:
             raise ValueError("dpt learns from expert_action, which these histories lack: collect them anew, or use ad")
         return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
@@ -62,7 +62,11 @@ class DPT(PerceptAgent):
         if self.extends:
             return self.loss_at(self.hidden(steps), steps, expert)
         hidden = self._query_first(steps, torch.zeros_like(steps.mask[:, 0], dtype=torch.long), steps.window(1, None))
-        return {"action": masked_nll(self.action.head(hidden), expert[:, :1].expand_as(expert), steps.mask)}
+        return {
+            "action": masked_nll(
+                self.action.head(hidden), expert[:, :1].expand_as(expert), steps.mask, self.count(steps)
+            )
+        }
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         if self.extends:

@@ -73,7 +73,7 @@ class IDT(PerceptAgent):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, steps: Steps, rng: np.random.Generator) -> Steps:
+    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
         steps = sort_by_return(steps)
         target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
@@ -252,6 +252,8 @@ class Decisions:
         self.high.forget(index)
         self.low.forget(index)
         self.begin[index] = -1
+
+    drop = forget
 
 
 def check_target(value: Any, rows: int) -> np.ndarray:

@@ -59,6 +59,8 @@ class Cache:
     def forget(self, index: Any) -> None:
         self.lengths = self.lengths.index_fill(0, self._index(index), 0)
 
+    drop = forget  # a token's place is part of what was cached
+
     def _index(self, index: Any) -> Tensor:
         return torch.as_tensor(index, device=self.lengths.device)
 

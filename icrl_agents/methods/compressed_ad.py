@@ -1,0 +1,295 @@
+"""Algorithm Distillation with a compressed memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from icrl_agents.acting import read_cached
+from icrl_agents.config import AgentConfig, check_choice
+from icrl_agents.context import Context
+from icrl_agents.nn.compressor import QUERY_STD, Compressor, Reader
+from icrl_agents.nn.transformer import Cache
+from icrl_agents.percepts import PerceptAgent, intended_action
+from icrl_agents.steps import Steps
+
+
+@dataclass(frozen=True)
+class CADConfig(AgentConfig):
+    window: int = 60  # visible tokens of one a step, latents included
+    slide: int = 34  # steps folded into the latents at once; window - latents - slide stay visible
+    latents: int = 16
+    compressor_layers: int = 2
+    compressor_heads: int = 4
+    gate: str = "gated"  # how new latents meet old ones: "gated", "residual", "replace"
+    folds: int = 12  # most folds in a training window
+    curriculum: str = "0:1 0.2:3 0.4:6 0.6:1000"  # share of the training done: most folds from then on
+    folds_with_gradient: int = 4  # the newest ones; what was folded before is not learned from
+    pretrain: float = 0.0  # share of the training, from its start, in which only the reconstruction is learned
+    reconstruction: float = 0.1  # weight of its terms
+    reward_weight: float = 5.0  # of steps after a reward, in the reconstruction
+
+    LIMITS: ClassVar = {
+        **AgentConfig.LIMITS,
+        "latents": (1, 4096),
+        "compressor_layers": (1, 128),
+        "compressor_heads": (1, 128),
+        "folds": (1, 100_000),
+        "folds_with_gradient": (1, 100_000),
+        "pretrain": (0.0, 1.0),
+        "reconstruction": (0.0, 1e6),
+        "reward_weight": (0.0, 1e6),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("gate", self.gate, Compressor.GATES)
+        if self.width % self.compressor_heads:
+            raise ValueError(f"width={self.width} must be a multiple of compressor_heads={self.compressor_heads}")
+        if self.room + self.slide > self.window - 1:
+            raise ValueError(
+                f"latents={self.latents} and slide={self.slide} leave no step of window={self.window}: lower one"
+            )
+        self.most_folds(0.0)
+
+    @property
+    def room(self) -> int:
+        """The steps whose place the latents take."""
+        return -(-self.latents // (1 + self.dynamics))
+
+    @property
+    def span(self) -> int:
+        return self.window + self.folds * self.slide
+
+    def most_folds(self, done: float) -> int:
+        """The most folds in a training window when the share `done` of the training is over."""
+        try:
+            stages = [(float(share), int(most)) for share, most in (x.split(":") for x in self.curriculum.split())]
+        except ValueError:
+            stages = []
+        if not stages or stages[0][0] != 0 or stages != sorted(stages) or min(most for _, most in stages) < 1:
+            raise ValueError(
+                f"curriculum={self.curriculum[:80]!r}: give pairs 'share:folds' in order, such as '0:1 0.5:1000'"
+            )
+        return min(self.folds, [most for share, most in stages if share <= done][-1])
+
+
+class CAD(PerceptAgent):
+    """AD whose memory outlives its window: what leaves the window is folded into latents (CCCAD, tommyma3, 2026).
+
+    Tokens: those of AD. Once `window` steps are visible, all but the newest `window - latents - slide` of them are
+    read by the compressor and become the latents, which stand before the steps from then on; whenever the window is
+    full again, the oldest `slide` steps and the old latents are folded into new ones. One function, `fold`, does
+    this in training and acting. Latents read each other and never a step, so they are cached like any prefix.
+
+    Loss: -log p(action_t | latents, visible percepts up to t) at every step that is decided after one of the newest
+    `folds_with_gradient` folds (or before them, where there are no older ones), plus `reconstruction` times the
+    negative log-likelihood of what was folded (obs, previous action and reward, beginnings of episodes), given the
+    latents that it became. A training window has a number of folds that is the same for all rows of a batch.
+
+    Deviations from the public code, which trains on one fold of any length and acts with many of another: the
+    schedule; the loss at every step; raw fields are reconstructed, not moving embeddings; latents cannot read
+    steps; a gate; and never is an action read at a bare query.
+    """
+
+    Config = CADConfig
+    config: CADConfig
+    remembers = True
+    heads = True  # for the reconstruction
+
+    def __init__(self, observation_space: Any, action_space: Any, config: CADConfig | None = None):
+        config = config or CADConfig()
+        super().__init__(observation_space, action_space, config)
+        width, most = config.width, config.slide + config.room  # steps of the first fold, which is the longest
+        sizes = (width, config.compressor_layers, config.compressor_heads, config.inner)
+        self.compressor = Compressor(config.latents, most * len(self.slots), *sizes, config.gate)
+        self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
+        self.decoder = Reader(most, *sizes)
+        self.begins = nn.Linear(width, 1)
+
+    # ---- the memory -------------------------------------------------------------------------------------------------
+
+    def fold(self, old: Tensor | None, tokens: Tensor) -> Tensor:
+        """The latents (B, Z, D) of the tokens (B, T, S, D) and, but for the first fold, of the old latents."""
+        return self.compressor(old, tokens.flatten(1, 2))
+
+    def begin(self, folds: int) -> int:
+        """The first step that is visible after so many folds."""
+        return self.config.room + folds * self.config.slide if folds else 0
+
+    def end(self, folds: int) -> int:
+        """The step before which the next fold comes."""
+        return self.config.window + folds * self.config.slide
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+        folds = int(rng.integers(1, self.config.most_folds(done) + 1))
+        steps = steps.window(0, self.end(folds))
+        acts = np.full(steps.mask.shape, done >= self.config.pretrain and self.config.pretrain < 1)
+        return steps._replace(extras={**steps.extras, "acts": acts})
+
+    def count(self, steps: Steps) -> Any:
+        return steps.mask[:, self._since(steps.mask.shape[1]) :].sum()
+
+    def loss(self, steps: Steps) -> dict[str, Tensor]:
+        hidden, rebuilt = self._run(self.tokens(steps), self.config.folds_with_gradient)
+        count, since = self.count(steps), self._since(steps.mask.shape[1])
+        seen = steps.window(since, None)
+        if "acts" in seen.extras:
+            seen = seen._replace(mask=seen.mask & seen.extras["acts"])
+        terms = self.loss_at(hidden[:, since:], seen, intended_action(seen), count)
+        return terms | self._reconstruction(rebuilt, steps, count)
+
+    def hidden(self, steps: Steps) -> Tensor:
+        return self._run(self.tokens(steps), steps.mask.shape[1])[0]
+
+    def read(self, steps: Steps, last: Tensor) -> Tensor:
+        return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
+
+    def _folds(self, length: int) -> int:
+        """How many folds come before the last one of `length` steps is decided."""
+        return max(0, -(-(length - self.config.window) // self.config.slide))
+
+    def _since(self, length: int) -> int:
+        """The first step of so many that is learned from."""
+        before = self._folds(length) - self.config.folds_with_gradient
+        return self.end(before - 1) if before > 0 else 0
+
+    def _run(self, tokens: Tensor, newest: int) -> tuple[Tensor, dict[tuple[int, int], Tensor]]:
+        """The hidden vectors (B, T, S, D), and what was folded (from, to) with the latents that it became.
+
+        Of what comes before the `newest` folds nothing is computed but latents; hidden vectors are zero there.
+        """
+        steps, window = tokens.shape[1], self.config.window
+        folds = self._folds(steps)
+        before = max(0, folds - newest)  # folds without gradient
+        tokens = F.pad(tokens, (0, 0, 0, 0, 0, self.end(folds) - steps))
+        old: Tensor | None = None
+        made = {}
+        for number in range(folds):
+            span = self.begin(number), self.begin(number + 1)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= before):
+                old = self.fold(old, tokens[:, span[0] : span[1]])
+            if number >= before:
+                made[span] = old
+            elif number + 1 == before:
+                last = old
+        parts = []
+        if not before:
+            parts.append(self.body(tokens[:, :window].flatten(1, 2)).unflatten(1, (-1, tokens.shape[2])))
+        else:
+            parts.append(torch.zeros_like(tokens[:, : self.end(before - 1)]))
+        latents = [*([last] if before else []), *made.values()]  # before each of the stretches that are computed
+        if latents:
+            numbers = range(max(1, before), folds + 1)
+            stretches = torch.stack([tokens[:, self.begin(n) : self.end(n)] for n in numbers], 1)  # (B, C, W, S, D)
+            lead = torch.stack(latents, 1) + self.latent  # (B, C, Z, D)
+            seen = self.body(torch.cat([lead, stretches.flatten(2, 3)], 2).flatten(0, 1))[:, self.config.latents :]
+            new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # the others were decided before
+            parts.append(new.unflatten(0, (len(tokens), -1)).flatten(1, 2))
+        return torch.cat(parts, 1)[:, :steps], made
+
+    def _reconstruction(self, made: dict[tuple[int, int], Tensor], steps: Steps, count: Tensor) -> dict[str, Tensor]:
+        """How badly the latents tell what was folded into them last."""
+        terms = dict.fromkeys(("rebuilt_obs", "rebuilt_action", "rebuilt_reward", "rebuilt_first"), count * 0.0)
+        for (start, stop), latents in made.items():
+            x, was = self.decoder(latents, stop - start), steps.window(start, stop)
+            weight = (
+                self.config.reconstruction * was.mask * (1 + (self.config.reward_weight - 1) * (was.prev_reward > 0))
+            )
+            first = F.binary_cross_entropy_with_logits(self.begins(x)[..., 0], was.first.float(), reduction="none")
+            for name, loss in (
+                ("obs", -self.obs.head(x).log_prob(was.obs)),
+                ("action", -self.action.head(x).log_prob(was.prev_action)),
+                ("reward", -self.reward.head(x).log_prob(was.prev_reward)),
+                ("first", first),
+            ):
+                terms[f"rebuilt_{name}"] = terms[f"rebuilt_{name}"] + (loss * weight).sum() / count.clamp_min(1)
+        return terms
+
+    # ---- acting -----------------------------------------------------------------------------------------------------
+
+    def new_memory(self, rows: int) -> Latents:
+        cache = self.body.make_cache(rows, (self.config.window + 1) * len(self.slots) + self.config.latents)
+        return Latents(cache, self.latent.new_zeros(rows, self.config.latents, self.config.width), np.zeros(rows, int))
+
+    def make_room(self, context: Context) -> None:
+        """Fold the oldest steps of the rows that are full."""
+        latest = context.memory.folds > 0
+        full = context.length >= self.config.window - self.config.room * latest
+        for rows in (full & ~latest, full & latest):
+            if rows.any():
+                self._fold_rows(context, np.flatnonzero(rows))
+
+    def _fold_rows(self, context: Context, index: np.ndarray) -> None:
+        memory = context.memory
+        known, at = memory.folds[index[0]] > 0, torch.as_tensor(index, device=self.device)
+        count = self.begin(memory.folds[index[0]] + 1) - self.begin(memory.folds[index[0]])
+        tokens = self.tokens(self.tensors(context.read(np.zeros(len(index), int), count, index)))
+        memory.latents[at] = self.fold(memory.latents[at] if known else None, tokens)
+        memory.folds[index] += 1
+        context.drop(index, count)
+        self._lead(memory, index)
+
+    def _lead(self, memory: Latents, index: np.ndarray) -> None:
+        """Feed the latents of the rows `index`, of which nothing is cached, before their steps."""
+        cache = memory.cache.select(index)
+        self.body(memory.latents[torch.as_tensor(index, device=self.device)] + self.latent, cache)
+        cache.advance(torch.full_like(cache.lengths, self.config.latents))
+        memory.cache.assign(index, cache)
+
+    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+        memory = context.memory
+        before = self.config.latents * (memory.folds > 0)
+        return read_cached(self, context, memory.cache, live, np.zeros(context.rows, np.int64), before)
+
+    def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
+        return context.memory.cache, super().branch(context)[1]
+
+    def catch_up(self, context: Context, history: Steps) -> None:
+        """Fold the history as if it had been lived, however long it is."""
+        length = history.mask.sum(1)
+        if not length.any():
+            return
+        folds = np.where(length >= self.config.window, 1 + (length - self.config.window) // self.config.slide, 0)
+        memory, tokens = context.memory, self.tokens(self.tensors(history))
+        for number in range(folds.max(initial=0)):
+            index = np.flatnonzero(folds > number)
+            at = torch.as_tensor(index, device=self.device)
+            old = memory.latents[at] if number else None
+            memory.latents[at] = self.fold(old, tokens[at, self.begin(number) : self.begin(number + 1)])
+        start = np.array([self.begin(number) for number in folds])
+        columns = np.minimum(start[:, None] + np.arange(self.config.window), history.mask.shape[1] - 1)
+        rest = history.map(lambda value: value[np.arange(len(start))[:, None], columns])
+        rest = rest._replace(mask=np.arange(self.config.window) < (length - start)[:, None])
+        context.load(rest)
+        memory.folds[:], context.full = folds, folds > 0
+        if folds.any():
+            self._lead(memory, np.flatnonzero(folds))
+
+
+@dataclass
+class Latents:
+    """The memory of every row: what was folded, and the cache of it and of the visible steps."""
+
+    cache: Cache
+    latents: Tensor  # (B, Z, D), zeros where nothing was folded yet
+    folds: np.ndarray  # (B,) how many there were
+
+    def select(self, index: np.ndarray) -> Latents:
+        at = torch.as_tensor(index, device=self.latents.device)
+        return Latents(self.cache.select(index), self.latents[at], self.folds[index])
+
+    def drop(self, index: np.ndarray) -> None:
+        self.cache.drop(index)
+
+    def forget(self, index: np.ndarray) -> None:
+        self.cache.forget(index)
+        self.latents[torch.as_tensor(index, device=self.latents.device)] = 0
+        self.folds[index] = 0

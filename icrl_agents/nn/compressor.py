@@ -1,0 +1,102 @@
+"""Learned queries that read a set of vectors, and the memory of a fixed size that is made of them.
+
+In the manner of the Q-Former (Li et al. 2023, arXiv 2301.12597). Axis letters: N rows, Q queries, M vectors to be read,
+Z latents, D width, H heads, K width of one head.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+QUERY_STD = 0.5
+
+
+class Reader(nn.Module):
+    """`count` learned queries, which talk among themselves and read vectors (N, M, D) in every layer: (N, Q, D)."""
+
+    def __init__(self, count: int, width: int, layers: int, heads: int, inner: int, dropout: float = 0.0):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(count, width) * QUERY_STD)
+        self.blocks = nn.ModuleList(ReaderBlock(width, heads, inner, dropout) for _ in range(layers))
+        self.source_norm, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+
+    def forward(self, source: Tensor, count: int | None = None) -> Tensor:
+        """What the first `count` queries (default all) have read."""
+        source = self.source_norm(source)
+        x = self.queries[:count].expand(len(source), -1, -1)
+        for block in self.blocks:
+            x = block(x, source)
+        return self.norm(x)
+
+
+class ReaderBlock(nn.Module):
+    """Self-attention, cross-attention and SwiGLU, each on a normalised copy of the residual stream."""
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.self_norm, self.cross_norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.mlp_norm = nn.LayerNorm(width, bias=False)
+        self.qkv, self.self_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.cross_out = nn.Linear(width, width)
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """The queries `x` (N, Q, D) after reading the normalised `source` (N, M, D)."""
+        x = x + self._drop(self.self_out(self._attend(*self.qkv(self.self_norm(x)).chunk(3, -1))))
+        query, pair = self.query(self.cross_norm(x)), self.key_value(source)
+        x = x + self._drop(self.cross_out(self._attend(query, *pair.chunk(2, -1))))
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        return x + self._drop(self.down(F.silu(gate) * up))
+
+    def _attend(self, *qkv: Tensor) -> Tensor:
+        query, key, value = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in qkv)  # (N, H, ., K)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
+
+
+class Compressor(nn.Module):
+    """Folds vectors (N, M, D) into latents (N, Z, D), together with the latents that hold what was folded before.
+
+    Args:
+        latents: Z.
+        most: the largest M.
+        gate: how new latents meet the old ones, see `GATES`.
+    """
+
+    GATES: ClassVar = ("gated", "residual", "replace")
+
+    def __init__(self, latents: int, most: int, width: int, layers: int, heads: int, inner: int, gate: str):
+        super().__init__()
+        self.reader = Reader(latents, width, layers, heads, inner)
+        self.old = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
+        self.place = nn.Parameter(torch.randn(most, width) * QUERY_STD)
+        self.gate = gate
+        if gate == "gated":  # begins by keeping most of the old ones
+            self.open, self.change = nn.Linear(2 * width, width), nn.Linear(2 * width, width)
+            for linear, bias in ((self.open, -2.0), (self.change, 0.0)):
+                nn.init.zeros_(linear.weight)
+                nn.init.constant_(linear.bias, bias)
+        elif gate == "residual":
+            self.merge = nn.LayerNorm(width)
+
+    def forward(self, old: Tensor | None, x: Tensor) -> Tensor:
+        """The new latents; `old` (N, Z, D) is None where nothing was folded before."""
+        x = x + self.place[: x.shape[1]]
+        if old is None:
+            return self.reader(x)
+        new = self.reader(torch.cat([old + self.old, x], 1))
+        if self.gate == "replace":
+            return new
+        if self.gate == "residual":
+            return self.merge(old + new)
+        both = torch.cat([old, new], -1)
+        return torch.lerp(old, new + torch.tanh(self.change(both)), torch.sigmoid(self.open(both)))
