@@ -244,6 +244,15 @@ class CAD(PerceptAgent):
         cache.advance(torch.full_like(cache.lengths, self.config.latents))
         memory.cache.assign(index, cache)
 
+    def replace_latents(self, context: Context, latents: Tensor) -> None:
+        """Let the rows that have folded something remember `latents` (B, Z, D) instead, for interventions."""
+        memory, index = context.memory, np.flatnonzero(context.memory.folds)
+        at = torch.as_tensor(index, device=self.device)
+        memory.latents[at] = latents[at]
+        memory.cache.forget(index)
+        if len(index):
+            self._lead(memory, index)
+
     def attend(self, context: Context, live: np.ndarray) -> Tensor:
         memory = context.memory
         before = self.config.latents * (memory.folds > 0)

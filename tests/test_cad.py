@@ -1,0 +1,281 @@
+"""Compressed-context AD: the schedule of its folds; training, acting and histories go through the same ones."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from icrl_agents import train
+from icrl_agents.imagination import AgentImagination, Branch
+from icrl_agents.methods.compressed_ad import CAD, CADConfig
+from icrl_agents.nn.compressor import Compressor
+from icrl_agents.nn.fork import Fork
+from tests.fakes import Variant, lifetimes, statistics, variants
+
+ENV = "icrl/Darkroom3x3-v0"
+CADS = [variant for variant in variants() if variant.method == "cad"]
+GATES = [Variant("cad", (("gate", gate),)) for gate in Compressor.GATES]
+ALL = np.ones(3, bool)
+
+
+def close(agent: CAD, steps, t: int) -> None:
+    ends = steps.terminated[:, t], steps.truncated[:, t]
+    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, ALL)
+
+
+def live(agent: CAD, steps, count: int) -> torch.Tensor:
+    """Live `count` steps and look at the next one."""
+    agent.reset(num_envs=3, seed=0)
+    for t in range(count):
+        agent.see(agent.context, steps.obs[:, t])
+        close(agent, steps, t)
+    return agent.see(agent.context, steps.obs[:, count])
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(("window", "latents", "slide"), [(60, 16, 34), (100, 36, 44), (9, 2, 4), (30, 8, 1)])
+    def test_it_is_that_of_the_specification(self, window: int, latents: int, slide: int):
+        """Append step by step: capacity window - 1 before the first fold, window - latents - 1 after it."""
+        agent = CAD(*_spaces(), CADConfig(window=window, latents=latents, slide=slide))
+        keep, recent, folds = window - latents - slide, list[int](), 0
+        for step in range(12 * window):
+            assert agent._folds(step + 1) == folds
+            assert recent == list(range(agent.begin(folds), step))
+            recent.append(step)
+            if len(recent) > window - 1 - (latents if folds else 0):
+                recent, folds = recent[-keep:], folds + 1
+                assert step + 1 == agent.end(folds - 1)
+        assert folds > 3
+
+    def test_the_compressor_always_reads_as_many_vectors(self):
+        agent, lengths = Variant("cad").build(), set()
+        agent.compressor.reader.source_norm.register_forward_pre_hook(lambda _, x: lengths.add(x[0].shape[1]))
+        live(agent, lifetimes(count=40), 39)
+        assert agent.context.memory.folds.tolist() == [8, 8, 8]
+        assert lengths == {9 - 3}  # window - keep, as at the first fold
+
+    def test_a_curriculum_changes_what_is_trained(self):
+        agent = Variant("cad", (("folds", 9), ("curriculum", "0:1 0.5:3 0.8:1000"))).build()
+        steps = lifetimes(count=agent.config.span)
+        for done, most in ((0.0, 1), (0.49, 1), (0.5, 3), (0.79, 3), (0.8, 9), (1.0, 9)):
+            rngs = (np.random.default_rng(seed) for seed in range(60))
+            seen = {agent._folds(agent.prepare(steps, rng, done).mask.shape[1]) for rng in rngs}
+            assert seen == set(range(1, most + 1))
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"curriculum": "0.1:2"}, "curriculum='0.1:2'"),
+            ({"curriculum": "0:1 0.5:0"}, "share:folds"),
+            ({"curriculum": "0:1 0.7:3 0.5:2"}, "in order"),
+            ({"curriculum": "later"}, "curriculum='later'"),
+            ({"latents": 26}, "latents=26 and slide=34"),
+            ({"gate": "open"}, "choose from gated, residual, replace"),
+            ({"compressor_heads": 5}, "compressor_heads=5"),
+        ],
+    )
+    def test_bad_settings_are_told_in_a_line(self, changes: dict, told: str):
+        with pytest.raises(ValueError) as error:
+            CADConfig(**changes)
+        assert told in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def _spaces():
+    env = gymnasium.make_vec(ENV, num_envs=1)
+    return env.single_observation_space, env.single_action_space
+
+
+@pytest.mark.parametrize("variant", [*CADS, *GATES], ids=str)
+class TestParity:
+    @torch.no_grad()
+    def test_acting_equals_training_over_ten_folds(self, variant: Variant):
+        agent, steps = variant.build(), lifetimes(count=60)
+        with torch.no_grad():
+            wanted = statistics(agent.action.head(agent.hidden(agent.tensors(steps))[:, :, 0]))
+        agent.reset(num_envs=3, seed=0)
+        for t in range(60):
+            found = statistics(agent.policy(agent.context, steps.obs[:, t]))
+            torch.testing.assert_close(found, wanted[:, t], atol=1e-5, rtol=1e-5)
+            close(agent, steps, t)
+        assert agent.context.memory.folds.min() > 9
+
+    @torch.no_grad()
+    def test_a_history_is_as_good_as_having_lived_it(self, variant: Variant):
+        """Of every length, and of rows with different ones."""
+        agent, steps = variant.build(), lifetimes(count=40)
+        hidden = agent.hidden(agent.tensors(steps))[:, :, 0]
+        for lengths in (*([n] * 3 for n in range(0, 36, 5)), [3, 9, 30], [0, 20, 8], [10, 9, 11]):
+            mask = np.arange(39) < np.array(lengths)[:, None]
+            agent.reset(num_envs=3, seed=0, history=steps.window(0, 39)._replace(mask=mask))
+            here = np.arange(3), np.array(lengths)
+            found = agent.see(agent.context, steps.obs[here])
+            torch.testing.assert_close(found, hidden[here], atol=1e-5, rtol=1e-5)
+            wanted = [agent._folds(n + 1) for n in lengths]
+            assert agent.context.memory.folds.tolist() == wanted
+
+    @torch.no_grad()
+    def test_what_is_learned_from_is_the_same_whatever_is_not(self, variant: Variant):
+        """The loss of a window skips what comes before the newest folds, and computes the rest as `hidden` does."""
+        agent, steps = variant.build(), lifetimes(count=30)
+        tokens = agent.tokens(agent.tensors(steps))
+        whole, _ = agent._run(tokens, 30)
+        for newest in range(1, 8):
+            part, made = agent._run(tokens, newest)
+            agent.config.__dict__["folds_with_gradient"] = newest
+            since = agent._since(30)
+            torch.testing.assert_close(part[:, since:], whole[:, since:], atol=1e-6, rtol=1e-6)
+            assert len(made) == min(newest, agent._folds(30))
+            assert (since > 0) == (newest < agent._folds(30))
+
+
+class TestMemory:
+    @torch.no_grad()
+    def test_latents_read_what_was_folded_and_nothing_else(self):
+        agent, steps = Variant("cad").build(), lifetimes(count=16)
+        tokens = agent.tokens(agent.tensors(steps))
+        made = list(agent._run(tokens, 16)[1].items())
+        (span, first), (_, second) = made[:2]
+        for place in range(14):
+            other = tokens.clone()
+            other[:, place] += 1
+            changed = list(agent._run(other, 16)[1].values())
+            assert torch.equal(changed[0], first) == (place >= span[1])
+            assert torch.equal(changed[1], second) == (place >= made[1][0][1])
+
+    @torch.no_grad()
+    def test_what_was_folded_long_ago_still_matters(self):
+        """An action depends on steps that left the window many folds before; AD's with the same window does not."""
+        for variant, matters in ((Variant("cad"), True), (Variant("ad"), False)):
+            agent, steps = variant.build(), lifetimes(count=31)
+            actions = []
+            for first_reward in (steps.reward[:, :1], 1 + steps.reward[:, :1]):
+                reward = np.concatenate([first_reward, steps.reward[:, 1:]], 1)
+                actions.append(live(agent, steps._replace(reward=reward), 30))
+            assert ((actions[0] - actions[1]).abs().amax(1) > 1e-6).tolist() == [matters] * 3
+
+    @torch.no_grad()
+    def test_interventions_on_latents_show(self):
+        """They are plain state: zeroing or swapping them between rows changes the next actions."""
+        agent, steps = Variant("cad").build(), lifetimes(count=20)
+        found = []
+        for change in (lambda z: z, torch.zeros_like, lambda z: z.roll(1, 0)):
+            live(agent, steps, 14)
+            context = agent.context.select(np.arange(3))
+            agent.replace_latents(context, change(context.memory.latents.clone()))
+            found.append(agent.see(context, steps.obs[:, 14]))
+        for other in found[1:]:
+            assert (found[0] - other).abs().amax(1).min() > 1e-3
+
+    def test_the_newest_folds_learn_from_actions_and_older_ones_do_not(self):
+        agent = Variant("cad", (("folds", 6), ("reconstruction", 0.0))).build()
+        steps = agent.tensors(lifetimes(count=agent.end(6)))
+        made = []
+        fold = agent.fold
+
+        def spy(old, tokens):
+            made.append(fold(old, tokens))
+            if made[-1].requires_grad:
+                made[-1].retain_grad()
+            return made[-1]
+
+        agent.fold = spy
+        agent.loss(steps)["action"].backward()
+        assert [z.grad is not None and bool(z.grad.abs().sum() > 0) for z in made] == [False] * 4 + [True] * 2
+        assert all(p.grad.abs().sum() > 0 for p in agent.compressor.parameters())
+
+    @torch.no_grad()
+    def test_a_long_life_needs_no_more_memory(self):
+        agent, steps = Variant("cad").build(), lifetimes(count=20)
+        agent.reset(num_envs=3, seed=0)
+        sizes = set()
+        for t in range(400):
+            agent.act(steps.obs[:, t % 20])
+            memory = agent.context.memory
+            assert memory.cache.lengths.max() <= 9
+            sizes.add((memory.cache.keys.nbytes, memory.latents.nbytes, agent.context.steps.obs.nbytes))
+            agent.observe(steps.next_obs[:, t % 20], *(x[:, t % 20] for x in (steps.reward, *steps[7:9])))
+        assert len(sizes) == 1
+        assert memory.latents.isfinite().all()
+
+    @torch.no_grad()
+    def test_reset_of_a_row_forgets_its_latents(self):
+        agent, steps = Variant("cad").build(), lifetimes(count=30)
+        live(agent, steps, 15)
+        agent.reset(mask=np.array([False, True, False]))
+        memory = agent.context.memory
+        assert memory.folds.tolist() == [2, 0, 2]
+        assert memory.latents[1].abs().sum() == 0
+        found = agent.see(agent.context, steps.obs[:, 3])[1]
+        agent.reset(num_envs=3)
+        torch.testing.assert_close(found, agent.see(agent.context, steps.obs[:, 3])[1])
+
+
+@torch.no_grad()
+def test_imagined_steps_stand_behind_the_latents():
+    agent = Variant("cad", (("dynamics", True),)).build()
+    steps = lifetimes(count=13)
+    hidden, context = live(agent, steps, 11), agent.context
+    cache, _ = agent.branch(context)
+    dream = AgentImagination(agent, context)
+    proposal = dream.propose(Branch(Fork.of(cache), hidden[:, None]), 2)
+    outcome, _ = dream.imagine(Branch(Fork.of(cache), hidden[:, None]), proposal.action)
+    window = steps.window(0, 12)
+    window.action[:, 11] = proposal.action[:, 0, 0]
+    trained = agent.hidden(agent.tensors(window))[:, 11, 1]
+    torch.testing.assert_close(outcome.expected[:, 0, 0], agent.reward.head(trained).mode(), atol=1e-5, rtol=1e-5)
+
+
+FAST = {"width": 16, "layers": 1, "heads": 2, "inner": 24, "window": 12, "slide": 5, "latents": 4, "folds": 3,
+        "compressor_heads": 2, "episodes": 5, "batch_size": 8, "eval_every": 0, "checkpoint_every": 0}  # fmt: skip
+
+
+def fit(out, **changes):
+    return train("cad", ENV, out, settings={**FAST, **changes}, device="cpu", quiet=True)
+
+
+class TestStages:
+    def test_pretraining_leaves_the_policy_alone(self, tmp_path):
+        agent, steps = Variant("cad", (("pretrain", 0.5),)).build(), lifetimes(count=30)
+        for done, acts in ((0.0, False), (0.49, False), (0.5, True), (1.0, True)):
+            batch = agent.tensors(agent.prepare(steps, np.random.default_rng(0), done))
+            terms = agent.loss(batch)
+            assert (terms["action"] > 0) == acts
+            assert all(terms[name] > 0 for name in terms if name != "action")
+
+    def test_a_finetuning_begins_with_what_was_pretrained(self, tmp_path):
+        first = fit(tmp_path / "1", updates=3, pretrain=1.0)
+        begun = fit(tmp_path / "2", updates=1, lr=0.0, init=str(tmp_path / "1"), seed=5)
+        for name, weight in first.state_dict().items():
+            torch.testing.assert_close(weight, begun.state_dict()[name], msg=name)
+
+    @pytest.mark.parametrize(
+        ("changes", "told"), [({"width": 32}, "other sizes"), ({"init": "nowhere/at-all"}, "nowhere")]
+    )
+    def test_a_wrong_beginning_is_told_in_a_line(self, tmp_path, monkeypatch, changes: dict, told: str):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        fit(tmp_path / "1", updates=1)
+        with pytest.raises((ValueError, OSError), match=told):
+            fit(tmp_path / "2", **{"updates": 1, "init": str(tmp_path / "1"), **changes})
+
+    def test_reconstruction_is_learned(self, tmp_path):
+        """The latents come to tell the raw fields of what was folded, weighted where a reward was seen."""
+        import json
+
+        fit(tmp_path / "1", updates=120, pretrain=1.0, reconstruction=1.0, lr=5e-3)
+        rows = [json.loads(line) for line in (tmp_path / "1/metrics.jsonl").read_text().splitlines()]
+        for name in ("rebuilt_obs", "rebuilt_action"):
+            assert rows[-1][name] < 0.6 * rows[0][name]
+
+    def test_rewards_weigh_more(self):
+        steps = lifetimes(count=20)
+        losses = []
+        for weight in (1.0, 5.0):
+            agent = Variant("cad", (("reward_weight", weight),)).build()
+            made = agent._run(agent.tokens(agent.tensors(steps)), 9)[1]
+            count = torch.tensor(10)
+            zero = agent.tensors(steps._replace(prev_reward=np.zeros_like(steps.prev_reward)))
+            losses.append([agent._reconstruction(made, s, count) for s in (zero, agent.tensors(steps))])
+        for name in losses[0][0]:
+            torch.testing.assert_close(losses[0][0][name], losses[1][0][name])
+            assert losses[1][1][name] > 3 * losses[0][1][name]
