@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ROWS = 32  # searched at a time: what their branches read should fit a CPU's cache
 SAME_REWARD = 1e-3
+SAME_OBS = {"rtol": 0.1, "atol": 0.1}  # of real numbers; integers must be equal
+MEMORY = 0.95  # what remains, a step later, of the weight of a prediction that came true or did not
 MAX_REWARDS = 64  # different rewards seen, beyond which an imagined one need not be one of them
 
 
@@ -94,9 +96,12 @@ class AgentImagination:
 
 
 class Plans:
-    """What the rows of a running agent mean to do next."""
+    """What the rows of a running agent mean to do next, and how far their imagination is to be trusted."""
 
     def __init__(self) -> None:
+        self.predicted: Tensor | None = None  # (B, ...) what the last action was to lead to
+        self.judged = np.zeros(0, bool)  # (B,) whether that is still to be compared with what it did
+        self.right = self.total = np.zeros(0)  # (B,) weights of the predictions that came true, and of all
         self.planner: Planner | None = None  # whose plans these are
         self.path: Path | None = None  # (B, T, ...)
         self.length = self.place = torch.zeros(0, dtype=torch.long)  # (B,) steps to follow, and taken of them
@@ -116,6 +121,32 @@ class Plans:
         same = (self.path.next_obs[last] == obs).reshape(context.rows, -1).all(1)
         paid = (self.path.reward[last] - paid).abs() < SAME_REWARD
         return same & paid & ~begins & (self.place > 0) & (self.place < self.length)
+
+    def judge(self, context: Context) -> None:
+        """Compare what was predicted with what has happened since."""
+        if len(self.total) != context.rows:
+            self.right, self.total = np.zeros((2, context.rows))
+            self.judged = np.zeros(context.rows, bool)
+        self.right[context.length == 0] = self.total[context.length == 0] = 0.0
+        rows = np.flatnonzero(self.judged & (context.length > 0))
+        if self.predicted is not None and len(rows):
+            happened = context.steps.next_obs[rows, context.length[rows] - 1]
+            predicted = self.predicted.cpu().numpy()[rows]
+            tolerance = SAME_OBS if happened.dtype.kind == "f" else {"rtol": 0.0, "atol": 0.0}
+            right = np.isclose(predicted, happened, **tolerance).reshape(len(rows), -1).all(1)
+            self.right[rows] = MEMORY * self.right[rows] + right
+            self.total[rows] = MEMORY * self.total[rows] + 1
+        self.judged[:] = False
+
+    def trusted(self, planner: Planner) -> np.ndarray:
+        """(B,) bool: the rows whose imagination has been right often enough; one failure is imagined beforehand."""
+        return self.right >= planner.trust * (self.total + 1)
+
+    def predict(self, agent: ICAgent, context: Context, action: Tensor, live: np.ndarray) -> None:
+        """Note what the actions (B, ...) of the rows `live` are expected to lead to."""
+        fork = Fork.of(agent.branch(context)[0])
+        hidden = fork.feed(agent.body, agent.action.embed(action[:, None, None]))  # (B, 1, 1, D)
+        self.predicted, self.judged = agent.obs.head(hidden).mode()[:, 0, 0], live.copy()
 
     def put(self, index: Tensor, found: Found, follow: int, rows: int) -> None:
         """Mean to follow what was found (N, ...) for the rows `index` (N,) of `rows`, for `follow` steps at most."""
@@ -145,19 +176,22 @@ def plan_actions(
 
     The open step of the context has been fed, with the `hidden` vectors (B, D) at it.
     """
-    following = plans.on(planner, context).cpu().numpy()
-    rows = np.flatnonzero(live & ~following & _concerned(planner, context))
+    plans.judge(context)
+    trusted = plans.trusted(planner)
+    following = plans.on(planner, context).cpu().numpy() & trusted
+    rows = np.flatnonzero(live & ~following & trusted & _concerned(planner, context))
     for block in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
         part = context if len(block) == context.rows else context.select(block)
         found = _search(agent, planner, part, hidden[torch.as_tensor(block)], generator)
         plans.put(torch.as_tensor(block, device=hidden.device), found, planner.follow, context.rows)
-    if plans.path is None:
-        return otherwise
-    following[rows] = True
-    act = torch.as_tensor(following & live, device=otherwise.device) & (plans.place < plans.length)
     action = otherwise.clone()
-    action[act] = plans.path.action[act, plans.place[act]]
-    plans.place = plans.place + act
+    if plans.path is not None:
+        following[rows] = True
+        act = torch.as_tensor(following & live, device=otherwise.device) & (plans.place < plans.length)
+        action[act] = plans.path.action[act, plans.place[act]]
+        plans.place = plans.place + act
+    if planner.trust:
+        plans.predict(agent, context, action, live)
     return action
 
 

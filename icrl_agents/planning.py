@@ -92,6 +92,7 @@ class Planner:
     merge: bool = True  # of branches that imagine the same obs keep the best
     value: bool = True  # add the return still to come after the last step
     follow: int = 1  # steps taken of a plan before the next search, as long as what happens is what was imagined
+    trust: float = 0.0  # heard where this share of the latest steps, about 20, came out as predicted
 
     WHEN: ClassVar = ("known", "full", "always")
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -100,6 +101,7 @@ class Planner:
         "branches": (1, 10_000),
         "prior": (0.0, 1e6),
         "follow": (1, 1000),
+        "trust": (0.0, 1.0),
     }
 
     def __post_init__(self) -> None:
@@ -213,7 +215,7 @@ def _drawn(proposal: Proposal, generator: Any) -> Proposal:
 
 
 PLANNERS: dict[str, Planner] = {
-    "lookahead": Planner(width=5, branches=3, follow=4),
+    "lookahead": Planner(width=5, branches=3, follow=4, trust=0.9),
     "beam": Planner(when="full", prior=0.0, expected=False, merge=False, value=False),
     "best-of-n": Planner(depth=1, width=1, branches=10, when="always", prior=0.0, merge=False, value=False),
 }

@@ -24,6 +24,7 @@ EPISODES, SEEDS = 50, 20  # of a measurement, unless said otherwise
 SHOWN = 20  # tasks, one a line
 PLANNED = "planned"  # the name of the curve that was measured with a planner
 LAST = 10  # episodes at the end of a lifetime that is of another length
+LONG = 50  # episodes
 
 
 def measure(
@@ -77,10 +78,10 @@ def _source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[C
 
 
 def spans(episodes: int) -> list[tuple[int, int]]:
-    """The spans of episodes to report of a lifetime; the last one is its end."""
+    """The spans of episodes to report of a lifetime, a long one as a whole too; the last one is its end."""
     found = [span for span in SPANS if span[1] <= episodes]
     if found[-1][1] != episodes:
-        found.append((max(1, episodes - LAST + 1), episodes))
+        found += [(1, episodes)] * (episodes > LONG) + [(max(1, episodes - LAST + 1), episodes)]
     return found
 
 

@@ -548,7 +548,7 @@ def test_who_never_saw_a_reward_never_plans(variant: Variant, deterministic: boo
     steps, lived = lifetimes(count=25), []
     for plan in (None, "lookahead"):
         agent, actions = variant.build(), []
-        agent.use_plan(plan)
+        agent.use_plan(plan, plan and {"trust": 0.0})
         agent.reset(num_envs=3, seed=1)
         for t in range(25):
             actions.append(agent.act(steps.obs[:, t], deterministic).tolist())
@@ -787,9 +787,9 @@ def evaluated(agent: ICAgent, **settings: Any) -> Curve:
 
 def test_evaluate_plans_and_tells_it():
     agent = AD.build()
-    agent.use_plan("lookahead", {"depth": 3, "width": 2})
+    agent.use_plan("lookahead", {"depth": 3, "width": 2, "trust": 0.0})
     mine = agent.planner
-    chosen = {"plan": "lookahead", "plan_kwargs": {"depth": 2, "when": "always"}}
+    chosen = {"plan": "lookahead", "plan_kwargs": {"depth": 2, "when": "always", "trust": 0.0}}
     found = evaluated(agent, **chosen)
     planner = make_planner("lookahead", chosen["plan_kwargs"])
     assert agent.planner is mine
@@ -899,14 +899,15 @@ def test_a_search_is_told_how_far_it_may_look(variant: Variant):
         agent.observe(*rest)
 
 
-def test_a_planner_named_at_every_call_follows_its_plans_too():
+def test_a_planner_given_at_every_call_follows_its_plans_too():
     told, named = (alike(rewards=1) for _ in range(2))
     chosen = []
     for agent, steps in (told, named):
-        agent.use_plan("lookahead" if agent is told[0] else None)
+        planner = make_planner("lookahead", {"trust": 0.0})
+        agent.use_plan(planner if agent is told[0] else None)
         actions = []
         for t in (4, 3, 4):
-            actions.append(agent.act(steps.obs[:, t], plan=True if agent is told[0] else "lookahead").tolist())
+            actions.append(agent.act(steps.obs[:, t], plan=True if agent is told[0] else planner).tolist())
             agent.observe(steps.obs[:, 7 - t], np.ones(3, np.float32), *np.zeros((2, 3), bool))
         chosen.append((actions, agent._running.plans.place.tolist()))
     assert chosen[0] == chosen[1]
@@ -917,7 +918,56 @@ def test_unsigned_observations_can_be_planned_with():
     config = METHODS["ad"].Config(**{**SMALL, "dynamics": True})
     agent = METHODS["ad"](space, spaces.Discrete(3), config).eval()
     agent.reset(num_envs=2, seed=0)
-    agent.use_plan("lookahead", {"when": "always", "depth": 2})
+    agent.use_plan("lookahead", {"when": "always", "depth": 2, "trust": 0.0})
     for _ in range(4):
         agent.act(np.ones((2, 2), np.uint16))
         agent.observe(np.ones((2, 2), np.uint16), np.ones(2, np.float32), *np.zeros((2, 2), bool))
+
+
+class TestTrust:
+    """A planner is heard where the agent's imagination has mostly come true; here it is told what comes true."""
+
+    def lived(self, right: list[bool], trust: float = 0.9) -> tuple[list[bool], ICAgent]:
+        """Whether the planner was heard at each step of a life whose predictions come true or not."""
+        agent, steps = alike(rewards=1)
+        planner, _ = scripted(2, True, when="always", trust=trust)
+        plans = agent._running.plans
+        heard = []
+        for came_true in right:
+            agent.act(steps.obs[:, 0], plan=planner)
+            heard.append(bool(plans.trusted(planner).all()))
+            assert len(set(plans.trusted(planner).tolist())) == 1
+            imagined = agent.obs.array(plans.predicted) if trust else steps.obs[:, 1]
+            obs = imagined if came_true else (imagined + 1) % 9
+            agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+        return heard, agent
+
+    def test_it_is_won_by_being_right_and_lost_by_being_wrong(self):
+        heard, _ = self.lived([True] * 13)
+        assert heard == [False] * 12 + [True]  # weights fade to 0.95: 12 of them are more than 9
+        heard, _ = self.lived([True] * 40 + [False] * 3 + [True] * 40)
+        assert heard[12:41] == [True] * 29
+        assert not any(heard[43:60])
+        assert heard[-1]
+
+    def test_without_it_the_planner_is_always_heard(self):
+        assert all(self.lived([False] * 5, trust=0.0)[0])
+
+    def test_a_new_task_has_to_win_it_again(self):
+        _, agent = self.lived([True] * 30)
+        agent.reset(mask=np.array([False, True, False]))
+        planner, _ = scripted(2, True, when="always", trust=0.9)
+        agent.act(np.zeros((3, 2), np.int32), plan=planner)
+        assert agent._running.plans.trusted(planner).tolist() == [True, False, True]
+
+    def test_real_numbers_need_not_be_equal(self):
+        agent, steps = Variant("ad", (("dynamics", True),)).build("vector"), lifetimes("vector", count=3)
+        agent.reset(num_envs=3, seed=0)
+        planner = make_planner("best-of-n", {"trust": 0.5})
+        agent.act(steps.obs[:, 0], plan=planner)
+        plans = agent._running.plans
+        off = np.array([0.0, 0.05, 1.0], np.float32)[:, None]
+        plans.predicted = torch.as_tensor(np.clip(steps.obs[:, 1] + off, -4, 4))
+        agent.observe(steps.obs[:, 1], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+        plans.judge(agent.context)
+        assert plans.right.tolist() == [1, 1, 0]
