@@ -265,6 +265,7 @@ def evaluate(
     plan: Plan = None,
     beam_width: Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")] = None,
     plan_depth: Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")] = None,
+    plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None,
@@ -289,7 +290,7 @@ def evaluate(
     if write and loaded.source != "local":
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
     with progress_bar("evaluating", episodes, "episodes") as step:
-        curves = report.measure(loaded, _env_of(loaded, env), split, episodes, seeds, seed, planner, step)
+        curves = report.measure(loaded, _env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
     if output:

@@ -9,7 +9,7 @@ import json
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +86,12 @@ class Curve:
                 f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate anew"
             )
         return _bootstrap(mine - theirs, np.mean)
+
+    def on(self, tasks: Sequence[int]) -> Curve:
+        """What was lived on some of its tasks."""
+        index = [self.tasks.index(task) for task in tasks]
+        runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
+        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random)
 
     def share(self, first: int, last: int | None = None) -> np.ndarray:
         """(N,) each task's mean return of those episodes as a share of its own optimum."""

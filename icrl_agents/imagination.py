@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROWS = 32  # searched at a time: what their branches read should fit a CPU's cache
 SAME_REWARD = 1e-3
-SAME_OBS = {"rtol": 0.1, "atol": 0.1}  # of real numbers; integers must be equal
+SAME_OBS = 0.1, 0.1  # relative and absolute, of real numbers; integers must be equal
 MEMORY = 0.95  # what remains, a step later, of the weight of a prediction that came true or did not
 MAX_REWARDS = 64  # different rewards seen, beyond which an imagined one need not be one of them
 
@@ -132,8 +132,8 @@ class Plans:
         if self.predicted is not None and len(rows):
             happened = context.steps.next_obs[rows, context.length[rows] - 1]
             predicted = self.predicted.cpu().numpy()[rows]
-            tolerance = SAME_OBS if happened.dtype.kind == "f" else {"rtol": 0.0, "atol": 0.0}
-            right = np.isclose(predicted, happened, **tolerance).reshape(len(rows), -1).all(1)
+            same = np.isclose(predicted, happened, *(SAME_OBS if happened.dtype.kind == "f" else (0, 0)))
+            right = same.reshape(len(rows), -1).all(1)
             self.right[rows] = MEMORY * self.right[rows] + right
             self.total[rows] = MEMORY * self.total[rows] + 1
         self.judged[:] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from icrl_envs import FAMILIES
 
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row, table_rows
+from icrl_agents.config import check_value
 from icrl_agents.evaluation import Curve, Interval, evaluate
 from icrl_agents.planning import Planner
 from icrl_agents.run_folder import versions
@@ -36,26 +38,43 @@ def measure(
     seed: int = 0,
     plan: str | Planner | None = None,
     on_episode: Callable[[int], None] | None = None,
+    plan_tasks: int | None = None,
 ) -> list[Curve]:
     """The agent's curve, that with a planner, and that of the source it was trained on, if that is known.
 
     Args:
         plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
+        plan_tasks: how many of the tasks to measure with the planner, evenly spaced; default all.
 
     Raises:
         ValueError: as `evaluate`.
     """
+    check_value("plan_tasks", "int | None", plan_tasks, (1, math.inf))
     before = getattr(agent, "planner", None)
     if plan is not None and hasattr(agent, "use_plan"):
         agent.use_plan(plan)  # refuses what cannot plan before anything is measured
         agent.use_plan(None)
     curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
     if plan is not None:
-        curves.append(replace(evaluate(agent, env_id, split, episodes, num_seeds, seed, plan), name=PLANNED))
+        curves.append(_planned(agent, curves[0], seed, plan, plan_tasks))
     if before is not None:
         agent.use_plan(before)
     return [*curves, *_source_curve(agent, curves[0], num_seeds, seed)]
+
+
+def _planned(agent: Any, plain: Curve, seed: int, plan: str | Planner, most: int | None) -> Curve:
+    """As `plain`, with a planner, on at most so many of its tasks."""
+    num_seeds, count, episodes = plain.runs.shape
+    tasks = spread(plain.tasks, most) if most and most < count else None
+    found = evaluate(agent, plain.env_id, plain.split, episodes, num_seeds, seed, plan, tasks=tasks)
+    return replace(found, name=PLANNED, split=plain.split)
+
+
+def spread(tasks: Sequence[int] | np.ndarray, most: int) -> tuple[int, ...]:
+    """`most` of the tasks, evenly spaced, or all if there are no more."""
+    places = np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(int)
+    return tuple(int(task) for task in np.asarray(tasks)[places])
 
 
 def _source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:
@@ -96,10 +115,11 @@ def results_table(curves: Sequence[Curve]) -> list[Row]:
     rows = [*_means(curve), *_interquartile(curve), *_worst(curve)]
     for other in rest:
         if not other.name.startswith("source"):
-            prefix = f"{other.name}: "
+            count = "" if other.tasks == curve.tasks else f" on {len(other.tasks)} tasks"
+            prefix = f"{other.name}{count}: "
             rows += [row._replace(name=prefix + row.name) for row in (*_means(other), *_worst(other))]
         if other.name == PLANNED:
-            gain = other.gain(curve, *end)
+            gain = other.gain(curve.on(other.tasks), *end)
             verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
             rows.append(_row(f"gain by planning, {span_name(*end)}", gain, note=f"planning: {verdict}"))
     rows.append(_row("random", np.mean(curve.random), note="uniformly random actions", reference=True))

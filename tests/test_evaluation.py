@@ -19,6 +19,7 @@ from icrl_agents.rollout import rollout
 from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Boundary
 from tests.conftest import one_line
+from tests.fakes import Variant
 
 ID = "icrl/Darkroom-v0"
 EAST, SOUTH = 4 * 9 + 7, 7 * 9 + 4  # tasks three moves from the start (4, 4), neither on the way to the other
@@ -336,3 +337,21 @@ def test_measuring_with_a_plan_leaves_the_agent_as_it_was(tiny_agent):
     curves = report.measure(agent, ID, episodes=2, num_seeds=1, plan="lookahead")
     assert [curve.facts.get("plan", {}).get("when") for curve in curves[:2]] == [None, "known"]
     assert agent.planner.when == "full"
+
+
+def test_planning_may_be_measured_on_some_of_the_tasks():
+    """Evenly spaced ones; what it gains is told against the same tasks."""
+    assert report.spread(range(10), 4) == (0, 3, 6, 9)
+    assert report.spread([5, 7], 4) == (5, 7)
+    agent = Variant("ad", (("dynamics", True),)).build()
+    curves = report.measure(agent, "icrl/Darkroom-v0", episodes=2, num_seeds=2, plan="lookahead", plan_tasks=3)
+    plain, planned = curves[:2]
+    assert (planned.name, planned.split) == (report.PLANNED, "test")
+    assert planned.tasks == report.spread(plain.tasks, 3)
+    np.testing.assert_array_equal(planned.optimal, plain.on(planned.tasks).optimal)
+    names = {row.name: row for row in report.results_table(curves)}
+    wanted = planned.mean.mean() - plain.on(planned.tasks).mean.mean()
+    assert names["gain by planning, episodes 1-2"].value == pytest.approx(wanted, abs=1e-4)
+    assert "planned on 3 tasks: mean return, episode 1" in names
+    with pytest.raises(ValueError, match="plan_tasks=0"):
+        report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan="lookahead", plan_tasks=0)
