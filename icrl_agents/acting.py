@@ -38,7 +38,7 @@ class Running:
         self.generator, self.planning = torch.Generator(agent.device), torch.Generator(agent.device)
         self.seed(seed)
         spaces = agent.observation_space, agent.action_space
-        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows))
+        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows), agent.notes)
 
     def seed(self, seed: int | None) -> None:
         """Actions and plans have generators of their own: one row's plan must not change another row's actions."""
@@ -159,6 +159,9 @@ def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
         raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or flags that are not bool")
     if (mask[:, 1:] > mask[:, :-1]).any():
         raise ValueError("history has padding before its steps: move the steps to the front of each row")
+    for name in agent.notes.keys() & history.extras.keys():
+        if np.shape(history.extras[name]) != mask.shape:
+            raise ValueError(f"history has {name} of shape {np.shape(history.extras[name])}, expected {mask.shape}")
     codecs = {"obs": agent.obs, "next_obs": agent.obs, "action": agent.action, "reward": agent.reward}
     check_steps(history, codecs, "history")
     return history

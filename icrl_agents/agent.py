@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import gymnasium
@@ -20,6 +21,7 @@ from icrl_agents.acting import Running, check_flag, check_history, read_cached, 
 from icrl_agents.codecs import RewardCodec, make_codec
 from icrl_agents.config import AgentConfig, check_value
 from icrl_agents.context import UNKNOWN, Context, Memory
+from icrl_agents.distributions import Distribution
 from icrl_agents.imagination import plan_actions
 from icrl_agents.nn.transformer import Cache, Transformer
 from icrl_agents.planning import Planner, make_planner
@@ -40,6 +42,7 @@ class ICAgent(Pretrained):
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     slots: tuple[str, ...] = ("percept",)
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
+    notes: Mapping[str, float] = MappingProxyType({})  # extras that a context keeps, and their value if unknown
     aligned: ClassVar[bool] = False  # windows to train on begin with an episode
     remembers: ClassVar[bool] = False  # what has left the window influences actions
     heads: ClassVar[bool] = False  # obs and reward are predicted without dynamics, too
@@ -206,8 +209,15 @@ class ICAgent(Pretrained):
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
         if planner is not None:
             choice = plan_actions(self, planner, running.plans, context, hidden, choice, live, running.planning)
+        self.chose(context, distribution, choice)
         running.acted = self.action.array(choice)
         return running.acted.copy() if running.num_envs else running.acted[0].copy()[()]
+
+    def chose(self, context: Context, distribution: Distribution, action: Tensor) -> None:
+        """Called with each action (B, ...) and the policy's distribution it is from or, with a planner, is not.
+
+        A method may note in the open step of `context` what it needs of it; by default nothing.
+        """
 
     def observe(
         self,

@@ -200,6 +200,36 @@ def collect(
 
 
 @app.command()
+def marks(
+    histories: Annotated[Path, typer.Argument(metavar="FILE.h5", help="Of a source that tells its probabilities.")],
+    threshold: Annotated[float, typer.Option(help="Least probability of a confident step's action.")] = 0.7,
+    min_length: Annotated[int, typer.Option(help="Confident steps in a row that make a run.")] = 10,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For marks.json and marks.png.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show how much of recorded histories marked-ad would mark."""
+    from icrl_agents import marks as report
+    from icrl_agents.history import HistoryStore
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.terminal import print_table
+
+    if output:
+        output = output.expanduser()
+        for name in (report.JSON, report.PICTURE):
+            _check_output(output / name, overwrite)
+        require_matplotlib()
+    with HistoryStore(histories.expanduser()) as store:
+        found = report.measure_marks(store, threshold, min_length)
+        if output:
+            report.write_marks(store, found, output)
+    lines = [*((row.task, row) for row in found.tasks), ("all", found.total)]
+    cells = [(name, f"{x.steps:,}", f"{x.runs:,}", f"{x.marked:,}", f"{x.share:.1%}") for name, x in lines]
+    print_table(("task", "steps", "runs", "marked", "share"), cells)
+
+
+@app.command()
 def train(
     method: Annotated[str, typer.Argument(help="The method, such as ad.")],
     env: Env,

@@ -7,6 +7,7 @@ B rows, N the window's capacity in steps, S tokens of one step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -52,8 +53,9 @@ class Context:
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         memory: Memory | None = None,
+        notes: Mapping[str, float] | None = None,
     ) -> Context:
-        """Nothing known, in `rows` rows of at most `window` steps."""
+        """Nothing known, in `rows` rows of at most `window` steps. `notes`: columns of extras, and what fills them."""
 
         def column(shape: tuple[int, ...] = (), dtype: type | np.dtype = bool) -> np.ndarray:
             return np.zeros((rows, window, *shape), dtype)
@@ -72,6 +74,7 @@ class Context:
             terminated=column(),
             truncated=column(),
             mask=column(),
+            extras={name: np.full((rows, window), value, np.float32) for name, value in (notes or {}).items()},
         )
         context = cls(steps, np.zeros(rows, np.int64), np.zeros(rows, bool), memory)
         context._start(np.arange(rows))
@@ -133,7 +136,10 @@ class Context:
         if not self.length.any():
             return
         columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)
-        for mine, given in zip(self.steps[:-1], steps[:-1], strict=True):
+        mine_and_given = list(zip(self.steps[:-1], steps[:-1], strict=True))
+        noted = self.steps.extras.keys() & steps.extras.keys()
+        mine_and_given += [(self.steps.extras[name], steps.extras[name]) for name in noted]
+        for mine, given in mine_and_given:
             mine[:, :-1] = np.take_along_axis(given, columns.reshape(*columns.shape, *[1] * (given.ndim - 2)), 1)
         self.steps.mask[:] = np.arange(self.window) < self.length[:, None]
         self._follow(np.flatnonzero(self.length))
@@ -141,7 +147,7 @@ class Context:
 
     def drop(self, index: np.ndarray, count: int) -> None:
         """Forget the `count` oldest steps of the rows `index`; what stays must be fed to the transformer anew."""
-        for value in self.steps[:-1]:
+        for value in (*self.steps[:-1], *self.steps.extras.values()):
             value[index, :-count] = value[index, count:].copy()
         self.length[index] -= count
         self.steps.mask[index] = np.arange(self.window) < self.length[index, None]

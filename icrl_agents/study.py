@@ -169,7 +169,7 @@ def run_cell(cell: Cell) -> Curve:
 def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
     """Rows of means over all cells, their bootstrap 95% interval over cells, and the worst cell."""
     splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
-    name = f"{splits} splits x {seeds} training seeds"
+    name = f"{splits} split{'s' * (splits > 1)} x {seeds} training seeds"
     rows = []
     for span in spans(min(curve.runs.shape[2] for curve in curves.values())):
         rows.append(_row(f"{name}: mean return, {span_name(*span)}", [c.at(*span).value for c in curves.values()]))

@@ -68,6 +68,54 @@ def best_return(steps: Steps) -> np.ndarray:
     return np.where(np.isfinite(best), best, 0.0).astype(np.float32)
 
 
+START, END = 1, 2  # a mark is none, one or both of them: a run may end where the next one starts
+
+
+def confident_runs(steps: Steps, threshold: float, least: int, causal: bool = False) -> np.ndarray:
+    """Where runs of confident NumPy steps begin and end: marks (B, T), 0, START, END or START + END.
+
+    A step is confident if its action had at least the probability `threshold`, which the column `log_prob` tells. A
+    run is `least` of them or more in a row, within an episode and, where there is a column `update`, under one policy.
+    START stands at a run's first step, also where the window cuts it, END at the first one after it.
+
+    With `causal` a step's mark follows from what is known before its action: START stands at the first step after
+    `least` confident ones if the run can still go on, END where it is known to be over. That is the first step of a
+    new episode or policy, else the one after the first step that was not confident.
+
+    Raises:
+        ValueError: there is no column `log_prob`.
+    """
+    if "log_prob" not in steps.extras:
+        raise ValueError(
+            "marks need the column log_prob, which these histories lack: make them with ppo, q-learning or noise"
+        )
+    sure = steps.mask & (steps.extras["log_prob"] >= np.float32(math.log(threshold)))
+    border = steps.first.copy()  # (B, T) no run goes on here
+    border[:, :1] = True
+    if "update" in steps.extras:
+        border[:, 1:] |= np.diff(steps.extras["update"], axis=1) != 0
+    place = np.arange(sure.shape[1])
+    begin = np.maximum.accumulate(np.where(border | ~_late(sure), place, 0), 1)
+    length = np.where(sure, place - begin + 1, 0)  # (B, T) of the run up to each step
+    if causal:
+        inside = (_late(length) >= least) & ~border
+        start = inside & ~_late(inside)
+    else:
+        goes_on = np.pad((sure & ~border)[:, 1:], ((0, 0), (0, 1)))
+        last = np.where(sure & ~goes_on, place, len(place) - 1)
+        last = np.minimum.accumulate(last[:, ::-1], 1)[:, ::-1]  # (B, T) where each step's run ends
+        inside = sure & (np.take_along_axis(length, last, 1) >= least)
+        start = inside & (length == 1)
+    return START * start + END * (_late(inside) & (start | ~inside))
+
+
+def _late(value: np.ndarray) -> np.ndarray:
+    """The values (B, T) of the steps before, zero or False before the first one."""
+    late = np.zeros_like(value)
+    late[:, 1:] = value[:, :-1]
+    return late
+
+
 class Chunks(NamedTuple):
     """How steps (B, T) fall into at most C chunks a row: one begins with every episode and after every `size` steps."""
 

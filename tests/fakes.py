@@ -23,6 +23,7 @@ SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide"
 OWN = {
     "cad": {"latents": 2, "compressor_heads": 2, "folds": 3, "folds_with_gradient": 2},
     "idt": {"chunk": 3, "latent": 4},
+    "marked-ad": {"min_length": 2},
 }
 
 
@@ -70,7 +71,8 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
     kinds = rng.random((rows, count)) < 0.5
     action = sample(action_space, rows, count, seed + 1)
     reward = rng.random((rows, count)).astype(np.float32)
-    extras = {"expert_action": sample(action_space, rows, count, seed + 2)}
+    log_prob = np.log(rng.uniform(0.1, 0.5, (rows, count))).astype(np.float32)  # none is sure: runs need test_marked_ad
+    extras = {"expert_action": sample(action_space, rows, count, seed + 2), "log_prob": log_prob}
     return stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
 
 

@@ -173,7 +173,7 @@ def test_evaluate_write_renews_the_folder(trained, tmp_path):
 
 
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):
-    monkeypatch.setattr("icrl_agents.report.measure.__defaults__", ("test", 3, 2, 0, None, None))
+    monkeypatch.setattr("icrl_agents.report.measure.__defaults__", ("test", 3, 2, 0, None, None, None))
     out = tmp_path / "run"
     said = done("train", "ad", "--env", ID, "-o", out, *SETS, "--updates", 1, "--threads", 1, "--report")
     assert "trained in" in said

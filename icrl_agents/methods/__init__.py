@@ -5,12 +5,14 @@ from icrl_agents.methods.ad import AD
 from icrl_agents.methods.compressed_ad import CAD
 from icrl_agents.methods.dpt import DPT
 from icrl_agents.methods.idt import IDT
+from icrl_agents.methods.marked_ad import MarkedAD
 
 METHODS: dict[str, type[ICAgent]] = {
     "ad": AD,
     "cad": CAD,
     "dpt": DPT,
     "idt": IDT,
+    "marked-ad": MarkedAD,
 }
 
 

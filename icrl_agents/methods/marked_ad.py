@@ -1,0 +1,110 @@
+"""Algorithm Distillation with marks where its learner was sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from icrl_agents.codecs import EMBEDDING_STD
+from icrl_agents.config import AgentConfig, check_choice
+from icrl_agents.context import Context
+from icrl_agents.distributions import Distribution
+from icrl_agents.percepts import PerceptAgent, intended_action
+from icrl_agents.steps import Steps
+from icrl_agents.transforms import END, START, confident_runs
+
+
+@dataclass(frozen=True)
+class MarkedADConfig(AgentConfig):
+    threshold: float = 0.7  # the probability of its action that makes a step confident
+    min_length: int = 10  # confident steps in a row that make a run
+    marks: str = "own"  # "own": also when acting, of the agent's own runs; "train": the published ones, only there
+    layout: str = "added"  # "added": to the percept; "inserted": a token of their own before it
+
+    MARKS: ClassVar = ("own", "train")
+    LAYOUTS: ClassVar = ("added", "inserted")
+    LIMITS: ClassVar = {**AgentConfig.LIMITS, "threshold": (1e-6, 1.0), "min_length": (1, 100_000)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("marks", self.marks, self.MARKS)
+        check_choice("layout", self.layout, self.LAYOUTS)
+        if self.min_length >= self.window:
+            raise ValueError(f"min_length={self.min_length} does not fit window={self.window}: lower it")
+        if self.layout == "inserted" and self.dynamics:
+            raise ValueError("layout='inserted' has no place in imagined steps: use layout='added' with dynamics=True")
+
+
+class MarkedAD(PerceptAgent):
+    """AD on histories in which the runs are marked where the learner was sure (segment marks, tommyma3, 2026).
+
+    A run is `min_length` steps or more in a row, of one episode and one policy, whose actions had at least the
+    probability `threshold`. Sureness tells how far learning has come: early histories have no runs, late ones little
+    else. A learned vector stands where a run starts and another where it ends; both if one ends as the next starts.
+
+    Tokens: those of AD, with the vector of the step's mark (none, start, end, both) added to its percept; or, with
+    `layout="inserted"`, percept_1, mark_2, percept_2, mark_3, ...: a token before every percept but the first.
+    Loss: that of AD, -log p(action_t | tokens up to percept_t) at every step.
+
+    `marks="own"`: acting, the agent marks its own runs, by the probability that its policy gave to the action it took,
+    whether it was sampled, the likeliest or a planner's. So a step's mark may tell no more, in training too, than is
+    known before its action: a run is marked once it is `min_length` long. One function, `confident_runs`, marks what is
+    visible in both. Steps of a `history` are marked by what it notes of its learner; those that a planner imagines
+    have no marks.
+
+    `marks="train"`: as published, a run is marked from its first step on, which tells what comes later, and acting has
+    no marks at all.
+
+    Deviations from the public code: runs end with episodes and updates of the policy; a step without a mark has a
+    learned vector, too; the loss is at every step; in Box spaces the probability is a density.
+    """
+
+    Config = MarkedADConfig
+    config: MarkedADConfig
+
+    def __init__(self, observation_space: Any, action_space: Any, config: MarkedADConfig | None = None):
+        config = config or MarkedADConfig()
+        super().__init__(observation_space, action_space, config)
+        self.mark = nn.Embedding(START + END + 1, config.width)
+        nn.init.normal_(self.mark.weight, std=EMBEDDING_STD)
+        if config.layout == "inserted":
+            self.slots = ("percept", "mark")  # the mark of the step after
+        if config.marks == "own":
+            self.notes = {"log_prob": -np.inf, "update": -1}  # the agent is none of its history's policies
+
+    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+        return steps._replace(extras={**steps.extras, "mark": self._marks(steps)})
+
+    def _marks(self, steps: Steps) -> np.ndarray:
+        return confident_runs(steps, self.config.threshold, self.config.min_length, causal=self.config.marks == "own")
+
+    def tokens(self, steps: Steps) -> Tensor:
+        tokens = super().tokens(steps)
+        mark = steps.extras.get("mark", torch.zeros_like(steps.first, dtype=torch.long))  # (B, T)
+        if self.config.layout == "inserted":
+            return torch.cat([tokens, self.mark(F.pad(mark[:, 1:], (0, 1)))[:, :, None]], 2)
+        return torch.cat([tokens[:, :, :1] + self.mark(mark)[:, :, None], tokens[:, :, 1:]], 2)
+
+    def loss(self, steps: Steps) -> dict[str, Tensor]:
+        return self.loss_at(self.hidden(steps), steps, intended_action(steps))
+
+    # ---- acting -----------------------------------------------------------------------------------------------------
+
+    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+        """Mark what is visible. Steps that are cached have the marks they had: those follow from the steps before."""
+        if self.notes:
+            for name, unknown in self.notes.items():
+                context.steps.extras[name][np.arange(context.rows), context.length] = unknown
+            marks = {"mark": self._marks(context.steps)}
+            context = replace(context, steps=context.steps._replace(extras=marks))
+        return super().attend(context, live)
+
+    def chose(self, context: Context, distribution: Distribution, action: Tensor) -> None:
+        if self.notes:
+            here = np.arange(context.rows), context.length
+            context.steps.extras["log_prob"][here] = distribution.log_prob(action).float().cpu().numpy()

@@ -1,0 +1,692 @@
+"""Segment-marked AD: where marks stand, that acting marks what training marks, and what is reported of a store."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from PIL import Image
+from typer.testing import CliRunner
+
+from icrl_agents import HistoryStore, ICAgent, collect, evaluate, plots, train
+from icrl_agents import marks as report
+from icrl_agents.cli import app
+from icrl_agents.codecs import space_to_json
+from icrl_agents.collection import HistoryWriter
+from icrl_agents.history import HistoryInfo
+from icrl_agents.imagination import AgentImagination, Branch
+from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
+from icrl_agents.nn.fork import Fork
+from icrl_agents.steps import Steps, stack_steps
+from icrl_agents.transforms import END, START, confident_runs
+from tests.conftest import one_line
+from tests.fakes import GRID, SMALL, SPACES, Variant, lifetimes, statistics
+
+BOTH = START + END
+ENV = "icrl/Darkroom3x3-v0"  # episodes of 6 steps
+OWN = [Variant("marked-ad", tuple(x.items())) for x in ({}, {"layout": "inserted"}, {"dynamics": True})]
+LEAST, THRESHOLD = 2, 0.21  # what random weights reach often, but not always
+
+
+# ---- where marks stand ------------------------------------------------------------------------------------------
+
+
+def history(chances: list[float], ends: tuple[int, ...] = (), update: list[int] | None = None) -> Steps:
+    """One row whose actions had these probabilities, with episode ends after the steps `ends`."""
+    count = len(chances)
+    no = np.zeros((1, count), bool)
+    ended = np.isin(np.arange(count), ends)[None]
+    extras = {"log_prob": np.log(np.array([chances], np.float32))}
+    extras |= {} if update is None else {"update": np.array([update])}
+    cells = np.zeros((1, count, 2), np.int32)
+    return stack_steps(cells, no.astype(np.int64), no.astype(np.float32), cells, no, ended, extras=extras)
+
+
+def marks(steps: Steps, threshold: float = 0.7, least: int = 3, causal: bool = False) -> list[int]:
+    return confident_runs(steps, threshold, least, causal)[0].tolist()
+
+
+def plain_runs(steps: Steps, row: int, threshold: float, least: int) -> list[tuple[int, int]]:
+    """The runs [start, stop) of a row, found step by step."""
+    found, start = [], None
+    for t in range(steps.mask.shape[1] + 1):
+        real = t < steps.mask.shape[1]
+        sure = real and steps.mask[row, t] and math.exp(steps.extras["log_prob"][row, t]) >= threshold
+        border = real and (steps.first[row, t] or (t and np.ptp(steps.extras["update"][row, t - 1 : t + 1])))
+        if start is not None and (border or not sure):
+            found += [(start, t)] if t - start >= least else []
+            start = None
+        if start is None and sure:
+            start = t
+    return found
+
+
+def plain_marks(steps: Steps, threshold: float, least: int) -> np.ndarray:
+    found = np.zeros(steps.mask.shape, np.int64)
+    for row in range(len(found)):
+        for start, stop in plain_runs(steps, row, threshold, least):
+            found[row, start] += START
+            if stop < found.shape[1]:
+                found[row, stop] += END
+    return found
+
+
+def plain_causal_marks(steps: Steps, threshold: float, least: int) -> np.ndarray:
+    """What an observer writes down who before each step sees whether it begins an episode or a policy, then waits."""
+    found = np.zeros(steps.mask.shape, np.int64)
+    for row in range(len(found)):
+        streak, inside = 0, False
+        for t in range(found.shape[1]):
+            update = steps.extras["update"][row]
+            if steps.first[row, t] or (t and update[t] != update[t - 1]):
+                streak = 0
+            if inside != (streak >= least):
+                inside = not inside
+                found[row, t] = START if inside else END
+            sure = steps.mask[row, t] and math.exp(steps.extras["log_prob"][row, t]) >= threshold
+            streak = streak + 1 if sure else 0
+    return found
+
+
+def random_steps(seed: int) -> Steps:
+    """Rows that are sure more or less often, with episodes, updates, and padding on the right and in between."""
+    rng = np.random.default_rng(seed)
+    steps = lifetimes(rows=20, count=60, seed=seed, ends=0.1)
+    chance = rng.random((20, 60)) ** rng.choice([0.1, 0.3, 1.0], (20, 1))
+    update = (rng.random((20, 60)) < 0.1).cumsum(1)
+    mask = np.arange(60) < rng.integers(0, 61, 20)[:, None]
+    mask[:4] = rng.random((4, 60)) < 0.95
+    mask[4:8] = True
+    return steps._replace(mask=mask, extras={"log_prob": np.log(chance).astype(np.float32), "update": update})
+
+
+@pytest.mark.parametrize("least", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_marks_are_those_of_a_plain_loop(seed: int, least: int):
+    steps = random_steps(seed)
+    for start in (0, 7):  # a window may cut a run
+        window = steps.window(start, None)
+        whole, causal = (confident_runs(window, 0.6, least, causal) for causal in (False, True))
+        np.testing.assert_array_equal(whole, plain_marks(window, 0.6, least))
+        np.testing.assert_array_equal(causal, plain_causal_marks(window, 0.6, least))
+        assert {START, END, BOTH} <= set(whole.flat)
+        assert {0, START, END} == set(causal.flat)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_causal_marks_follow_from_the_steps_before(seed: int):
+    steps, rng = random_steps(seed), np.random.default_rng(seed)
+    all_marks = confident_runs(steps, 0.6, 3, causal=True)
+    for t in range(60):
+        other = steps.extras["log_prob"].copy()
+        other[:, t:] = np.log(rng.random((20, 60 - t)))
+        mask = steps.mask.copy()
+        mask[:, t:] = False
+        for changed in (steps._replace(extras={**steps.extras, "log_prob": other}), steps._replace(mask=mask)):
+            found = confident_runs(changed, 0.6, 3, causal=True)
+            np.testing.assert_array_equal(found[:, : t + 1], all_marks[:, : t + 1])
+
+
+S, U = 0.9, 0.2  # sure, unsure
+
+
+class TestPublished:
+    """The marks of the public code, on windows without borders."""
+
+    def test_from_the_first_step_to_one_past_the_last(self):
+        assert marks(history([U, S, S, S, U, U])) == [0, START, 0, 0, END, 0]
+
+    def test_a_run_at_the_end_has_no_end(self):
+        assert marks(history([U, S, S, S])) == [0, START, 0, 0]
+
+    def test_a_run_cut_by_the_window_starts_with_it(self):
+        assert marks(history([U, S, S, S, S, S, U]).window(3, None)) == [START, 0, 0, END]
+
+    def test_a_short_run_is_none(self):
+        assert marks(history([S, S, U, S, S])) == [0] * 5
+
+    def test_the_guides_example_has_no_run_of_ten(self):
+        assert marks(history([S] * 6 + [U] * 5 + [S] * 4), least=10) == [0] * 15
+
+    def test_the_threshold_itself_is_sure(self):
+        assert marks(history([0.7, 0.7, 0.7, 0.699])) == [START, 0, 0, END]
+
+
+class TestBorders:
+    def test_runs_end_with_their_episode(self):
+        assert marks(history([S] * 5, ends=(1,))) == [0, 0, START, 0, 0]
+        assert marks(history([S] * 6, ends=(2,))) == [START, 0, 0, BOTH, 0, 0]
+
+    def test_runs_end_with_an_update(self):
+        assert marks(history([S] * 7, update=[4, 4, 4, 5, 5, 5, 5])) == [START, 0, 0, BOTH, 0, 0, 0]
+
+    def test_padding_is_never_sure(self):
+        steps = history([S] * 6)
+        assert marks(steps._replace(mask=np.arange(6)[None] < 2)) == [0] * 6
+        assert marks(steps._replace(mask=np.arange(6)[None] < 4)) == [START, 0, 0, 0, END, 0]
+
+    def test_what_is_not_known_is_not_sure(self):
+        with np.errstate(divide="ignore"):
+            assert marks(history([S, S, 0.0, S, math.nan, S])) == [0] * 6
+
+
+class TestCausal:
+    def test_start_once_the_run_is_long_enough(self):
+        assert marks(history([U, S, S, S, S, U, U, U]), causal=True) == [0, 0, 0, 0, START, 0, END, 0]
+
+    def test_a_run_of_just_the_length(self):
+        assert marks(history([S, S, S, U, U]), causal=True) == [0, 0, 0, START, END]
+
+    def test_a_new_episode_is_seen_at_once(self):
+        assert marks(history([S] * 8, ends=(3,)), causal=True) == [0, 0, 0, START, END, 0, 0, START]
+
+    def test_a_run_that_is_over_when_it_is_known_is_not_marked(self):
+        assert marks(history([S] * 4, ends=(2,)), causal=True) == [0] * 4
+
+
+def test_histories_without_probabilities_are_refused():
+    steps = lifetimes()
+    steps = steps._replace(extras={})
+    one_line(lambda: confident_runs(steps, 0.7, 10), ValueError, "log_prob", "ppo, q-learning or noise")
+    agent = Variant("marked-ad").build()
+    one_line(lambda: agent.prepare(steps, np.random.default_rng(0)), ValueError, "log_prob")
+
+
+# ---- tokens -----------------------------------------------------------------------------------------------------
+
+
+def test_marks_are_added_to_the_percept():
+    agent = Variant("marked-ad", (("dynamics", True),)).build()
+    steps = agent.tensors(lifetimes())
+    mark = torch.arange(90).reshape(3, 30) % 4
+    with_marks = agent.tokens(steps._replace(extras={**steps.extras, "mark": mark}))
+    change = with_marks - agent.tokens(steps)
+    torch.testing.assert_close(change[:, :, 0], agent.mark(mark) - agent.mark.weight[0])
+    assert not change[:, :, 1].any()
+
+
+def test_inserted_marks_come_before_their_percepts():
+    agent = Variant("marked-ad", (("layout", "inserted"),)).build()
+    steps = agent.tensors(lifetimes())
+    mark = torch.arange(90).reshape(3, 30) % 4
+    tokens = agent.tokens(steps._replace(extras={**steps.extras, "mark": mark})).flatten(1, 2)
+    assert tokens.shape[1] == 60
+    torch.testing.assert_close(tokens[:, 1:-1:2], agent.mark(mark[:, 1:]))
+    torch.testing.assert_close(tokens[:, ::2], agent.tokens(steps).flatten(1, 2)[:, ::2])
+
+
+@pytest.mark.parametrize("marked", MarkedADConfig.MARKS)
+def test_prepare_marks_as_configured(marked: str):
+    agent, steps = Variant("marked-ad", (("marks", marked), ("threshold", 0.3))).build(), lifetimes()
+    prepared = agent.prepare(steps, np.random.default_rng(0))
+    expected = confident_runs(steps, 0.3, 2, causal=marked == "own")
+    np.testing.assert_array_equal(prepared.extras["mark"], expected)
+    assert "mark" not in steps.extras
+    losses = [agent.loss(agent.tensors(x))["action"].item() for x in (steps, prepared)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"marks": "both"}, "choose from own, train"),
+        ({"layout": "packed"}, "choose from added, inserted"),
+        ({"threshold": 70.0}, "threshold=70.0 is outside"),
+        ({"threshold": 0.0}, "threshold=0.0 is outside"),
+        ({"min_length": 240}, "min_length=240 does not fit window=240"),
+        ({"layout": "inserted", "dynamics": True}, "use layout='added'"),
+    ],
+)
+def test_bad_settings_are_told_in_a_line(changes: dict, told: str):
+    one_line(lambda: MarkedADConfig(**changes), ValueError, told)
+
+
+# ---- acting marks what training marks ---------------------------------------------------------------------------
+
+
+def build(env: Any = None, **changes: Any) -> MarkedAD:
+    """Random weights, and runs that they make; acting in the Darkroom of 3x3 cells unless spaces are given."""
+    torch.manual_seed(0)
+    spaces = (gymnasium.spaces.Box(0, 2, (2,), np.int32), gymnasium.spaces.Discrete(5)) if env is None else env
+    agent = MarkedAD(*spaces, MarkedADConfig(**{**SMALL, "threshold": THRESHOLD, "min_length": LEAST, **changes}))
+    for parameter in agent.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return agent.eval()
+
+
+class Diary:
+    """Writes down, apart from the agent, what each row lived since it last forgot, and how it chose."""
+
+    NAMES = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "log_prob")
+
+    def __init__(self, agent: MarkedAD, rows: int, monkeypatch: pytest.MonkeyPatch):
+        self.agent, self.rows = agent, rows
+        self.lives: list[list[tuple[Any, ...]]] = [[] for _ in range(rows)]
+        self.seen: list[tuple[int, list[int]]] = []
+        monkeypatch.setattr(agent, "chose", self.chose)
+
+    def chose(self, context: Any, distribution: Any, action: torch.Tensor) -> None:
+        self.statistics, self.log_prob = statistics(distribution), distribution.log_prob(action).numpy()
+        MarkedAD.chose(self.agent, context, distribution, action)
+
+    def window(self, row: int, obs: np.ndarray) -> Steps:
+        """What a row can see, the open step included, as a training window with marks."""
+        life, seen = self.lives[row], int(self.agent.context.length[row])
+        steps = [*life, (obs, 0, np.float32(0), obs, False, False, np.float32(0))]
+        values = (np.stack(column)[None] for column in zip(*steps, strict=True))
+        columns = dict(zip(self.NAMES, values, strict=True))
+        extras = {"log_prob": columns.pop("log_prob")}
+        window = stack_steps(**columns, extras=extras).window(len(life) - seen, None)
+        return self.agent.prepare(window, np.random.default_rng(0))
+
+    def check(self, obs: np.ndarray, live: np.ndarray) -> list[int]:
+        """Acting had the training-time distribution; gives each live row's mark of the open step."""
+        found = []
+        for row in np.flatnonzero(live):
+            window = self.window(row, obs[row])
+            last = torch.tensor([window.mask.shape[1] - 1])
+            hidden = self.agent.read(self.agent.tensors(window), last)
+            torch.testing.assert_close(
+                self.statistics[row], statistics(self.agent.action.head(hidden))[0], atol=1e-5, rtol=1e-5
+            )
+            found.append(int(window.extras["mark"][0, -1]))
+        return found
+
+
+@pytest.mark.parametrize("slide", [1, 4])
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("variant", OWN, ids=str)
+@torch.no_grad()
+def test_acting_marks_as_training_does(variant: Variant, mode: AutoresetMode, slide: int, monkeypatch):
+    """Over many windows, with rows that begin anew, so that they are at different lengths and full at other times."""
+    env = gymnasium.make_vec(ENV, num_envs=3, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode})
+    agent = build(slide=slide, **dict(variant.settings))
+    diary, found, lengths = Diary(agent, 3, monkeypatch), list[int](), set[tuple[int, ...]]()
+    obs, _ = env.reset(seed=0)
+    agent.reset(env, seed=0)
+    live = np.ones(3, bool)
+    for t in range(60):
+        if t in (5, 17, 18, 40):
+            rows = np.arange(3) == t % 3
+            obs, live = np.where(rows[:, None], reset_rows(env, rows), obs), live | rows
+            agent.reset(mask=rows)
+            diary.lives = [[] if row else life for row, life in zip(rows, diary.lives, strict=True)]
+        action = agent.act(obs)
+        found += diary.check(obs, live)
+        lengths.add(tuple(agent.context.length.tolist()))
+        new, reward, terminated, truncated, info = env.step(action)
+        agent.observe(new, reward, terminated, truncated, info)
+        ended = terminated | truncated
+        for row in np.flatnonzero(live):
+            final = info["final_obs"][row] if ended[row] and "final_obs" in info else new[row]
+            ends = terminated[row], truncated[row]
+            step = (obs[row], action[row], np.float32(reward[row]), final, *ends, diary.log_prob[row])
+            diary.lives[row].append(step)
+        live = ~(ended & live) if mode == AutoresetMode.NEXT_STEP else live
+        obs = new
+    assert min(found.count(mark) for mark in (0, START, END)) > 5
+    assert any(len(set(row)) == 3 for row in lengths)
+
+
+def reset_rows(env: Any, rows: np.ndarray) -> np.ndarray:
+    """Reset some rows of a sync vector env, which Gymnasium only allows in the mode DISABLED."""
+    obs = np.zeros((3, 2), np.int32)
+    for row in np.flatnonzero(rows):
+        obs[row], _ = env.envs[row].reset()
+        env._autoreset_envs[row] = False
+    return obs
+
+
+def roam(agent: MarkedAD, steps: int, rows: int = 3, **options: Any) -> np.ndarray:
+    """Act in the room; gives the observations after that."""
+    env = gymnasium.make_vec(ENV, num_envs=rows)
+    obs, _ = env.reset(seed=0)
+    agent.reset(env, seed=0, **options)
+    for _ in range(steps):
+        result = env.step(agent.act(obs))
+        agent.observe(*result)
+        obs = result[0]
+    return obs
+
+
+@pytest.mark.parametrize("slide", [1, 4])
+def test_cached_steps_keep_their_marks_until_the_window_slides(slide: int, monkeypatch):
+    agent, seen = build(slide=slide), []
+
+    def note(steps: Steps) -> np.ndarray:
+        seen.append((agent.context.length.copy(), MarkedAD._marks(agent, steps)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(agent, "_marks", note)
+    roam(agent, 80)
+    kept = changed = 0
+    for (length, before), (later, after) in pairwise(seen):
+        for row in range(3):
+            if later[row] > length[row]:
+                np.testing.assert_array_equal(before[row, : length[row] + 1], after[row, : length[row] + 1])
+                kept += before[row, : length[row] + 1].any()
+            else:
+                moved = slide - 1 + (length[row] == later[row])
+                changed += (before[row, moved : length[row] + 1] != after[row, : length[row] + 1 - moved]).any()
+    assert changed > 5  # of runs that the slide has cut
+    assert kept > 20 or slide == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("grid", {}), ("vector", {}), ("multi", {"deterministic": True}), ("grid", {"plan": "lookahead"})],
+    ids=["sampled", "density", "likeliest", "planned"],
+)
+def test_the_probability_is_the_policys_of_the_action_taken(kind: str, options: dict, monkeypatch):
+    agent, steps, told = build(SPACES[kind], dynamics="plan" in options), lifetimes(kind, count=6), []
+    no = np.zeros(3, bool)
+
+    def chose(*given: Any) -> None:
+        told.append(given[1:])
+        MarkedAD.chose(agent, *given)
+
+    def other(agent: Any, planner: Any, plans: Any, context: Any, hidden: Any, otherwise: Any, *rest: Any) -> Any:
+        return (otherwise + 1) % 5
+
+    monkeypatch.setattr(agent, "chose", chose)
+    monkeypatch.setattr("icrl_agents.agent.plan_actions", other)
+    agent.reset(num_envs=3, seed=0)
+    for t in range(6):
+        action = agent.act(steps.obs[:, t], **options)
+        agent.observe(steps.next_obs[:, t], np.ones(3), no, no, {})
+        distribution, choice = told[-1]
+        np.testing.assert_array_equal(agent.action.array(choice), action)
+        noted = agent.context.visible().extras["log_prob"][:, t]
+        np.testing.assert_allclose(noted, distribution.log_prob(choice).detach().numpy(), rtol=1e-6)
+
+
+@torch.no_grad()
+def test_published_marks_are_for_training_only():
+    agent = build(marks="train", slide=1)
+    obs = roam(agent, 20)
+    assert not agent.notes
+    assert not agent.context.steps.extras
+    acting = statistics(agent.policy(agent.context, obs))
+    expected = agent.action.head(agent.read(agent.tensors(agent.context.steps), torch.full((3,), 8)))
+    torch.testing.assert_close(acting, statistics(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_who_does_not_learn_notes_nothing():
+    given = source_history(5)
+    agent = build()
+    roam(agent, 6, history=given, learn=False)
+    before = {name: value.copy() for name, value in agent.context.steps.extras.items()}
+    agent.act(np.zeros((3, 2), np.int32))
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, agent.context.steps.extras[name])
+
+
+def test_what_was_noted_of_another_step_does_not_stay():
+    """Steps that are closed without a choice of the agent's are unknown, also where the window slid."""
+    agent, steps = build(), lifetimes(count=30)
+    agent.reset(num_envs=3)
+    for t in range(30):
+        policy = agent.policy(agent.context, steps.obs[:, t] % 3)
+        if t < 9:
+            agent.chose(agent.context, policy, policy.mode())
+        rest = (getattr(steps, name)[:, t] for name in ("action", "reward", "next_obs", "terminated", "truncated"))
+        agent.context.close(*rest, np.ones(3, bool))
+        known = np.isfinite(agent.context.visible().extras["log_prob"]).sum(1)
+        assert known.tolist() == [sum(s < 9 for s in range(t + 1 - agent.context.length[0], t + 1))] * 3
+
+
+def test_forks_note_for_themselves():
+    agent = build()
+    obs = roam(agent, 6)
+    branch = agent.context.repeat(2)
+    noted = agent.context.steps.extras["log_prob"].copy()
+    distribution = agent.policy(branch, np.repeat(obs, 2, 0))
+    agent.chose(branch, distribution, distribution.mode())
+    np.testing.assert_array_equal(noted, agent.context.steps.extras["log_prob"])
+    assert (branch.steps.extras["log_prob"][:, 6] > -5).all()
+
+
+# ---- histories to begin with ------------------------------------------------------------------------------------
+
+
+def source_history(count: int = 30) -> Steps:
+    """Of a learner that is sure most of the time, updated every 4 steps."""
+    rng = np.random.default_rng(1)
+    steps = lifetimes(rows=3, count=count)
+    cells = {name: rng.integers(0, 3, (3, count, 2), np.int32) for name in ("obs", "next_obs")}
+    log_prob = np.log(rng.random((3, count)) ** 0.2).astype(np.float32)
+    log_prob[:, -4:] = 0.0
+    return steps._replace(**cells, extras={"log_prob": log_prob, "update": np.tile(np.arange(count) // 4, (3, 1))})
+
+
+@pytest.mark.parametrize("variant", OWN, ids=str)
+@torch.no_grad()
+def test_a_history_is_marked_by_its_learners_probabilities(variant: Variant):
+    """And no run goes on from the learner to the agent."""
+    agent, steps = build(**dict(variant.settings)), source_history(31)
+    agent.reset(num_envs=3, seed=0, history=steps.window(0, 30))
+    acting = statistics(agent.policy(agent.context, steps.obs[:, 30]))
+    assert agent.context.length.tolist() == [8, 8, 8]
+    steps.extras["update"][:, 30] = 1000  # the agent is another policy than the learner, which was sure of late
+    window = agent.prepare(steps.window(22, 31), np.random.default_rng(0))
+    assert not (window.extras["mark"][:, -1] & START).any()
+    assert window.extras["mark"].any(1).all()
+    expected = statistics(agent.action.head(agent.read(agent.tensors(window), torch.full((3,), 8))))
+    torch.testing.assert_close(acting, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_own_experience_can_be_given_again():
+    agent, again = build(window=20), build(window=20)
+    obs = roam(agent, 15)
+    again.reset(num_envs=3, seed=0, history=agent.context.visible())
+    noted = [one.context.visible().extras["log_prob"] for one in (agent, again)]
+    np.testing.assert_array_equal(*noted)
+    policies = [statistics(one.policy(one.context, obs)) for one in (agent, again)]
+    torch.testing.assert_close(*policies, atol=1e-5, rtol=1e-5)
+
+
+def test_a_history_that_notes_nothing_has_no_marks():
+    agent, given = build(), source_history(4)
+    agent.reset(num_envs=3, history=given._replace(extras={}))
+    assert not agent._marks(agent.context.steps).any()
+
+
+def test_a_history_with_notes_of_another_shape_is_refused():
+    agent, given = build(), source_history(4)
+    wrong = given._replace(extras={"log_prob": given.extras["log_prob"][:, :3]})
+    one_line(lambda: agent.reset(num_envs=3, history=wrong), ValueError, "log_prob", "(3, 3)", "(3, 4)")
+
+
+# ---- planning ---------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_imagined_steps_have_no_marks():
+    """Whatever mark the open step has."""
+    agent, opened = build(dynamics=True, window=20), set[int]()
+    env = gymnasium.make_vec(ENV, num_envs=3)
+    obs, _ = env.reset(seed=0)
+    agent.reset(env, seed=0)
+    for t in range(15):
+        hidden = agent.see(agent.context, obs)
+        cache, _ = agent.branch(agent.context)
+        dream, branch = AgentImagination(agent, agent.context), Branch(Fork.of(cache), hidden[:, None])
+        action = dream.propose(branch, 5).action[:, :, :1]
+        outcome, imagined = dream.imagine(branch, action)
+        then = dream.follow(imagined, *torch.zeros(2, 3, 1, dtype=torch.long))
+        window = agent.prepare(agent.context.steps.window(0, t + 1), np.random.default_rng(0))
+        opened.update(window.extras["mark"][:, -1].tolist())
+        window = agent.tensors(window.map(lambda x: np.concatenate([x, np.zeros_like(x[:, :1])], 1)))
+        window.action[:, -2], window.obs[:, -1] = action[:, 0, 0], outcome.next_obs[:, 0, 0]
+        window.prev_reward[:, -1] = outcome.reward[:, 0, 0]
+        expected = agent.read(window, torch.full((3,), t + 1))
+        torch.testing.assert_close(then.hidden[:, 0], expected, atol=1e-5, rtol=1e-5)
+        policy = agent.action.head(hidden)
+        agent.chose(agent.context, policy, policy.mode())
+        obs, reward, terminated, truncated, _ = env.step(policy.mode().numpy())
+        agent.context.close(policy.mode().numpy(), reward, obs, terminated, truncated, np.ones(3, bool))
+    assert opened == {0, START, END}
+
+
+# ---- training ---------------------------------------------------------------------------------------------------
+
+QUICK = {**SMALL, "updates": 2, "batch_size": 4, "micro_batch": 4, "episodes": 4, "eval_every": 0, "min_length": 3}
+
+
+@pytest.mark.parametrize("settings", [{}, {"marks": "train"}, {"layout": "inserted"}, {"dynamics": True}])
+def test_it_trains_and_plays(settings: dict, tmp_path: Path):
+    train("marked-ad", ENV, tmp_path / "run", settings={**QUICK, "source": "q-learning", **settings}, quiet=True)
+    agent = ICAgent.from_pretrained(tmp_path / "run")
+    assert isinstance(agent, MarkedAD)
+    plan = "lookahead" if settings.get("dynamics") else None
+    curve = evaluate(agent, ENV, episodes=3, num_seeds=2, plan=plan)
+    assert np.isfinite(curve.returns).all()
+
+
+def test_it_trains_on_a_store(tmp_path: Path):
+    path = collect(ENV, "noise", tmp_path / "noise.h5", streams=2, episodes=5)
+    agent = train("marked-ad", ENV, tmp_path / "run", histories=path, settings=QUICK | {"episodes": 50}, quiet=True)
+    assert agent.facts["source"] == "noise"
+
+
+def test_a_source_that_tells_no_probabilities_is_refused(tmp_path: Path):
+    settings = {**QUICK, "source": "posterior"}
+    one_line(
+        lambda: train("marked-ad", ENV, tmp_path / "run", settings=settings, quiet=True),
+        ValueError,
+        "log_prob",
+        "ppo, q-learning or noise",
+    )
+
+
+# ---- the report -------------------------------------------------------------------------------------------------
+
+
+def cells(chances: list[list[float]], lengths: list[int], ends: tuple[int, ...] = ()) -> Steps:
+    rows = [history(row, ends) for row in chances]
+    steps = stack_steps(
+        *(np.concatenate([getattr(row, name) for row in rows]) for name in
+          ("obs", "action", "reward", "next_obs", "terminated", "truncated")),
+        mask=np.arange(len(chances[0])) < np.array(lengths)[:, None],
+        extras={"log_prob": np.concatenate([row.extras["log_prob"] for row in rows])},
+    )  # fmt: skip
+    return steps
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Task 3: two runs of 3 and 4 in 16 steps; task 8: none in 20; task 11: 10 of 20, 5 of them in each episode."""
+    histories = {
+        3: cells([[U, S, S, S, U, S, S, U, U, U], [S, S, S, S, U, U, S, S, S, S]], [10, 6]),
+        8: cells([[U] * 10, [S, U] * 5], [10, 10]),
+        11: cells([[S] * 10, [U] * 10], [10, 10], ends=(4, 9)),
+    }
+    info = HistoryInfo(
+        env_id="icrl/Darkroom-v0",
+        env_kwargs={},
+        observation_space=space_to_json(GRID),
+        action_space=space_to_json(gymnasium.spaces.Discrete(5)),
+        source="noise",
+        settings={},
+        assumes="nothing.",
+        seed=0,
+        streams=2,
+        episodes=1,
+        versions={},
+    )
+    with HistoryWriter(tmp_path / "tiny.h5", info, list(histories)) as writer:
+        writer.add(histories)
+        writer.finish()
+    return tmp_path / "tiny.h5"
+
+
+def test_the_report_of_a_tiny_store(store: Path):
+    with HistoryStore(store) as histories:
+        found = report.measure_marks(histories, 0.7, 3)
+    rows = [(row.task, row.steps, row.runs, row.marked) for row in found.tasks]
+    assert rows == [(3, 16, 2, 7), (8, 20, 0, 0), (11, 20, 2, 10)]
+    assert (found.total.steps, found.total.runs, found.total.marked) == (56, 4, 17)
+    assert found.typical == 3
+    shares = {"all": 17 / 56, "mean": (7 / 16 + 0 + 0.5) / 3, "std": np.std([7 / 16, 0, 0.5]), "min": 0.0, "max": 0.5}
+    assert found.to_json()["share"] == {name: pytest.approx(value, abs=1e-6) for name, value in shares.items()}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_marked_steps_are_those_of_the_runs(seed: int):
+    steps = random_steps(seed)
+    expected = np.zeros(steps.mask.shape, bool)
+    for row in range(len(expected)):
+        for start, stop in plain_runs(steps, row, 0.6, 3):
+            expected[row, start:stop] = True
+    found = report.in_run(confident_runs(steps, 0.6, 3))
+    np.testing.assert_array_equal(found & steps.mask, expected)
+
+
+def test_the_picture_shows_the_runs():
+    steps = history([U, S, S, S, U, S, S, S, S], ends=(6,))
+    panels = plots.require_matplotlib()().subplots(2)
+    report._fill(panels, steps, 0.7, 3)
+    spans = [path.get_extents() for path in panels[0].collections[0].get_paths()]
+    assert [(span.x0, span.x1) for span in spans] == [(1, 4)]
+    points, threshold = panels[0].get_lines()
+    np.testing.assert_allclose(points.get_ydata(), np.exp(steps.extras["log_prob"][0]))
+    assert set(threshold.get_ydata()) == {0.7}
+    np.testing.assert_array_equal(panels[1].get_lines()[0].get_ydata(), steps.reward[0])
+    report._fill(plots.require_matplotlib()().subplots(2), history([S, U, S]), 0.7, 3)  # nothing to shade
+
+
+def call(*args: object) -> Any:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_the_command_prints_and_writes(store: Path, tmp_path: Path):
+    result = call("marks", store, "--min-length", 3, "-o", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    assert lines[0] == ["task", "steps", "runs", "marked", "share"]
+    assert lines[2:] == [
+        ["3", "16", "2", "7", "43.8%"],
+        ["8", "20", "0", "0", "0.0%"],
+        ["11", "20", "2", "10", "50.0%"],
+        ["all", "56", "4", "17", "30.4%"],
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["marks.json", "marks.png"]
+    found = json.loads((tmp_path / "out" / "marks.json").read_text())
+    told = {"env_id": "icrl/Darkroom-v0", "source": "noise", "threshold": 0.7, "min_length": 3}
+    assert {name: found[name] for name in told} == told
+    assert found["tasks"][0] == {"task": 3, "steps": 16, "runs": 2, "marked": 7, "share": 0.4375}
+    picture = np.asarray(Image.open(tmp_path / "out" / "marks.png").convert("L"))
+    assert len(set(picture.ravel().tolist())) > 20
+    again = call("marks", store, "-o", tmp_path / "out")
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    assert call("marks", store, "-o", tmp_path / "out", "--overwrite").exit_code == 0
+    assert json.loads((tmp_path / "out" / "marks.json").read_text())["share"]["all"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--threshold", "1.5"], "threshold=1.5 is outside"),
+        (["--min-length", "0"], "min_length=0 is outside"),
+    ],
+)
+def test_mistakes_of_the_command_cost_a_line(options: list[str], told: str, store: Path):
+    result = call("marks", store, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+
+
+def test_a_store_without_probabilities(tmp_path: Path):
+    path = collect(ENV, "posterior", tmp_path / "posterior.h5", streams=1, episodes=2)
+    result = call("marks", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "log_prob" in result.stderr
