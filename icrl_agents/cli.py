@@ -332,6 +332,40 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    agent: Agent,
+    env: AgentEnv = None,
+    episodes: Annotated[str, typer.Option(help="Lengths of the histories to remember from.")] = "3,10,36",
+    shown: Annotated[int, typer.Option(help="Their first episodes, in which rewards are seen.")] = 2,
+    change: Annotated[str, typer.Option(help="Of latents: none, zeroed, swapped, shuffled, frozen or all.")] = "none",
+    split: Split = "test",
+    seeds: Annotated[int, typer.Option(help="Histories of each task.")] = 10,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
+) -> None:
+    """Measure how long an agent remembers rewards that it does not see any more."""
+    from icrl_agents import ICAgent
+    from icrl_agents.probe import CHANGES
+    from icrl_agents.probe import probe as measure
+    from icrl_agents.terminal import print_table
+
+    lengths = _numbers(episodes)
+    loaded = ICAgent.from_pretrained(agent, device=device)
+    changes = list(CHANGES) if change == "all" else [change]
+    found = {name: measure(loaded, _env_of(loaded, env), lengths, name, shown, split, seeds, seed) for name in changes}
+    if as_json:
+        print(json.dumps({name: [recall._asdict() for recall in recalls] for name, recalls in found.items()}))
+        return
+    lines = [
+        (name, str(r.episodes), str(r.steps), str(r.folds), str(r.share), f"{r.random:.2f}")
+        for name, recalls in found.items()
+        for r in recalls
+    ]
+    print_table(("latents", "episodes", "steps", "folds", "share of the optimum", "random"), lines)
+
+
+@app.command()
 def study(
     method: Annotated[str, typer.Argument(help="The method, such as ad.")],
     env: Env,

@@ -261,7 +261,7 @@ def _lifetimes(
         env = gymnasium.make_vec(env_id, num_envs=len(block))
         tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
         returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell))
-        optimal.append(_optimal_returns(env, block))
+        optimal.append(optimal_returns(env, block))
         env.close()
     return np.concatenate(returns), np.concatenate(optimal)
 
@@ -348,7 +348,7 @@ def _random_returns(env_id: str, tasks: tuple[int, ...], seed: int, episodes: in
     return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())
 
 
-def _optimal_returns(env: VectorEnv, tasks: np.ndarray) -> np.ndarray:
+def optimal_returns(env: VectorEnv, tasks: np.ndarray) -> np.ndarray:
     _, info = env.reset(options={"task": tasks})
     return np.asarray(info.get("optimal_return", np.full(len(tasks), np.nan)), float)
 

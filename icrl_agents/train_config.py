@@ -23,6 +23,8 @@ class TrainConfig:
     updates: int = 1000
     batch_size: int = 32  # windows of an update, over all processes
     micro_batch: int = 16  # windows of one forward pass; small ones fit a CPU cache and are several times faster there
+    blind: float = 0.0  # share of the windows in which rewards are hidden soon after the first one: a test of memory
+    blind_after: int = 40  # steps after the first reward, at most
     lr: float = 2e-3  # the peak
     warmup: float = 0.1  # share of the updates in which the learning rate rises to its peak
     weight_decay: float = 0.01
@@ -50,6 +52,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "updates": (1, 10**9),
     "batch_size": (1, 1 << 20),
     "micro_batch": (1, 1 << 20),
+    "blind": (0.0, 1.0),
+    "blind_after": (1, 1_000_000),
     "lr": (0.0, 10.0),
     "warmup": (0.0, 1.0),
     "weight_decay": (0.0, 10.0),

@@ -52,6 +52,7 @@ from icrl_agents.steps import Steps
 from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
 from icrl_agents.train_config import PRECISIONS, TrainConfig, split_settings
+from icrl_agents.transforms import hide_rewards
 from icrl_agents.windows import FreshWindows, StoreWindows, Windows
 
 if TYPE_CHECKING:
@@ -211,7 +212,10 @@ class Run:
 
     def _batch(self, agent: ICAgent, windows: Windows, update: int) -> Steps:
         rng = np.random.default_rng([self.config.seed, update, PREPARING])
-        return agent.prepare(windows.batch(update), rng, update / self.config.updates)
+        batch = windows.batch(update)
+        if self.config.blind:
+            batch = hide_rewards(batch, rng, self.config.blind, self.config.blind_after)
+        return agent.prepare(batch, rng, update / self.config.updates)
 
     def _update(
         self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Steps, update: int

@@ -68,6 +68,23 @@ def best_return(steps: Steps) -> np.ndarray:
     return np.where(np.isfinite(best), best, 0.0).astype(np.float32)
 
 
+def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
+    """NumPy steps in which, in about that share of the rows, no reward is seen any more soon after the first one.
+
+    Soon: from 1 to `most` steps later. What was done stays; whoever learns from it has to remember why.
+    """
+    rows, count = steps.reward.shape
+    paid = (steps.reward != 0) & steps.mask
+    last = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) the last step whose reward is seen
+    blind = paid.any(1) & (rng.random(rows) < share)
+    late = np.arange(count) - last[:, None]
+    reward, before = (
+        np.where(blind[:, None] & (late > n), 0, value).astype(np.float32)
+        for n, value in ((0, steps.reward), (1, steps.prev_reward))
+    )
+    return steps._replace(reward=reward, prev_reward=before)
+
+
 START, END = 1, 2  # a mark is none, one or both of them: a run may end where the next one starts
 
 

@@ -244,6 +244,7 @@ class CAD(PerceptAgent):
         cache.advance(torch.full_like(cache.lengths, self.config.latents))
         memory.cache.assign(index, cache)
 
+    @torch.inference_mode()
     def replace_latents(self, context: Context, latents: Tensor) -> None:
         """Let the rows that have folded something remember `latents` (B, Z, D) instead, for interventions."""
         memory, index = context.memory, np.flatnonzero(context.memory.folds)

@@ -1,0 +1,122 @@
+"""The memory probe: what an agent sees in it, and that it tells who remembers from who does not."""
+
+import json
+
+import numpy as np
+import torch
+
+from icrl_agents import train
+from icrl_agents.probe import CHANGES, make_history, probe
+from icrl_agents.transforms import hide_rewards
+from tests.conftest import one_line
+from tests.fakes import Variant, lifetimes
+from tests.test_cli import done
+
+ENV = "icrl/Darkroom3x3-v0"
+
+
+class TestHiddenRewards:
+    def test_rewards_are_seen_for_a_while_after_the_first_one(self):
+        steps = lifetimes(rows=200, count=30, ends=0.1)
+        steps = steps._replace(reward=np.where(np.arange(30) < 5, 0, 1 + steps.reward).astype(np.float32))
+        steps = steps._replace(prev_reward=np.pad(steps.reward[:, :-1], ((0, 0), (1, 0))))
+        found = hide_rewards(steps, np.random.default_rng(0), share=0.5, most=8)
+        seen = (found.reward != 0).sum(1)
+        whole = seen == 25
+        assert 0.4 < whole.mean() < 0.6
+        assert set(seen[~whole]) == set(range(1, 9))
+        for row in range(200):
+            kept = np.arange(30) < 5 + seen[row]
+            np.testing.assert_array_equal(found.reward[row], np.where(kept, steps.reward[row], 0))
+        np.testing.assert_array_equal(found.prev_reward[:, 1:], found.reward[:, :-1])
+        np.testing.assert_array_equal(found.action, steps.action)
+
+    def test_who_never_saw_one_keeps_what_there_is(self):
+        steps = lifetimes(rows=20, count=9)
+        nothing = steps._replace(reward=np.zeros_like(steps.reward))
+        found = hide_rewards(nothing, np.random.default_rng(0), share=1.0, most=1)
+        np.testing.assert_array_equal(found.prev_reward, steps.prev_reward)
+        assert hide_rewards(steps, np.random.default_rng(0), 0.0, 5).reward.tolist() == steps.reward.tolist()
+
+    def test_a_training_sees_it(self, tmp_path):
+        losses = []
+        for blind in (0.0, 1.0):
+            settings = {"width": 16, "layers": 1, "heads": 2, "inner": 16, "window": 24, "slide": 6, "episodes": 4,
+                        "updates": 1, "batch_size": 8, "eval_every": 0, "blind": blind, "blind_after": 1}  # fmt: skip
+            train("ad", ENV, tmp_path / str(blind), settings=settings, device="cpu", quiet=True)
+            losses.append(json.loads((tmp_path / str(blind) / "metrics.jsonl").read_text())["loss"])
+        assert losses[0] != losses[1]
+
+
+class Knowing:
+    """Walks to the goal if it saw one rewarded in its history, else stays; only forgets what it is told to."""
+
+    def __init__(self, memory: int):
+        self.memory, self.rewards = memory, list[np.ndarray]()
+
+    def reset(self, env, *, seed=None, history=None):
+        steps, self.env = history.mask.sum(1)[0], env
+        first = max(0, steps - self.memory)
+        self.knows = (history.reward * history.mask)[:, first:].any(1)
+
+    def act(self, obs):
+        return np.where(self.knows, self.env.unwrapped.expert_action(), 4)
+
+    def observe(self, obs, reward, terminated, truncated, info):
+        self.rewards.append(reward)
+
+
+def test_histories_show_rewards_first_and_nothing_later():
+    history = make_history(ENV, np.tile(np.arange(9), 20), shown=2, episodes=5, seed=0)
+    assert history.reward.shape == (180, 30)
+    assert (history.reward[:, :12].sum(1) > 0).mean() > 0.95
+    assert history.reward[:, 12:].sum() == 0
+    assert history.prev_reward[:, 13:].sum() == 0
+    np.testing.assert_array_equal(history.prev_action[:, 1:], history.action[:, :-1])
+    np.testing.assert_array_equal(history.first[0], np.arange(30) % 6 == 0)
+    later = np.bincount(history.action[:, 12:].ravel(), minlength=5) / history.action[:, 12:].size
+    assert abs(later - 0.2).max() < 0.03
+
+
+def test_it_tells_who_remembers():
+    forgetful, lasting = Knowing(memory=18), Knowing(memory=1000)
+    found = [probe(agent, ENV, episodes=(2, 4, 9), num_seeds=40) for agent in (forgetful, lasting)]
+    assert [recall.steps for recall in found[0]] == [12, 24, 54]
+    assert found[1][0].share.value > 0.95
+    assert found[1][2].share == found[1][0].share
+    assert 0 < found[0][1].share.value < found[0][0].share.value  # part of the shown episodes is still known
+    assert found[0][2].share.value == 0
+    assert 0.05 < found[0][0].random < 0.5
+    assert not np.concatenate(forgetful.rewards).any()
+
+
+def test_latents_are_changed_as_told():
+    agent = Variant("cad").build(window=12, slide=5)
+    given = torch.arange(24.0).reshape(3, 2, 4)
+    first = -given
+    assert torch.equal(CHANGES["none"](given, first), given)
+    assert not CHANGES["zeroed"](given, first).any()
+    assert torch.equal(CHANGES["swapped"](given, first)[1], given[0])
+    assert torch.equal(CHANGES["shuffled"](given, first)[:, 0], given[:, 1])
+    assert torch.equal(CHANGES["frozen"](given, first), first)
+    shares = {}
+    for change in CHANGES:
+        recalls = probe(agent, "icrl/Darkroom-v0", episodes=(2, 4), change=change, num_seeds=2)
+        assert [recall.folds for recall in recalls] == [agent._folds(41), agent._folds(81)]
+        shares[change] = [recall.share for recall in recalls]
+        seen = agent.context.memory.latents
+        assert seen.isfinite().all()
+
+
+def test_what_cannot_be_asked_is_told_in_a_line():
+    agent = Variant("ad").build()
+    one_line(lambda: probe(agent, "icrl/Darkroom-v0", change="zeroed"), ValueError, "zeroed", "latents")
+    one_line(lambda: probe(agent, "icrl/Darkroom-v0", change="gone"), ValueError, "gone", "frozen")
+    one_line(lambda: probe(agent, "icrl/Darkroom-v0", episodes=(1, 5)), ValueError, "[1, 5]", "shown=2")
+
+
+def test_the_command():
+    said = json.loads(done("probe", "icrl/ad-darkroom", "--episodes", "2,3", "--seeds", 1, "--json"))
+    assert [recall["episodes"] for recall in said["none"]] == [2, 3]
+    table = done("probe", "icrl/cad-darkroom", "--episodes", "2,4", "--seeds", 1, "--change", "all")
+    assert all(name in table for name in CHANGES)
