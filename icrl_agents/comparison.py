@@ -13,6 +13,7 @@ from icrl_agents.atomic import write_files, write_text
 from icrl_agents.evaluation import Curve, evaluate
 from icrl_agents.planning import Planner, make_planner
 from icrl_agents.report import PLANNED, spread
+from icrl_agents.sources import default_source
 from icrl_agents.splits import split_tasks
 
 
@@ -53,6 +54,11 @@ class Entry(NamedTuple):
     method: str
     env_id: str
     agents: tuple[str, ...]  # folders or names, one for each training seed
+    source: str = ""  # of its histories, where that is not the environment's default
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} ({self.source})" if self.source else self.method
 
 
 class Measured(NamedTuple):
@@ -79,9 +85,11 @@ def released(also: str | Path | None = None) -> list[Entry]:
         method, env_id = config["method"], config["facts"].get("env_id", "")
         if config["config"]["dynamics"] and method in PUBLISHED.get(env_id, {}):
             others = sorted(Path(also).expanduser().glob(f"{short}-seed*")) if also else []
-            found.append(Entry(method, env_id, (name, *map(str, others))))
+            source = config["facts"].get("source", "")
+            usual = source == default_source(env_id)
+            found.append(Entry(method, env_id, (name, *map(str, others)), "" if usual else source))
     envs = list(PUBLISHED)
-    return sorted(found, key=lambda entry: (envs.index(entry.env_id), entry.method))
+    return sorted(found, key=lambda entry: (envs.index(entry.env_id), entry.method, entry.source))
 
 
 def stored(entry: Entry) -> Measured:
@@ -92,8 +100,8 @@ def stored(entry: Entry) -> Measured:
 
     path = bundled_folder() / entry.agents[0].removeprefix(BUNDLED) / RESULTS
     curves = [Curve.from_json(data) for data in read_json(path, MAX_RESULTS_BYTES)["curves"]]
-    planned = next((replace(curve, name=f"{entry.method}, planned") for curve in curves if curve.name == PLANNED), None)
-    return Measured(entry._replace(agents=entry.agents[:1]), replace(curves[0], name=entry.method), planned)
+    planned = next((replace(curve, name=f"{entry.label}, planned") for curve in curves if curve.name == PLANNED), None)
+    return Measured(entry._replace(agents=entry.agents[:1]), replace(curves[0], name=entry.label), planned)
 
 
 def measure(
@@ -117,8 +125,8 @@ def measure(
             curve = _kept(agent, entry.env_id, num_seeds, plan, most, cache)
             curves[kind].append(curve)
             on_done(f"{name}, {kind}: {curve.at(EPISODES)} at episode {EPISODES}")
-    plain, planned = (Curve.join(found, entry.method) for found in curves.values())
-    return Measured(entry, plain, replace(planned, name=f"{entry.method}, planned"))
+    plain, planned = (Curve.join(found, entry.label) for found in curves.values())
+    return Measured(entry, plain, replace(planned, name=f"{entry.label}, planned"))
 
 
 def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, most: int | None, cache: Path) -> Curve:
@@ -182,7 +190,7 @@ def _row(measured: Measured) -> tuple[str, ...]:
         planned = f"{measured.planned.at(EPISODES)}{count}"
     env = f"{entry.env_id} ({measured.plain.optimal.mean():.2f})"
     published = f"{theirs.plain:.2f}", f"{theirs.planned:.2f}"
-    return env, entry.method, published[0], plain, published[1], planned, str(len(entry.agents))
+    return env, entry.label, published[0], plain, published[1], planned, str(len(entry.agents))
 
 
 def write(found: Sequence[Measured], out: Path) -> None:
