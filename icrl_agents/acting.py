@@ -164,7 +164,17 @@ def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
             raise ValueError(f"history has {name} of shape {np.shape(history.extras[name])}, expected {mask.shape}")
     codecs = {"obs": agent.obs, "next_obs": agent.obs, "action": agent.action, "reward": agent.reward}
     check_steps(history, codecs, "history")
-    return history
+    return _pad(history._replace(extras={name: history.extras[name] for name in agent.notes if name in history.extras}))
+
+
+def _pad(history: Steps) -> Steps:
+    """The history with real steps as its padding: anything else need not be in the spaces."""
+    count = history.mask.sum(1)  # (B,)
+    if not count.any():
+        return history
+    row = np.where(count > 0, np.arange(len(count)), count.argmax())
+    column = np.minimum(np.arange(history.mask.shape[1]), count[row, None] - 1)
+    return history.map(lambda value: value[row[:, None], column])._replace(mask=history.mask)
 
 
 def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:

@@ -246,6 +246,7 @@ class ICAgent(Pretrained):
         if rows is None:
             obs, reward, terminated, truncated = obs[None], reward[None], terminated[None], truncated[None]
         next_obs, live = read_step(self, obs, terminated, truncated, info or {})
+        running.plans.judge(next_obs, live)
         if running.learn:
             running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
         running.acted = None
@@ -379,5 +380,6 @@ class ICAgent(Pretrained):
         index = np.flatnonzero(mask)
         running.context.forget(index)
         running.boundary.forget(index)
+        running.plans.forget(index)
         if seed is not None:
             running.seed(seed)

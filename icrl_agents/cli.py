@@ -262,6 +262,8 @@ def train(
         from icrl_agents.config import check_choice
 
         check_choice("--stage", stage, STAGES)
+        if "pretrain" not in {field.name for field in _known_settings(method)}:
+            raise ValueError(f"--stage is for methods that pretrain, such as cad, not for {method!r}: leave it out")
     options: dict[str, Any] = {
         "source": source,
         "updates": updates,
@@ -346,13 +348,15 @@ def probe(
 ) -> None:
     """Measure how long an agent remembers rewards that it does not see any more."""
     from icrl_agents import ICAgent
+    from icrl_agents.config import check_choice
     from icrl_agents.probe import CHANGES
     from icrl_agents.probe import probe as measure
     from icrl_agents.terminal import print_table
 
     lengths = _numbers(episodes)
     loaded = ICAgent.from_pretrained(agent, device=device)
-    changes = list(CHANGES) if change == "all" else [change]
+    check_choice("change", change, ("all", *CHANGES))
+    changes = list(CHANGES) if change == "all" and hasattr(loaded, "replace_latents") else [change]
     found = {name: measure(loaded, _env_of(loaded, env), lengths, name, shown, split, seeds, seed) for name in changes}
     if as_json:
         print(json.dumps({name: [recall._asdict() for recall in recalls] for name, recalls in found.items()}))

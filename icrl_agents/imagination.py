@@ -99,8 +99,7 @@ class Plans:
     """What the rows of a running agent mean to do next, and how far their imagination is to be trusted."""
 
     def __init__(self) -> None:
-        self.predicted: Tensor | None = None  # (B, ...) what the last action was to lead to
-        self.judged = np.zeros(0, bool)  # (B,) whether that is still to be compared with what it did
+        self.predicted: Tensor | None = None  # (B, ...) what the action that waits for its outcome is to lead to
         self.right = self.total = np.zeros(0)  # (B,) weights of the predictions that came true, and of all
         self.planner: Planner | None = None  # whose plans these are
         self.path: Path | None = None  # (B, T, ...)
@@ -122,31 +121,32 @@ class Plans:
         paid = (self.path.reward[last] - paid).abs() < SAME_REWARD
         return same & paid & ~begins & (self.place > 0) & (self.place < self.length)
 
-    def judge(self, context: Context) -> None:
-        """Compare what was predicted with what has happened since."""
-        if len(self.total) != context.rows:
-            self.right, self.total = np.zeros((2, context.rows))
-            self.judged = np.zeros(context.rows, bool)
-        self.right[context.length == 0] = self.total[context.length == 0] = 0.0
-        rows = np.flatnonzero(self.judged & (context.length > 0))
-        if self.predicted is not None and len(rows):
-            happened = context.steps.next_obs[rows, context.length[rows] - 1]
-            predicted = self.predicted.cpu().numpy()[rows]
-            same = np.isclose(predicted, happened, *(SAME_OBS if happened.dtype.kind == "f" else (0, 0)))
-            right = same.reshape(len(rows), -1).all(1)
-            self.right[rows] = MEMORY * self.right[rows] + right
-            self.total[rows] = MEMORY * self.total[rows] + 1
-        self.judged[:] = False
+    def judge(self, next_obs: np.ndarray, live: np.ndarray) -> None:
+        """Compare what was predicted with what has happened, (B, ...), in the rows `live`."""
+        if self.predicted is None:
+            return
+        same = np.isclose(self.predicted.cpu().numpy(), next_obs, *(SAME_OBS if next_obs.dtype.kind == "f" else (0, 0)))
+        right = same.reshape(len(live), -1).all(1)
+        self.right = np.where(live, MEMORY * self.right + right, self.right)
+        self.total = np.where(live, MEMORY * self.total + 1, self.total)
+        self.predicted = None
+
+    def forget(self, rows: np.ndarray) -> None:
+        """A new task begins in some rows: trust has to be won again."""
+        if len(self.total):
+            self.right[rows] = self.total[rows] = 0.0
+        if len(self.length):
+            self.length = self.length.index_fill(0, torch.as_tensor(rows, device=self.length.device), 0)
 
     def trusted(self, planner: Planner) -> np.ndarray:
         """(B,) bool: the rows whose imagination has been right often enough; one failure is imagined beforehand."""
         return self.right >= planner.trust * (self.total + 1)
 
-    def predict(self, agent: ICAgent, context: Context, action: Tensor, live: np.ndarray) -> None:
-        """Note what the actions (B, ...) of the rows `live` are expected to lead to."""
+    def predict(self, agent: ICAgent, context: Context, action: Tensor) -> None:
+        """Note what the actions (B, ...) are expected to lead to."""
         fork = Fork.of(agent.branch(context)[0])
         hidden = fork.feed(agent.body, agent.action.embed(action[:, None, None]))  # (B, 1, 1, D)
-        self.predicted, self.judged = agent.obs.head(hidden).mode()[:, 0, 0], live.copy()
+        self.predicted = agent.obs.head(hidden).mode()[:, 0, 0]
 
     def put(self, index: Tensor, found: Found, follow: int, rows: int) -> None:
         """Mean to follow what was found (N, ...) for the rows `index` (N,) of `rows`, for `follow` steps at most."""
@@ -176,7 +176,8 @@ def plan_actions(
 
     The open step of the context has been fed, with the `hidden` vectors (B, D) at it.
     """
-    plans.judge(context)
+    if len(plans.total) != context.rows:
+        plans.right = plans.total = np.zeros(context.rows)
     trusted = plans.trusted(planner)
     following = plans.on(planner, context).cpu().numpy() & trusted
     rows = np.flatnonzero(live & ~following & trusted & _concerned(planner, context))
@@ -190,8 +191,9 @@ def plan_actions(
         act = torch.as_tensor(following & live, device=otherwise.device) & (plans.place < plans.length)
         action[act] = plans.path.action[act, plans.place[act]]
         plans.place = plans.place + act
+        plans.length[torch.as_tensor(live & ~following, device=otherwise.device)] = 0  # what was not followed is void
     if planner.trust:
-        plans.predict(agent, context, action, live)
+        plans.predict(agent, context, action)
     return action
 
 

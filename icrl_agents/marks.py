@@ -57,7 +57,8 @@ class MarkReport:
     @property
     def typical(self) -> int:
         """The first task whose share is nearest to that of all."""
-        return min(self.tasks, key=lambda task: abs(task.share - self.total.share)).task
+        share = self.total.share
+        return min(self.tasks, key=lambda task: abs(task.share - share)).task
 
     def to_json(self) -> dict[str, Any]:
         shares = np.array([task.share for task in self.tasks])

@@ -101,7 +101,7 @@ class Planner:
         "branches": (1, 10_000),
         "prior": (0.0, 1e6),
         "follow": (1, 1000),
-        "trust": (0.0, 1.0),
+        "trust": (0.0, 0.95),  # twenty of twenty-one is the most that can be won
     }
 
     def __post_init__(self) -> None:

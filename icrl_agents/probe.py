@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from icrl_agents.collection import lifetimes
-from icrl_agents.config import check_choice
+from icrl_agents.config import check_choice, check_value
 from icrl_agents.evaluation import Curve, Interval, learner_splits, optimal_returns, random_returns
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
@@ -67,6 +67,8 @@ def probe(
     check_choice("change", change, CHANGES)
     if change != "none" and not hasattr(agent, "replace_latents"):
         raise ValueError(f"change={change!r} is for agents with latents, such as cad: leave it out")
+    for name, value, least in (("shown", shown, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
+        check_value(name, "int", value, (least, 2**31 - 1))
     if not episodes or min(episodes) < shown:
         raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
     ids = learner_splits(agent, env_id).pick(split).ids

@@ -176,12 +176,14 @@ class Run:
         accelerate = need("accelerate", "train")
         cpu = pick_device(self.device).type == "cpu"
         precision = PRECISIONS[self.config.precision] or ("no" if cpu else "bf16")
-        return accelerate.Accelerator(cpu=cpu, mixed_precision=precision)
+        # where memories are trained, a window may be too short for some weights to matter
+        handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=METHODS[self.method].remembers)
+        return accelerate.Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler])
 
     def _new_agent(self) -> ICAgent:
         torch.manual_seed(self.config.seed)  # of the initial weights and of dropout
         agent = METHODS[self.method](*env_spaces(self.env_id), self.agent_config)
-        if self.config.init:
+        if self.config.init and not (self.resumed and newest_checkpoint(self.out)):
             begin_with(agent, ICAgent.from_pretrained(self.config.init, device="cpu"), self.config.init)
         return agent
 
@@ -235,7 +237,7 @@ class Run:
             with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
                 rows = batch.rows(part)
                 terms = model(agent.tensors(rows))
-                share = float(agent.count(rows)) * world / float(agent.count(batch))  # the terms are means
+                share = float(agent.count(rows)) * world / max(1.0, float(agent.count(batch)))  # the terms are means
                 loss = torch.stack(list(terms.values())).sum() * share
             accelerator.backward(loss)
             for name, value in {**terms, "loss": sum(terms.values())}.items():
@@ -345,6 +347,13 @@ def begin_with(agent: ICAgent, other: ICAgent, name: str) -> None:
         shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
+    for key in ("heads", "compressor_heads", "layout", "marks"):  # the same weights would mean something else
+        values = [getattr(one.config, key, None) for one in (agent, other)]
+        if values[0] != values[1]:
+            raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
+    spaces = [(one.observation_space, one.action_space) for one in (agent, other)]
+    if spaces[0] != spaces[1]:
+        raise ValueError(f"init={name!r} acts in {spaces[1]}, not {spaces[0]}: give an agent of these spaces")
     agent.load_state_dict(theirs)
 
 

@@ -1,5 +1,8 @@
 """Compressed-context AD: the schedule of its folds; training, acting and histories go through the same ones."""
 
+import shutil
+from contextlib import contextmanager
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from icrl_agents.imagination import AgentImagination, Branch
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork
+from icrl_agents.training import Run
+from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
 
 ENV = "icrl/Darkroom3x3-v0"
@@ -69,6 +74,7 @@ class TestSchedule:
             ({"curriculum": "0:1 0.5:0"}, "share:folds"),
             ({"curriculum": "0:1 0.7:3 0.5:2"}, "in order"),
             ({"curriculum": "later"}, "curriculum='later'"),
+            ({"curriculum": "0:1 nan:3"}, "nan"),
             ({"latents": 26}, "latents=26 and slide=34"),
             ({"gate": "open"}, "choose from gated, residual, replace"),
             ({"compressor_heads": 5}, "compressor_heads=5"),
@@ -122,8 +128,7 @@ class TestParity:
         whole, _ = agent._run(tokens, 30)
         for newest in range(1, 8):
             part, made = agent._run(tokens, newest)
-            agent.config.__dict__["folds_with_gradient"] = newest
-            since = agent._since(30)
+            since = Variant("cad", (("folds_with_gradient", newest),)).build()._since(30)
             torch.testing.assert_close(part[:, since:], whole[:, since:], atol=1e-6, rtol=1e-6)
             assert len(made) == min(newest, agent._folds(30))
             assert (since > 0) == (newest < agent._folds(30))
@@ -226,6 +231,21 @@ def test_imagined_steps_stand_behind_the_latents():
     torch.testing.assert_close(outcome.expected[:, 0, 0], agent.reward.head(trained).mode(), atol=1e-5, rtol=1e-5)
 
 
+@contextmanager
+def interrupted(after: int):
+    """Ctrl-C after so many updates."""
+    update = Run._update
+
+    def stopping(self, *rest):
+        if rest[-1] == after:
+            raise KeyboardInterrupt
+        return update(self, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_update", stopping)
+        yield
+
+
 FAST = {"width": 16, "layers": 1, "heads": 2, "inner": 24, "window": 12, "slide": 5, "latents": 4, "folds": 3,
         "compressor_heads": 2, "episodes": 5, "batch_size": 8, "eval_every": 0, "checkpoint_every": 0}  # fmt: skip
 
@@ -250,13 +270,30 @@ class TestStages:
             torch.testing.assert_close(weight, begun.state_dict()[name], msg=name)
 
     @pytest.mark.parametrize(
-        ("changes", "told"), [({"width": 32}, "other sizes"), ({"init": "nowhere/at-all"}, "nowhere")]
+        ("changes", "told"),
+        [({"width": 32}, "other sizes"), ({"heads": 1}, "heads=2, not 1"), ({"init": "icrl/ad-darkroom"}, "not cad")],
     )
-    def test_a_wrong_beginning_is_told_in_a_line(self, tmp_path, monkeypatch, changes: dict, told: str):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def test_a_wrong_beginning_is_told_in_a_line(self, tmp_path, changes: dict, told: str):
         fit(tmp_path / "1", updates=1)
-        with pytest.raises((ValueError, OSError), match=told):
-            fit(tmp_path / "2", **{"updates": 1, "init": str(tmp_path / "1"), **changes})
+        settings = {"updates": 1, "init": str(tmp_path / "1"), **changes}
+        one_line(lambda: fit(tmp_path / "2", **settings), ValueError, told)
+
+    def test_a_beginning_in_other_spaces_is_refused(self, tmp_path):
+        fit(tmp_path / "1", updates=1)
+        settings = {**FAST, "updates": 1, "init": str(tmp_path / "1")}
+        run = lambda: train("cad", "icrl/Darkroom-v0", tmp_path / "2", settings=settings, device="cpu", quiet=True)  # noqa: E731
+        one_line(run, ValueError, "init=")
+
+    def test_resuming_needs_its_beginning_no_more(self, tmp_path):
+        fit(tmp_path / "1", updates=1)
+        settings = {"updates": 4, "init": str(tmp_path / "1"), "checkpoint_every": 2}
+        whole = fit(tmp_path / "2", **settings)
+        stop = tmp_path / "3"
+        with pytest.raises(KeyboardInterrupt), interrupted(after=3):
+            fit(stop, **settings)
+        shutil.rmtree(tmp_path / "1")
+        resumed = train("cad", ENV, stop, device="cpu", quiet=True, resume=True)
+        assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
     def test_reconstruction_is_learned(self, tmp_path):
         """The latents come to tell the raw fields of what was folded, weighted where a reward was seen."""
@@ -278,4 +315,20 @@ class TestStages:
             losses.append([agent._reconstruction(made, s, count) for s in (zero, agent.tensors(steps))])
         for name in losses[0][0]:
             torch.testing.assert_close(losses[0][0][name], losses[1][0][name])
-            assert losses[1][1][name] > 3 * losses[0][1][name]
+            assert losses[1][1][name] > 3 * losses[0][1][name]  # nearly every step of the fakes is rewarded
+
+    @pytest.mark.parametrize("gate", Compressor.GATES)
+    def test_half_precision(self, tmp_path, gate: str):
+        fit(tmp_path / gate, updates=2, precision="bf16", gate=gate)
+
+    def test_histories_shorter_than_the_folds(self, tmp_path):
+        """What is drawn is what they have."""
+        agent = Variant("cad", (("folds", 9), ("curriculum", "0:1000"))).build()
+        steps = lifetimes(count=agent.config.span)
+        steps.mask[:, 15:] = False
+        for seed in range(20):
+            batch = agent.prepare(steps, np.random.default_rng(seed))
+            assert agent._folds(batch.mask.shape[1]) in (1, 2)
+            assert agent.count(batch) > 0
+        steps.mask[:, 5:] = False
+        assert agent.count(agent.prepare(steps, np.random.default_rng(0))) == 15

@@ -142,7 +142,8 @@ class TestHistory:
             online.policy(online.context, steps.obs[:, t], t < length)
             close(online, steps, np.full(3, t), t < length)
         history = steps.window(0, 10).map(np.copy)
-        history.prev_action[~history.mask], history.first[~history.mask] = 3, False  # padding may hold anything
+        for padding in history[:-2]:
+            padding[~history.mask] = padding.max() + 90  # it may hold anything
         offline.reset(num_envs=3, history=history)
         for t in range(12):
             obs = steps.obs[np.arange(3), length + t]

@@ -951,6 +951,23 @@ class TestTrust:
         assert not any(heard[43:60])
         assert heard[-1]
 
+    def test_only_what_was_predicted_is_judged(self):
+        """Steps without the planner, and actions from a fixed history, are compared with nothing else."""
+        agent, steps = alike(rewards=1)
+        planner, _ = scripted(2, True, when="always", trust=0.9)
+        plans = agent._running.plans
+        for t in range(6):
+            agent.act(steps.obs[:, 0], plan=None if t % 2 else planner)
+            obs = steps.obs[:, 1] if t % 2 else agent.obs.array(plans.predicted)
+            agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+        assert plans.right.tolist() == plans.total.tolist() == [1 + 0.95 + 0.95**2] * 3
+        agent.reset(num_envs=3, history=steps.window(0, 4), learn=False)
+        for _ in range(14):
+            agent.act(steps.obs[:, 0], plan=planner)
+            imagined = agent.obs.array(agent._running.plans.predicted)
+            agent.observe(imagined, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+        assert agent._running.plans.trusted(planner).all()
+
     def test_without_it_the_planner_is_always_heard(self):
         assert all(self.lived([False] * 5, trust=0.0)[0])
 
@@ -970,5 +987,4 @@ class TestTrust:
         off = np.array([0.0, 0.05, 1.0], np.float32)[:, None]
         plans.predicted = torch.as_tensor(np.clip(steps.obs[:, 1] + off, -4, 4))
         agent.observe(steps.obs[:, 1], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
-        plans.judge(agent.context)
         assert plans.right.tolist() == [1, 1, 0]

@@ -136,9 +136,12 @@ def test_another_precision_in_the_same_process(tmp_path):
     run(tmp_path / "2", updates=1, precision="bf16")
 
 
-@pytest.mark.parametrize("method", ["ad", "idt"])
+OWN = {"ad": {"dynamics": True}, "idt": {"dynamics": True, "chunk": 3}, "cad": {"latents": 4, "slide": 5}}
+
+
+@pytest.mark.parametrize("method", OWN)
 def test_two_processes_equal_one(tmp_path, method):
-    settings = {**FAST, "updates": 5, "dynamics": True, **({"chunk": 3} if method == "idt" else {})}
+    settings = {**FAST, "updates": 5, **OWN[method]}
     # --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")

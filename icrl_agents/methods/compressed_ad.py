@@ -72,7 +72,8 @@ class CADConfig(AgentConfig):
             stages = [(float(share), int(most)) for share, most in (x.split(":") for x in self.curriculum.split())]
         except ValueError:
             stages = []
-        if not stages or stages[0][0] != 0 or stages != sorted(stages) or min(most for _, most in stages) < 1:
+        fits = all(0 <= share <= 1 and most > 0 for share, most in stages) and len(self.curriculum) < 1000
+        if not stages or not fits or stages[0][0] != 0 or stages != sorted(stages):
             raise ValueError(
                 f"curriculum={self.curriculum[:80]!r}: give pairs 'share:folds' in order, such as '0:1 0.5:1000'"
             )
@@ -90,7 +91,8 @@ class CAD(PerceptAgent):
     Loss: -log p(action_t | latents, visible percepts up to t) at every step that is decided after one of the newest
     `folds_with_gradient` folds (or before them, where there are no older ones), plus `reconstruction` times the
     negative log-likelihood of what was folded (obs, previous action and reward, beginnings of episodes), given the
-    latents that it became. A training window has a number of folds that is the same for all rows of a batch.
+    latents that it became. A training window has a number of folds that is the same for all rows of a batch, and
+    begins with its lifetime wherever that is not longer than `folds` allow, as acting does.
 
     Deviations from the public code, which trains on one fold of any length and acts with many of another: the
     schedule; the loss at every step; raw fields are reconstructed, not moving embeddings; latents cannot read
@@ -129,7 +131,8 @@ class CAD(PerceptAgent):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
-        folds = int(rng.integers(1, self.config.most_folds(done) + 1))
+        possible = self._folds(int(steps.mask.sum(1).max(initial=0)))
+        folds = int(rng.integers(1, max(1, min(self.config.most_folds(done), possible)) + 1))
         steps = steps.window(0, self.end(folds))
         acts = np.full(steps.mask.shape, done >= self.config.pretrain and self.config.pretrain < 1)
         return steps._replace(extras={**steps.extras, "acts": acts})
@@ -166,34 +169,35 @@ class CAD(PerceptAgent):
 
         Of what comes before the `newest` folds nothing is computed but latents; hidden vectors are zero there.
         """
-        steps, window = tokens.shape[1], self.config.window
+        steps = tokens.shape[1]
         folds = self._folds(steps)
         before = max(0, folds - newest)  # folds without gradient
         tokens = F.pad(tokens, (0, 0, 0, 0, 0, self.end(folds) - steps))
-        old: Tensor | None = None
-        made = {}
-        for number in range(folds):
-            span = self.begin(number), self.begin(number + 1)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= before):
-                old = self.fold(old, tokens[:, span[0] : span[1]])
-            if number >= before:
-                made[span] = old
-            elif number + 1 == before:
-                last = old
-        parts = []
-        if not before:
-            parts.append(self.body(tokens[:, :window].flatten(1, 2)).unflatten(1, (-1, tokens.shape[2])))
+        latents: Tensor | None = None
+        with torch.no_grad():
+            for number in range(before):
+                latents = self.fold(latents, tokens[:, self.begin(number) : self.begin(number + 1)])
+        leads, made = [] if latents is None else [latents], {}
+        for number in range(before, folds):
+            latents = self.fold(latents, tokens[:, self.begin(number) : self.begin(number + 1)])
+            leads.append(latents)
+            made[self.begin(number), self.begin(number + 1)] = latents
+        if before:
+            parts = [torch.zeros_like(tokens[:, : self.end(before - 1)])]
         else:
-            parts.append(torch.zeros_like(tokens[:, : self.end(before - 1)]))
-        latents = [*([last] if before else []), *made.values()]  # before each of the stretches that are computed
-        if latents:
-            numbers = range(max(1, before), folds + 1)
-            stretches = torch.stack([tokens[:, self.begin(n) : self.end(n)] for n in numbers], 1)  # (B, C, W, S, D)
-            lead = torch.stack(latents, 1) + self.latent  # (B, C, Z, D)
-            seen = self.body(torch.cat([lead, stretches.flatten(2, 3)], 2).flatten(0, 1))[:, self.config.latents :]
-            new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # the others were decided before
-            parts.append(new.unflatten(0, (len(tokens), -1)).flatten(1, 2))
+            parts = [self.body(tokens[:, : self.end(0)].flatten(1, 2)).unflatten(1, (-1, tokens.shape[2]))]
+        if leads:
+            parts.append(self._after(leads, tokens, folds))
         return torch.cat(parts, 1)[:, :steps], made
+
+    def _after(self, leads: list[Tensor], tokens: Tensor, folds: int) -> Tensor:
+        """The hidden vectors (B, C * slide, S, D) of the steps decided after each of the last C folds."""
+        numbers = range(folds + 1 - len(leads), folds + 1)
+        stretches = torch.stack([tokens[:, self.begin(n) : self.end(n)] for n in numbers], 1)  # (B, C, W, S, D)
+        lead = torch.stack(leads, 1) + self.latent  # (B, C, Z, D)
+        seen = self.body(torch.cat([lead, stretches.flatten(2, 3)], 2).flatten(0, 1))[:, self.config.latents :]
+        new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # the others were decided before
+        return new.unflatten(0, (len(tokens), -1)).flatten(1, 2)
 
     def _reconstruction(self, made: dict[tuple[int, int], Tensor], steps: Steps, count: Tensor) -> dict[str, Tensor]:
         """How badly the latents tell what was folded into them last."""
@@ -268,12 +272,13 @@ class CAD(PerceptAgent):
         if not length.any():
             return
         folds = np.where(length >= self.config.window, 1 + (length - self.config.window) // self.config.slide, 0)
-        memory, tokens = context.memory, self.tokens(self.tensors(history))
+        memory = context.memory
         for number in range(folds.max(initial=0)):
             index = np.flatnonzero(folds > number)
+            part = history.rows(index).window(self.begin(number), self.begin(number + 1))
             at = torch.as_tensor(index, device=self.device)
             old = memory.latents[at] if number else None
-            memory.latents[at] = self.fold(old, tokens[at, self.begin(number) : self.begin(number + 1)])
+            memory.latents[at] = self.fold(old, self.tokens(self.tensors(part)))
         start = np.array([self.begin(number) for number in folds])
         columns = np.minimum(start[:, None] + np.arange(self.config.window), history.mask.shape[1] - 1)
         rest = history.map(lambda value: value[np.arange(len(start))[:, None], columns])

@@ -99,4 +99,5 @@ class Compressor(nn.Module):
         if self.gate == "residual":
             return self.merge(old + new)
         both = torch.cat([old, new], -1)
-        return torch.lerp(old, new + torch.tanh(self.change(both)), torch.sigmoid(self.open(both)))
+        share = torch.sigmoid(self.open(both)).to(old.dtype)  # (N, Z, D) of the new ones; half precision would not mix
+        return torch.lerp(old, (new + torch.tanh(self.change(both))).to(old.dtype), share)
