@@ -64,6 +64,11 @@ class Curve:
         return self.runs.mean(0)
 
     @property
+    def regret(self) -> np.ndarray:
+        """(task, episode), by how much the returns fell short of the best expected one."""
+        return self.optimal[:, None] - self.returns
+
+    @property
     def mean(self) -> np.ndarray:
         """(E,) the mean over tasks and seeds."""
         return self.runs.mean((0, 1))
@@ -204,7 +209,8 @@ def evaluate(
     Args:
         agent: an `ICAgent`, or anything with its reset, act and observe, such as a source.
         env_id: a registered environment id.
-        split: "test" (held out), "validation" or "train", of the split the agent was trained with.
+        split: "test" (held out), "validation" or "train", of the split the agent was trained with, or the name of a
+            published set of tasks, such as "num_50" of the bandits.
         num_seeds: repetitions of every task.
         seed: of the environments and of the sampled actions.
         plan: a planner or its name, for this evaluation; None acts as the agent was told by `use_plan`.
@@ -224,6 +230,7 @@ def evaluate(
         ids = splits.pick(split).ids
     else:
         ids, split = _task_ids(env_id, tasks), "tasks"
+    if split not in Splits._fields:
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)
     with _planning(agent, plan, plan_kwargs) as planner:
@@ -334,7 +341,10 @@ class RandomLearner:
 
 
 def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Mean return (N,) of uniformly random actions on each task id; played once, then remembered."""
+    """Mean return (N,) of random actions on each task id: what the rules expect, else played once and remembered."""
+    rules: Any = FAMILIES[env_id].rules
+    if hasattr(rules, "random_return"):
+        return rules.random_return(np.asarray(tasks, np.int64))
     return np.array(_random_returns(env_id, tuple(np.asarray(tasks).tolist()), seed, RANDOM_EPISODES))
 
 

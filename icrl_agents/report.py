@@ -160,8 +160,9 @@ def _rounded(value: Any) -> Any:
 
 
 def task_name(env_id: str, task: int) -> str:
-    """A task as the arguments of `make` that fix it."""
-    return ", ".join(f"{name}={value}" for name, value in FAMILIES[env_id].rules.task_kwargs(task).items())
+    """A task as the arguments of `make` that fix it; only its id where they are too long for a table."""
+    name = ", ".join(f"{name}={value}" for name, value in FAMILIES[env_id].rules.task_kwargs(task).items())
+    return name if len(name) <= 80 else f"task {task}"
 
 
 def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -19,8 +19,10 @@ class Splits(NamedTuple):
     test: icrl_envs.TaskSet
 
     def pick(self, name: str) -> icrl_envs.TaskSet:
-        check_known([name], self._fields, "split")
-        return getattr(self, name)
+        """One of these, or a set that the family names, such as "num_50" of the bandits."""
+        named = [known for known in self.test.rules.named if known not in self._fields]
+        check_known([name], [*self._fields, *named], "split")
+        return self.test.named(name) if name in named else getattr(self, name)
 
 
 def split_tasks(env_id: str, seed: int | None = None) -> Splits:

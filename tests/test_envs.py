@@ -10,10 +10,13 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
 from icrl_envs import FAMILIES
+from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
 
 MOVES = [(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
 ids = pytest.mark.parametrize("env_id", FAMILIES)
+steady = pytest.mark.parametrize("env_id", [name for name, tasks in FAMILIES.items() if not tasks.rules.stochastic])
 
 
 def some_tasks(env_id, count=6, seed=0):
@@ -67,9 +70,10 @@ ROOMS = {  # size, start, horizon as published or as chosen by us
     "icrl/DarkroomPermuted-v0": (9, (0, 0), 50),
     "icrl/DarkKeyToDoor-v0": (9, (4, 4), 50),
 }
+rooms = pytest.mark.parametrize("env_id", ROOMS)
 
 
-@ids
+@rooms
 def test_dynamics_equal_a_plain_reference(env_id):
     size, start, horizon = ROOMS[env_id]
     rng = np.random.default_rng(1)
@@ -218,7 +222,7 @@ def test_permutation_may_be_the_tuple():
     assert env.reset()[1]["task"] == 119
 
 
-@ids
+@steady
 def test_expert_reaches_the_optimal_return(env_id):
     task = some_tasks(env_id, 40)
     env = gymnasium.make_vec(env_id, len(task), autoreset_mode=AutoresetMode.DISABLED)
@@ -248,7 +252,7 @@ def best_return(rules, task):
     return value[int(rules.start(np.array([task]))[0])]
 
 
-@ids
+@steady
 def test_optimal_return_is_what_exhaustive_search_finds(env_id):
     rules = FAMILIES[env_id].rules
     task = np.append(some_tasks(env_id, 4), rules.num_tasks // 2)  # the last: a goal on the start, where there is one
@@ -262,7 +266,7 @@ def test_optimal_return_when_the_horizon_is_short(horizon):
     assert [best_return(rules, t) for t in task] == rules.optimal_return(task).tolist()
 
 
-@ids
+@rooms
 def test_rendering(env_id):
     size, start, _ = ROOMS[env_id]
     kwargs = FAMILIES[env_id][0]
@@ -325,6 +329,20 @@ BAD = {
         lambda: started("icrl/DarkroomPermuted-v0", permutation=([0], 1, 2, 3, 4)),
         r"permutation=\(\[0\], 1, 2, 3, 4\): give an order",
     ),
+    "one arm": (lambda: started("icrl/BernoulliBandit-v0", means=(0.5,)), r"means=\(0.5,\): give from 2 to 50 arms"),
+    "a mean outside": (lambda: started("icrl/BernoulliBandit-v0", means=(0.5, 1.5)), "numbers from 0 to 1"),
+    "a mean that is none": (lambda: started("icrl/BernoulliBandit-v0", means=(0.5, float("nan"))), "from 0 to 1"),
+    "means as a str": (lambda: started("icrl/BernoulliBandit-v0", means="high"), "means='high': give from 2 to 50"),
+    "too many arms": (
+        lambda: started("icrl/BernoulliBandit-v0", num_arms=2, means=(0.1, 0.2, 0.3)),
+        "from 2 to 2 arms",
+    ),
+    "number of arms": (lambda: started("icrl/BernoulliBandit-v0", num_arms=1), "num_arms=1: give an integer from 2"),
+    "no number of arms": (lambda: started("icrl/GaussianBandit-v0", num_arms=None), "num_arms=None: give an integer"),
+    "weights in one row": (lambda: started("icrl/ContextualBandit-v0", weights=(0.5, 1)), "arms, lists of 2 numbers"),
+    "weights of three": (lambda: started("icrl/ContextualBandit-v0", weights=[(1, 2, 3)] * 4), "lists of 2 numbers"),
+    "weights for means": (lambda: started("icrl/BernoulliBandit-v0", weights=(1, 2)), "unknown argument 'weights'"),
+    "an arm outside": (lambda: started("icrl/BernoulliBandit-v0").step(50), "action=50 is outside Discrete"),
     "num_envs": (lambda: started(num_envs=0), "num_envs=0"),
     "time limit": (lambda: started(num_envs=2, max_episode_steps=0), "max_episode_steps=0"),
     "autoreset mode": (lambda: started(num_envs=2, autoreset_mode="same"), "autoreset_mode='same': allowed are"),
@@ -395,6 +413,40 @@ def test_a_finished_row_must_be_reset_when_autoreset_is_disabled():
 def test_minus_one_never_truncates():
     env = started(num_envs=2, max_episode_steps=-1)
     assert not any(env.step(np.zeros(2, int))[3].any() for _ in range(50))
+
+
+class Cliff(type(FAMILIES["icrl/Darkroom3x3-v0"].rules)):
+    """A room in which the last corner ends an episode."""
+
+    def terminated(self, state, task):
+        return state == self.cells - 1
+
+
+class CliffEnv(ArrayEnv):
+    rules_class = Cliff
+
+
+class CliffVectorEnv(ArrayVectorEnv):
+    rules_class = Cliff
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_rules_may_end_an_episode_before_its_horizon(mode):
+    native = CliffVectorEnv(2, autoreset_mode=mode, size=3, horizon=4, goal=(0, 0))
+    limited = [lambda: TimeLimit(CliffEnv(size=3, horizon=4, goal=(0, 0)), 4)] * 2
+    sync = gymnasium.vector.SyncVectorEnv(limited, autoreset_mode=mode)
+    assert_same(native.reset(seed=0), sync.reset(seed=0))
+    ends = []
+    for step in range(12):
+        action = np.array([2 * (step % 2), 4])  # down and right: over after two steps
+        ours, theirs = native.step(action), sync.step(action)
+        assert_same(ours, theirs, f"step {step}")
+        ends.append((ours[2].tolist(), ours[3].tolist()))
+        if mode == AutoresetMode.DISABLED and (over := ours[2] | ours[3]).any():
+            for env in (native, sync):
+                env.reset(options={"reset_mask": over.copy()})
+    assert ends[:2] == [([False, False], [False, False]), ([True, False], [False, False])]
+    assert ends[3][1] == [False, True]
 
 
 def learn(rules, task, episodes, seed=0, sharpness=1.0):

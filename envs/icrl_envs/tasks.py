@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from icrl_envs.checks import as_array, short
+from icrl_envs.checks import as_array, reject_unknown, short
 
 if TYPE_CHECKING:
     from icrl_envs.vector import Rules
@@ -24,6 +24,12 @@ def python_shuffle(ids: list[int], seed: int) -> None:
 def numpy_shuffle(ids: list[int], seed: int) -> None:
     """Shuffle as `numpy.random.RandomState(seed).shuffle(ids)` does."""
     np.random.RandomState(seed).shuffle(ids)
+
+
+def keep_order(ids: list[int], seed: int) -> None:
+    """Leave seed 0, the published split, in the order of ids; shuffle as `python_shuffle` for others."""
+    if seed:
+        python_shuffle(ids, seed)
 
 
 class TaskSet:
@@ -94,6 +100,11 @@ class TaskSet:
         ids = self.ids.tolist()
         self.shuffle(ids, self.seed if seed is None else seed)
         return self._with(ids[:cut]), self._with(ids[cut:])
+
+    def named(self, name: str) -> TaskSet:
+        """Give the published set of that name; ValueError if the family has none of it."""
+        reject_unknown([name], tuple(self.rules.named), "set of tasks")
+        return self._with(self.rules.named[name])
 
     def _with(self, ids):
         return TaskSet(self.env_id, self.rules, self.fraction, self.seed, self.shuffle, ids)

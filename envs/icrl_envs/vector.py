@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import gymnasium
@@ -31,7 +32,8 @@ class Rules(ABC):
 
     A row's whole situation is one int64 `state`, its task one int64 `task` in `range(num_tasks)`; arrays are (B,)
     unless said otherwise. Methods draw nothing at random, change none of their arguments and return fresh arrays.
-    An episode ends by its horizon alone, so nothing here says `terminated`.
+    A `stochastic` family keeps its place in the randomness (`noise.py`) in its state, and `resume`s from there; the
+    shell draws the first place from a row's own generator. An episode ends by its horizon unless `terminated` says so.
 
     A family may also define `belief(rows, rng, sharpness=1.0) -> Belief`: what a learner believes who knows these rules
     but not the tasks of its rows. `sharpness`, a float or one a row, is how much draws prefer what is quickly tested;
@@ -43,6 +45,8 @@ class Rules(ABC):
     action_space: spaces.Discrete
     horizon: int  # steps in an episode
     num_tasks: int
+    stochastic: ClassVar[bool] = False
+    named: Mapping[str, range] = MappingProxyType({})  # task ids of the published sets that have a name
 
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
@@ -63,9 +67,21 @@ class Rules(ABC):
     def start(self, task: np.ndarray) -> np.ndarray:
         """Give the state in which an episode begins."""
 
+    def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give the state in which the episode after `state` begins; in a stochastic family that is at first random."""
+        return self.start(task)
+
     @abstractmethod
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give the next state and its reward (float64)."""
+
+    def terminated(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell (bool) where an episode ends before its horizon."""
+        return np.zeros(len(state), bool)
+
+    def action_mask(self, task: np.ndarray) -> np.ndarray:
+        """Tell (B, A) int8 which actions are legal: all of them, unless a family has tasks with fewer."""
+        return np.ones((len(task), self.action_space.n), np.int8)
 
     @abstractmethod
     def observe(self, state: np.ndarray) -> np.ndarray:
@@ -78,6 +94,10 @@ class Rules(ABC):
     @abstractmethod
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
         """Give the highest return (float64) of one episode for a player who knows the task."""
+
+    def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
+        """Give what infos tell beside the task, each (B, ...)."""
+        return {"success": self.success(state, task), "optimal_return": self.optimal_return(task)}
 
     @abstractmethod
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
@@ -129,11 +149,17 @@ class _Rows:
 
     def begin(self, rows: np.ndarray, options: dict[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
         """Start an episode in `rows` (indices); `rng(row)` gives the generator a row draws its task from."""
+        fresh = seeded or self.state[rows[0]] < 0
+        draws = fresh and not self.fixed and "task" not in options
         if "task" in options:
             self.task[rows] = read_tasks(options["task"], self.rules, self.num)[rows]
-        elif not self.fixed and (seeded or self.task[rows[0]] < 0):
-            self.task[rows] = [rng(int(row)).integers(self.rules.num_tasks) for row in rows]
-        self.state[rows] = self.rules.start(self.task)[rows]
+        if draws or (fresh and self.rules.stochastic):
+            generators = [rng(int(row)) for row in rows]
+            if draws:
+                self.task[rows] = [generator.integers(self.rules.num_tasks) for generator in generators]
+            if self.rules.stochastic:
+                self.state[rows] = [generator.integers(2**62) for generator in generators]
+        self.state[rows] = self.rules.resume(self.state, self.task)[rows]
 
     def require_reset(self, method: str) -> None:
         """Raise unless `reset` was called."""
@@ -145,6 +171,11 @@ class _Rows:
         self.require_reset("expert_action")
         return self.rules.expert_action(self.state, self.task)
 
+    def action_mask(self) -> np.ndarray:
+        """Give (B, A) int8, 1 for the actions that are legal in a row's task."""
+        self.require_reset("action_mask")
+        return self.rules.action_mask(self.task)
+
     def render(self, mode: str | None) -> tuple[Any, ...] | None:
         """Draw every row."""
         self.require_reset("render")
@@ -155,12 +186,8 @@ class _Rows:
         return tuple(draw(int(state), int(task)) for state, task in zip(self.state, self.task, strict=True))
 
     def facts(self) -> dict[str, np.ndarray]:
-        """Give what infos tell, each (B,)."""
-        return {
-            "task": self.task.copy(),
-            "success": self.rules.success(self.state, self.task),
-            "optimal_return": self.rules.optimal_return(self.task),
-        }
+        """Give what infos tell, each (B, ...)."""
+        return {"task": self.task.copy(), **self.rules.facts(self.state, self.task)}
 
     def info(self, where: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Give the facts as Gymnasium batches infos, with masks; rows outside `where` (B,) bool are absent."""
@@ -206,11 +233,16 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         checked = _check_action(action, self.rules.action_space, ()).reshape(1)
         self._rows.state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
         obs, info = self._percept()
-        return obs, float(reward[0]), False, False, info
+        terminated = bool(self.rules.terminated(self._rows.state, self._rows.task)[0])
+        return obs, float(reward[0]), terminated, False, info
 
     def expert_action(self) -> int:
         """Give the action of a player who knows the task."""
         return int(self._rows.expert_action()[0])
+
+    def action_mask(self) -> np.ndarray:
+        """Give (A,) int8, 1 for the actions that are legal in the current task."""
+        return self._rows.action_mask()[0]
 
     def render(self) -> Any:
         """Draw the row as `render_mode` says: a frame (height, width, 3) uint8 or a str."""
@@ -218,7 +250,8 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
 
     def _percept(self) -> tuple[np.ndarray, Info]:
         # Python scalars: Gymnasium's batching of infos knows int, float and bool, but makes np.bool_ an object.
-        info = {name: value[0].item() for name, value in self._rows.facts().items()}
+        facts = self._rows.facts().items()
+        info = {name: value[0] if value.ndim > 1 else value[0].item() for name, value in facts}
         return self.rules.observe(self._rows.state)[0], info
 
 
@@ -278,21 +311,28 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._mode == AutoresetMode.DISABLED and self._over.any():
             ended = short(np.flatnonzero(self._over).tolist())
             raise ResetNeeded(f"the episodes of rows {ended} are over: reset(options={{'reset_mask': ...}}) them.")
-        self._rows.state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
+        state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
+        self._rows.state = np.where(self._over, self._rows.state, state)
         self._elapsed += 1
         if self._over.any():  # NEXT_STEP: this step only resets those rows, whatever their action
             reward[self._over] = 0.0
             self._restart(self._over)
+        terminated = self.rules.terminated(self._rows.state, self._rows.task)
         truncated = self._elapsed >= self._limit
-        same_step = self._mode == AutoresetMode.SAME_STEP and truncated.any()
-        info = self._finish(truncated) if same_step else {}
-        self._over = np.zeros(self.num_envs, bool) if same_step else truncated.copy()
+        over = terminated | truncated
+        same_step = self._mode == AutoresetMode.SAME_STEP and over.any()
+        info = self._finish(over) if same_step else {}
+        self._over = np.zeros(self.num_envs, bool) if same_step else over
         info.update(self._rows.info())
-        return self.rules.observe(self._rows.state), reward, np.zeros(self.num_envs, bool), truncated, info
+        return self.rules.observe(self._rows.state), reward, terminated, truncated, info
 
     def expert_action(self) -> np.ndarray:
         """Give the actions (B,) of players who know their tasks."""
         return self._rows.expert_action()
+
+    def action_mask(self) -> np.ndarray:
+        """Give (B, A) int8, 1 for the actions that are legal in a row's task."""
+        return self._rows.action_mask()
 
     def render(self) -> tuple[Any, ...] | None:
         """Draw every row as `render_mode` says."""
@@ -302,7 +342,8 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.np_random if seed is None else seeding.np_random(seed + row)[0]
 
     def _restart(self, where):
-        self._rows.state = np.where(where, self.rules.start(self._rows.task), self._rows.state)
+        again = self.rules.resume(self._rows.state, self._rows.task)
+        self._rows.state = np.where(where, again, self._rows.state)
         self._elapsed[where] = 0
 
     def _finish(self, ended: np.ndarray) -> Info:

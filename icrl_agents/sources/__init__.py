@@ -12,8 +12,21 @@ from icrl_agents.sources.source import Source
 SOURCES: dict[str, str] = {
     "q-learning": "icrl_agents.sources.q_learning:QLearning",
     "posterior": "icrl_agents.sources.posterior:Posterior",
+    "thompson": "icrl_agents.sources.thompson:Thompson",
+    "gaussian-thompson": "icrl_agents.sources.thompson:GaussianThompson",
+    "ucb": "icrl_agents.sources.bandits:UCB",
+    "linucb": "icrl_agents.sources.linucb:LinUCB",
+    "epsilon-greedy": "icrl_agents.sources.bandits:EpsilonGreedy",
+    "uniform": "icrl_agents.sources.bandits:Uniform",
     "noise": "icrl_agents.sources.noise:Noise",
     "ppo": "icrl_agents.sources.sb3:PPOSource",
+}
+
+PUBLISHED: dict[str, str] = {  # where it is neither posterior sampling nor Q-learning
+    "icrl/BernoulliBandit-v0": "thompson",
+    "icrl/ContextualBandit-v0": "linucb",
+    "icrl/GaussianBandit-v0": "gaussian-thompson",
+    "icrl/LinearBandit-v0": "gaussian-thompson",
 }
 
 
@@ -40,8 +53,9 @@ def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) 
 
 
 def default_source(env_id: str) -> str:
-    """The name of the source that suits an environment: posterior where its rules define a belief."""
+    """The name of the source that suits an environment: the published one, or posterior where rules define a belief."""
     from icrl_envs import FAMILIES
 
     check_known([env_id], FAMILIES, "environment with a task set")
-    return "posterior" if hasattr(FAMILIES[env_id].rules, "belief") else "q-learning"
+    belief = hasattr(FAMILIES[env_id].rules, "belief")
+    return PUBLISHED.get(env_id, "posterior" if belief else "q-learning")

@@ -155,3 +155,20 @@ def find_rules(env: Any, name: str) -> Any:
     if not hasattr(row, "rules"):
         raise ValueError(f"source {name!r} needs an env that tells its rules, not {inner}: choose another source")
     return row.rules
+
+
+def legal_actions(env: Any) -> np.ndarray:
+    """Which actions are legal in each row, (B, A) bool; all if the env does not say. Ask after its reset."""
+    inner = env.unwrapped
+    if hasattr(inner, "action_mask"):
+        mask = inner.action_mask()
+    elif hasattr(inner, "envs") and all(hasattr(row.unwrapped, "action_mask") for row in inner.envs):
+        mask = inner.call("action_mask")
+    else:
+        mask = np.ones((env.num_envs, env.single_action_space.n))
+    return np.asarray(mask, bool)
+
+
+def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of the `allowed` (B, A) bool actions of each row, all with the same chance."""
+    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)

@@ -1,0 +1,256 @@
+"""What bandit families share: arms, action sets smaller than the action space, regret, named sets of tasks.
+
+Axis letters: B rows, N tasks, A actions, W arms of the row that has most of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from icrl_envs.checks import as_array, check_int, short
+from icrl_envs.vector import Rules
+
+SEED = 0  # of all sets of tasks; each set has a child of its own
+FEWEST_ARMS, MOST_ARMS, MAX_ARMS = 4, 20, 1000  # as drawn, and as given by hand
+EVAL_TASKS = 200  # in every set but "train"
+
+BAR, PULLED, GROUND = (60, 170, 90), (38, 84, 160), (236, 236, 232)
+WIDTH, HEIGHT = 12, 96  # of an arm's bar, in pixels
+
+
+class Tasks(NamedTuple):
+    """Tasks as arrays."""
+
+    arms: np.ndarray  # (N,) int64: so many actions are legal, the first ones
+    values: np.ndarray  # (N, A, ...) what defines each arm; behind the last arm the first one is repeated
+    best: np.ndarray  # (N,) expected reward of the best arm
+
+
+class BanditRules(Rules):
+    """State: (A + 1) * position in the randomness + last arm + 1, which is 0 at an episode's start.
+
+    An arm that the task does not have pays like the worst one that it has.
+
+    Args:
+        num_arms: arms of every task, and actions; None: tasks of 4 to 20 arms, and some larger sets.
+        horizon: pulls in an episode.
+    """
+
+    stochastic = True
+    train_tasks: ClassVar[int] = 10_000
+    eval_names: ClassVar[tuple[str, ...]]  # sets of tasks with as many arms as those in training
+    eval_arms: ClassVar[tuple[int, ...]]  # k of the sets num_k
+    arm_shape: ClassVar[tuple[int, ...]] = ()  # of what defines an arm
+    limits: ClassVar[tuple[float, float]]  # of the numbers in it
+
+    def __init__(self, num_arms: int | None = None, horizon: int = 300):
+        mixed = num_arms is None and bool(self.eval_arms)
+        self.num_arms = None if mixed else check_int(num_arms, "num_arms", 2, MAX_ARMS)
+        self.horizon = check_int(horizon, "horizon", 1, 10**6)
+        self.action_space = spaces.Discrete(self.num_arms or max(self.eval_arms))
+        names = ["train", *self.eval_names, *(f"num_{k}" for k in self.eval_arms if mixed)]
+        starts = [0, *range(self.train_tasks, self.train_tasks + EVAL_TASKS * len(names), EVAL_TASKS)]
+        self.named = {name: range(*starts[i : i + 2]) for i, name in enumerate(names)}
+        self.num_tasks = starts[len(names)]
+        self._ids: dict[bytes, int] = {}  # of tasks given by hand
+        self._given: list[Tasks] = []  # those of them that are not yet among the others
+        self._tasks: Tasks | None = None
+
+    @classmethod
+    @abstractmethod
+    def draw(cls, name: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Draw what defines the arms of a set of tasks, (N, A) = `shape`: an array (N, A, ...)."""
+
+    @classmethod
+    @abstractmethod
+    def best_mean(cls, values: np.ndarray) -> np.ndarray:
+        """Give the expected reward (N,) of the best arm, known `values` (N, A, ...)."""
+
+    @abstractmethod
+    def means(self, position: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Give the expected rewards (B, W) of arms `values` (B, W, ...)."""
+
+    @abstractmethod
+    def reward(self, position: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Draw rewards (B,) whose expected values are `mean` (B,)."""
+
+    @abstractmethod
+    def random_return(self, task: np.ndarray) -> np.ndarray:
+        """Give the expected return (B,) of one who pulls the task's arms at random."""
+
+    @property
+    def tasks(self) -> Tasks:
+        """All tasks: those of the sets, then those given by hand."""
+        if self._tasks is None:
+            self._tasks = drawn_tasks(type(self), self.num_arms)
+        if self._given:
+            self._tasks = Tasks(*map(np.concatenate, zip(self._tasks, *self._given, strict=True)))
+            self._given = []
+        return self._tasks
+
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Give the arms as a tuple."""
+        arms = self.tasks.values[task_id, : self.tasks.arms[task_id]].tolist()
+        return {self.task_names[0]: tuple(map(tuple, arms)) if self.arm_shape else tuple(arms)}
+
+    def _task_id(self, **task: Any) -> int:
+        ((name, given),), most = task.items(), int(self.action_space.n)
+        value, (low, high) = as_array(given), self.limits
+        fits = value.ndim == 1 + len(self.arm_shape) and value.shape[1:] == self.arm_shape and 2 <= len(value) <= most
+        if not fits or value.dtype.kind not in "iuf" or not ((low <= value) & (value <= high)).all():
+            what = f"lists of {self.arm_shape[0]} numbers" if self.arm_shape else "numbers"
+            raise ValueError(f"{name}={short(given)}: give from 2 to {most} arms, {what} from {low:g} to {high:g}.")
+        value = value.astype(np.float64)
+        key, known = value.tobytes(), task_ids(type(self), self.num_arms)
+        if key not in known and key not in self._ids:
+            self._ids[key] = self.num_tasks + len(self._ids)
+            self._given.append(complete(type(self), value[None], np.array([len(value)]), most))
+        return known[key] if key in known else self._ids[key]
+
+    def action_mask(self, task: np.ndarray) -> np.ndarray:
+        """Tell which arms the tasks have."""
+        return (np.arange(self.action_space.n) < self.tasks.arms[task, None]).astype(np.int8)
+
+    def start(self, task: np.ndarray) -> np.ndarray:
+        """Begin where the randomness begins; the shell begins elsewhere."""
+        return np.zeros(len(task), np.int64)
+
+    def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Go on behind the last episode's randomness."""
+        return (self.position(state) + 1) * self.stride
+
+    @property
+    def stride(self) -> int:
+        """How many states there are at one position."""
+        return int(self.action_space.n) + 1
+
+    def position(self, state: np.ndarray) -> np.ndarray:
+        """Give the positions in the randomness."""
+        return state // self.stride
+
+    def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pull the arms."""
+        position = self.position(state)
+        mean = self._of(self._arm_means(position, task), action)
+        return (position + 1) * self.stride + action + 1, self.reward(position, mean)
+
+    def regret(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give by how much the last arm's expected reward was below the best one's."""
+        means, last = self._arm_means(self.position(state) - 1, task), state % self.stride - 1
+        return np.where(last < 0, 0.0, means.max(1) - self._of(means, last))
+
+    def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell who has just pulled the best arm."""
+        return (state % self.stride > 0) & (self.regret(state, task) == 0)
+
+    def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
+        """Add the last step's regret and the legal arms."""
+        regret, pulled = self.regret(state, task), state % self.stride > 0
+        facts = {"success": pulled & (regret == 0), "optimal_return": self.optimal_return(task)}
+        return {**facts, "regret": regret, "action_mask": self.action_mask(task)}
+
+    def optimal_return(self, task: np.ndarray) -> np.ndarray:
+        """Give the expected return of one who always pulls the best arm."""
+        return self.horizon * self.tasks.best[task]
+
+    def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Pull the best arm."""
+        return self._arm_means(self.position(state), task).argmax(1)
+
+    def _arm_means(self, position, task):
+        """Expected rewards (B, W), -inf for arms that a row does not have."""
+        arms = self.tasks.arms[task]
+        width = np.arange(arms.max())
+        means = self.means(position, self.tasks.values[task, : len(width)])
+        return np.where(width < arms[:, None], means, -np.inf)
+
+    def _of(self, means, action):
+        """What the arm `action` (B,) pays; it may be one that the row does not have."""
+        rows, width = np.arange(len(action)), means.shape[1]
+        paid = np.where(action < width, means[rows, np.minimum(action, width - 1)], -np.inf)
+        return np.where(np.isfinite(paid), paid, np.where(np.isfinite(means), means, np.inf).min(1))
+
+    def frame(self, state: int, task: int) -> np.ndarray:
+        """Draw a bar an arm, as high as what it pays, the last arm pulled blue."""
+        means, last = self._picture(state, task)
+        frame = np.full((HEIGHT, WIDTH * self.action_space.n, 3), GROUND, np.uint8)
+        share = (means - min(0, means.min())) / max(np.ptp([*means, 0, 1]), 1e-9)
+        for arm, height in enumerate(np.ceil(share * (HEIGHT - 1)).astype(int) + 1):
+            frame[HEIGHT - height :, WIDTH * arm + 1 : WIDTH * (arm + 1) - 1] = PULLED if arm == last else BAR
+        return frame
+
+    def text(self, state: int, task: int) -> str:
+        """Write a line an arm with what it pays, > before the last one pulled, * behind the best one."""
+        means, last = self._picture(state, task)
+        lines = [
+            f"{'>' if arm == last else ' '}{arm:3} {mean:6.2f}{' *' if mean == means.max() else ''}\n"
+            for arm, mean in enumerate(means)
+        ]
+        return "".join(lines)
+
+    def _picture(self, state, task):
+        """What a row's arms pay (its own only), at the last step if there was one, and the last arm."""
+        last = state % self.stride - 1
+        position = np.array([state // self.stride - (last >= 0)])
+        return self._arm_means(position, np.array([task]))[0], last
+
+
+class PlainBandit(BanditRules):
+    """A bandit without contexts: an arm is defined by its expected reward."""
+
+    task_names = ("means",)
+    observation_space = spaces.Discrete(1)
+
+    @classmethod
+    def best_mean(cls, values: np.ndarray) -> np.ndarray:
+        """Give the highest mean."""
+        return values.max(1)
+
+    def means(self, position: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Give the means, always the same."""
+        return values
+
+    def random_return(self, task: np.ndarray) -> np.ndarray:
+        """Give the horizon times the mean of means."""
+        legal = self.action_mask(task)
+        return self.horizon * (self.tasks.values[task] * legal).sum(1) / legal.sum(1)
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Show nothing: 0."""
+        return np.zeros(len(state), np.int64)
+
+
+@lru_cache(maxsize=16)
+def drawn_tasks(rules_class: type[BanditRules], num_arms: int | None) -> Tasks:
+    """Draw all sets of a family; environments share them."""
+    rules = rules_class(num_arms)
+    parts, arms = [], []
+    children = np.random.SeedSequence(SEED).spawn(len(rules.named))
+    for (name, ids), child in zip(rules.named.items(), children, strict=True):
+        rng = np.random.default_rng(child)
+        exact = int(name.removeprefix("num_")) if name.startswith("num_") else num_arms
+        values = rules_class.draw(name, (len(ids), exact or MOST_ARMS), rng)
+        counts = rng.integers(FEWEST_ARMS, MOST_ARMS, len(ids), endpoint=True) if exact is None else exact
+        arms.append(np.broadcast_to(counts, len(ids)))
+        parts.append(complete(rules_class, values, arms[-1], int(rules.action_space.n)))
+    return Tasks(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def complete(rules_class: type[BanditRules], values: np.ndarray, arms: np.ndarray, most: int) -> Tasks:
+    """Make tasks with `arms` (N,) of the arms in `values` (N, A', ...), padded to `most` arms."""
+    legal = np.arange(most) < arms[:, None]
+    index = np.where(legal, np.arange(most), 0)
+    values = values[np.arange(len(values))[:, None], index]
+    return Tasks(arms.astype(np.int64), values, rules_class.best_mean(values))
+
+
+@lru_cache(maxsize=16)
+def task_ids(rules_class: type[BanditRules], num_arms: int | None) -> dict[bytes, int]:
+    """Look up the ids of the tasks that were drawn by what defines their arms."""
+    tasks = drawn_tasks(rules_class, num_arms)
+    return {tasks.values[i, :arms].tobytes(): i for i, arms in enumerate(tasks.arms.tolist())}

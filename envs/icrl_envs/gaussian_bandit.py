@@ -1,0 +1,116 @@
+"""Gaussian bandits of the original DPT: five arms of their own, or ten that are known up to two numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icrl_envs.bandits import PlainBandit
+from icrl_envs.noise import normals
+from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+
+NOISE = 0.3  # standard deviation of a reward
+DIM, FEATURE_SEED = 2, 1234
+
+
+class GaussianBandit(PlainBandit):
+    """Task: each arm's expected reward."""
+
+    train_tasks, eval_names, eval_arms = 100_000, ("eval",), ()
+    limits = (-1000.0, 1000.0)
+
+    def __init__(self, num_arms: int = 5, horizon: int = 500):
+        super().__init__(num_arms, horizon)
+
+    @classmethod
+    def draw(cls, name: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Draw means (N, A), uniform in (0, 1)."""
+        return rng.random(shape)
+
+    def reward(self, position: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Add normal noise."""
+        return mean + NOISE * normals(position, 0)[:, 0]
+
+
+class LinearBandit(GaussianBandit):
+    """Means that are products of the arms' features, the same in all tasks, with two numbers of the task."""
+
+    def __init__(self, num_arms: int = 10, horizon: int = 200):
+        super().__init__(num_arms, horizon)
+
+    @staticmethod
+    def features(num_arms: int) -> np.ndarray:
+        """Give the features (A, 2) that the original code draws, normal with variance 1/2."""
+        return np.random.RandomState(FEATURE_SEED).normal(size=(num_arms, DIM)) / DIM**0.5
+
+    @classmethod
+    def draw(cls, name: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Draw means (N, A) on a plane of two dimensions."""
+        return (rng.normal(size=(shape[0], 1, DIM)) / DIM**0.5 * cls.features(shape[1])).sum(-1)
+
+
+class GaussianBanditEnv(ArrayEnv):
+    """A bandit whose arms pay a mean and noise.
+
+    ## Description
+    `icrl/GaussianBandit-v0` has five arms with fixed means: the task. Episodes and lifetimes are as in
+    `BernoulliBanditEnv`, of 500 pulls.
+
+    ## Action space
+    `Discrete(5)`.
+
+    ## Observation space
+    `Discrete(1)`: always 0.
+
+    ## Reward
+    The arm's mean and normal noise of standard deviation 0.3.
+
+    ## Episode end
+    After 500 pulls `truncated` is set, never `terminated`.
+
+    ## Arguments
+    `means=(0.1, 0.8, 0.3, 0.5, 0.2)` fixes the task; `num_arms` and the rest are as in `BernoulliBanditEnv`.
+
+    ## Tasks
+    `FAMILIES[id].named(name)`: "train" (100,000 tasks, means uniform in (0, 1)) and "eval" (200 more, held out).
+
+    ## Info
+    As in `BernoulliBanditEnv`.
+
+    ## Version
+    v0: tasks as in the original DPT (Lee et al. 2023).
+    """
+
+    rules_class = GaussianBandit
+
+
+class GaussianBanditVectorEnv(ArrayVectorEnv):
+    """Many `GaussianBanditEnv`s in NumPy."""
+
+    rules_class = GaussianBandit
+
+
+class LinearBanditEnv(ArrayEnv):
+    """A Gaussian bandit whose means lie on a plane.
+
+    ## Description
+    `icrl/LinearBandit-v0` is a `GaussianBanditEnv` of ten arms and 200 pulls. Every arm has two fixed features, those
+    of the original code, `LinearBandit.features(10)`; the means are their products with two numbers, normal with
+    variance 1/2, which are drawn for each task. A learner that has seen many tasks can tell all arms from two.
+
+    ## Action space
+    `Discrete(10)`.
+
+    ## Observation space, reward, episode end, arguments, tasks, info
+    As in `GaussianBanditEnv`; `means` given by hand need not lie on the plane.
+
+    ## Version
+    v0: tasks as in the original DPT (Lee et al. 2023), of which it had a million for training.
+    """
+
+    rules_class = LinearBandit
+
+
+class LinearBanditVectorEnv(ArrayVectorEnv):
+    """Many `LinearBanditEnv`s in NumPy."""
+
+    rules_class = LinearBandit

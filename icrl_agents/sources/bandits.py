@@ -1,0 +1,113 @@
+"""Learners of bandits that count pulls and rewards, thousands of rows at once. Axis letters: B rows, A actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions, legal_actions
+
+
+class BanditSource(StepSource):
+    """What learners of bandits share: they know the action set, and look at no observation unless they say so.
+
+    Their columns are `log_prob`, where they know it.
+    """
+
+    assumes = "nothing but the action set: that a reward depends on the action alone, and tasks stay as they are."
+    name: ClassVar[str]
+
+    def prepare(self, env: Any) -> None:
+        count_actions(env, self.name)
+        legal = legal_actions(env)
+        self.legal = legal[:, : int(np.flatnonzero(legal.any(0))[-1]) + 1]  # (B, A), without columns that no row needs
+        self.pulls = np.zeros(self.legal.shape)
+        self.paid = np.zeros(self.legal.shape)  # sums of rewards
+
+    def learn(self, step: Step) -> None:
+        self.pulls[self.rows, step.action] += step.live
+        self.paid[self.rows, step.action] += step.live * step.reward
+
+    def best(self, scores: np.ndarray) -> np.ndarray:
+        """The legal actions (B, A) bool with the highest of `scores` (B, A)."""
+        scores = np.where(self.legal, scores, -np.inf)
+        return scores == scores.max(1, keepdims=True)
+
+    def any_of(self, allowed: np.ndarray) -> np.ndarray:
+        """One of `allowed` (B, A) bool, all with the same chance, which is noted."""
+        self.note(log_prob=-np.log(allowed.sum(1)).astype(np.float32))
+        return choose_any(allowed, self.rng)
+
+
+class Uniform(BanditSource):
+    """Every legal action with the same chance: the floor, and data that no learner biased."""
+
+    assumes = "nothing but the action set."
+    name = "uniform"
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        return self.any_of(self.legal)
+
+
+@dataclass(frozen=True)
+class EpsilonGreedySettings(SourceSettings):
+    epsilon_start: float = 1.0  # chance of a random action at the lifetime's first step
+    epsilon_end: float = 0.0  # and after its share `decay`; linear between
+    decay: float = 2 / 3
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        "epsilon_start": (0.0, 1.0),
+        "epsilon_end": (0.0, 1.0),
+        "decay": (1e-6, 1.0),
+    }
+
+
+class EpsilonGreedy(BanditSource):
+    """The action with the best mean reward so far (0 before any), or with a chance that decays a random one."""
+
+    assumes = "the action set and the lifetime's length: that a reward depends on the action alone."
+    name = "epsilon-greedy"
+    Settings = EpsilonGreedySettings
+
+    def prepare(self, env: Any) -> None:
+        super().prepare(env)
+        limit = getattr(env.spec, "max_episode_steps", None)
+        if limit is None:
+            raise ValueError(f"source 'epsilon-greedy' needs a time limit, {env} has none: use source 'ucb'")
+        self.lifetime = limit * self.episodes
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        best = self.best(self.paid / np.maximum(self.pulls, 1))
+        first, last = self.settings.epsilon_start, self.settings.epsilon_end
+        progress = np.minimum(self.pulls.sum(1) / (self.settings.decay * self.lifetime), 1.0)
+        epsilon = first + (last - first) * progress
+        random = self.rng.random(len(epsilon)) < epsilon
+        action = choose_any(np.where(random[:, None], self.legal, best), self.rng)
+        probability = epsilon / self.legal.sum(1) + (1 - epsilon) * best[self.rows, action] / best.sum(1)
+        self.note(log_prob=np.log(probability).astype(np.float32))
+        return action
+
+
+@dataclass(frozen=True)
+class UCBSettings(SourceSettings):
+    alpha: float = 0.3  # weight of what is uncertain
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6)}
+
+
+class UCB(BanditSource):
+    """Upper confidence bounds (Auer et al. 2002): mean + sqrt(alpha log t / n) at step t after n pulls of the arm.
+
+    Arms that were never pulled come first; ties are broken at random.
+    """
+
+    name = "ucb"
+    Settings = UCBSettings
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        pulls = np.maximum(self.pulls, 1)
+        log_time = np.log(self.pulls.sum(1, keepdims=True) + 1)
+        bound = self.paid / pulls + np.sqrt(self.settings.alpha * log_time / pulls)
+        return self.any_of(self.best(np.where(self.pulls, bound, np.inf)))

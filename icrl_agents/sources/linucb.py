@@ -1,0 +1,57 @@
+"""LinUCB: what an arm pays is linear in a context. Axis letters: B rows, A actions, D numbers in a context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from icrl_agents.sources.bandits import BanditSource
+from icrl_agents.sources.source import SourceSettings, Step
+
+
+@dataclass(frozen=True)
+class LinUCBSettings(SourceSettings):
+    alpha: float = 0.3  # weight of what is uncertain
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6)}
+
+
+class LinUCB(BanditSource):
+    """Disjoint LinUCB (Li et al. 2010): ridge regression an arm, mean + alpha * its standard error at the context.
+
+    Arms that were never pulled come first; ties are broken at random. The inverse of I + sum x x^T is kept by
+    Sherman and Morrison's update of rank one.
+    """
+
+    assumes = "the action set: that expected rewards are linear in the observation, by weights of the action."
+    name = "linucb"
+    Settings = LinUCBSettings
+
+    def prepare(self, env: Any) -> None:
+        space = env.single_observation_space
+        if space.dtype is None or len(space.shape or ()) != 1:
+            raise ValueError(f"source 'linucb' needs observations that are vectors, the env has {space}: use 'ucb'")
+        super().prepare(env)
+        dim = space.shape[0]
+        self.inverse = np.broadcast_to(np.eye(dim), (*self.legal.shape, dim, dim)).copy()  # (B, A, D, D)
+        self.target = np.zeros((*self.legal.shape, dim))  # (B, A, D) sum of reward * x
+        self.weights = np.zeros_like(self.target)
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        x = obs.astype(np.float64)  # (B, D)
+        mean = np.einsum("bai,bi->ba", self.weights, x)
+        variance = np.einsum("bai,bi->ba", np.einsum("baij,bj->bai", self.inverse, x), x)
+        bound = mean + self.settings.alpha * np.sqrt(np.maximum(variance, 0))
+        return self.any_of(self.best(np.where(self.pulls, bound, np.inf)))
+
+    def learn(self, step: Step) -> None:
+        super().learn(step)
+        pulled = self.rows, step.action
+        x = step.obs * step.live[:, None].astype(np.float64)  # (B, D); zeros teach nothing
+        along = np.einsum("bij,bj->bi", self.inverse[pulled], x)
+        scale = 1 + (along * x).sum(1)
+        self.inverse[pulled] -= along[:, :, None] * along[:, None] / scale[:, None, None]
+        self.target[pulled] += step.reward[:, None] * x
+        self.weights[pulled] = np.einsum("bij,bj->bi", self.inverse[pulled], self.target[pulled])

@@ -1,0 +1,69 @@
+"""Thompson sampling of bandits (Thompson 1933): pull the arm that is best in a draw from the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from icrl_agents.sources.bandits import BanditSource
+from icrl_agents.sources.source import SourceSettings, Step
+
+
+@dataclass(frozen=True)
+class ThompsonSettings(SourceSettings):
+    successes: float = 1.0  # the prior Beta(successes, failures) of every arm's chance to pay
+    failures: float = 1.0
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"successes": (1e-3, 1e6), "failures": (1e-3, 1e6)}
+
+
+class Thompson(BanditSource):
+    """Thompson sampling with a Beta posterior, for rewards of 0 and 1."""
+
+    assumes = "the action set: that a reward is 0 or 1, with a chance that depends on the action alone."
+    name = "thompson"
+    Settings = ThompsonSettings
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        successes, failures = self.settings.successes, self.settings.failures
+        chance = self.rng.beta(successes + self.paid, failures + self.pulls - self.paid)
+        return np.where(self.legal, chance, -1.0).argmax(1)
+
+    def learn(self, step: Step) -> None:
+        strange = step.reward[(step.reward != 0) & (step.reward != 1)]
+        if len(strange):
+            raise ValueError(f"reward={strange[0]:g}: source 'thompson' learns from 0 and 1, use 'gaussian-thompson'")
+        super().learn(step)
+
+
+@dataclass(frozen=True)
+class GaussianThompsonSettings(SourceSettings):
+    """Defaults suit the five arms of the original DPT."""
+
+    mean: float = 0.5  # the prior of every arm's expected reward
+    std: float = 0.3
+    noise: float = 0.3  # standard deviation of a reward
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"mean": (-1e6, 1e6), "std": (1e-6, 1e6), "noise": (1e-6, 1e6)}
+
+
+class GaussianThompson(BanditSource):
+    """Thompson sampling with a normal posterior, for normal rewards of known noise."""
+
+    assumes = "the action set: that a reward is normal, its mean depending on the action alone, its noise known."
+    name = "gaussian-thompson"
+    Settings = GaussianThompsonSettings
+
+    @classmethod
+    def preset(cls, env_id: str) -> Mapping[str, Any]:
+        return {"mean": 0.0, "std": 0.7} if env_id == "icrl/LinearBandit-v0" else {}
+
+    def choose(self, obs: np.ndarray) -> np.ndarray:
+        prior, evidence = self.settings.std**-2, self.settings.noise**-2
+        precision = prior + evidence * self.pulls
+        mean = (prior * self.settings.mean + evidence * self.paid) / precision
+        draw = self.rng.normal(mean, precision**-0.5)
+        return np.where(self.legal, draw, -np.inf).argmax(1)
