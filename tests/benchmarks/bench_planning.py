@@ -49,7 +49,7 @@ def main(episodes: int = 2) -> None:
     torch.set_num_threads(1)
     agent = make_agent("ad")
     print(f"ad without planning          {rate(agent, 10):8,.0f} env-steps/s")
-    wide = {"depth": 8, "width": 10, "branches": 5, "when": "always"}
+    wide = {"depth": 8, "width": 10, "branches": 5, "when": "always", "trust": 0.0}
     for name in ("beam", "lookahead"):
         agent.use_plan(name, {**wide, "follow": 1})
         print(f"ad, {name:10s} at every step {rate(agent, episodes):8,.0f} env-steps/s")
