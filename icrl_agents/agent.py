@@ -207,7 +207,9 @@ class ICAgent(Pretrained):
         hidden = self.see(context, batch, live)
         distribution = self.action.head(hidden)
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
-        if planner is not None:
+        if planner is None:
+            running.plans.path = None  # a plan does not outlive an action that was not its own
+        else:
             choice = plan_actions(self, planner, running.plans, context, hidden, choice, live, running.planning)
         self.chose(context, distribution, choice)
         running.acted = self.action.array(choice)

@@ -69,7 +69,7 @@ app = typer.Typer(
 Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icrl/ad-darkroom, or a Hub repo id.")]
 Env = Annotated[str, typer.Option("--env", metavar="ID", help="An environment; see `icrl-agents envs`.")]
 AgentEnv = Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: the one it was trained on.")]
-Split = Annotated[str, typer.Option(help="test (held out), validation or train.")]
+Split = Annotated[str, typer.Option(help="test (held out), validation, train, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn at random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="May be given repeatedly.")]
@@ -270,8 +270,8 @@ def train(
         "seed": seed,
         "threads": threads,
         "init": init,
+        "pretrain": None if stage is None else STAGES[stage],
     }
-    options["pretrain"] = None if stage is None else STAGES[stage]
     values = read_toml(config) | parse_pairs(settings, _known_settings(method))
     values |= {name: value for name, value in options.items() if value is not None}
     began = time.perf_counter()

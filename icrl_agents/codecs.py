@@ -7,6 +7,7 @@ This is the only file of the package that asks for a space's type (house rule 8)
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import gymnasium
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from icrl_agents.distributions import Categorical, Distribution, Gaussian, Independent
 
 
-class Codec(nn.Module):
+class Codec(nn.Module, ABC):
     """One space's translator.
 
     `embed(x)` (..., *shape) -> (..., D); `head(h)` (..., D) -> Distribution over the space;
@@ -30,11 +31,13 @@ class Codec(nn.Module):
         super().__init__()
         self.space, self.predicts = space, predicts
 
+    @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The vectors (..., D) of values (..., *shape)."""
 
+    @abstractmethod
     def head(self, hidden: Tensor) -> Distribution:
-        raise NotImplementedError
+        """The distribution over the space that each hidden vector (..., D) stands for."""
 
     def bind(self, generator: torch.Generator) -> None:
         """Codecs with fixed vectors have nothing to draw."""
@@ -78,8 +81,9 @@ class Codec(nn.Module):
         self.check_range(array, what)
         return array
 
+    @abstractmethod
     def check_range(self, array: np.ndarray, what: str) -> None:
-        raise NotImplementedError
+        """Refuse values outside the space; a ValueError that names them as `what`."""
 
 
 def _shape_hint(array: np.ndarray, wanted: tuple[int, ...], rows: int | None) -> str:

@@ -45,12 +45,14 @@ def measure(
     Args:
         plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
-        plan_tasks: how many of the tasks to measure with the planner, evenly spaced; default all.
+        plan_tasks: with `plan`, how many of the tasks to measure with the planner, evenly spaced; default all.
 
     Raises:
         ValueError: as `evaluate`.
     """
     check_value("plan_tasks", "int | None", plan_tasks, (1, math.inf))
+    if plan_tasks and plan is None:
+        raise ValueError(f"plan_tasks={plan_tasks} without a plan: give plan, such as 'lookahead'")
     before = getattr(agent, "planner", None)
     if plan is not None and hasattr(agent, "use_plan"):
         agent.use_plan(plan)  # refuses what cannot plan before anything is measured

@@ -353,5 +353,7 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
     wanted = planned.mean.mean() - plain.on(planned.tasks).mean.mean()
     assert names["gain by planning, episodes 1-2"].value == pytest.approx(wanted, abs=1e-4)
     assert "planned on 3 tasks: mean return, episode 1" in names
+    with pytest.raises(ValueError, match="plan_tasks=3 without a plan"):
+        report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan_tasks=3)
     with pytest.raises(ValueError, match="plan_tasks=0"):
         report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan="lookahead", plan_tasks=0)

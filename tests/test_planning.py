@@ -931,13 +931,15 @@ class TestTrust:
     def lived(self, right: list[bool], trust: float = 0.9) -> tuple[list[bool], ICAgent]:
         """Whether the planner was heard at each step of a life whose predictions come true or not."""
         agent, steps = alike(rewards=1)
-        planner, _ = scripted(2, True, when="always", trust=trust)
+        planner, asked = scripted(2, True, when="always", trust=trust)
         plans = agent._running.plans
         heard = []
         for came_true in right:
-            agent.act(steps.obs[:, 0], plan=planner)
-            heard.append(bool(plans.trusted(planner).all()))
-            assert len(set(plans.trusted(planner).tolist())) == 1
+            before = len(asked)
+            action = agent.act(steps.obs[:, 0], plan=planner)
+            heard.append(len(asked) > before)
+            assert not heard[-1] or action.tolist() == [2, 2, 2]
+            assert plans.trusted(planner).tolist() == [heard[-1]] * 3
             imagined = agent.obs.array(plans.predicted) if trust else steps.obs[:, 1]
             obs = imagined if came_true else (imagined + 1) % 9
             agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
@@ -988,3 +990,48 @@ class TestTrust:
         plans.predicted = torch.as_tensor(np.clip(steps.obs[:, 1] + off, -4, 4))
         agent.observe(steps.obs[:, 1], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
         assert plans.right.tolist() == [1, 1, 0]
+
+
+class TestStalePlans:
+    """A plan of three steps, in a world that always looks as it was imagined."""
+
+    def begun(self, **settings: Any) -> tuple[ICAgent, Planner, np.ndarray, list[int]]:
+        agent, steps = alike(rewards=1)
+        obs, asked = steps.obs[:, 0], []
+
+        class Long(Planner):
+            def search(self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> Found:
+                asked.append(len(left))
+                actions = torch.tensor([2, 3, 4]).expand(len(left), 3)
+                path = Path(actions, torch.zeros(len(left), 3), torch.as_tensor(obs).long()[:, None].expand(-1, 3, -1))
+                return Found(path, torch.full_like(left, 3), torch.ones_like(ends))
+
+        planner = Long(when="always", follow=3, **settings)
+        agent._running.plans.right, agent._running.plans.total = np.full(3, 10.0), np.full(3, 10.0)
+        assert self.step(agent, planner, obs) == [2, 2, 2]
+        return agent, planner, obs, asked
+
+    def step(self, agent: ICAgent, planner: Planner | None, obs: np.ndarray) -> list[int]:
+        action = agent.act(obs, plan=planner).tolist()
+        agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+        return action
+
+    def test_it_is_followed(self):
+        agent, planner, obs, asked = self.begun()
+        assert [self.step(agent, planner, obs) for _ in range(3)] == [[3] * 3, [4] * 3, [2] * 3]
+        assert asked == [3, 3]
+
+    def test_an_action_without_the_planner_ends_it(self):
+        agent, planner, obs, asked = self.begun()
+        self.step(agent, None, obs)
+        assert self.step(agent, planner, obs) == [2, 2, 2]
+        assert asked == [3, 3]
+
+    def test_lost_trust_ends_it(self):
+        agent, planner, obs, asked = self.begun(trust=0.5)
+        plans = agent._running.plans
+        plans.right = np.zeros(3)
+        self.step(agent, planner, obs)
+        plans.right = plans.total.copy()
+        assert self.step(agent, planner, obs) == [2, 2, 2]
+        assert asked == [3, 3]

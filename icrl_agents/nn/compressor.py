@@ -100,4 +100,4 @@ class Compressor(nn.Module):
             return self.merge(old + new)
         both = torch.cat([old, new], -1)
         share = torch.sigmoid(self.open(both)).to(old.dtype)  # (N, Z, D) of the new ones; half precision would not mix
-        return torch.lerp(old, (new + torch.tanh(self.change(both))).to(old.dtype), share)
+        return torch.lerp(old, new + torch.tanh(self.change(both)), share)
