@@ -13,6 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from icrl_agents.action_sets import legal_actions, read_action_set
 from icrl_agents.context import Context
 from icrl_agents.imagination import Plans
 from icrl_agents.nn.transformer import Cache
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
 
 
-PLANNING = 0x5EED  # sets the generator of plans apart from that of actions
+PLANNING, DRAWING = 0x5EED, 0xD2A4  # set these generators apart from that of actions
 
 
 class Running:
     """The acting state between two calls of `reset`."""
 
-    def __init__(self, agent: ICAgent, num_envs: int | None, mode: AutoresetMode | None, seed: int | None, learn: bool):
+    def __init__(
+        self,
+        agent: ICAgent,
+        num_envs: int | None,
+        mode: AutoresetMode | None,
+        seed: int | None,
+        learn: bool,
+        action_mask: np.ndarray | None,
+    ):
         rows, window = num_envs or 1, agent.config.window
         self.num_envs = num_envs  # None: single observations in and out
         self.plans = Plans()
@@ -38,15 +47,17 @@ class Running:
         self.generator, self.planning = torch.Generator(agent.device), torch.Generator(agent.device)
         self.seed(seed)
         spaces = agent.observation_space, agent.action_space
-        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows), agent.notes)
+        given = agent.give(rows, action_mask, self.drawing)
+        self.context = Context.empty(rows, window, *spaces, agent.new_memory(rows, given), agent.notes, given)
 
     def seed(self, seed: int | None) -> None:
-        """Actions and plans have generators of their own: one row's plan must not change another row's actions."""
+        """Actions, plans and what is given have generators of their own: one row's must not change another's."""
         if seed is None:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
         self.planning.manual_seed(self.generator.initial_seed() ^ PLANNING)
+        self.drawing = np.random.default_rng([self.generator.initial_seed(), DRAWING])
 
 
 def read_cached(
@@ -124,9 +135,38 @@ def read_env(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> tuple[int | None
     prefix = "single_" if vector else ""
     for kind in ("observation_space", "action_space"):
         theirs, ours = getattr(env, prefix + kind), getattr(agent, kind)
-        if theirs != ours:
+        if theirs != ours and not (kind == "action_space" and agent.fits(theirs)):
             raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
     return (env.num_envs, env.metadata.get("autoreset_mode")) if isinstance(env, VectorEnv) else (None, None)
+
+
+def read_actions(agent: ICAgent, action_set: Any, num_actions: Any, rows: int) -> np.ndarray | None:
+    """The legal actions (B, A) bool that `reset` was told; None if it was not."""
+    if (action_set is not None or num_actions is not None) and agent.action.options == 0:
+        raise ValueError(f"action_set and num_actions are about actions 0, 1, ...; {agent.action_space} has others")
+    return read_action_set(action_set, num_actions, rows, agent.action.options)
+
+
+def env_actions(agent: ICAgent, env: gymnasium.Env | VectorEnv, rows: int) -> np.ndarray | None:
+    """The legal actions (B, A) bool that `env` tells; None if they are all those the agent has."""
+    space: Any = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+    mask = legal_actions(env)
+    if mask is None and space != agent.action_space:  # which only agents get this far with that choose among any
+        return np.ones((rows, space.n), bool)
+    return mask
+
+
+def give_anew(agent: ICAgent, running: Running, index: np.ndarray, legal: np.ndarray | None) -> None:
+    """Give the rows `index` what a new lifetime is given, with the action sets `legal` (B, A) or those they had."""
+    given = running.context.steps.given
+    mask = given.get("action_mask") if legal is None else legal
+    new = agent.give(len(index), None if mask is None else mask[index], running.drawing)
+    if any(name not in given or given[name].shape[1:] != value.shape[1:] for name, value in new.items()):
+        raise ValueError(
+            "reset(mask=...) cannot bring sets among another number of actions: reset() all rows with them"
+        )
+    for name, value in new.items():
+        given[name][index] = value
 
 
 def read_step(
@@ -147,15 +187,16 @@ def read_step(
 
 def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
     """Steps to begin with, as given; ValueError for what are no steps of `rows` rows in the agent's spaces."""
-    if not isinstance(history, Steps) or not all(isinstance(value, np.ndarray) for value in history[:-1]):
+    if not isinstance(history, Steps) or not all(isinstance(value, np.ndarray) for value in history.columns.values()):
         raise ValueError(
             f"history is a {type(history).__name__}, expected Steps of NumPy arrays: such as store[task, :]"
         )
     mask = history.mask
     if len(mask) != rows:
         raise ValueError(f"history has {len(mask)} rows, the agent acts in {rows}: give one row for each")
-    flags = (mask, history.first, history.terminated, history.truncated)
-    if any(flag.dtype != bool for flag in flags) or any(value.shape[:2] != mask.shape for value in history[:-1]):
+    flags = (mask, history.first, history.start, history.terminated, history.truncated)
+    columns = history.columns.values()
+    if any(flag.dtype != bool for flag in flags) or any(value.shape[:2] != mask.shape for value in columns):
         raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or flags that are not bool")
     if (mask[:, 1:] > mask[:, :-1]).any():
         raise ValueError("history has padding before its steps: move the steps to the front of each row")
@@ -164,7 +205,8 @@ def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
             raise ValueError(f"history has {name} of shape {np.shape(history.extras[name])}, expected {mask.shape}")
     codecs = {"obs": agent.obs, "next_obs": agent.obs, "action": agent.action, "reward": agent.reward}
     check_steps(history, codecs, "history")
-    return _pad(history._replace(extras={name: history.extras[name] for name in agent.notes if name in history.extras}))
+    noted = {name: history.extras[name] for name in agent.notes if name in history.extras}
+    return _pad(history._replace(extras=noted, given={}))
 
 
 def _pad(history: Steps) -> Steps:

@@ -17,8 +17,19 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from icrl_agents.acting import Running, check_flag, check_history, read_cached, read_env, read_step, with_query
-from icrl_agents.codecs import RewardCodec, make_codec
+from icrl_agents.acting import (
+    Running,
+    check_flag,
+    check_history,
+    env_actions,
+    give_anew,
+    read_actions,
+    read_cached,
+    read_env,
+    read_step,
+    with_query,
+)
+from icrl_agents.codecs import Codec, RewardCodec, make_codec
 from icrl_agents.config import AgentConfig, check_value
 from icrl_agents.context import UNKNOWN, Context, Memory
 from icrl_agents.distributions import Distribution
@@ -58,7 +69,7 @@ class ICAgent(Pretrained):
         self.observation_space, self.action_space = observation_space, action_space
         width, predicts = self.config.width, self.config.dynamics or self.heads
         self.obs = make_codec(observation_space, width, predicts)
-        self.action = make_codec(action_space, width)
+        self.action = self.action_codec(action_space)
         self.reward = RewardCodec(width, predicts)
         self.body = Transformer(width, self.config.layers, self.config.heads, self.config.inner, self.config.dropout)
         self.source = "new"
@@ -67,6 +78,10 @@ class ICAgent(Pretrained):
         self._running: Running | None = None
 
     # ---- what a method says -------------------------------------------------------------------------------------
+
+    def action_codec(self, space: gymnasium.Space) -> Codec:
+        """How actions are told and predicted."""
+        return make_codec(space, self.config.width)
 
     @abstractmethod
     def tokens(self, steps: Steps) -> Tensor:
@@ -126,6 +141,8 @@ class ICAgent(Pretrained):
         seed: int | None = None,
         history: Steps | None = None,
         learn: bool = True,
+        num_actions: Any = None,
+        action_set: Any = None,
     ) -> None:
         """Forget: a new task begins. A new EPISODE of the same task needs no reset.
 
@@ -138,6 +155,9 @@ class ICAgent(Pretrained):
                 them that the window holds.
             learn: False acts from `history` alone: what is observed is not remembered, not even the step before, and
                 the history is read anew for every action.
+            num_actions: only the actions 0, 1, ... below it are legal in this task; a number, or one a row.
+            action_set: the legal actions, such as [0, 3, 7], or bools (A,) or (B, A); with `mask`, of all rows. Without
+                either, those that `env` says are legal (its `action_mask()`), else all. No other is ever chosen.
 
         Raises:
             ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
@@ -146,9 +166,9 @@ class ICAgent(Pretrained):
         if mask is not None:
             if history is not None or not learn:
                 raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
-            self._forget_rows(mask, env, num_envs, seed)
+            self._forget_rows(mask, env, num_envs, seed, (action_set, num_actions))
             return
-        self._running = self._begin(env, num_envs, seed, history, learn)
+        self._running = self._begin(env, num_envs, seed, history, learn, (action_set, num_actions))
 
     def _begin(
         self,
@@ -157,6 +177,7 @@ class ICAgent(Pretrained):
         seed: int | None,
         history: Steps | None,
         learn: bool,
+        actions: tuple[Any, Any] = (None, None),
     ) -> Running:
         """A new task's state, once all arguments are checked."""
         mode = None
@@ -171,7 +192,10 @@ class ICAgent(Pretrained):
             num_envs = int(num_envs)
         check_value("seed", "int | None", seed, (0, 2**63 - 1))
         check_value("learn", "bool", learn, None)
-        running = Running(self, num_envs, mode, seed, learn)
+        legal = read_actions(self, *actions, num_envs or 1)
+        if legal is None and env is not None:
+            legal = env_actions(self, env, num_envs or 1)
+        running = Running(self, num_envs, mode, seed, learn, legal)
         if history is not None:
             with torch.inference_mode():
                 self.catch_up(running.context, check_history(self, history, running.context.rows))
@@ -205,10 +229,12 @@ class ICAgent(Pretrained):
         if not running.learn:
             context = context.select(np.arange(context.rows))  # what is seen now leaves no trace
         hidden = self.see(context, batch, live)
-        distribution = self.action.head(hidden)
+        distribution = self.choices(hidden, self.given(context.steps))
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
         if planner is None:
             running.plans.path = None  # a plan does not outlive an action that was not its own
+        elif "action_mask" in context.steps.given:
+            raise ValueError("a planner cannot hold to an action set: act with plan=None")
         else:
             choice = plan_actions(self, planner, running.plans, context, hidden, choice, live, running.planning)
         self.chose(context, distribution, choice)
@@ -264,7 +290,12 @@ class ICAgent(Pretrained):
 
         Rows outside `live` (B,) are computed but leave no trace.
         """
-        return self.action.head(self.see(context, obs, live))
+        return self.choices(self.see(context, obs, live), self.given(context.steps))
+
+    def choices(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Distribution:
+        """The policy at hidden vectors (B, ..., D) of rows that know what is `given`: legal actions only."""
+        distribution: Any = self.action.head(hidden)
+        return distribution.among(given["action_mask"]) if "action_mask" in given else distribution
 
     @torch.inference_mode()
     def see(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Tensor:
@@ -303,7 +334,15 @@ class ICAgent(Pretrained):
             )
         return planner
 
-    def new_memory(self, rows: int) -> Memory | None:
+    def fits(self, action_space: gymnasium.Space) -> bool:
+        """Whether the agent can also act in an action space that is not its own."""
+        return False
+
+    def give(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What `rows` new lifetimes know from the start: their action sets (B, A), where not all actions are legal."""
+        return {} if action_mask is None else {"action_mask": action_mask}
+
+    def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Memory | None:
         """What a new context keeps between steps besides the steps; None if all is read anew for every action."""
         return self.body.make_cache(rows, (self.config.window + 1) * len(self.slots)) if self.extends else None
 
@@ -345,17 +384,23 @@ class ICAgent(Pretrained):
             prev_action=action(steps.prev_action, device),
             prev_reward=reward(steps.prev_reward, device),
             first=torch.as_tensor(steps.first, device=device),
+            start=torch.as_tensor(steps.start, device=device),
             action=action(steps.action, device),
             reward=reward(steps.reward, device),
             next_obs=obs(steps.next_obs, device),
             terminated=torch.as_tensor(steps.terminated, device=device),
             truncated=torch.as_tensor(steps.truncated, device=device),
             mask=torch.as_tensor(steps.mask, device=device),
+            given=self.given(steps),
             extras={
                 name: action(value, device) if name.endswith("_action") else torch.as_tensor(value, device=device)
                 for name, value in steps.extras.items()
             },
         )
+
+    def given(self, steps: Steps) -> dict[str, Tensor]:
+        """What is given with NumPy steps, as tensors."""
+        return {name: torch.as_tensor(value, device=self.device) for name, value in steps.given.items()}
 
     @property
     def device(self) -> torch.device:
@@ -368,7 +413,9 @@ class ICAgent(Pretrained):
             raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
         return self._running
 
-    def _forget_rows(self, mask: np.ndarray, env: Any, num_envs: int | None, seed: int | None) -> None:
+    def _forget_rows(
+        self, mask: np.ndarray, env: Any, num_envs: int | None, seed: int | None, actions: tuple[Any, Any]
+    ) -> None:
         running = self._require_running()
         mask = np.asarray(mask)
         if env is not None or num_envs is not None:
@@ -380,6 +427,7 @@ class ICAgent(Pretrained):
         if running.acted is not None:
             raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
         index = np.flatnonzero(mask)
+        give_anew(self, running, index, read_actions(self, *actions, len(mask)))
         running.context.forget(index)
         running.boundary.forget(index)
         running.plans.forget(index)

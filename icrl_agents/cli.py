@@ -370,6 +370,56 @@ def probe(
 
 
 @app.command()
+def sets(
+    agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Of one environment; seeds are averaged.")],
+    env: AgentEnv = None,
+    names: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="Default: every set.")] = None,
+    tasks: Annotated[int, typer.Option(help="At most so many of each set, evenly spaced.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 1,
+    seed: Seed = 0,
+    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: 1 of bandits, else 200.")] = None,
+    relabel: Annotated[bool, typer.Option(help="Measure agents with renumbered actions as well.")] = True,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For tables and figures.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure agents on every published set of tasks, beside random play and the environment's source."""
+    from icrl_agents import ICAgent
+    from icrl_agents import action_report as report
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.terminal import print_table, progress_bar
+
+    if output:
+        output = output.expanduser()
+        for name in report.FILES:
+            _check_output(output / name, overwrite)
+        require_matplotlib()
+    loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents}
+    env_ids = sorted({_env_of(agent, env) for agent in loaded.values()})
+    if len(env_ids) > 1:
+        raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
+    total = len(names or report.default_sets(env_ids[0]))
+    with progress_bar("measuring", total, "sets") as step:
+        found = report.measure(
+            loaded,
+            env_ids[0],
+            names,
+            tasks=tasks,
+            num_seeds=seeds,
+            seed=seed,
+            episodes=episodes,
+            relabel=relabel,
+            on_done=step,
+        )
+    print(found.to_json(), end="") if as_json else print_table(*report.table(found))
+    if output:
+        report.write_sets(found, output)
+
+
+@app.command()
 def study(
     method: Annotated[str, typer.Argument(help="The method, such as ad.")],
     env: Env,

@@ -22,9 +22,7 @@ from icrl_agents.distributions import Categorical, Distribution, Gaussian, Indep
 class Codec(nn.Module, ABC):
     """One space's translator.
 
-    `embed(x)` (..., *shape) -> (..., D); `head(h)` (..., D) -> Distribution over the space;
-    `bind(generator)` draws whatever is drawn anew for each sequence; `prompt(B)` is what must be told to the
-    model before a sequence starts, (B, P, D), or None.
+    `embed(x)` (..., *shape) -> (..., D); `head(h)` (..., D) -> Distribution over the space.
     """
 
     def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
@@ -39,12 +37,6 @@ class Codec(nn.Module, ABC):
     def head(self, hidden: Tensor) -> Distribution:
         """The distribution over the space that each hidden vector (..., D) stands for."""
 
-    def bind(self, generator: torch.Generator) -> None:
-        """Codecs with fixed vectors have nothing to draw."""
-
-    def prompt(self, rows: int) -> Tensor | None:
-        return None
-
     def tensor(self, x: np.ndarray, device: torch.device) -> Tensor:
         """The array as a tensor of the type `embed` takes.
 
@@ -58,6 +50,7 @@ class Codec(nn.Module, ABC):
         """What the head's distribution gave, as values of the space: `tensor` the other way round."""
         return x.cpu().numpy().astype(self.space.dtype, copy=False)
 
+    options: int | None = 0  # how many actions 0, 1, ... there are, None for any number; 0 in other spaces
     dtype = torch.long
     ends: tuple[Any, ...] | None = None  # the lowest and highest value of a table that has none for zero
 
@@ -100,6 +93,8 @@ class DiscreteCodec(Codec):
     def __init__(self, space: spaces.Discrete, width: int, predicts: bool):
         super().__init__(space, width, predicts)
         self.start, self.count = int(space.start), int(space.n)
+        if self.start == 0:
+            self.options = self.count
         if not self.start <= 0 < self.start + self.count:
             self.ends = self.start, self.start + self.count - 1
         self.table = nn.Embedding(self.count, width)
@@ -119,6 +114,39 @@ class DiscreteCodec(Codec):
             raise ValueError(
                 f"{what} {array.tolist()} is outside {low}..{high}: is this the env the agent was trained on?"
             )
+
+
+class ActionVectors(Codec):
+    """Actions 0, 1, ..., however many, told by vectors (K,) of which each lifetime has its own.
+
+    `embed` and `head` are about vectors, all else is about actions: no action has anything that is learned.
+    """
+
+    options = None
+
+    def __init__(self, space: gymnasium.Space, width: int, size: int):
+        super().__init__(space, width, predicts=True)
+        if not self.fits(space):
+            raise ValueError(f"actions that are told by vectors are a Discrete(n) from 0 on, the space is {space}")
+        self.count = int(space.n)  # type: ignore[attr-defined]
+        self.input, self.output = nn.Linear(size, width, bias=False), nn.Linear(width, size)
+        nn.init.normal_(self.input.weight, std=EMBEDDING_STD)
+
+    @staticmethod
+    def fits(space: gymnasium.Space) -> bool:
+        return isinstance(space, spaces.Discrete) and space.start == 0
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.input(x)
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.output(hidden)  # (..., K)
+        bound = mean.new_tensor(torch.inf)
+        return Gaussian(mean, torch.zeros_like(mean), -bound, bound, dims=1)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        if array.size and array.min() < 0:
+            raise ValueError(f"{what} {array.tolist()} is below 0: actions are 0, 1, ...")
 
 
 class IntegerVectorCodec(Codec):

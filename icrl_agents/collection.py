@@ -28,7 +28,16 @@ import numpy as np
 from icrl_envs import FAMILIES
 
 from icrl_agents.config import check_known
-from icrl_agents.history import FIELDS, HistoryInfo, HistoryStore, RecordHistory, partial_folder, settle, write_column
+from icrl_agents.history import (
+    FIELDS,
+    GIVEN,
+    HistoryInfo,
+    HistoryStore,
+    RecordHistory,
+    partial_folder,
+    settle,
+    write_column,
+)
 from icrl_agents.sources import SOURCES, Source, find_source, make_source
 from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Steps
@@ -327,7 +336,7 @@ def _write_task(group: h5py.Group, steps: Steps) -> None:
     group["length"] = steps.mask.sum(1)
     for name in FIELDS:
         write_column(group, name, getattr(steps, name))
-    for name, value in steps.extras.items():
+    for name, value in {**steps.extras, **{GIVEN + name: value for name, value in steps.given.items()}}.items():
         write_column(group, name, value)
 
 

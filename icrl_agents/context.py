@@ -54,8 +54,12 @@ class Context:
         action_space: gymnasium.Space,
         memory: Memory | None = None,
         notes: Mapping[str, float] | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
     ) -> Context:
-        """Nothing known, in `rows` rows of at most `window` steps. `notes`: columns of extras, and what fills them."""
+        """Nothing known but what is `given`, in `rows` rows of at most `window` steps.
+
+        `notes`: columns of extras, and what fills them.
+        """
 
         def column(shape: tuple[int, ...] = (), dtype: type | np.dtype = bool) -> np.ndarray:
             return np.zeros((rows, window, *shape), dtype)
@@ -68,6 +72,7 @@ class Context:
             prev_action=column(*action),
             prev_reward=column(dtype=np.float32),
             first=column(),
+            start=column(),
             action=column(*action),
             reward=column(dtype=np.float32),
             next_obs=column(*obs),
@@ -75,6 +80,7 @@ class Context:
             truncated=column(),
             mask=column(),
             extras={name: np.full((rows, window), value, np.float32) for name, value in (notes or {}).items()},
+            given=dict(given or {}),
         )
         context = cls(steps, np.zeros(rows, np.int64), np.zeros(rows, bool), memory)
         context._start(np.arange(rows))
@@ -136,18 +142,17 @@ class Context:
         if not self.length.any():
             return
         columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)
-        mine_and_given = list(zip(self.steps[:-1], steps[:-1], strict=True))
-        noted = self.steps.extras.keys() & steps.extras.keys()
-        mine_and_given += [(self.steps.extras[name], steps.extras[name]) for name in noted]
-        for mine, given in mine_and_given:
-            mine[:, :-1] = np.take_along_axis(given, columns.reshape(*columns.shape, *[1] * (given.ndim - 2)), 1)
+        mine, theirs = ({**of.columns, **of.extras} for of in (self.steps, steps))
+        for name in mine.keys() & theirs.keys():
+            index = columns.reshape(*columns.shape, *[1] * (theirs[name].ndim - 2))
+            mine[name][:, :-1] = np.take_along_axis(theirs[name], index, 1)
         self.steps.mask[:] = np.arange(self.window) < self.length[:, None]
         self._follow(np.flatnonzero(self.length))
         self._start(np.flatnonzero(self.length == 0))
 
     def drop(self, index: np.ndarray, count: int) -> None:
         """Forget the `count` oldest steps of the rows `index`; what stays must be fed to the transformer anew."""
-        for value in (*self.steps[:-1], *self.steps.extras.values()):
+        for value in (*self.steps.columns.values(), *self.steps.extras.values()):
             value[index, :-count] = value[index, count:].copy()
         self.length[index] -= count
         self.steps.mask[index] = np.arange(self.window) < self.length[index, None]
@@ -156,7 +161,7 @@ class Context:
             self.memory.drop(index)
 
     def forget(self, index: np.ndarray) -> None:
-        """Forget everything in the rows `index`: a new task starts there."""
+        """Forget everything in the rows `index`, but not what was given: a new task starts there."""
         self.length[index], self.full[index] = 0, False
         self.steps.mask[index] = False
         self._start(index)
@@ -170,7 +175,8 @@ class Context:
             return self.steps.window(first, first + count)  # views: the usual case, rows in step
         index = np.arange(self.rows) if index is None else index
         columns = np.minimum(start[:, None] + np.arange(count), self.window - 1)
-        return self.steps.map(lambda value: value[index[:, None], columns])
+        given = {name: value[index] for name, value in self.steps.given.items()}
+        return self.steps.map(lambda value: value[index[:, None], columns])._replace(given=given)
 
     def visible(self) -> Steps:
         """The closed steps (B, max length) that can still influence an action; `mask` marks the real ones."""
@@ -208,7 +214,7 @@ class Context:
         """Before a lifetime's first step the previous action and reward are zero."""
         self.steps.prev_action[index, 0] = 0
         self.steps.prev_reward[index, 0] = 0
-        self.steps.first[index, 0] = True
+        self.steps.first[index, 0] = self.steps.start[index, 0] = True
 
     def _follow(self, index: np.ndarray) -> None:
         """What the rows `index` know before their next step, from the step just closed."""
@@ -217,3 +223,4 @@ class Context:
         steps.prev_action[index, now] = steps.action[last]
         steps.prev_reward[index, now] = steps.reward[last]
         steps.first[index, now] = steps.terminated[last] | steps.truncated[last]
+        steps.start[index, now] = False

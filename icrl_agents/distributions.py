@@ -31,6 +31,11 @@ class Categorical:
     def __init__(self, logits: Tensor, start: int = 0):
         self.logits, self.start = logits.log_softmax(-1), start
 
+    def among(self, mask: Tensor) -> Categorical:
+        """The same where only the integers in `mask` (B, N) bool may come, for logits (B, ..., N)."""
+        legal = mask.reshape(len(mask), *[1] * (self.logits.dim() - 2), -1)
+        return Categorical(self.logits.masked_fill(~legal, -math.inf), self.start)
+
     def log_prob(self, value: Tensor) -> Tensor:
         return self.logits.gather(-1, (value - self.start).unsqueeze(-1)).squeeze(-1)
 

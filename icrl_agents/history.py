@@ -1,7 +1,8 @@
 """Histories: whole lifetimes of learners, recorded off any vector environment and kept in one HDF5 file.
 
 The file: root attributes say what it is (`HistoryInfo`), one group a task id holds columns (streams, T, ...), streams
-first. What follows from other columns (prev_action, prev_reward, first, mask) is not stored but derived on reading.
+first, and (streams, ...) what was given. What follows from other columns (prev_action, prev_reward, first, start, mask)
+is not stored but derived on reading.
 Axis letters: B rows (streams), T environment steps.
 """
 
@@ -21,9 +22,11 @@ import h5py
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from icrl_agents.action_sets import legal_actions
 from icrl_agents.steps import Boundary, Steps, stack_steps
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
+GIVEN = "given."  # before the names of what is given, which are no columns
 FIELDS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
 CHUNK_BYTES = 1 << 18  # read and decompressed at once
 MAX_RATIO = 2000  # deflate shrinks by 1032 at most; a column that claims more would fill memory from no file
@@ -32,7 +35,8 @@ MAX_RATIO = 2000  # deflate shrinks by 1032 at most; a column that claims more w
 class RecordHistory(VectorWrapper):
     """Records every real step of every row, in any autoreset mode: final observations, no NEXT_STEP dummies.
 
-    Where the environment has `expert_action()`, its answer before each step becomes the column `expert_action`.
+    Where the environment has `expert_action()`, its answer before each step becomes the column `expert_action`; where
+    its `action_mask()` says that not all actions are legal, that is `given`.
     A `reset` in mid-episode truncates that episode in the record too. Take `steps()` before a new lifetime begins.
     """
 
@@ -43,6 +47,7 @@ class RecordHistory(VectorWrapper):
         rows = getattr(env.unwrapped, "envs", [env.unwrapped])  # the single environments of a sync vector env
         self.has_expert = all(hasattr(row.unwrapped, "expert_action") for row in rows)
         self._boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+        self._given: dict[str, np.ndarray] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -56,6 +61,8 @@ class RecordHistory(VectorWrapper):
         self._truncate(rows & ~self._boundary.ended)
         self._boundary.forget(rows)
         self._obs = np.array(obs)
+        mask = legal_actions(self.env)
+        self._given = {} if mask is None else {"action_mask": mask}
         return obs, info
 
     def _truncate(self, rows: np.ndarray) -> None:
@@ -115,7 +122,8 @@ class RecordHistory(VectorWrapper):
             live &= np.cumsum(ended, 1) - ended < episodes
         if not live.all():
             live, columns = _pack(live, columns)
-        return stack_steps(**{name: columns.pop(name) for name in FIELDS}, mask=live, extras=columns)
+        fields = {name: columns.pop(name) for name in FIELDS}
+        return stack_steps(**fields, mask=live, extras=columns, given=self._given)
 
 
 def _pack(live: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -254,8 +262,10 @@ class HistoryStore(AbstractContextManager):
         early = max(wanted.start - 1, 0)  # one step more, for prev_action, prev_reward and first
         with _reading(self._where[task], f"task {task}"):
             mask = np.arange(early, wanted.stop) < columns.pop("length")[rows][:, None]
+            given = {name: columns.pop(name)[rows] for name in list(columns) if name.startswith(GIVEN)}
             read = {name: column[rows, early : wanted.stop] for name, column in columns.items()}
-        seen = stack_steps(**{name: read.pop(name) for name in FIELDS}, mask=mask, extras=read)
+        given = {name.removeprefix(GIVEN): value for name, value in given.items()}
+        seen = stack_steps(**{name: read.pop(name) for name in FIELDS}, mask=mask, extras=read, given=given)
         return seen.window(wanted.start - early, None)
 
     def annotate(self, field: str, fn: Callable[[Steps], Any]) -> None:
@@ -293,7 +303,7 @@ def _columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
         raise ValueError(f"column {min(missing)!r} is missing")
     shape = columns["reward"].shape
     for name, column in columns.items():
-        wanted = shape[:1] if name == "length" else shape
+        wanted = shape[:1] if name == "length" or name.startswith(GIVEN) else shape
         kinds = "b" if name in ("terminated", "truncated") else "biuf"
         inside = column.external is None and not column.is_virtual and column.dtype.kind in kinds
         full = column.nbytes <= MAX_RATIO * column.id.get_storage_size() + CHUNK_BYTES
@@ -321,7 +331,8 @@ def _as_slice(index: Any, size: int, what: str) -> slice:
 def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
     """Add, or replace, the column `name` (B, T, ...) of a task."""
     wanted = group["reward"].shape if "reward" in group else value.shape
-    if value.dtype.kind not in "biuf" or value.shape[:2] != wanted[:2]:
+    dims = 1 if name.startswith(GIVEN) else 2
+    if value.dtype.kind not in "biuf" or value.shape[:dims] != wanted[:dims]:
         raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
     if name in group:
         del group[name]

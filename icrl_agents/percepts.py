@@ -65,7 +65,7 @@ class PerceptAgent(ICAgent):
         They are means over `count` things, by default the real steps.
         """
         count = steps.mask.sum() if count is None else count
-        terms = {"action": masked_nll(self.action.head(hidden[:, :, 0]), action, steps.mask, count)}
+        terms = {"action": masked_nll(self.choices(hidden[:, :, 0], steps.given), action, steps.mask, count)}
         if self.config.dynamics:
             value, known = return_to_go(steps)
             terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask, count)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
 KINDS = ("png", "svg", "pdf")
 COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d")
 GREY = "#6b6b6b"
+REFERENCES = ("#d6d6d2", GREY, "#a6a6a2")  # random play, the source, another learner
 
 
 def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
@@ -110,3 +111,80 @@ def _line(axes: Any, curve: Curve, colour: str, style: str) -> None:
     marker = "o" if len(episodes) == 1 else None  # a line through one point is invisible
     axes.plot(episodes, curve.mean, style, color=colour, linewidth=1.8, marker=marker, label=curve.name)
     axes.fill_between(episodes, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+# ---- sets of tasks ----------------------------------------------------------------------------------------------
+
+
+class Series(NamedTuple):
+    """A line of a panel with its 95% interval, (T,) each."""
+
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    colour: str
+    style: str = "-"
+
+
+def draw_bars(
+    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], colours: Mapping[str, str], ylabel: str
+) -> bytes:
+    """A PNG of panels, one below the other with the same axis: by title, set and learner (value, low, high).
+
+    Args:
+        colours: of the learners, in the order of their bars.
+    """
+    sets = max(len(panel) for panel in panels.values())
+    size = max(SIZE[0], 0.16 * sets * (len(colours) + 1)), 0.6 + 2.6 * len(panels)
+    figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(panels), squeeze=False, sharey=True)[:, 0]
+    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+        _bars(axes, panel, colours)
+        axes.set_title(title, fontsize=11)
+        axes.set_ylabel(ylabel)
+    _legend(figure, grid[:1])
+    return _png(figure)
+
+
+def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, str]) -> None:
+    width = 0.85 / len(colours)
+    for number, (learner, colour) in enumerate(colours.items()):
+        value, low, high = np.array([learners[learner] for learners in panel.values()]).T
+        place = np.arange(len(panel)) + (number - (len(colours) - 1) / 2) * width
+        error = np.maximum([value - low, high - value], 0)
+        axes.bar(place, value, width, color=colour, label=learner, yerr=error, error_kw={"linewidth": 0.8})
+    axes.set_xticks(np.arange(len(panel)), list(panel))
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str) -> bytes:
+    """A PNG of panels side by side with the same axes: by title and name a line with its interval."""
+    figure = require_matplotlib()(figsize=(max(SIZE[0], 2.6 * len(panels)), SIZE[1]), dpi=DPI, layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+        for name, line in panel.items():
+            points = np.arange(1, len(line.mean) + 1)
+            axes.plot(points, line.mean, line.style, color=line.colour, linewidth=1.5, label=name)
+            axes.fill_between(points, line.low, line.high, color=line.colour, alpha=0.15, linewidth=0)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(xlabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0].set_ylabel(ylabel)
+    grid[0].set_ylim(bottom=0)  # of all, once each has said how high it reaches
+    _legend(figure, grid)
+    return _png(figure)
+
+
+def _legend(figure: Any, grid: Sequence[Any]) -> None:
+    """One legend below all panels, each name once."""
+    named: dict[str, Any] = {}
+    for axes in grid:
+        named |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    columns = figure.get_size_inches()[0] / (0.6 + 0.08 * max(map(len, named)))  # of names in a small font
+    figure.legend(
+        named.values(), named, loc="outside lower center", ncols=max(1, int(columns)), frameon=False, fontsize=9
+    )

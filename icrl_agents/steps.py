@@ -14,17 +14,20 @@ from gymnasium.vector import AutoresetMode
 
 
 class Steps(NamedTuple):
-    """Consecutive steps of B lifetimes; every field is a NumPy array or tensor of shape (B, T, ...).
+    """Consecutive steps of B lifetimes; every column is a NumPy array or tensor of shape (B, T, ...).
 
-    What an agent knows before it acts at step t is `obs`, `prev_action`, `prev_reward`, `first`; what comes of it
-    is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way costs memory but
-    makes every window self-contained: no method ever has to shift in time.
+    What an agent knows before it acts at step t is `obs`, `prev_action`, `prev_reward`, `first`, `start`; what comes
+    of it is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way costs memory
+    but makes every window self-contained: no method ever has to shift in time.
+
+    `given` is no column: it holds what a row knows of its task from the start, such as its action set.
     """
 
     obs: Any
     prev_action: Any  # of the step before, also across an episode border; zeros before a lifetime's first step
     prev_reward: Any
     first: Any  # bool: first step of an episode
+    start: Any  # bool: first step of a lifetime, which nothing comes before
     action: Any
     reward: Any  # float32
     next_obs: Any  # at an episode's end the FINAL observation, never the reset observation
@@ -32,11 +35,20 @@ class Steps(NamedTuple):
     truncated: Any  # bool
     mask: Any  # bool: False marks padding, which must influence nothing
     extras: Mapping[str, Any] = MappingProxyType({})  # further columns: log_prob, update, expert_action, ...
+    given: Mapping[str, Any] = MappingProxyType({})  # (B, ...) each: action_mask (B, A) bool, ...
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that all steps have."""
+        return dict(zip(self._fields[:-2], self[:-2], strict=True))
 
     def map(self, fn: Callable[[Any], Any]) -> Steps:
-        """Apply `fn` to every array."""
-        extras = {name: fn(value) for name, value in self.extras.items()}
-        return Steps._make([*(fn(value) for value in self[:-1]), extras])
+        """Apply `fn` to every column."""
+        return Steps(
+            **{name: fn(value) for name, value in self.columns.items()},
+            extras={name: fn(value) for name, value in self.extras.items()},
+            given=self.given,
+        )
 
     def window(self, start: int, stop: int | None) -> Steps:
         """The steps `start:stop` of every row."""
@@ -44,7 +56,8 @@ class Steps(NamedTuple):
 
     def rows(self, index: Any) -> Steps:
         """The rows `index`."""
-        return self.map(lambda value: value[index])
+        given = {name: value[index] for name, value in self.given.items()}
+        return self.map(lambda value: value[index])._replace(given=given)
 
 
 def stack_steps(
@@ -56,6 +69,7 @@ def stack_steps(
     truncated: np.ndarray,
     mask: np.ndarray | None = None,
     extras: dict[str, np.ndarray] | None = None,
+    given: dict[str, np.ndarray] | None = None,
 ) -> Steps:
     """Build `Steps` from what a lifetime's recorder saw, arrays (B, T, ...) that begin with the lifetime."""
     ended = terminated | truncated
@@ -64,6 +78,7 @@ def stack_steps(
         prev_action=_shift(action, 0),
         prev_reward=_shift(reward, 0),
         first=_shift(ended, True),
+        start=_shift(np.zeros_like(ended), True),
         action=action,
         reward=reward,
         next_obs=next_obs,
@@ -71,6 +86,7 @@ def stack_steps(
         truncated=truncated,
         mask=np.ones(reward.shape, bool) if mask is None else mask,
         extras=extras or {},
+        given=given or {},
     )
 
 

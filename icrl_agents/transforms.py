@@ -57,7 +57,7 @@ def sort_by_return(steps: Steps) -> Steps:
     rank = np.where(complete, returns, np.inf).argsort(1, kind="stable").argsort(1)  # (B, E) place of each episode
     order = np.take_along_axis(rank, episode, 1).argsort(1, kind="stable")
     sorted_steps = steps.map(lambda value: value[np.arange(len(order))[:, None], order])
-    names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask", "extras")
+    names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask", "extras", "given")
     return stack_steps(**{name: getattr(sorted_steps, name) for name in names})
 
 
@@ -161,8 +161,9 @@ class Chunks(NamedTuple):
     def split(self, steps: Steps) -> Steps:
         """The steps as (B * C, size)."""
         rows = torch.arange(len(self.begin), device=self.begin.device)[:, None, None]
+        given = {name: value.repeat_interleave(self.begin.shape[1], 0) for name, value in steps.given.items()}
         parts = steps._replace(extras={}).map(lambda value: value[rows, self.steps].flatten(0, 1))
-        return parts._replace(mask=self.real.flatten(0, 1))
+        return parts._replace(mask=self.real.flatten(0, 1), given=given)
 
     def join(self, parts: Tensor) -> Tensor:
         """What was computed for every step of every chunk (B * C, size, ...), as (B, T, ...)."""

@@ -6,7 +6,7 @@ every process of a distributed run can take its rows of the same global batch. A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import gymnasium
@@ -147,7 +147,8 @@ class StoreWindows:
         start = align(start, self.histories[number].first[stream, None]) if self.aligned else start
         columns = start[0] + np.arange(self.window)
         # Padding repeats the last step: zeros need not be in the spaces.
-        row = self.histories[number].map(lambda value: value[stream, np.minimum(columns, length - 1)][None])
+        row = self.histories[number].rows(slice(stream, stream + 1))
+        row = row.map(lambda value: value[:, np.minimum(columns, length - 1)])
         return row._replace(mask=(columns < length)[None])
 
 
@@ -166,7 +167,10 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
 
 
 def concatenate(parts: list[Steps]) -> Steps:
-    """Rows of `parts`, which have the same T and the same extras, one after the other."""
-    fields: list[Any] = [np.concatenate(column) for column in zip(*(part[:-1] for part in parts), strict=True)]
-    extras = {name: np.concatenate([part.extras[name] for part in parts]) for name in parts[0].extras}
-    return Steps._make([*fields, extras])
+    """Rows of `parts`, which have the same T, the same extras and the same given, one after the other."""
+
+    def join(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+
+    extras, given = join([part.extras for part in parts]), join([part.given for part in parts])
+    return Steps(**join([part.columns for part in parts]), extras=extras, given=given)

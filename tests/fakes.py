@@ -21,6 +21,7 @@ SPACES = {
 }
 SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
 OWN = {
+    "headless-ad": {"vector_size": 6},
     "cad": {"latents": 2, "compressor_heads": 2, "folds": 3, "folds_with_gradient": 2},
     "idt": {"chunk": 3, "latent": 4},
     "marked-ad": {"min_length": 2},
@@ -48,11 +49,20 @@ class Variant:
         return agent.eval()
 
 
+def imagines(name: str) -> bool:
+    """Whether a method can be trained with dynamics."""
+    try:
+        METHODS[name].Config(dynamics=True)
+    except ValueError:
+        return False
+    return True
+
+
 def variants() -> list[Variant]:
     """Every registered method, with and without dynamics, and every choice of layout it has."""
     found = []
     for name, method in METHODS.items():
-        found += [Variant(name), Variant(name, (("dynamics", True),))]
+        found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
     return found
 
@@ -74,6 +84,11 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
     log_prob = np.log(rng.uniform(0.1, 0.5, (rows, count))).astype(np.float32)  # none is sure: runs need test_marked_ad
     extras = {"expert_action": sample(action_space, rows, count, seed + 2), "log_prob": log_prob}
     return stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
+
+
+def given(agent: ICAgent, steps: Steps) -> Steps:
+    """The steps of lifetimes that know from the start what the agent's lifetimes do."""
+    return steps._replace(given=agent.give(len(steps.mask), None, np.random.default_rng(0)))
 
 
 def statistics(distribution: object) -> torch.Tensor:

@@ -209,13 +209,14 @@ def stored(tmp_path_factory) -> tuple[Path, dict[int, Steps]]:
 
 
 def assert_same(one: Steps, two: Steps) -> None:
-    for name in set(Steps._fields) - {"extras"}:
-        a, b = getattr(one, name), getattr(two, name)
+    for name, a in one.columns.items():
+        b = two.columns[name]
         assert a.dtype == b.dtype, name
         np.testing.assert_array_equal(a, b, err_msg=name)
-    assert set(one.extras) == set(two.extras)
-    for name, value in one.extras.items():
-        np.testing.assert_array_equal(value, two.extras[name], err_msg=name)
+    for mine, theirs in ((one.extras, two.extras), (one.given, two.given)):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
 def test_round_trip_is_exact(stored):

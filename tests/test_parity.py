@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.fakes import SPACES, Variant, lifetimes, statistics, variants
+from tests.fakes import SPACES, Variant, given, lifetimes, statistics, variants
 
 
 def training_time(agent, steps):
     """The distribution at the last step of a window, computed as the loss computes it."""
     last = torch.full((len(steps.mask),), steps.mask.shape[1] - 1)
-    return agent.action.head(agent.read(agent.tensors(steps), last))
+    seen = agent.tensors(steps)
+    return agent.choices(agent.read(seen, last), seen.given)
 
 
 def close(agent, steps, t, live=None):
@@ -29,7 +30,8 @@ def test_acting_equals_training(variant: Variant, slide: int):
     for t in range(36):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
         for row, seen in enumerate(agent.context.length.tolist()):
-            window = steps.rows(slice(row, row + 1)).window(0 if agent.remembers else t - seen, t + 1)
+            window = steps._replace(given=agent.context.steps.given).rows(slice(row, row + 1))
+            window = window.window(0 if agent.remembers else t - seen, t + 1)
             training = statistics(training_time(agent, window))[0]
             torch.testing.assert_close(acting[row], training, atol=1e-5, rtol=1e-5)
         close(agent, steps, t)
@@ -60,12 +62,15 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
     agent.reset(num_envs=3, seed=0)
     for single in alone:
         single.reset(num_envs=1, seed=0)
+    known = agent.context.steps.given
     rng = np.random.default_rng(0)
     for t in range(30):
         if t in (3, 11, 12):
             forgotten = np.arange(3) == t % 3
             agent.reset(mask=forgotten)
             alone[t % 3].reset(num_envs=1, seed=0)
+        for row, single in enumerate(alone):  # what a lifetime is given may be drawn at random
+            single.context.steps.given.update({name: value[row : row + 1] for name, value in known.items()})
         live = rng.random(3) < 0.8
         batch = statistics(agent.policy(agent.context, steps.obs[:, t], live))
         for row in np.flatnonzero(live):
@@ -98,12 +103,12 @@ def test_branching_never_alters_the_parent(variant: Variant):
 def test_padding_influences_nothing(variant: Variant):
     agent = variant.build()
     count = agent.config.span
-    steps, changed = lifetimes(count=count), lifetimes(count=count, seed=9)
+    steps, changed = given(agent, lifetimes(count=count)), lifetimes(count=count, seed=9)
     mask = np.ones((3, count), bool)
     mask[1:, -3:] = False
     noisy = steps.map(np.copy)
-    for mine, other in zip(noisy[:-1], changed[:-1], strict=True):
-        mine[~mask] = other[~mask]
+    for name, mine in noisy.columns.items():
+        mine[~mask] = changed.columns[name][~mask]
     first, second = (agent.loss(agent.tensors(s._replace(mask=mask))) for s in (steps, noisy))
     for name in first:
         assert first[name].item() > 0
@@ -138,14 +143,15 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
 def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
     agent = variant.build()
-    steps = lifetimes(count=agent.config.span)
+    steps = given(agent, lifetimes(count=agent.config.span))
     sum(agent.loss(agent.tensors(steps)).values()).backward()
     assert [name for name, p in agent.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_overfits_one_batch(variant: Variant):
-    agent, steps = variant.build(), lifetimes(count=9)
+    agent = variant.build()
+    steps = given(agent, lifetimes(count=9))
     torch.nn.init.normal_(agent.body.norm.weight, mean=1.0, std=0.1)
     batch, optimizer = agent.tensors(steps), torch.optim.Adam(agent.parameters(), lr=1e-2)
     losses = []

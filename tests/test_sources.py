@@ -168,7 +168,7 @@ def test_posterior_improves_everywhere_and_never_contradicts_the_rules(env_id):
 @pytest.mark.parametrize("name", ["posterior", "q-learning"])
 def test_nothing_but_rewards_tells_of_the_task(name):
     """Two tasks, one seed: the same actions until the rewards differ."""
-    one, two = (live(name, [goal], 4, env_id=ROOM) for goal in (3, 77))
+    one, two = (live(name, [goal], 12, env_id=ROOM) for goal in (3, 77))
     differ = np.flatnonzero(one.reward[0] != two.reward[0])
     assert len(differ)
     assert differ[0] > 0

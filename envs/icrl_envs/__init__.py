@@ -6,6 +6,7 @@ from icrl_envs.bernoulli_bandit import BernoulliBandit
 from icrl_envs.contextual_bandit import ContextualBandit
 from icrl_envs.dark_key_to_door import DarkKeyToDoor
 from icrl_envs.darkroom import Darkroom
+from icrl_envs.darkroom_macro import DarkroomMacro
 from icrl_envs.darkroom_permuted import DarkroomPermuted
 from icrl_envs.gaussian_bandit import GaussianBandit, LinearBandit
 from icrl_envs.tasks import TaskSet, keep_order, numpy_shuffle, python_shuffle
@@ -36,6 +37,7 @@ _TASK_SETS = [
     _family(Darkroom, "icrl/Darkroom17x17-v0", 50, (0.9, 0), size=17),
     _family(Darkroom, "icrl/Darkroom10x10-v0", 100, (0.8, 0), numpy_shuffle, size=10, start=(0, 0)),
     _family(DarkroomPermuted, "icrl/DarkroomPermuted-v0", 50, (0.9, 4)),
+    _family(DarkroomMacro, "icrl/DarkroomMacro-v0", 20),
     _family(DarkKeyToDoor, "icrl/DarkKeyToDoor-v0", 50, (0.95, 4)),
     _family(BernoulliBandit, "icrl/BernoulliBandit-v0", 300),
     _family(ContextualBandit, "icrl/ContextualBandit-v0", 300),

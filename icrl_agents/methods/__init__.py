@@ -4,6 +4,7 @@ from icrl_agents.agent import ICAgent
 from icrl_agents.methods.ad import AD
 from icrl_agents.methods.compressed_ad import CAD
 from icrl_agents.methods.dpt import DPT
+from icrl_agents.methods.headless_ad import HeadlessAD
 from icrl_agents.methods.idt import IDT
 from icrl_agents.methods.marked_ad import MarkedAD
 
@@ -11,6 +12,7 @@ METHODS: dict[str, type[ICAgent]] = {
     "ad": AD,
     "cad": CAD,
     "dpt": DPT,
+    "headless-ad": HeadlessAD,
     "idt": IDT,
     "marked-ad": MarkedAD,
 }

@@ -58,5 +58,5 @@ class AD(PerceptAgent):
     def _last_query_loss(self, steps: Steps) -> Tensor:
         last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) the last real step of each window
         rows = torch.arange(len(last), device=last.device)
-        distribution = self.action.head(self.read(steps, last))
+        distribution = self.choices(self.read(steps, last), steps.given)
         return masked_nll(distribution, intended_action(steps)[rows, last], steps.mask[rows, last], self.count(steps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -219,7 +220,7 @@ class CAD(PerceptAgent):
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
-    def new_memory(self, rows: int) -> Latents:
+    def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Latents:
         cache = self.body.make_cache(rows, (self.config.window + 1) * len(self.slots) + self.config.latents)
         return Latents(cache, self.latent.new_zeros(rows, self.config.latents, self.config.width), np.zeros(rows, int))
 

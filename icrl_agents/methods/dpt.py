@@ -62,11 +62,8 @@ class DPT(PerceptAgent):
         if self.extends:
             return self.loss_at(self.hidden(steps), steps, expert)
         hidden = self._query_first(steps, torch.zeros_like(steps.mask[:, 0], dtype=torch.long), steps.window(1, None))
-        return {
-            "action": masked_nll(
-                self.action.head(hidden), expert[:, :1].expand_as(expert), steps.mask, self.count(steps)
-            )
-        }
+        choices, label = self.choices(hidden, steps.given), expert[:, :1].expand_as(expert)
+        return {"action": masked_nll(choices, label, steps.mask, self.count(steps))}
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         if self.extends:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -139,6 +140,8 @@ class IDT(PerceptAgent):
         seed: int | None = None,
         history: Steps | None = None,
         learn: bool = True,
+        num_actions: Any = None,
+        action_set: Any = None,
         target_return: float | np.ndarray | None = None,
     ) -> None:
         """Forget, as `ICAgent.reset`.
@@ -148,17 +151,18 @@ class IDT(PerceptAgent):
                 is asked for the best return of those in the window, the first one for 0.
         """
         if mask is None:
-            running = self._begin(env, num_envs, seed, history, learn)
+            running = self._begin(env, num_envs, seed, history, learn, (action_set, num_actions))
             asked = running.context.memory.target
             asked[:] = check_target(target_return, len(asked))
             self._running = running
             return
         asked = self._require_running().context.memory.target
         target = check_target(target_return, len(asked))
-        super().reset(env, num_envs=num_envs, mask=mask, seed=seed, history=history, learn=learn)
+        others = {"seed": seed, "history": history, "learn": learn, "num_actions": num_actions}
+        super().reset(env, num_envs=num_envs, mask=mask, action_set=action_set, **others)
         asked[mask] = target[mask]
 
-    def new_memory(self, rows: int) -> Decisions:
+    def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Decisions:
         return Decisions(
             high=self.high.make_cache(rows, self.config.window + 1),  # an episode, and so a chunk, may be a single step
             low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # rows may be out of step

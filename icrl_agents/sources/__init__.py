@@ -22,7 +22,8 @@ SOURCES: dict[str, str] = {
     "ppo": "icrl_agents.sources.sb3:PPOSource",
 }
 
-PUBLISHED: dict[str, str] = {  # where it is neither posterior sampling nor Q-learning
+PUBLISHED: dict[str, str] = {  # where it is not posterior sampling
+    "icrl/DarkroomMacro-v0": "q-learning",
     "icrl/BernoulliBandit-v0": "thompson",
     "icrl/ContextualBandit-v0": "linucb",
     "icrl/GaussianBandit-v0": "gaussian-thompson",

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_actions
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions, legal_actions
 
 MAX_STATES = 4096  # above that a table is the wrong learner
+
+PRESETS: dict[str, dict[str, float]] = {
+    # Published, for lifetimes of 200 episodes. The public Headless-AD code also forgets the cell where an episode
+    # ended; without that the success is the same.
+    "icrl/DarkroomMacro-v0": {
+        "learning_rate": 0.9933,
+        "discount": 0.6238,
+        "optimism": 0.0,
+        "initial_noise": 1.0,
+        "epsilon_start": 1.0,
+        "decay": 0.9,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -22,15 +35,19 @@ class QLearningSettings(SourceSettings):
     learning_rate: float = 1.0  # the rooms are deterministic: believe the last outcome; lower it where they are not
     discount: float = 0.9
     optimism: float = 1.0  # first value of everything untried, so that trying it all is the greedy thing to do
+    initial_noise: float = 0.0  # and on top of it uniform noise from 0 to this
     epsilon_start: float = 0.1  # chance of a random action in the lifetime's first episode
-    epsilon_end: float = 0.0  # and in its last; linear between
+    epsilon_end: float = 0.0  # and after its share `decay`; linear between
+    decay: float = 1.0
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "learning_rate": (0.0, 1.0),
         "discount": (0.0, 1.0),
         "optimism": (-1e6, 1e6),
+        "initial_noise": (0.0, 1e6),
         "epsilon_start": (0.0, 1.0),
         "epsilon_end": (0.0, 1.0),
+        "decay": (1e-6, 1.0),
     }
 
 
@@ -41,22 +58,31 @@ class QLearning(StepSource):
     The column `log_prob` is that of the action under the epsilon-greedy policy.
     """
 
-    assumes = "nothing but the spaces: a small set of observations and of actions."
+    assumes = "nothing but the spaces and the action set: a small set of observations and of actions."
     Settings = QLearningSettings
+
+    @classmethod
+    def preset(cls, env_id: str) -> Mapping[str, Any]:
+        return PRESETS.get(env_id, {})
 
     def prepare(self, env: Any) -> None:
         states, self.index = state_index(env.single_observation_space)
-        self.actions = count_actions(env, "q-learning")
-        self.values = np.full((env.num_envs, states, self.actions), self.settings.optimism, np.float32)  # (B, S, A)
+        count_actions(env, "q-learning")
+        legal = legal_actions(env)
+        self.legal = legal[:, : int(np.flatnonzero(legal.any(0))[-1]) + 1]  # (B, A), without columns that no row needs
+        self.values = np.full((env.num_envs, states, self.legal.shape[1]), self.settings.optimism, np.float32)
+        if self.settings.initial_noise:
+            self.values += self.settings.initial_noise * self.rng.random(self.values.shape, np.float32)
+        np.copyto(self.values, -np.inf, where=~self.legal[:, None])  # (B, S, A)
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         values = self.values[self.rows, self.index(obs)]  # (B, A)
         best = values == values.max(1, keepdims=True)
-        greedy = np.where(best, self.rng.random(best.shape), -1.0).argmax(1)
         first, last = self.settings.epsilon_start, self.settings.epsilon_end
-        epsilon = first + (last - first) * self.progress
-        action = self.explore(greedy, epsilon, self.actions)
-        probability = epsilon / self.actions + (1 - epsilon) * best[self.rows, action] / best.sum(1)
+        epsilon = first + (last - first) * np.minimum(self.progress / self.settings.decay, 1.0)
+        random = self.rng.random(len(epsilon)) < epsilon
+        action = choose_any(np.where(random[:, None], self.legal, best), self.rng)
+        probability = epsilon / self.legal.sum(1) + (1 - epsilon) * best[self.rows, action] / best.sum(1)
         self.note(log_prob=np.log(probability).astype(np.float32))
         return action
 

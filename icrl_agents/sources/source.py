@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from icrl_agents import action_sets
 from icrl_agents.config import check_known
 from icrl_agents.history import RecordHistory
 from icrl_agents.rollout import rollout
@@ -159,14 +160,8 @@ def find_rules(env: Any, name: str) -> Any:
 
 def legal_actions(env: Any) -> np.ndarray:
     """Which actions are legal in each row, (B, A) bool; all if the env does not say. Ask after its reset."""
-    inner = env.unwrapped
-    if hasattr(inner, "action_mask"):
-        mask = inner.action_mask()
-    elif hasattr(inner, "envs") and all(hasattr(row.unwrapped, "action_mask") for row in inner.envs):
-        mask = inner.call("action_mask")
-    else:
-        mask = np.ones((env.num_envs, env.single_action_space.n))
-    return np.asarray(mask, bool)
+    mask = action_sets.legal_actions(env)
+    return np.ones((env.num_envs, env.single_action_space.n), bool) if mask is None else mask
 
 
 def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

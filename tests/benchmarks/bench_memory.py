@@ -22,7 +22,7 @@ SPAN = 1_000  # steps over which a latency is taken
 def held(agent: ICAgent) -> int:
     """Bytes of one row's memory and window."""
     context = agent.context
-    arrays = [*context.steps[:-1], context.length, context.memory.folds]
+    arrays = [*context.steps.columns.values(), context.length, context.memory.folds]
     tensors = [context.memory.latents, context.memory.cache.keys, context.memory.cache.values]
     return sum(array.nbytes for array in (*arrays, *tensors))
 

@@ -1,0 +1,247 @@
+"""Macro Darkroom: a goal nobody sees, in a room crossed three moves at a time. Axis letter: M macros of a set."""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from icrl_envs.checks import as_array, short
+from icrl_envs.grid import GOAL, STAY, GridRules
+from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+
+SEED = 0  # of the published sets: what is shuffled in them has a generator of its own
+SIZE, LENGTH = 9, 3  # of the room, and of a macro in moves
+MOVES = (STAY, 1, 2, 0, 3)  # stay, x0-1, x1+1, x0+1, x1-1: the published order, as moves of `grid`
+MACROS = np.array(list(itertools.product(MOVES, repeat=LENGTH)))  # (125, 3)
+TRAIN_GOALS, TRAIN_MACROS = 68, 50  # the rest is held out
+ORDERS = {"train": 2, "test": 8}  # orders of the training macros that each goal gets, for 100 tasks or more
+
+Task = tuple[int, tuple[int, ...]]  # the goal's cell, the action set
+
+
+class MacroTasks(NamedTuple):
+    """Tasks as arrays."""
+
+    goal: np.ndarray  # (N,) cells
+    actions: np.ndarray  # (N,) so many actions are legal, the first ones
+    macros: np.ndarray  # (N, 125) int64 what each action makes; behind the last legal one it is to stay
+    expert: np.ndarray  # (N, C) the action on the shortest way to the goal
+    steps: np.ndarray  # (N,) the length of that way from the start, inf if there is none
+
+
+class DarkroomMacro(GridRules):
+    """A goal cell to pass, and a set of macros to do it with. State: stage * C + cell; in stage 1 it was passed."""
+
+    task_names = ("goal", "action_set")
+
+    def __init__(self, horizon: int = 20):
+        super().__init__(SIZE, None, horizon, stages=2)
+        self.action_space = spaces.Discrete(len(MACROS))
+        cells = [np.arange(self.cells)[:, None]]
+        for move in MACROS.T:
+            cells.append(self.moves[cells[-1], move])
+        self.paths = np.stack(cells[1:], -1)  # (C, 125, 3) the cells that a macro passes, its end the last
+        sets = published_sets()
+        ends = np.cumsum([0, *map(len, sets.values())]).tolist()
+        named = {name: range(*ends[i : i + 2]) for i, name in enumerate(sets)}
+        self.named = {"train": named["train_train"], **named}
+        self.num_tasks = ends[-1]
+        self._ids = {task: i for i, task in enumerate(itertools.chain(*sets.values()))}
+        self._given: list[Task] = []  # by hand, and not yet among the others
+        self._tasks: MacroTasks | None = None
+
+    @property
+    def tasks(self) -> MacroTasks:
+        """All tasks: those of the sets, then those given by hand."""
+        if self._tasks is None:
+            self._tasks = published_tasks()
+        if self._given:
+            given = self.plan(self._given)
+            self._tasks = MacroTasks(*map(np.concatenate, zip(self._tasks, given, strict=True)))
+            self._given = []
+        return self._tasks
+
+    def plan(self, tasks: list[Task]) -> MacroTasks:
+        """Find the shortest ways."""
+        macros = np.zeros((len(tasks), len(MACROS)), np.int64)
+        expert = np.zeros((len(tasks), self.cells), np.int64)
+        steps = np.zeros(len(tasks))
+        for row, (goal, action_set) in enumerate(tasks):
+            macros[row, : len(action_set)] = action_set
+            expert[row], left = self._shortest(goal, action_set)
+            steps[row] = left[self.start_cell]
+        goals, action_sets = zip(*tasks, strict=True)
+        return MacroTasks(np.array(goals), np.array([*map(len, action_sets)]), macros, expert, steps)
+
+    def _shortest(self, goal, action_set):
+        """Value iteration: the best action (C,) in every cell, and the steps left (C,) with it."""
+        paths = self.paths[:, action_set]  # (C, M, 3)
+        passes, ends = (paths == goal).any(2), paths[..., -1]
+        left, known = np.full(self.cells, np.inf), None
+        while not np.array_equal(left, known):
+            steps = np.where(passes, 1, 1 + left[ends])  # (C, M)
+            left, known = steps.min(1), left
+        return steps.argmin(1), left
+
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Give {"goal": (x0, x1), "action_set": (macro, ...)}."""
+        tasks = self.tasks
+        macros = tasks.macros[task_id, : tasks.actions[task_id]]
+        return {"goal": self.xy(tasks.goal[task_id]), "action_set": tuple(macros.tolist())}
+
+    def task_id(self, **task: Any) -> int:
+        """Give the id of the task that these make() arguments fix; a goal alone goes with the training macros."""
+        return super().task_id(**({"action_set": self._train_macros} | task if "goal" in task else task))
+
+    @property
+    def _train_macros(self):
+        return published_sets()["train_train"][0][1]
+
+    def _task_id(self, **task: Any) -> int:
+        given = as_array(task["action_set"])
+        macros = tuple(given.reshape(-1).tolist())
+        fits = given.ndim == 1 and given.dtype.kind in "iu" and set(macros) <= set(range(len(MACROS)))
+        if not (fits and 0 < len(macros) == len(set(macros))):
+            top = len(MACROS) - 1
+            raise ValueError(
+                f"action_set={short(task['action_set'])}: give different macros, integers from 0 to {top}, "
+                f"such as action_set={self._train_macros[:3]}."
+            )
+        key = self.check_cell(task["goal"], "goal"), macros
+        if key not in self._ids:
+            self._ids[key] = len(self._ids)
+            self._given.append(key)
+        return self._ids[key]
+
+    def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Make all moves of a macro; reward 1 if one of them is the episode's first to end on the goal."""
+        tasks, (done, cell) = self.tasks, np.divmod(state, self.cells)
+        path = self.paths[cell, tasks.macros[task, action]]  # (B, 3)
+        legal = action < tasks.actions[task]  # others stay, and find nothing even on the goal
+        found = (path == tasks.goal[task, None]).any(1) & legal & (done == 0)
+        return path[:, -1] + self.cells * (done | found), found.astype(np.float64)
+
+    def terminated(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """End at the goal."""
+        return state >= self.cells
+
+    def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell who has passed the goal in this episode."""
+        return state >= self.cells
+
+    def action_mask(self, task: np.ndarray) -> np.ndarray:
+        """Tell which actions have a macro."""
+        return (np.arange(len(MACROS)) < self.tasks.actions[task, None]).astype(np.int8)
+
+    def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
+        """Add the legal actions."""
+        return {**super().facts(state, task), "action_mask": self.action_mask(task)}
+
+    def optimal_return(self, task: np.ndarray) -> np.ndarray:
+        """Give 1 in the published sets; 0 where the action set does not lead to the goal within the horizon."""
+        return (self.tasks.steps[task] <= self.horizon).astype(np.float64)
+
+    def random_return(self, task: np.ndarray) -> np.ndarray:
+        """Give the chance (B,) that legal actions drawn uniformly find the goal."""
+        different, which = np.unique(task, return_inverse=True)
+        return np.array([self._chance(index) for index in different])[which]
+
+    def _chance(self, index):
+        paths = self.paths[:, self.tasks.macros[index, : self.tasks.actions[index]]]  # (C, M, 3)
+        passes, ends = (paths == self.tasks.goal[index]).any(2), paths[..., -1]
+        chance = np.zeros(self.cells)
+        for _ in range(self.horizon):
+            chance = np.where(passes, 1, chance[ends]).mean(1)
+        return chance[self.start_cell]
+
+    def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Take a shortest way; of several the one whose action has the lowest number."""
+        return self.tasks.expert[task, state % self.cells]
+
+    def frame(self, state: int, task: int) -> np.ndarray:
+        """Draw the goal green, the agent blue."""
+        return self.draw({int(self.tasks.goal[task]): GOAL}, state % self.cells)
+
+    def text(self, state: int, task: int) -> str:
+        """Write G for the goal, A for the agent, * for both; below, whether the goal was passed."""
+        note = "goal passed" if state >= self.cells else "goal hidden"
+        return self.write({int(self.tasks.goal[task]): "G"}, state % self.cells, note)
+
+
+@lru_cache(maxsize=1)
+def published_sets() -> dict[str, list[Task]]:
+    """Draw the sets, the training tasks first; environments share them."""
+    one, two, *others = map(np.random.default_rng, np.random.SeedSequence(SEED).spawn(4))
+    cells, macros = one.permutation(SIZE**2).tolist(), tuple(two.permutation(len(MACROS)).tolist())
+    goals = {"train": cells[:TRAIN_GOALS], "test": cells[TRAIN_GOALS:]}
+    train, test = macros[:TRAIN_MACROS], macros[TRAIN_MACROS:]
+    sets = {"train": train, "cut_test": test[:TRAIN_MACROS], "test": test, "all": macros}
+    drawn = {f"{name}_{part}": [(goal, each) for goal in goals[part]] for name, each in sets.items() for part in goals}
+    for part, rng in zip(goals, others, strict=True):
+        again = goals[part] * ORDERS[part]
+        drawn[f"perm_train_{part}"] = [(goal, tuple(rng.permutation(train).tolist())) for goal in again]
+    return drawn
+
+
+@lru_cache(maxsize=1)
+def published_tasks() -> MacroTasks:
+    """Make the tasks of all sets; environments share them."""
+    return DarkroomMacro().plan([*itertools.chain(*published_sets().values())])
+
+
+class DarkroomMacroEnv(ArrayEnv):
+    """A dark room with a goal that nobody sees, and actions that differ from task to task.
+
+    ## Description
+    `icrl/DarkroomMacro-v0` is a 9x9 room; an episode begins in its centre. An action makes a macro: three moves, each
+    stopped by walls. All three are made, and the goal is found when one of them ends on it. A task is a goal and an
+    action set: which macros there are, and which action makes which.
+
+    ## Action space
+    `Discrete(125)`: action k makes the macro `action_set[k]`. Macro 25 * i + 5 * j + k makes the moves i, j, k of:
+    0 stay, 1 x0-1 (up in drawings), 2 x1+1 (right), 3 x0+1, 4 x1-1. Actions from `len(action_set)` on are illegal:
+    they are the zeros of `info["action_mask"]`, stay, and find nothing, not even a goal that the agent stands on.
+
+    ## Observation space
+    `Box(0, 8, (2,), int32)`: the agent's coordinates (x0, x1), nothing else. The public code shows the cell's index,
+    `Discrete(81)`, 9 * x0 + x1; coordinates show which cells are neighbours.
+
+    ## Reward
+    1.0 when the goal is found, else 0.0. Best return: 1 (0 if an action set given by hand cannot reach the goal).
+
+    ## Episode end
+    `terminated` when the goal is found; after 20 steps `truncated`.
+
+    ## Arguments
+    `goal=(x0, x1)` and `action_set=(macro, ...)`, different integers from 0 to 124, fix the task, here or in
+    `reset(options={"task": {...}})`; a goal alone goes with the 50 training macros. Tasks are drawn and held, and
+    `horizon` given, as in `DarkroomEnv`. A task that is in no set gets an id behind them, which counts in that
+    environment alone.
+
+    ## Tasks
+    Of the 81 goals 68 are for training, of the 125 macros 50. `FAMILIES[id].named(name)`: "train" (the training goals,
+    each once, with the training macros) and <macros>_<goals> where goals are "train" or "test" and macros are "train",
+    "perm_train" (the same ones in an order that each task has for itself; several tasks a goal), "cut_test" (50 of the
+    others), "test" (all 75 others) and "all" (training macros, then the others). "train_train" is "train"; all other
+    sets are held out.
+
+    ## Info
+    `task`, `success` (the goal was found in this episode), `optimal_return` and `action_mask` (int8, as
+    `action_space.sample` takes it). All but `action_mask` are for people and metrics only.
+
+    ## Version
+    v0: dynamics and sets as in the Headless-AD paper (Sinii et al. 2024). In its public code the 10,000 training tasks
+    and the 100 of each other set draw their goals with replacement, and "perm_train" has one order for all tasks.
+    """
+
+    rules_class = DarkroomMacro
+
+
+class DarkroomMacroVectorEnv(ArrayVectorEnv):
+    """Many `DarkroomMacroEnv`s in NumPy."""
+
+    rules_class = DarkroomMacro

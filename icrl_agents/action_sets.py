@@ -1,0 +1,92 @@
+"""Sets of actions smaller than, or other than, the action space: who may do what. Axis letters: B rows, A actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MAX_ACTIONS = 4096  # of a set that is given by hand
+
+
+def legal_actions(env: Any) -> np.ndarray | None:
+    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if all are, or it does not say.
+
+    Read off its `action_mask()`, as single environments or vector environments have it.
+
+    Raises:
+        ResetNeeded: the env has action sets, but no task yet.
+    """
+    inner = env.unwrapped
+    if hasattr(inner, "action_mask"):
+        mask = np.atleast_2d(inner.action_mask())
+    elif hasattr(inner, "envs") and all(hasattr(row.unwrapped, "action_mask") for row in inner.envs):
+        mask = np.stack(inner.call("action_mask"))
+    else:
+        return None
+    return None if mask.all() else mask.astype(bool)
+
+
+def read_action_set(action_set: Any, num_actions: Any, rows: int, most: int | None) -> np.ndarray | None:
+    """The legal actions (B, A) bool of `rows` rows that a user describes; None if there is no description.
+
+    Args:
+        action_set: the legal actions themselves, such as [0, 3, 7], or a mask of bools (A,) or (B, A).
+        num_actions: a number, or one a row (B,): the actions 0, 1, ... below it are legal.
+        most: A, where the agent's action space decides; None: as many as are mentioned.
+
+    Raises:
+        ValueError: both are given, or something else, or a row has no legal action.
+    """
+    if action_set is None and num_actions is None:
+        return None
+    if action_set is not None and num_actions is not None:
+        raise ValueError("action_set and num_actions describe the same: give one of them")
+    mask = _counted(num_actions, rows, most) if action_set is None else _listed(action_set, rows, most)
+    if not mask.any(1).all():
+        raise ValueError(f"row {int((~mask.any(1)).argmax())} has no legal action: give each row one or more")
+    return mask
+
+
+def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
+    count = np.asarray(num_actions)
+    top = MAX_ACTIONS if most is None else most
+    if count.dtype.kind not in "iu" or count.shape not in ((), (rows,)) or count.min() < 1 or count.max() > top:
+        raise ValueError(f"num_actions={str(num_actions)[:80]}: give a whole number from 1 to {top}, or {rows} of them")
+    return np.arange(most or count.max()) < np.broadcast_to(count, rows)[:, None]
+
+
+def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
+    try:
+        given = np.asarray(sorted(action_set) if isinstance(action_set, set | frozenset) else action_set)
+    except ValueError:
+        given = np.empty(0)
+    top = MAX_ACTIONS if most is None else most
+    if given.dtype == bool and given.shape in ((given.shape[-1],), (rows, given.shape[-1])):
+        if given.shape[-1] == (most or given.shape[-1]) and 0 < given.shape[-1] <= top:
+            return np.broadcast_to(given, (rows, given.shape[-1])).copy()
+    elif given.dtype.kind in "iu" and given.ndim == 1 and len(given) and given.min() >= 0 and given.max() < top:
+        mask = np.zeros((rows, most or int(given.max()) + 1), bool)
+        mask[:, given] = True
+        return mask
+    raise ValueError(
+        f"action_set={str(action_set)[:80]}: give actions from 0 to {top - 1}, such as [0, 2, 5], "
+        f"or bools of shape ({most or 'A'},) or ({rows}, {most or 'A'})"
+    )
+
+
+def draw_vectors(rows: int, count: int, size: int, rng: np.random.Generator, normal: bool = False) -> np.ndarray:
+    """Vectors (B, A, K) float32 for `count` actions: orthonormal ones, drawn uniformly for each row.
+
+    There are no more than K of those: of more actions, each block of K has a basis of its own. With `normal` the
+    entries are independent standard normal numbers instead.
+    """
+    if normal:
+        return rng.standard_normal((rows, count, size), np.float32)
+    blocks = []
+    for start in range(0, count, size):
+        gaussian = rng.standard_normal((rows, size, min(size, count - start)))
+        basis, triangle = np.linalg.qr(gaussian)
+        basis *= np.sign(np.diagonal(triangle, axis1=1, axis2=2))[:, None]  # else not uniform (Mezzadri 2007)
+        blocks.append(basis.swapaxes(1, 2))
+    return np.concatenate(blocks, 1).astype(np.float32)

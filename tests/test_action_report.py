@@ -1,0 +1,372 @@
+"""The report on sets of actions: regrets are exact, everybody lives the same tasks, and files say what was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from icrl_envs import FAMILIES
+from PIL import Image
+
+from icrl_agents import METHODS, action_report, plots
+from icrl_agents.action_report import Relabel, Report, Watch, find_entries, live, measure, write_sets
+from icrl_agents.evaluation import Interval
+from icrl_agents.report import spread
+from icrl_agents.sources import make_source
+from tests.conftest import one_line
+from tests.test_cli import done, refused
+
+BERNOULLI, CONTEXTUAL, MACRO = "icrl/BernoulliBandit-v0", "icrl/ContextualBandit-v0", "icrl/DarkroomMacro-v0"
+SIZES = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 20, "slide": 10}
+
+
+def fresh(method: str, env_id: str = BERNOULLI, seed: int = 0, **settings: Any) -> Any:
+    """An agent with random weights."""
+    rules, cls = FAMILIES[env_id].rules, METHODS[method]
+    own = {"vector_size": 8} if method == "headless-ad" else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        agent = cls(rules.observation_space, rules.action_space, cls.Config(**SIZES, **own, **settings))
+    agent.facts = {"env_id": env_id, "source": "thompson", "train": {"lr": 1e-3, "updates": 5, "seed": seed}}
+    return agent.eval()
+
+
+class Cycle:
+    """Tries `actions` in turn, over and over."""
+
+    def __init__(self, *actions: int):
+        self.actions = actions
+
+    def reset(self, env, *, seed=None):
+        self.env, self.step = env, 0
+
+    def act(self, obs):
+        self.step += 1
+        return np.full(self.env.num_envs, self.actions[(self.step - 1) % len(self.actions)])
+
+    def observe(self, obs, reward, terminated, truncated, info):
+        """It learns nothing."""
+
+
+def some_of(env_id: str, name: str, count: int) -> tuple[int, ...]:
+    return spread(FAMILIES[env_id].named(name).ids, count)
+
+
+# ---- living -----------------------------------------------------------------------------------------------------
+
+
+def test_regret_is_that_of_every_pull_the_last_one_included():
+    ids = some_of(BERNOULLI, "all_new", 3)
+    tasks = FAMILIES[BERNOULLI].rules.tasks
+    gaps = tasks.best[list(ids)] - tasks.values[list(ids), 2]
+    found = live(Cycle(2), BERNOULLI, ids)
+    np.testing.assert_allclose(found.curve, gaps[:, None] * np.arange(1, 301))
+    assert found.tried.tolist() == [1, 1, 1]
+    assert live(Cycle(2), BERNOULLI, ids, episodes=2).curve.shape == (3, 600)
+
+
+def test_regret_is_what_single_environments_tell():
+    ids, seed, actions = some_of(CONTEXTUAL, "num_20", 2), 7, (0, 3, 1, 19, 2, 2, 5)
+    found = live(Cycle(*actions), CONTEXTUAL, ids, seeds=[seed])
+    for row, task in enumerate(ids):
+        env, regret = gymnasium.make(CONTEXTUAL), []
+        env.reset(seed=seed + row, options={"task": FAMILIES[CONTEXTUAL].rules.task_kwargs(task)})
+        for step in range(300):
+            *_, truncated, info = env.step(actions[step % len(actions)])
+            regret.append(info["regret"])
+        assert truncated
+        assert regret[-1] > 0
+        np.testing.assert_allclose(found.curve[row], np.cumsum(regret))
+    assert found.tried.tolist() == [6, 6]
+
+
+def test_lifetimes_on_a_task_are_averaged():
+    ids, source = some_of(BERNOULLI, "train", 4), make_source("thompson", BERNOULLI)
+    one, two = (live(source, BERNOULLI, ids, seeds=[seed]) for seed in (1, 2))
+    both = live(source, BERNOULLI, ids, seeds=[1, 2])
+    assert (one.curve[:, -1] != two.curve[:, -1]).any()
+    np.testing.assert_allclose(both.curve, (one.curve + two.curve) / 2)
+
+
+def test_success_and_what_was_tried_are_told_by_episode():
+    rules, ids = FAMILIES[MACRO].rules, some_of(MACRO, "all_test", 3)
+    groups = action_report.action_groups(MACRO, ids)
+    assert {name: group.sum(1).tolist() for name, group in groups.items()} == {"in training": [50] * 3,
+                                                                               "unseen": [75] * 3}  # fmt: skip
+    found = live(Cycle(*range(44, 56)), MACRO, ids, episodes=3, groups=groups)
+    assert found.curve.shape == (3, 3)
+    for row, task in enumerate(ids):
+        env, step, tried = gymnasium.make(MACRO, **rules.task_kwargs(task)), 0, set[int]()
+        # rows go on while others finish, and what they do then does not count
+        for episode in range(3):
+            env.reset()
+            over = False
+            while not over:
+                action, step = 44 + step % 12, step + 1
+                _, reward, terminated, truncated, _ = env.step(action)
+                tried.add(action)
+                over = terminated or truncated
+            assert found.curve[row, episode] == reward
+            assert found.shares["in training"][row, episode] == len([a for a in tried if a < 50]) / 50
+            assert found.shares["unseen"][row, episode] == len([a for a in tried if a >= 50]) / 75
+        assert found.tried[row] == len(tried)
+
+
+def test_sets_with_actions_of_one_kind_have_no_shares():
+    assert action_report.action_groups(MACRO, some_of(MACRO, "cut_test_test", 2)) == {}
+    assert action_report.action_groups(BERNOULLI, (0, 1)) == {}
+
+
+# ---- renumbering ------------------------------------------------------------------------------------------------
+
+
+def test_renumbering_permutes_the_legal_actions_of_each_row():
+    ids = np.array(some_of(BERNOULLI, "all_new", 6))
+    watch = Watch(gymnasium.make_vec(BERNOULLI, num_envs=6))
+    env = Relabel(watch, seed=3)
+    _, info = env.reset(seed=0, options={"task": ids})
+    arms, order = info["action_mask"].sum(1), env.order
+    assert all(sorted(row[:k]) == list(range(k)) for row, k in zip(order, arms, strict=True))
+    assert all(row[k:].tolist() == list(range(k, 50)) for row, k in zip(order, arms, strict=True))
+    assert (order[0, :4] != order[1, :4]).any()
+    env.step(np.zeros(6, np.int64))
+    assert (watch.first.argmin(1) == order[:, 0]).all()
+    again = Relabel(gymnasium.make_vec(BERNOULLI, num_envs=6), seed=3)
+    again.reset(seed=1, options={"task": ids})
+    np.testing.assert_array_equal(again.order, order)
+    other = Relabel(gymnasium.make_vec(BERNOULLI, num_envs=6), seed=4)
+    other.reset(seed=1, options={"task": ids})
+    assert (other.order != order).any()
+
+
+def test_renumbering_matters_only_to_those_who_know_the_numbers():
+    ids, thompson = some_of(BERNOULLI, "train", 200), make_source("thompson", BERNOULLI)
+    plain, moved = (
+        [live(who, BERNOULLI, ids, relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
+        for relabel in (False, True)
+    )
+    difference = [action_report._interval(action_report._resampled([b - a])) for a, b in zip(plain, moved, strict=True)]
+    assert difference[0].low < 0 < difference[0].high
+    assert abs(difference[0].value) < 3
+    assert difference[1].low > 30  # arm 1 is among the better half in 95% of these tasks
+
+
+# ---- intervals --------------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_over_tasks_and_training_seeds():
+    scores = np.random.default_rng(0).normal(5, 2, 400)
+    value, low, high = action_report._interval(action_report._resampled([scores]))
+    error = scores.std() / 20
+    assert value == pytest.approx(scores.mean())
+    assert (value - low, high - value) == pytest.approx((1.96 * error, 1.96 * error), rel=0.1)
+    other = action_report._resampled([scores + 1, scores + 1])
+    np.testing.assert_allclose(other - action_report._resampled([scores]), 1)  # the same tasks for everybody
+    apart = action_report._interval(action_report._resampled([np.zeros(9), np.ones(9)]))
+    assert apart == pytest.approx((0.5, 0, 1))
+    curves = action_report._resampled([np.arange(12.0).reshape(4, 3)])
+    assert curves[0] == pytest.approx([4.5, 5.5, 6.5])
+    assert action_report._band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
+    np.testing.assert_allclose(np.diff(curves, axis=1), 1)  # the same tasks at every point
+
+
+# ---- entries ----------------------------------------------------------------------------------------------------
+
+
+def test_agents_alike_are_training_seeds():
+    agents = {
+        "a": fresh("headless-ad"),
+        "b": fresh("ad"),
+        "c": fresh("headless-ad", seed=1),
+        "d": fresh("headless-ad", prompt=False, temperature=2.0),
+        "e": fresh("headless-ad", dropout=0.1),
+    }
+    entries = {entry.name: entry for entry in find_entries(agents)}
+    assert {name: entry.agents for name, entry in entries.items()} == {
+        "headless-ad": ("a", "c"),
+        "ad": ("b",),
+        "headless-ad (prompt=False)": ("d",),
+        "headless-ad (dropout=0.1)": ("e",),
+    }
+    told = entries["headless-ad (prompt=False)"].hyperparameters
+    assert (told["method"], told["temperature"], told["lr"], told["batch_size"]) == ("headless-ad", 2.0, 1e-3, None)
+    agents["e"].facts["data"] = {"settings": {"sharpness": 3.0}}
+    assert find_entries(agents)[-1].name == "headless-ad (dropout=0.1, source.sharpness=3.0)"
+    agents["f"] = fresh("headless-ad", prompt=False, temperature=3.0)
+    one_line(lambda: find_entries(agents), ValueError, "f and d", "temperature", "prompt=False")
+
+
+def test_foreign_facts_are_no_hyperparameters():
+    agent = fresh("ad")
+    agent.facts = {"train": [1], "data": "nothing", "source": 3}
+    assert find_entries({"a": agent})[0].hyperparameters["lr"] is None
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bandits() -> Report:
+    agents = {"a": fresh("headless-ad"), "b": fresh("headless-ad", seed=1), "c": fresh("ad")}
+    return measure(agents, BERNOULLI, ["num_10", "all_new", "num_10"], tasks=3, seed=5)
+
+
+@pytest.fixture(scope="module")
+def macros() -> Report:
+    agents = {"a": fresh("headless-ad", MACRO)}
+    return measure(agents, MACRO, ["train_test", "all_test", "all_train"], tasks=2, episodes=2, relabel=False)
+
+
+def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
+    assert (bandits.measure, bandits.references) == ("regret", ("random", "thompson", "ucb"))
+    found = {(result.set, result.learner): result for result in bandits.results}
+    assert list(found)[:5] == [("num_10", name) for name in ("random", "thompson", "ucb", "headless-ad", "ad")]
+    assert len(found) == 10
+    for name in ("num_10", "all_new"):
+        assert found[name, "random"].normalised == (0, 0, 0)
+        assert found[name, "thompson"].normalised == found[name, "thompson"].ratio == (1, 1, 1)
+        random, source, mine = (found[name, who].final.value for who in ("random", "thompson", "headless-ad"))
+        assert found[name, "headless-ad"].normalised.value == pytest.approx((mine - random) / (source - random))
+        assert found[name, "headless-ad"].ratio.value == pytest.approx(mine / source)
+        assert found[name, "random"].relabelled is None
+    headless = found["num_10", "headless-ad"]
+    assert headless.difference.value == pytest.approx(headless.relabelled.value - headless.final.value)
+    assert headless.actions == 10
+    assert 1 <= headless.tried.value <= 10
+    assert [len(part) for part in headless.curve] == [300] * 3
+    assert headless.curve[0][-1] == pytest.approx(headless.final.value, abs=1e-4)
+    ids = some_of(BERNOULLI, "num_10", 3)
+    each = [live(fresh("headless-ad", seed=seed), BERNOULLI, ids, seeds=[5]).curve[:, -1].mean() for seed in (0, 1)]
+    assert headless.final.value == pytest.approx(np.mean(each))
+
+
+def test_every_published_set_is_measured_once():
+    names = action_report.default_sets(MACRO)
+    assert len(names) == 10
+    assert {name.rpartition("_")[2] for name in names} == {"train", "test"}
+    assert action_report.default_sets(BERNOULLI)[0] == "train"
+
+
+def test_the_source_lives_as_many_episodes_as_it_plans_for():
+    assert action_report.reference_learners(MACRO, 7)["q-learning"].episodes == 7
+
+
+def test_macros_have_success_and_tried_actions(macros):
+    assert (macros.measure, macros.references) == ("success", ("random", "q-learning"))
+    assert {result.normalised for result in macros.results} == {None}
+    for result in macros.results:
+        assert 0 <= result.final.value <= 1
+        assert len(result.curve[0]) == 2
+        assert list(result.shares) == (["in training", "unseen"] if result.set.startswith("all") else [])
+    assert set(action_report.bars(macros)) == {"test goals", "train goals"}
+    assert list(action_report.bars(macros)["test goals"]) == ["train", "all"]
+    header, _ = action_report.table(macros)
+    assert header == ["set", "learner", "tasks", "actions", "success", "tried"]
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+def test_files_tell_what_was_measured(bandits, tmp_path):
+    write_sets(bandits, tmp_path / "deep")
+    names = {path.name for path in (tmp_path / "deep").iterdir()}
+    assert names == set(action_report.FILES) - {action_report.TRIED}
+    data = json.loads((tmp_path / "deep" / "sets.json").read_text())
+    assert data["entries"][0]["agents"] == ["a", "b"]
+    assert data["settings"] == {"tasks": 3, "num_seeds": 1, "seed": 5, "episodes": 1}
+    assert [row["curve"] for row in data["results"]] == [list(map(list, row.curve)) for row in bandits.results]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "deep" / "sets.csv").read_text())))
+    assert [float(row["regret"]) for row in rows] == [result.final.value for result in bandits.results]
+    assert [rows[3][name] for name in ("set", "learner", "tasks")] == ["num_10", "headless-ad", "3"]
+    assert rows[0]["relabelled_high"] == ""
+    lines = (tmp_path / "deep" / "sets.md").read_text().splitlines()
+    assert (
+        lines[0]
+        == "| set | learner | tasks | actions | regret | normalised | ratio | tried | relabelled | difference |"
+    )
+    assert lines[2 + 3].split(" | ")[4] == str(bandits.results[3].final)
+    table = list(csv.reader((tmp_path / "deep" / "hyperparameters.csv").read_text().splitlines()))
+    assert table[0][:5] == ["name", "method", "layers", "heads", "width"]
+    assert [row[0] for row in table[1:]] == ["headless-ad", "ad"]
+    for name in (action_report.BARS, action_report.CURVES):
+        assert Image.open(tmp_path / "deep" / name).size[0] >= plots.SIZE[0] * plots.DPI
+
+
+def test_files_are_replaced_all_or_none(bandits, macros, tmp_path):
+    write_sets(bandits, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    write_sets(macros, tmp_path)  # whose figures are others
+    assert {path.name for path in tmp_path.iterdir()} == {*action_report.FILES, "notes.txt"} - {action_report.CURVES}
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "sets.csv").unlink()
+    (tmp_path / "sets.csv").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_sets(bandits, tmp_path)
+    (tmp_path / "sets.csv").rmdir()
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == {name: content for name, content in before.items() if name != "sets.csv"}
+
+
+def test_pictures_show_the_results(bandits):
+    axes = plots.require_matplotlib()().add_subplot()
+    (panel,) = action_report.bars(bandits).values()
+    plots._bars(axes, panel, action_report.colours(bandits))
+    shown = {
+        bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers if bars.get_label()[0] != "_"
+    }
+    assert shown["ad"] == [result.final.value for result in bandits.results if result.learner == "ad"]
+    assert list(shown) == ["random", "thompson", "ucb", "headless-ad", "ad"]
+    lines = action_report.lines(bandits, action_report._regret_of_arms)
+    assert list(lines) == ["10 arms"]
+    assert lines["10 arms"]["ucb"].mean == bandits.results[2].curve[0]
+
+
+def test_a_set_that_nothing_can_be_divided_by(bandits):
+    nothing = action_report._divide(np.ones(3), np.zeros(3))
+    assert action_report._interval(nothing) is None
+    results = tuple(result._replace(ratio=None) for result in bandits.results)
+    assert "ratio" not in action_report.table(replace(bandits, results=results))[0]
+    assert action_report._text(Interval(1, 0, 2)) == "1.00 [0.00, 2.00]"
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    out = tmp_path_factory.mktemp("agents")
+    for name, agent in {"h": fresh("headless-ad"), "a": fresh("ad"), "m": fresh("ad", MACRO)}.items():
+        agent.save_pretrained(out / name)
+    return [str(out / name) for name in "ham"]
+
+
+def test_the_command(folders, tmp_path):
+    few = "--set", "num_10", "--tasks", 2, "--no-relabel"
+    said = json.loads(done("sets", *folders[:2], *few, "--seed", 3, "-o", tmp_path, "--json"))
+    assert json.loads((tmp_path / "sets.json").read_text()) == said
+    assert [entry["agents"] for entry in said["entries"]] == [folders[:1], folders[1:2]]
+    assert said["settings"]["seed"] == 3
+    words = ("sets", folders[1], *few, "-o", tmp_path)
+    assert "--overwrite" in refused(*words)
+    assert "thompson" in done(*words, "--overwrite")
+    assert len(json.loads((tmp_path / "sets.json").read_text())["entries"]) == 1
+
+
+def test_what_cannot_be_measured_is_told_in_a_line(folders, tmp_path):
+    assert "did you mean 'num_50'" in refused("sets", folders[0], "--set", "num_5O")
+    assert MACRO in refused("sets", folders[0], folders[2])
+    assert "Darkroom-v0" in refused("sets", folders[0], "--env", "icrl/Darkroom-v0")
+    assert "tasks=0" in refused("sets", folders[0], "--tasks", 0)
+    (tmp_path / "bars.png").write_text("mine")
+    assert "bars.png" in refused("sets", folders[0], "-o", tmp_path)
+    trained = fresh("ad")
+    trained.facts["split_seed"] = 3
+    one_line(lambda: measure({"a": trained}, BERNOULLI), ValueError, "split_seed=3")
+    one_line(lambda: measure({"m": fresh("ad", MACRO)}, BERNOULLI, ["num_10"]), ValueError, "space")

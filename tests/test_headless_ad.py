@@ -1,0 +1,307 @@
+"""Headless-AD: vectors drawn anew, sets of any size, and no action outside them."""
+
+import gymnasium
+import icrl_envs  # noqa: F401
+import numpy as np
+import pytest
+import torch
+
+from icrl_agents.action_sets import draw_vectors, legal_actions, read_action_set
+from icrl_agents.history import RecordHistory
+from icrl_agents.methods import METHODS
+from icrl_agents.sources import make_source
+from icrl_agents.training import train
+from icrl_agents.windows import FreshWindows
+from tests.conftest import one_line
+from tests.fakes import Variant, lifetimes, statistics
+
+ENV = "icrl/BernoulliBandit-v0"
+MASK = np.array([[1, 1, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]], bool)  # of 7 actions, not 5
+HEADLESS = [
+    Variant("headless-ad", tuple(settings.items()))
+    for settings in ({}, {"prompt": False}, {"objective": "mse"}, {"vectors": "normal"}, {"acting_temperature": 0.5})
+]
+
+
+def close(agent, steps, t):
+    ends = steps.terminated[:, t], steps.truncated[:, t]
+    live = np.ones(len(steps.mask), bool)
+    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
+
+
+class TestVectors:
+    def test_no_more_than_their_size_are_orthonormal(self):
+        vectors = draw_vectors(4, 6, 8, np.random.default_rng(0))
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors @ vectors.swapaxes(1, 2), np.tile(np.eye(6), (4, 1, 1)), atol=1e-6)
+        assert abs(vectors[0] - vectors[1]).max() > 0.1
+
+    def test_more_than_that_have_several_bases(self):
+        vectors = draw_vectors(2, 19, 8, np.random.default_rng(0))
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
+        products = vectors @ vectors.swapaxes(1, 2)
+        for block in (slice(0, 8), slice(8, 16), slice(16, 19)):
+            np.testing.assert_allclose(
+                products[:, block, block], np.tile(np.eye(19)[block, block], (2, 1, 1)), atol=1e-6
+            )
+        assert abs(products[:, :8, 8:16]).max() < 1
+
+    def test_no_direction_is_preferred(self):
+        vectors = draw_vectors(4000, 2, 3, np.random.default_rng(0))
+        np.testing.assert_allclose(vectors.mean(0), 0, atol=0.03)
+        np.testing.assert_allclose((vectors**2).mean(0), 1 / 3, atol=0.02)
+
+    def test_normal_ones_are_not_of_one_length(self):
+        vectors = draw_vectors(500, 4, 8, np.random.default_rng(0), normal=True)
+        assert np.std(np.linalg.norm(vectors, axis=-1)) > 0.5
+        assert np.std(vectors) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("slide", [1, 4])
+@pytest.mark.parametrize("variant", HEADLESS, ids=str)
+@torch.no_grad()
+def test_acting_equals_training_in_sets_of_any_size(variant: Variant, slide: int):
+    """Rows with different numbers of actions, others than in training; the prompt stays when the window slides."""
+    agent, steps = variant.build(slide=slide), lifetimes(count=30)
+    agent.reset(num_envs=3, action_set=MASK, seed=0)
+    for t in range(30):
+        acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
+        assert acting.exp()[torch.as_tensor(~MASK)].max() == 0
+        seen = int(agent.context.length[0])
+        window = agent.tensors(steps.window(t - seen, t + 1)._replace(given=agent.context.steps.given))
+        hidden = agent.read(window, torch.full((3,), seen))
+        training = statistics(agent.choices(hidden, window.given))
+        assert torch.equal(training.isinf(), acting.isinf())
+        torch.testing.assert_close(acting.exp(), training.exp(), atol=1e-5, rtol=1e-5)
+        close(agent, steps, t)
+
+
+@torch.no_grad()
+def test_a_row_is_the_same_alone():
+    """However many actions other rows have: their longer prompts are no padding of its own."""
+    agent, alone, steps = (*(Variant("headless-ad").build() for _ in range(2)), lifetimes(count=12))
+    agent.reset(num_envs=3, action_set=MASK, seed=0)
+    alone.reset(num_envs=1, action_set=MASK[1:2], seed=0)
+    for name, value in agent.context.steps.given.items():
+        alone.context.steps.given[name] = value[1:2]
+    for t in range(12):
+        both = statistics(agent.policy(agent.context, steps.obs[:, t]))[1]
+        torch.testing.assert_close(both, statistics(alone.policy(alone.context, steps.obs[1:2, t]))[0])
+        close(agent, steps, t)
+        close(alone, steps.rows(slice(1, 2)), t)
+    window = agent.tensors(steps._replace(given=agent.context.steps.given))
+    torch.testing.assert_close(agent.hidden(window.rows(slice(1, 2)))[0], agent.hidden(window)[1])
+
+
+@torch.no_grad()
+def test_another_order_of_the_actions_orders_the_policy_alike():
+    agent, steps = Variant("headless-ad").build(), lifetimes(count=9)
+    order = np.array([3, 0, 4, 2, 1])  # the new name of each action
+    given = agent.give(3, None, np.random.default_rng(0))
+    renamed = {
+        "action_mask": given["action_mask"],
+        "action_vectors": given["action_vectors"][:, np.argsort(order)],
+        "prompt_order": order[given["prompt_order"]],
+    }
+    policies = []
+    for actions, known in ((steps, given), (steps._replace(prev_action=order[steps.prev_action]), renamed)):
+        window = agent.tensors(actions._replace(given=known))
+        policies.append(statistics(agent.choices(agent.hidden(window)[:, :, 0], window.given)))
+    torch.testing.assert_close(policies[0], policies[1][..., order])
+
+
+@torch.no_grad()
+def test_before_a_lifetime_no_action_was_taken():
+    """Steps hold action 0 and reward 0 there, which the model must not mistake for experience."""
+    agent, steps = Variant("headless-ad").build(), lifetimes(count=3)
+    steps = steps._replace(given=agent.give(3, None, np.random.default_rng(0)))
+    changed = steps.map(np.copy)
+    changed.prev_action[:, 0], changed.prev_reward[:, 0] = 3, 7.0
+    assert torch.equal(agent.tokens(agent.tensors(steps)), agent.tokens(agent.tensors(changed)))
+    changed.prev_action[:, 1] = (steps.prev_action[:, 1] + 1) % 5
+    assert not torch.equal(agent.tokens(agent.tensors(steps)), agent.tokens(agent.tensors(changed)))
+
+
+class TestTraining:
+    def test_each_sequence_has_vectors_of_its_own(self):
+        steps = lifetimes(count=9)
+        drawn = {}
+        for name in ("sequence", "batch"):
+            agent = Variant("headless-ad", (("drawn", name),)).build()
+            drawn[name] = agent.prepare(steps, np.random.default_rng(0)).given["action_vectors"]
+        assert abs(drawn["sequence"][0] - drawn["sequence"][1]).max() > 0.1
+        assert (drawn["batch"] == drawn["batch"][:1]).all()
+
+    @torch.no_grad()
+    def test_illegal_actions_are_no_alternatives(self):
+        """With nothing to choose by, the loss is the log of the number of legal actions."""
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=9)
+        torch.nn.init.zeros_(agent.action.output.weight)
+        torch.nn.init.zeros_(agent.action.output.bias)
+        mask = np.arange(7) < 5
+        batch = agent.prepare(steps._replace(given={"action_mask": np.tile(mask, (3, 1))}), np.random.default_rng(0))
+        assert agent.loss(agent.tensors(batch))["action"].item() == pytest.approx(np.log(5), abs=1e-5)
+
+    @torch.no_grad()
+    def test_the_squared_error_leads_to_the_nearest_vector(self):
+        agent = Variant("headless-ad", (("objective", "mse"), ("vectors", "normal"))).build()
+        given = {k: torch.as_tensor(v) for k, v in agent.give(3, None, np.random.default_rng(0)).items()}
+        hidden = torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(0))
+        out = agent.action.head(hidden).mean
+        distance = (out[:, :, None] - given["action_vectors"][:, None]).square().mean(-1)
+        torch.testing.assert_close(agent.choices(hidden, given).logits, (-distance).log_softmax(-1))
+
+    @torch.no_grad()
+    def test_the_acting_temperature_sharpens(self):
+        plain, sharp = (Variant("headless-ad", (("acting_temperature", x),)).build() for x in (0.0, 0.5))
+        given = {k: torch.as_tensor(v) for k, v in plain.give(3, None, np.random.default_rng(0)).items()}
+        hidden = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+        wanted = (2 * plain.choices(hidden, given).logits).log_softmax(-1)
+        torch.testing.assert_close(sharp.choices(hidden, given).logits, wanted)
+
+    def test_fresh_lifetimes_bring_their_action_sets(self):
+        windows = FreshWindows(ENV, make_source("thompson", ENV), range(8), 1, 20, 4, seed=0, chunk=8)
+        batch = windows.batch(1)
+        mask = batch.given["action_mask"]
+        assert mask.shape == (4, 50)
+        assert set(mask.sum(1)) <= set(range(4, 21))
+        assert mask[np.arange(4)[:, None], batch.action].all()
+
+    def test_trains_and_acts_on_a_bandit(self, tmp_path):
+        quick = {"updates": 2, "batch_size": 4, "width": 16, "heads": 2, "layers": 1, "inner": 16, "vector_size": 8}
+        settings = {**quick, "window": 20, "slide": 5, "episodes": 1, "eval_every": 0}
+        agent = train("headless-ad", ENV, tmp_path / "run", settings=settings, quiet=True)
+        again = METHODS["headless-ad"].from_pretrained(tmp_path / "run")
+        for mine, theirs in zip(agent.state_dict().values(), again.state_dict().values(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+class TestActing:
+    @pytest.mark.parametrize("deterministic", [False, True])
+    @pytest.mark.parametrize("method", ["headless-ad", "ad", "dpt", "idt", "cad"])
+    def test_no_illegal_action_is_ever_chosen(self, method: str, deterministic: bool):
+        agent, steps = Variant(method).build(), lifetimes(count=20)
+        mask = MASK[:, :5]
+        agent.reset(num_envs=3, action_set=mask, seed=0)
+        seen = np.zeros_like(mask)
+        for t in range(60):
+            action = agent.act(steps.obs[:, t % 20], deterministic=deterministic)
+            seen[np.arange(3), action] = True
+            none = np.zeros(3, bool)
+            agent.observe(steps.next_obs[:, t % 20], steps.reward[:, t % 20], none, none, {})
+        assert not (seen & ~mask).any()
+        if not deterministic:
+            assert seen.sum() > 3
+
+    def test_an_env_tells_its_action_sets(self):
+        env = gymnasium.make_vec(ENV, num_envs=3)
+        env.reset(seed=0)
+        agent = METHODS["headless-ad"](env.single_observation_space, env.single_action_space).eval()
+        agent.reset(env, seed=0)
+        mask = agent.context.steps.given["action_mask"]
+        np.testing.assert_array_equal(mask, env.unwrapped.action_mask())
+        sync = gymnasium.make_vec(ENV, num_envs=3, vectorization_mode="sync")
+        sync.reset(seed=0)
+        np.testing.assert_array_equal(legal_actions(sync), mask)
+
+    def test_an_env_without_sets_has_none(self):
+        env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=2)
+        assert legal_actions(env) is None
+        assert legal_actions(gymnasium.make_vec("CartPole-v1", num_envs=2)) is None
+
+    def test_an_env_with_other_actions_will_do(self):
+        spaces = (gymnasium.make_vec(ENV, num_envs=1, num_arms=n) for n in (4, 9))
+        few, many = spaces
+        agent = METHODS["headless-ad"](few.single_observation_space, few.single_action_space).eval()
+        many.reset(seed=0)
+        agent.reset(many, seed=0)
+        assert agent.context.steps.given["action_mask"].shape == (1, 9)
+        one_line(
+            lambda: METHODS["ad"](few.single_observation_space, few.single_action_space).reset(many),
+            ValueError,
+            "action_space is Discrete(9)",
+        )
+
+    def test_sets_that_a_user_gives(self):
+        agent = Variant("headless-ad").build()
+        agent.reset(num_actions=3)
+        assert agent.context.steps.given["action_mask"].tolist() == [[True] * 3]
+        agent.reset(num_envs=2, num_actions=[2, 3])
+        assert agent.context.steps.given["action_mask"].tolist() == [[True, True, False], [True] * 3]
+        agent.reset(action_set={1, 4})
+        assert agent.context.steps.given["action_mask"].tolist() == [[False, True, False, False, True]]
+        agent.reset()
+        assert agent.context.steps.given["action_mask"].tolist() == [[True] * 5]
+
+    def test_a_new_task_in_some_rows_draws_anew_there(self):
+        agent = Variant("headless-ad").build()
+        agent.reset(num_envs=3, num_actions=4, seed=0)
+        before = agent.context.steps.given["action_vectors"].copy()
+        agent.reset(
+            mask=np.array([False, True, False]), action_set=np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1] * 4], bool)
+        )
+        given = agent.context.steps.given
+        assert (given["action_vectors"] == before).all((1, 2)).tolist() == [True, False, True]
+        assert given["action_mask"].sum(1).tolist() == [4, 2, 4]
+        one_line(lambda: agent.reset(mask=np.ones(3, bool), num_actions=6), ValueError, "another number of actions")
+        plain = Variant("ad").build()
+        plain.reset(num_envs=3)
+        one_line(lambda: plain.reset(mask=np.ones(3, bool), num_actions=2), ValueError, "another number of actions")
+
+    def test_a_history_must_be_of_the_set(self):
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=9)
+        one_line(lambda: agent.reset(num_envs=3, num_actions=2, history=steps), ValueError, "outside the action set")
+
+    def test_a_planner_is_refused(self):
+        agent = Variant("ad", (("dynamics", True),)).build()
+        agent.reset(action_set=[0, 2])
+        agent.use_plan("beam")
+        one_line(lambda: agent.act(lifetimes().obs[0, 0]), ValueError, "plan=None")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"action_set": [0, 1], "num_actions": 2}, ["action_set", "num_actions", "one of them"]),
+        ({"num_actions": 0}, ["num_actions=0", "1 to 5"]),
+        ({"num_actions": 6}, ["num_actions=6", "1 to 5"]),
+        ({"num_actions": 2.5}, ["num_actions=2.5"]),
+        ({"num_actions": [2, 3]}, ["num_actions=[2, 3]"]),
+        ({"action_set": [0, 5]}, ["action_set=[0, 5]", "0 to 4"]),
+        ({"action_set": []}, ["action_set=[]"]),
+        ({"action_set": [[0, 1], [2]]}, ["action_set"]),
+        ({"action_set": "all"}, ["action_set=all"]),
+        ({"action_set": [True, False]}, ["(5,)", "action_set"]),
+        ({"action_set": [False] * 5}, ["row 0", "no legal action"]),
+    ],
+    ids=str,
+)
+def test_what_is_no_set_is_refused(settings: dict, words: list[str]):
+    one_line(lambda: Variant("ad").build().reset(**settings), ValueError, *words)
+
+
+def test_sets_are_about_numbered_actions():
+    one_line(lambda: Variant("ad").build("vector").reset(num_actions=2), ValueError, "actions 0, 1, ...")
+    assert read_action_set(None, None, 3, 0) is None
+
+
+def test_a_history_records_the_action_sets(tmp_path):
+    env = RecordHistory(gymnasium.make_vec(ENV, num_envs=3))
+    env.reset(seed=0)
+    env.step(np.zeros(3, np.int64))
+    np.testing.assert_array_equal(env.steps().given["action_mask"], env.unwrapped.action_mask())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dynamics": True}, ["dynamics"]),
+        ({"objective": "l1"}, ["objective='l1'", "nce, mse"]),
+        ({"vectors": "learned"}, ["vectors='learned'"]),
+        ({"drawn": "never"}, ["drawn='never'"]),
+        ({"temperature": 0.0}, ["temperature=0.0"]),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused(settings: dict, words: list[str]):
+    one_line(lambda: METHODS["headless-ad"].Config(**settings), ValueError, *words)
