@@ -75,6 +75,11 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
     )
 
 
+def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of the `allowed` (B, A) bool actions of each row, all with the same chance."""
+    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)
+
+
 def draw_vectors(rows: int, count: int, size: int, rng: np.random.Generator, normal: bool = False) -> np.ndarray:
     """Vectors (B, A, K) float32 for `count` actions: orthonormal ones, drawn uniformly for each row.
 

@@ -381,6 +381,7 @@ class ICAgent(Pretrained):
         device, obs, action, reward = self.device, self.obs.tensor, self.action.tensor, self.reward.tensor
         return Steps(
             obs=obs(steps.obs, device),
+            prev_obs=obs(steps.prev_obs, device),
             prev_action=action(steps.prev_action, device),
             prev_reward=reward(steps.prev_reward, device),
             first=torch.as_tensor(steps.first, device=device),

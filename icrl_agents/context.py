@@ -69,6 +69,7 @@ class Context:
         )
         steps = Steps(
             obs=column(*obs),
+            prev_obs=column(*obs),
             prev_action=column(*action),
             prev_reward=column(dtype=np.float32),
             first=column(),
@@ -211,7 +212,8 @@ class Context:
         return np.arange(self.rows), np.minimum(self.length, self.window - 1)
 
     def _start(self, index: np.ndarray) -> None:
-        """Before a lifetime's first step the previous action and reward are zero."""
+        """Before a lifetime's first step the previous observation, action and reward are zero."""
+        self.steps.prev_obs[index, 0] = 0
         self.steps.prev_action[index, 0] = 0
         self.steps.prev_reward[index, 0] = 0
         self.steps.first[index, 0] = self.steps.start[index, 0] = True
@@ -220,6 +222,7 @@ class Context:
         """What the rows `index` know before their next step, from the step just closed."""
         steps, now = self.steps, self.length[index]
         last = (index, now - 1)
+        steps.prev_obs[index, now] = steps.obs[last]
         steps.prev_action[index, now] = steps.action[last]
         steps.prev_reward[index, now] = steps.reward[last]
         steps.first[index, now] = steps.terminated[last] | steps.truncated[last]

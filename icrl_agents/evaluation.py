@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from icrl_envs import FAMILIES
 
+from icrl_agents.action_sets import choose_any, legal_actions
 from icrl_agents.atomic import write_text
 from icrl_agents.config import check_value
 from icrl_agents.planning import Planner
@@ -327,14 +328,17 @@ def learner_splits(learner: Any, env_id: str) -> Splits:
 
 
 class RandomLearner:
-    """Uniformly random actions: the floor of every figure."""
+    """Uniformly random legal actions: the floor of every figure."""
 
     def reset(self, env: VectorEnv, *, seed: int | None = None) -> None:
         self.space = env.action_space
         self.space.seed(seed)
+        self.legal, self.rng = legal_actions(env), np.random.default_rng(seed)
 
     def act(self, obs: Any) -> Any:
-        return self.space.sample()
+        if self.legal is None:
+            return self.space.sample()
+        return choose_any(self.legal, self.rng)
 
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
         """Random actions learn nothing."""

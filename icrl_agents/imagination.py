@@ -78,7 +78,7 @@ class AgentImagination:
         obs, action = imagined.outcome.next_obs[where], imagined.action[where]
         reward, no = imagined.outcome.reward[where], torch.zeros_like(parent, dtype=torch.bool)
         extras = {name: x[:, None].expand(-1, parent.shape[1], *x.shape[1:]) for name, x in self.extras.items()}
-        steps = Steps(obs, action, reward, no, no, action, reward, obs, no, no, ~no, extras)
+        steps = Steps(obs, obs, action, reward, no, no, action, reward, obs, no, no, ~no, extras)
         fork = imagined.fork.grow(parent, choice)
         hidden = fork.feed(self.agent.body, self.agent.query(steps)[:, :, None])[:, :, 0]
         return Branch(fork.kept(), hidden)

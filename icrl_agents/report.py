@@ -90,7 +90,7 @@ def _source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[C
         return []
     if not hasattr(source, "act"):  # it learns over hundreds of episodes of one task, which no line here can show
         return []
-    episodes = curve.runs.shape[2]
+    source.episodes = episodes = curve.runs.shape[2]  # of its lifetime, for schedules
     found = evaluate(source, curve.env_id, episodes=episodes, num_seeds=num_seeds, seed=seed, tasks=curve.tasks)
     return [replace(found, name=f"source {name}", split=curve.split)]
 

@@ -16,15 +16,16 @@ from gymnasium.vector import AutoresetMode
 class Steps(NamedTuple):
     """Consecutive steps of B lifetimes; every column is a NumPy array or tensor of shape (B, T, ...).
 
-    What an agent knows before it acts at step t is `obs`, `prev_action`, `prev_reward`, `first`, `start`; what comes
-    of it is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way costs memory
-    but makes every window self-contained: no method ever has to shift in time.
+    What an agent knows before it acts at step t is `obs`, `prev_obs`, `prev_action`, `prev_reward`, `first`, `start`;
+    what comes of it is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way
+    costs memory but makes every window self-contained: no method ever has to shift in time.
 
     `given` is no column: it holds what a row knows of its task from the start, such as its action set.
     """
 
     obs: Any
-    prev_action: Any  # of the step before, also across an episode border; zeros before a lifetime's first step
+    prev_obs: Any  # of the step before, also across an episode border; zeros before a lifetime's first step
+    prev_action: Any  # and so are these
     prev_reward: Any
     first: Any  # bool: first step of an episode
     start: Any  # bool: first step of a lifetime, which nothing comes before
@@ -75,6 +76,7 @@ def stack_steps(
     ended = terminated | truncated
     return Steps(
         obs=obs,
+        prev_obs=_shift(obs, 0),
         prev_action=_shift(action, 0),
         prev_reward=_shift(reward, 0),
         first=_shift(ended, True),

@@ -71,7 +71,7 @@ def test_agents_train_on_it_and_it_survives_json(space):
 
 def _steps(values, before, flags, zeros):
     obs, after = values[:, :5], values[:, 1:]
-    return Steps(obs, before, zeros, flags, flags, obs, zeros, after, flags, flags, ~flags)
+    return Steps(obs, np.zeros_like(obs), before, zeros, flags, flags, obs, zeros, after, flags, flags, ~flags)
 
 
 def test_joint_probability_is_the_sum_over_all_entries():

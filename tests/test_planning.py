@@ -392,7 +392,7 @@ def extend(steps: Steps, action: Tensor, reward: Tensor, next_obs: Tensor) -> St
     for mine, given in ((steps.action, action), (steps.reward, reward), (steps.next_obs, next_obs)):
         mine[:, -1] = given
     no = torch.zeros_like(reward, dtype=torch.bool)
-    new = Steps(next_obs, action, reward, no, no, action, reward, next_obs, no, no, ~no).columns
+    new = Steps(next_obs, steps.obs[:, -1], action, reward, no, no, action, reward, next_obs, no, no, ~no).columns
     return Steps(**{name: torch.cat([x, new[name][:, None]], 1) for name, x in steps.columns.items()})
 
 

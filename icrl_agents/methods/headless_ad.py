@@ -58,9 +58,9 @@ class HeadlessAD(ICAgent):
     Each lifetime has vectors of its own for its actions, drawn at random, so what an action does can only be found
     out in context, and any set of actions will do. The model's output is compared with the vectors of the legal ones.
 
-    Tokens: one for each legal action, in random order, which stay whatever leaves the window; then one a step,
-    obs + vector of prev_action + prev_reward + first. Loss: -log of the softmax of output . vector / temperature over
-    the legal actions (InfoNCE), at every step.
+    Tokens: one for each legal action, in random order, which stay whatever leaves the window; then one a step, obs +
+    first, and what came before: prev_obs + vector of prev_action + prev_reward. Loss: -log of the softmax of
+    output . vector / temperature over the legal actions (InfoNCE), at every step.
 
     Deviations from the public code: illegal actions are left out, where there they keep zero vectors in the prompt
     and logits of 0 in the loss; the prompt's order is random, as its positions would otherwise tell actions apart; no
@@ -75,6 +75,7 @@ class HeadlessAD(ICAgent):
         config = config or HeadlessADConfig()
         super().__init__(observation_space, action_space, config)
         self.first = nn.Embedding(2, config.width)
+        self.before = nn.Linear(config.width, config.width, bias=False)  # tells the previous obs from the one now
         self.offer = nn.Parameter(torch.randn(config.width) * EMBEDDING_STD)  # tells the prompt from steps
         nn.init.normal_(self.first.weight, std=EMBEDDING_STD)
 
@@ -106,6 +107,7 @@ class HeadlessAD(ICAgent):
     def tokens(self, steps: Steps) -> Tensor:
         vectors = look_up(steps.given["action_vectors"], steps.prev_action)
         before = self.action.embed(vectors) + self.reward.embed(steps.prev_reward)
+        before = before + self.before(self.obs.embed(steps.prev_obs))
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long())
         return (percept + before * ~steps.start[..., None])[:, :, None]
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from icrl_agents import action_sets
+from icrl_agents.action_sets import choose_any
 from icrl_agents.config import check_known
 from icrl_agents.history import RecordHistory
 from icrl_agents.rollout import rollout
@@ -97,6 +98,7 @@ class StepSource(Source):
         self.rows = np.arange(env.num_envs)
         self.starts = np.ones(env.num_envs, bool)  # (B,) rows whose next action is an episode's first
         self.episode = np.zeros(env.num_envs, np.int64)  # (B,) finished episodes
+        self.allowed = action_sets.legal_actions(env)  # (B, A) bool; None: every action, or the env does not say
         self.prepare(env)
 
     def act(self, obs: Any) -> np.ndarray:
@@ -135,8 +137,11 @@ class StepSource(Source):
             self.env.note(**columns)
 
     def explore(self, greedy: np.ndarray, chance: np.ndarray, actions: int) -> np.ndarray:
-        """Replace each of `greedy` (B,) by a uniformly random action with its `chance` (B,)."""
-        random = self.rng.integers(0, actions, len(greedy))
+        """Replace each of `greedy` (B,) by a uniformly random legal action with its `chance` (B,)."""
+        if self.allowed is None:
+            random = self.rng.integers(0, actions, len(greedy))
+        else:
+            random = choose_any(self.allowed, self.rng)
         return np.where(self.rng.random(len(greedy)) < chance, random, greedy)
 
 
@@ -162,8 +167,3 @@ def legal_actions(env: Any) -> np.ndarray:
     """Which actions are legal in each row, (B, A) bool; all if the env does not say. Ask after its reset."""
     mask = action_sets.legal_actions(env)
     return np.ones((env.num_envs, env.single_action_space.n), bool) if mask is None else mask
-
-
-def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of the `allowed` (B, A) bool actions of each row, all with the same chance."""
-    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)
