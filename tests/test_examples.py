@@ -12,6 +12,7 @@ import pytest
 from icrl_envs import FAMILIES
 
 from icrl_agents import hub
+from icrl_agents.methods.headless_ad import HeadlessAD
 
 FOLDER = Path(__file__).parent.parent / "examples"
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6, "episodes": 2, "batch_size": 4,
@@ -83,3 +84,14 @@ def test_plan_with_dicp(tmp_path, capsys, tiny_agent):
     assert "plan" not in curves["no planner"].facts
     assert curves["lookahead"].facts["plan"]["depth"] == 8
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_choose_among_changing_items(tmp_path, capsys):
+    rules = FAMILIES["icrl/BernoulliBandit-v0"].rules
+    config = HeadlessAD.Config(width=16, layers=1, heads=2, inner=16, window=300, vector_size=8)
+    HeadlessAD(rules.observation_space, rules.action_space, config).save_pretrained(tmp_path)
+    example = load("06_choose_among_changing_items", AGENT=str(tmp_path), SETS=("num_20",), TASKS=2, VISITORS=300)
+    results = example.main()
+    assert [name for _, name in results] == ["random", "Thompson sampling", "headless-ad"]
+    assert results["num_20", "random"][0] > results["num_20", "Thompson sampling"][0] > 0
+    assert len(capsys.readouterr().out.splitlines()) == 4

@@ -1,0 +1,67 @@
+"""A zero-training bandit for items that come and go, such as articles or prices: it needs no fitting and no tuning.
+
+Every customer segment has another assortment and its own, unknown chances that an item is bought. The agent was
+trained on up to 20 items; here there are up to 50, and some are sold out in the middle of the day.
+"""
+
+import time
+
+import gymnasium
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents import ICAgent
+from icrl_agents.evaluation import RandomLearner
+from icrl_agents.sources import make_source
+
+AGENT, ENV_ID = "icrl/headless-ad-bernoulli", "icrl/BernoulliBandit-v0"
+SETS = ("all_new", "num_20", "num_50")  # 4 to 20, exactly 20 and exactly 50 items
+TASKS, VISITORS = 64, 300
+
+
+def serve(learner, env, tasks):
+    """One day in every segment: the mean regret, and the microseconds of one decision."""
+    obs, info = env.reset(seed=0, options={"task": tasks})
+    learner.reset(env, seed=0)  # reads off the env which items there are
+    lost, began = 0.0, time.perf_counter()
+    for _ in range(VISITORS):
+        obs, reward, terminated, truncated, info = env.step(learner.act(obs))
+        learner.observe(obs, reward, terminated, truncated, info)
+        lost += info.get("final_info", info)["regret"].mean()  # expected sales below those of the best item
+    return lost, 1e6 * (time.perf_counter() - began) / (VISITORS * len(tasks))
+
+
+def sell_out(agent):
+    """The best item is gone at noon: the agent goes on with what it has seen, and with the items that are left."""
+    chances, rng = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.9]), np.random.default_rng(0)
+    agent.reset(num_actions=len(chances), seed=0)
+    sold = np.zeros(2)
+    for hour, left in enumerate((chances > 0, chances < 0.9)):
+        agent.reset(action_set=left, history=agent.context.visible(), seed=hour)
+        for _ in range(100):
+            item = agent.act(0)
+            agent.observe(0, float(rng.random() < chances[item]), False, False)
+            sold[hour] += chances[item] / 100
+    return sold
+
+
+def main():
+    learners = {
+        "random": RandomLearner(),
+        "Thompson sampling": make_source("thompson", ENV_ID),
+        "headless-ad": ICAgent.from_pretrained(AGENT),
+    }
+    results = {}
+    for name in SETS:
+        tasks = FAMILIES[ENV_ID].named(name).ids[:TASKS]
+        env = gymnasium.make_vec(ENV_ID, num_envs=len(tasks))
+        for who, learner in learners.items():
+            lost, micros = results[name, who] = serve(learner, env, tasks)
+            print(f"{name:8} {who:18} regret {lost:6.1f}  {micros:6.1f} us a decision")
+    morning, afternoon = sell_out(learners["headless-ad"])
+    print(f"chance of a sale: {morning:.2f} with the item that sells at 0.90, {afternoon:.2f} of 0.60 without it")
+    return results
+
+
+if __name__ == "__main__":
+    main()
