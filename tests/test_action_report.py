@@ -15,8 +15,10 @@ import torch
 from icrl_envs import FAMILIES
 from PIL import Image
 
-from icrl_agents import METHODS, action_report, plots
-from icrl_agents.action_report import Relabel, Report, Watch, find_entries, live, measure, write_sets
+from icrl_agents import METHODS, action_lives, action_report, action_results, plots
+from icrl_agents.action_lives import Relabel, Watch, live
+from icrl_agents.action_report import write_sets
+from icrl_agents.action_results import Report, find_entries, measure
 from icrl_agents.evaluation import Interval
 from icrl_agents.report import spread
 from icrl_agents.sources import make_source
@@ -97,7 +99,7 @@ def test_lifetimes_on_a_task_are_averaged():
 
 def test_success_and_what_was_tried_are_told_by_episode():
     rules, ids = FAMILIES[MACRO].rules, some_of(MACRO, "all_test", 3)
-    groups = action_report.action_groups(MACRO, ids)
+    groups = action_lives.action_groups(MACRO, ids)
     assert {name: group.sum(1).tolist() for name, group in groups.items()} == {"in training": [50] * 3,
                                                                                "unseen": [75] * 3}  # fmt: skip
     found = live(Cycle(*range(44, 56)), MACRO, ids, episodes=3, groups=groups)
@@ -120,8 +122,8 @@ def test_success_and_what_was_tried_are_told_by_episode():
 
 
 def test_sets_with_actions_of_one_kind_have_no_shares():
-    assert action_report.action_groups(MACRO, some_of(MACRO, "cut_test_test", 2)) == {}
-    assert action_report.action_groups(BERNOULLI, (0, 1)) == {}
+    assert action_lives.action_groups(MACRO, some_of(MACRO, "cut_test_test", 2)) == {}
+    assert action_lives.action_groups(BERNOULLI, (0, 1)) == {}
 
 
 # ---- renumbering ------------------------------------------------------------------------------------------------
@@ -152,7 +154,9 @@ def test_renumbering_matters_only_to_those_who_know_the_numbers():
         [live(who, BERNOULLI, ids, relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
         for relabel in (False, True)
     )
-    difference = [action_report._interval(action_report._resampled([b - a])) for a, b in zip(plain, moved, strict=True)]
+    difference = [
+        action_results._interval(action_results._resampled([b - a])) for a, b in zip(plain, moved, strict=True)
+    ]
     assert difference[0].low < 0 < difference[0].high
     assert abs(difference[0].value) < 3
     assert difference[1].low > 30  # arm 1 is among the better half in 95% of these tasks
@@ -163,17 +167,17 @@ def test_renumbering_matters_only_to_those_who_know_the_numbers():
 
 def test_intervals_are_over_tasks_and_training_seeds():
     scores = np.random.default_rng(0).normal(5, 2, 400)
-    value, low, high = action_report._interval(action_report._resampled([scores]))
+    value, low, high = action_results._interval(action_results._resampled([scores]))
     error = scores.std() / 20
     assert value == pytest.approx(scores.mean())
     assert (value - low, high - value) == pytest.approx((1.96 * error, 1.96 * error), rel=0.1)
-    other = action_report._resampled([scores + 1, scores + 1])
-    np.testing.assert_allclose(other - action_report._resampled([scores]), 1)  # the same tasks for everybody
-    apart = action_report._interval(action_report._resampled([np.zeros(9), np.ones(9)]))
+    other = action_results._resampled([scores + 1, scores + 1])
+    np.testing.assert_allclose(other - action_results._resampled([scores]), 1)  # the same tasks for everybody
+    apart = action_results._interval(action_results._resampled([np.zeros(9), np.ones(9)]))
     assert apart == pytest.approx((0.5, 0, 1))
-    curves = action_report._resampled([np.arange(12.0).reshape(4, 3)])
+    curves = action_results._resampled([np.arange(12.0).reshape(4, 3)])
     assert curves[0] == pytest.approx([4.5, 5.5, 6.5])
-    assert action_report._band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
+    assert action_results._band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
     np.testing.assert_allclose(np.diff(curves, axis=1), 1)  # the same tasks at every point
 
 
@@ -248,14 +252,14 @@ def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
 
 
 def test_every_published_set_is_measured_once():
-    names = action_report.default_sets(MACRO)
+    names = action_results.default_sets(MACRO)
     assert len(names) == 10
     assert {name.rpartition("_")[2] for name in names} == {"train", "test"}
-    assert action_report.default_sets(BERNOULLI)[0] == "train"
+    assert action_results.default_sets(BERNOULLI)[0] == "train"
 
 
 def test_the_source_lives_as_many_episodes_as_it_plans_for():
-    assert action_report.reference_learners(MACRO, 7)["q-learning"].episodes == 7
+    assert action_results.reference_learners(MACRO, 7)["q-learning"].episodes == 7
 
 
 def test_macros_have_success_and_tried_actions(macros):
@@ -329,8 +333,8 @@ def test_pictures_show_the_results(bandits):
 
 
 def test_a_set_that_nothing_can_be_divided_by(bandits):
-    nothing = action_report._divide(np.ones(3), np.zeros(3))
-    assert action_report._interval(nothing) is None
+    nothing = action_results._divide(np.ones(3), np.zeros(3))
+    assert action_results._interval(nothing) is None
     results = tuple(result._replace(ratio=None) for result in bandits.results)
     assert "ratio" not in action_report.table(replace(bandits, results=results))[0]
     assert action_report._text(Interval(1, 0, 2)) == "1.00 [0.00, 2.00]"

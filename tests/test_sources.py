@@ -191,6 +191,24 @@ def test_noise_goes_from_random_to_expert_and_knows_its_own_probabilities():
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"]), chance / 5 + (1 - chance) * expert, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_q_learning_that_replays_repeats_its_first_success(mode):
+    """A room that ends at the goal and never changes: backwards, one success teaches the whole way to it."""
+    env_id, episodes, rows = "icrl/DarkroomMacro-v0", 15, 40
+    greedy = {"optimism": 0.0, "initial_noise": 0.0, "epsilon_start": 0.0, "learning_rate": 1.0, "discount": 0.9}
+    found = []
+    for replay in (False, True):
+        env = RecordHistory(gymnasium.make_vec(env_id, num_envs=rows, autoreset_mode=mode))
+        learner = make_source("q-learning", env_id, {**greedy, "replay": replay})
+        learner.run(env, episodes, 0, {"task": np.arange(rows)})
+        steps = env.steps(episodes)
+        ended = (steps.terminated | steps.truncated) & steps.mask
+        success = np.array([steps.reward[row][ended[row]] for row in range(rows)])  # (B, E)
+        found.append((np.diff(success, axis=1) < 0).any())  # it was lost again
+    assert found == [True, False]
+    assert success.any(1).mean() > 0.7
+
+
 def test_q_learning_knows_its_own_probabilities():
     steps = live("q-learning", np.zeros(4000, int), 1, epsilon_start=0.5, optimism=0.0)
     first = steps.extras["log_prob"][:, 0]

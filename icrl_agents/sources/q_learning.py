@@ -39,6 +39,7 @@ class QLearningSettings(SourceSettings):
     epsilon_start: float = 0.1  # chance of a random action in the lifetime's first episode
     epsilon_end: float = 0.0  # and after its share `decay`; linear between
     decay: float = 1.0
+    replay: bool = False  # learn from each episode once more when it ends, from its last step to its first (Lin 1992)
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "learning_rate": (0.0, 1.0),
@@ -74,6 +75,8 @@ class QLearning(StepSource):
         if self.settings.initial_noise:
             self.values += self.settings.initial_noise * self.rng.random(self.values.shape, np.float32)
         np.copyto(self.values, -np.inf, where=~self.legal[:, None])  # (B, S, A)
+        self.played: list[Step] = []  # of the longest episode that is not over, for `replay`
+        self.length = np.zeros(env.num_envs, np.int64)  # (B,) of the episode so far
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         values = self.values[self.rows, self.index(obs)]  # (B, A)
@@ -87,10 +90,24 @@ class QLearning(StepSource):
         return action
 
     def learn(self, step: Step) -> None:
-        where = self.rows, self.index(step.obs), step.action
-        future = self.values[self.rows, self.index(step.next_obs)].max(1)
-        target = step.reward + self.settings.discount * np.where(step.terminated, 0.0, future)
-        self.values[where] += self.settings.learning_rate * step.live * (target - self.values[where])
+        self._update(step, np.flatnonzero(step.live))
+        if not self.settings.replay:
+            return
+        self.played.append(step)
+        self.length += step.live
+        for age, past in enumerate(reversed(self.played)):
+            rows = np.flatnonzero(self.boundary.ended & past.live & (age < self.length))
+            if not len(rows):
+                break
+            self._update(past, rows)
+        self.length[self.boundary.ended] = 0
+        self.played = self.played[len(self.played) - self.length.max() :]
+
+    def _update(self, step: Step, rows: np.ndarray) -> None:
+        where = rows, self.index(step.obs)[rows], step.action[rows]
+        future = self.values[rows, self.index(step.next_obs)[rows]].max(1)
+        target = step.reward[rows] + self.settings.discount * np.where(step.terminated[rows], 0.0, future)
+        self.values[where] += self.settings.learning_rate * (target - self.values[where])
 
 
 def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:

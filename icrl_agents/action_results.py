@@ -1,0 +1,255 @@
+"""Agents on every published set of tasks: other tasks, more actions, other ones, and the same ones renumbered.
+
+What is measured on a set is the regret of a lifetime where the rules tell one (bandits), else success, an episode's
+return. Axis letters: R training seeds, N tasks, T points of a curve (pulls where there is a regret, else episodes),
+A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents.action_lives import Life, action_groups, live
+from icrl_agents.config import check_known, check_value
+from icrl_agents.evaluation import QUANTILES, RESAMPLES, Interval
+from icrl_agents.methods import method_name
+from icrl_agents.report import dump_results, spread
+from icrl_agents.rollout import Learner
+from icrl_agents.run_folder import versions
+from icrl_agents.sources import default_source, make_source
+
+EPISODES = 200  # of a lifetime that is no bandit's, as published; a bandit's whole lifetime is one
+RANDOM = "random"
+ABLATED = ("vectors", "objective", "prompt")  # what variants of a method are named after, if they differ in it
+HYPERPARAMETERS = ("method", "layers", "heads", "width", "window", "temperature", "lr", "weight_decay", "beta2",
+                   "dropout", "batch_size", "updates", "episodes", "source", *ABLATED)  # fmt: skip
+
+Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
+
+
+class Result(NamedTuple):
+    """One learner on one set."""
+
+    set: str
+    learner: str
+    tasks: int
+    actions: float  # legal ones, mean over tasks
+    final: Interval  # regret of the whole lifetime, or success in its last episode
+    normalised: Interval | None  # regret on a scale from random play, 0, to the source, 1
+    ratio: Interval | None  # regret over the source's
+    tried: Interval  # different actions in a lifetime
+    relabelled: Interval | None  # `final` with the legal actions of each task renumbered at random; agents only
+    difference: Interval | None  # by how much it is more than `final`
+    curve: Band
+    shares: dict[str, Band]  # of the legal actions that training had, and of those that it had not, tried so far
+
+
+class Entry(NamedTuple):
+    """Agents that differ in nothing but the training seed."""
+
+    name: str
+    agents: tuple[str, ...]  # folders or names
+    hyperparameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured; the figures need nothing else."""
+
+    env_id: str
+    measure: str  # "regret" or "success"
+    settings: dict[str, Any]
+    references: tuple[str, ...]  # learners that are no agents: random play, the source, then others
+    entries: tuple[Entry, ...]
+    results: tuple[Result, ...]
+
+    def to_json(self) -> str:
+        rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("entries", "results")}
+        return dump_results({**vars(self), **rows, "versions": versions()})
+
+
+# ---- entries ----------------------------------------------------------------------------------------------------
+
+
+def hyperparameters(agent: Any) -> dict[str, Any]:
+    """What agents must share to be training seeds of one entry; None where an agent has no such thing."""
+    known = {**_part(agent.facts, "train"), "source": agent.facts.get("source"), **asdict(agent.config)}
+    known["method"] = method_name(type(agent))
+    of_source = {f"source.{name}": v for name, v in _part(_part(agent.facts, "data"), "settings").items()}
+    return {name: known.get(name) for name in HYPERPARAMETERS} | of_source
+
+
+def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of what may be somebody else's facts."""
+    return part if isinstance(part := facts.get(name), dict) else {}
+
+
+def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Sort agents into entries, which are named after the method and what sets them apart from its first agent.
+
+    Raises:
+        ValueError: two agents would have the same name without being the same.
+    """
+    firsts: dict[str, dict[str, Any]] = {}
+    found: dict[str, Entry] = {}
+    for path, agent in agents.items():
+        mine = hyperparameters(agent)
+        first = firsts.setdefault(mine["method"], mine)
+        changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
+        told = [name for name in changed if name in ABLATED] or changed
+        name = mine["method"] + (f" ({', '.join(f'{name}={mine.get(name)}' for name in told)})" if told else "")
+        entry = found.setdefault(name, Entry(name, (), mine))
+        if other := [name for name in {**entry.hyperparameters, **mine} if mine.get(name) != entry[2].get(name)]:
+            raise ValueError(
+                f"{path} and {entry.agents[0]} are both {name!r}, but differ in {', '.join(other)}: measure them apart"
+            )
+        found[name] = entry._replace(agents=(*entry.agents, path))
+    return tuple(found.values())
+
+
+def default_sets(env_id: str) -> list[str]:
+    """The names of all published sets, of those with the same tasks the last name only; ValueError if it has none."""
+    check_known([env_id], FAMILIES, "environment with a task set")
+    if not FAMILIES[env_id].rules.named:
+        raise ValueError(f"{env_id} has no published sets of tasks: use icrl-agents evaluate")
+    return list({ids: name for name, ids in FAMILIES[env_id].rules.named.items()}.values())
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------
+
+
+def measure(
+    agents: Mapping[str, Any],
+    env_id: str,
+    sets: Sequence[str] | None = None,
+    *,
+    tasks: int = 100,
+    num_seeds: int = 1,
+    seed: int = 0,
+    episodes: int | None = None,
+    relabel: bool = True,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> Report:
+    """Measure agents on sets of tasks, beside random play, the environment's source and for bandits UCB.
+
+    Args:
+        agents: by the folders or names they came from.
+        sets: names of published sets; default all.
+        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds.
+        num_seeds: lifetimes on each task.
+        episodes: of a lifetime; default 1 where there is a regret, else `EPISODES`.
+        relabel: measure agents with renumbered actions as well.
+        on_done: called with the number of sets that are done.
+
+    Raises:
+        ValueError: unknown id or set, a bad number, or agents that do not fit.
+    """
+    published = default_sets(env_id)
+    for name, value, least in (("tasks", tasks, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
+        check_value(name, "int", value, (least, 2**31 - 1))
+    check_value("episodes", "int | None", episodes, (1, 10**6))
+    rules, names = FAMILIES[env_id].rules, list(dict.fromkeys(sets or published))
+    check_known(names, rules.named, "set of tasks")
+    for path, agent in agents.items():
+        if (split := agent.facts.get("split_seed")) is not None:
+            raise ValueError(f"{path} was trained with split_seed={split}, on tasks of these sets: give another agent")
+    entries, bandit = find_entries(agents), hasattr(rules, "regret")
+    episodes = episodes or (1 if bandit else EPISODES)
+    references = reference_learners(env_id, episodes)
+    learners: dict[str, list[Learner]] = {name: [learner] for name, learner in references.items()}
+    learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
+    seeds = [seed, *(np.random.SeedSequence(seed).generate_state(num_seeds - 1) >> 1).tolist()]
+    results: list[Result] = []
+    for done, name in enumerate(names, 1):
+        ids = spread(FAMILIES[env_id].named(name).ids, tasks)
+        how = env_id, ids, episodes, seeds
+        groups = action_groups(env_id, ids)
+        lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in learners.items()}
+        moved = [entry.name for entry in entries if relabel]
+        again = {who: [live(one, *how, relabel=True) for one in learners[who]] for who in moved}
+        results += _results(name, rules.action_mask(np.array(ids)), lives, again, bandit)
+        on_done(done)
+    settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
+    return Report(env_id, "regret" if bandit else "success", settings, tuple(references), entries, tuple(results))
+
+
+def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
+    """Random play of legal actions, the source, and UCB where there is a regret; by what figures call them."""
+    source = default_source(env_id)
+    names = {RANDOM: "uniform", source: source}
+    if hasattr(FAMILIES[env_id].rules, "regret"):
+        names["ucb"] = "ucb"
+    learners: dict[str, Any] = {shown: make_source(name, env_id) for shown, name in names.items()}
+    for learner in learners.values():
+        learner.episodes = episodes  # for schedules
+    return learners
+
+
+def _results(
+    name: str,
+    legal: np.ndarray,
+    lives: Mapping[str, Sequence[Life]],
+    again: Mapping[str, Sequence[Life]],
+    bandit: bool,
+) -> list[Result]:
+    """All learners on one set; the first is random play, the second the source."""
+    means = {who: _resampled([life.curve for life in group]) for who, group in lives.items()}
+    random, source = (mean[:, -1] for mean in list(means.values())[:2])
+    found = []
+    for who, group in lives.items():
+        final = means[who][:, -1]
+        moved = _resampled([life.curve[:, -1] for life in again[who]]) if who in again else None
+        result = Result(
+            set=name,
+            learner=who,
+            tasks=len(legal),
+            actions=float(legal.sum(1).mean()),
+            final=_interval(final),
+            normalised=_interval(_divide(random - final, random - source)) if bandit else None,
+            ratio=_interval(_divide(final, source)) if bandit else None,
+            tried=_interval(_resampled([life.tried for life in group])),
+            relabelled=None if moved is None else _interval(moved),
+            difference=None if moved is None else _interval(moved - final),
+            curve=_band(means[who]),
+            shares={kind: _band(_resampled([life.shares[kind] for life in group])) for kind in group[0].shares},
+        )
+        found.append(result)
+    return found
+
+
+def _resampled(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): first that of all, then of runs and tasks drawn anew.
+
+    Everybody's tasks are drawn alike, so that differences and ratios are those of the same tasks.
+    """
+    runs, tasks = (_weights(count, seed) for seed, count in enumerate((len(scores), len(scores[0]))))
+    return sum(((runs[:, [r]] * tasks) @ score for r, score in enumerate(scores)), np.zeros(()))
+
+
+def _weights(count: int, seed: int) -> np.ndarray:
+    """(1 + RESAMPLES, count) shares: equal ones, then how often each is drawn with replacement."""
+    even = np.full(count, 1 / count)
+    return np.vstack([even, np.random.default_rng(seed).multinomial(count, even, RESAMPLES) / count])
+
+
+def _interval(means: np.ndarray) -> Any:
+    """What `_resampled` means, (1 + RESAMPLES,); None where it cannot be told."""
+    if not np.isfinite(means).all():
+        return None
+    return Interval(*map(float, (means[0], *np.percentile(means[1:], QUANTILES))))
+
+
+def _divide(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    return np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)
+
+
+def _band(means: np.ndarray) -> Band:
+    """`_interval` at every point, (1 + RESAMPLES, T); rounded, for it is to be drawn."""
+    points = np.round([means[0], *np.percentile(means[1:], QUANTILES, axis=0)], 4)
+    mean, low, high = points.tolist()
+    return mean, low, high

@@ -1,0 +1,249 @@
+"""The commands that make things and show them: what there is, histories, trained agents, their play and upload."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from icrl_agents.cli_options import Agent, AgentEnv, Device, Episodes, Overwrite, Plan, Seed, Split, env_of, numbers
+
+STAGES = {"pretrain": 1.0, "finetune": 0.0}  # the share of the updates without a loss on actions
+
+Env = Annotated[str, typer.Option("--env", metavar="ID", help="An environment; see `icrl-agents envs`.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="May be given repeatedly.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
+Histories = Annotated[Path | None, typer.Option(metavar="FILE.h5", help="Default: fresh ones, made on the way.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options beat it.")]
+Source = Annotated[str | None, typer.Option(help="The learner of fresh histories. Default: the environment's.")]
+
+
+def play(
+    agent: Agent,
+    env: AgentEnv = None,
+    episodes: Episodes = 12,
+    seed: Annotated[int | None, typer.Option(help="Default: a new one each time.")] = None,
+    task: Annotated[int | None, typer.Option(help="Which task of the split, from 0. Default: any.")] = None,
+    split: Split = "test",
+    fps: Annotated[float, typer.Option(help="Steps shown a second.")] = 12.0,
+    animation: Annotated[bool, typer.Option("--animation/--no-animation", help="Only in a terminal.")] = True,
+    plan: Plan = None,
+) -> None:
+    """Watch an agent learn a task it has never seen."""
+    from icrl_agents import ICAgent
+    from icrl_agents import play as stage
+
+    loaded = ICAgent.from_pretrained(agent, plan=plan)
+    print(f"{agent} ({loaded.source})")
+    env_id = env_of(loaded, env)
+    stage.play(loaded, env_id, episodes=episodes, seed=seed, task=task, split=split, fps=fps, animate=animation)
+
+
+def envs() -> None:
+    """List the environments."""
+    from icrl_envs import FAMILIES
+
+    from icrl_agents.terminal import print_table
+
+    rows = []
+    for name, tasks in FAMILIES.items():
+        rules, (train, test) = tasks.rules, tasks.split()
+        best = rules.optimal_return(tasks.ids).mean()
+        spaces = str(rules.observation_space), str(rules.action_space)
+        rows.append((name, *spaces, rules.horizon, len(train), len(test), f"{best:.2f}"))
+    print_table(("id", "obs", "actions", "horizon", "train", "test", "optimum"), rows)
+
+
+def agents() -> None:
+    """List the agents that come with the package."""
+    from icrl_agents import report
+    from icrl_agents.checkpoint import MAX_RESULTS_BYTES, RESULTS, WEIGHTS, read_config, read_header
+    from icrl_agents.hub import BUNDLED, bundled_folder, list_pretrained
+    from icrl_agents.strict_json import read_json
+    from icrl_agents.terminal import print_table
+
+    rows = []
+    for name in list_pretrained():
+        folder = bundled_folder() / name.removeprefix(BUNDLED)
+        config, found = read_config(folder), folder / RESULTS
+        parameters = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
+        result = report.headline(read_json(found, MAX_RESULTS_BYTES)) if found.exists() else "not measured"
+        rows.append((name, config["facts"].get("env_id", ""), config["method"], f"{parameters:,}", result))
+    print_table(("id", "env", "method", "parameters", "mean return"), rows)
+
+
+def collect(
+    env: Env,
+    source: Annotated[str, typer.Option(help="The learner: q-learning, posterior, noise or ppo.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")],
+    streams: Annotated[int, typer.Option(help="Histories of each task.")] = 100,
+    episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50,
+    split: Annotated[str, typer.Option("--split", "--tasks-split", help="train, validation, test or all.")] = "train",
+    processes: Annotated[int, typer.Option(help="More pay for ppo.")] = 1,
+    seed: Seed = 0,
+    settings: Settings = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Record the learning histories of a source learner."""
+    from icrl_envs import FAMILIES
+
+    from icrl_agents import collect as record
+    from icrl_agents.settings import parse_pairs
+    from icrl_agents.sources import find_source
+    from icrl_agents.splits import split_tasks
+
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite contradict each other: give one of them")
+    splits = split_tasks(env)
+    tasks = FAMILIES[env] if split == "all" else splits.pick(split)
+    values = parse_pairs(settings, fields(find_source(source).Settings))
+    began = time.perf_counter()
+    path = record(
+        env,
+        source,
+        output.expanduser(),
+        tasks=tasks.ids.tolist(),
+        streams=streams,
+        episodes=episodes,
+        seed=seed,
+        processes=processes,
+        settings=values,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    count = streams * len(tasks)
+    print(f"{path}: {count:,} histories of {episodes} episodes in {time.perf_counter() - began:.1f} s")
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="The method, such as ad.")],
+    env: Env,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")],
+    histories: Histories = None,
+    config: Config = None,
+    settings: Settings = None,
+    source: Source = None,
+    updates: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
+    stage: Annotated[str | None, typer.Option(help="pretrain or finetune, of methods that have both.")] = None,
+    init: Annotated[str | None, typer.Option(help="An agent to begin with.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch; one is fastest for small models.")] = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    with_report: Annotated[bool, typer.Option("--report", help="Evaluate on the test tasks when trained.")] = False,
+) -> None:
+    """Train an agent; without --histories they are made on the way.
+
+    Settings are those of training and of the method, and as source.NAME those of the source.
+    """
+    from icrl_agents import train as fit
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.settings import parse_pairs, read_toml
+
+    if with_report:
+        require_matplotlib()
+    if stage is not None:
+        from icrl_agents.config import check_choice
+
+        check_choice("--stage", stage, STAGES)
+        if "pretrain" not in {field.name for field in _known_settings(method)}:
+            raise ValueError(f"--stage is for methods that pretrain, such as cad, not for {method!r}: leave it out")
+    options: dict[str, Any] = {
+        "source": source,
+        "updates": updates,
+        "seed": seed,
+        "threads": threads,
+        "init": init,
+        "pretrain": None if stage is None else STAGES[stage],
+    }
+    values = read_toml(config) | parse_pairs(settings, _known_settings(method))
+    values |= {name: value for name, value in options.items() if value is not None}
+    began = time.perf_counter()
+    agent = fit(
+        method, env, output, histories=histories, settings=values, device=device, resume=resume, overwrite=overwrite
+    )
+    if os.environ.get("RANK", "0") != "0":  # of the processes that `accelerate launch` starts one reports
+        return
+    print(f"{output}: trained in {time.perf_counter() - began:.1f} s{_validation(output)}")
+    if with_report:
+        _measure_and_write(agent, env, output)
+    print(f"watch it: icrl-agents play {output}")
+
+
+def study(
+    method: Annotated[str, typer.Argument(help="The method, such as ad.")],
+    env: Env,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")],
+    splits: Annotated[str, typer.Option(help="Seeds of the task split.")] = "0,1,2,3,4",
+    seeds: Annotated[str, typer.Option(help="Seeds of the training.")] = "0,1,2",
+    config: Config = None,
+    settings: Settings = None,
+    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
+    into: Annotated[Path | None, typer.Option(help="A measured agent, whose results and card get the table.")] = None,
+) -> None:
+    """Train and measure on several splits with several seeds; called again, it continues."""
+    from icrl_agents import study as studies
+    from icrl_agents.settings import parse_pairs, read_toml
+    from icrl_agents.terminal import print_table
+
+    values = read_toml(config) | parse_pairs(settings, _known_settings(method))
+    curves = studies.study(
+        method, env, output, splits=numbers(splits), seeds=numbers(seeds), settings=values, jobs=jobs
+    )
+    rows = [
+        (row.name, row.value, f"{row.low} to {row.high}" if row.low else "", row.note)
+        for row in studies.study_table(curves)
+    ]
+    print_table(("what", "value", "95% interval", ""), rows)
+    if into:
+        studies.include(into, curves)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A trained agent.")],
+    repo: Annotated[str, typer.Argument(help="The Hub repo, org/name; made if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it a private repo.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch. Default: main.")] = None,
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "Upload agent",
+) -> None:
+    """Upload an agent to the Hub, with the token of HF_TOKEN or a login."""
+    from icrl_agents import hub
+
+    print(hub.upload(folder, repo, private=private or None, revision=revision, commit_message=message))
+
+
+def _known_settings(method: str) -> list[Any]:
+    """The fields that --set may name; an unknown method is refused later, by those who know the methods."""
+    from icrl_agents import METHODS
+    from icrl_agents.train_config import TrainConfig
+
+    return [*fields(TrainConfig), *(fields(METHODS[method].Config) if method in METHODS else ())]
+
+
+def _measure_and_write(agent: Any, env_id: str, folder: Path) -> None:
+    from icrl_agents import report
+    from icrl_agents.terminal import progress_bar
+
+    began = time.perf_counter()
+    with progress_bar("evaluating", report.EPISODES, "episodes") as step:
+        curves = report.measure(agent, env_id, on_episode=step)
+    report.write_report(folder, curves)
+    report.show(curves)
+    print(f"{folder}: evaluated in {time.perf_counter() - began:.1f} s, see results.json, README.md and curve.png")
+
+
+def _validation(folder: Path) -> str:
+    """What the last line of the metrics says of the validation tasks."""
+    lines = (folder.expanduser() / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(lines[-1]) if lines else {}
+    if "validation_return" not in row:
+        return ""
+    return f", validation return {row['validation_return']:.2f} of {row['validation_optimal']:.2f}"

@@ -1,0 +1,218 @@
+"""The commands that measure: agents on tasks they have never seen, what they remember, and recorded histories."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from icrl_agents.cli_options import Agent, AgentEnv, Device, Episodes, Overwrite, Plan, Seed, Split, env_of, numbers
+
+
+def marks(
+    histories: Annotated[Path, typer.Argument(metavar="FILE.h5", help="Of a source that tells its probabilities.")],
+    threshold: Annotated[float, typer.Option(help="Least probability of a confident step's action.")] = 0.7,
+    min_length: Annotated[int, typer.Option(help="Confident steps in a row that make a run.")] = 10,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For marks.json and marks.png.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show how much of recorded histories marked-ad would mark."""
+    from icrl_agents import marks as report
+    from icrl_agents.history import HistoryStore
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.terminal import print_table
+
+    if output:
+        output = output.expanduser()
+        for name in (report.JSON, report.PICTURE):
+            _check_output(output / name, overwrite)
+        require_matplotlib()
+    with HistoryStore(histories.expanduser()) as store:
+        found = report.measure_marks(store, threshold, min_length)
+        if output:
+            report.write_marks(store, found, output)
+    lines = [*((row.task, row) for row in found.tasks), ("all", found.total)]
+    cells = [(name, f"{x.steps:,}", f"{x.runs:,}", f"{x.marked:,}", f"{x.share:.1%}") for name, x in lines]
+    print_table(("task", "steps", "runs", "marked", "share"), cells)
+
+
+def evaluate(
+    agent: Agent,
+    env: AgentEnv = None,
+    split: Split = "test",
+    episodes: Episodes = 50,
+    seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 20,
+    seed: Seed = 0,
+    plan: Plan = None,
+    beam_width: Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")] = None,
+    plan_depth: Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")] = None,
+    plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None,
+    curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it."""
+    from icrl_agents import ICAgent, plots, report
+    from icrl_agents.atomic import write_text
+    from icrl_agents.terminal import progress_bar
+
+    if curve:
+        plots.picture_kind(curve)
+    for path in (output, curve):
+        _check_output(path, overwrite)
+    if write or curve:
+        plots.require_matplotlib()
+    settings = {"width": beam_width, "depth": plan_depth}
+    planner = _planner(plan, {name: value for name, value in settings.items() if value is not None})
+    loaded = ICAgent.from_pretrained(agent, device=device)
+    if write and loaded.source != "local":
+        raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
+    with progress_bar("evaluating", episodes, "episodes") as step:
+        curves = report.measure(loaded, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
+    results = report.dump_results(report.build_results(curves))
+    print(results, end="") if as_json else report.show(curves)
+    if output:
+        write_text(output.expanduser(), results)
+    if curve:
+        plots.plot_curves(curves, curve)
+    if write:
+        report.write_report(agent, curves)
+
+
+def probe(
+    agent: Agent,
+    env: AgentEnv = None,
+    episodes: Annotated[str, typer.Option(help="Lengths of the histories to remember from.")] = "3,10,36",
+    shown: Annotated[int, typer.Option(help="Their first episodes, in which rewards are seen.")] = 2,
+    change: Annotated[str, typer.Option(help="Of latents: none, zeroed, swapped, shuffled, frozen or all.")] = "none",
+    split: Split = "test",
+    seeds: Annotated[int, typer.Option(help="Histories of each task.")] = 10,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
+) -> None:
+    """Measure how long an agent remembers rewards that it does not see any more."""
+    from icrl_agents import ICAgent
+    from icrl_agents.config import check_choice
+    from icrl_agents.probe import CHANGES
+    from icrl_agents.probe import probe as measure
+    from icrl_agents.terminal import print_table
+
+    lengths = numbers(episodes)
+    loaded = ICAgent.from_pretrained(agent, device=device)
+    check_choice("change", change, ("all", *CHANGES))
+    changes = list(CHANGES) if change == "all" and hasattr(loaded, "replace_latents") else [change]
+    found = {name: measure(loaded, env_of(loaded, env), lengths, name, shown, split, seeds, seed) for name in changes}
+    if as_json:
+        print(json.dumps({name: [recall._asdict() for recall in recalls] for name, recalls in found.items()}))
+        return
+    lines = [
+        (name, str(r.episodes), str(r.steps), str(r.folds), str(r.share), f"{r.random:.2f}")
+        for name, recalls in found.items()
+        for r in recalls
+    ]
+    print_table(("latents", "episodes", "steps", "folds", "share of the optimum", "random"), lines)
+
+
+def sets(
+    agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Of one environment; seeds are averaged.")],
+    env: AgentEnv = None,
+    names: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="Default: every set.")] = None,
+    tasks: Annotated[int, typer.Option(help="At most so many of each set, evenly spaced.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 1,
+    seed: Seed = 0,
+    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: 1 of bandits, else 200.")] = None,
+    relabel: Annotated[bool, typer.Option(help="Measure agents with renumbered actions as well.")] = True,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For tables and figures.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure agents on every published set of tasks, beside random play and the environment's source."""
+    from icrl_agents import ICAgent
+    from icrl_agents import action_report as report
+    from icrl_agents import action_results as results
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.terminal import print_table, progress_bar
+
+    if output:
+        output = output.expanduser()
+        for name in report.FILES:
+            _check_output(output / name, overwrite)
+        require_matplotlib()
+    loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents}
+    env_ids = sorted({env_of(agent, env) for agent in loaded.values()})
+    if len(env_ids) > 1:
+        raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
+    total = len(names or results.default_sets(env_ids[0]))
+    with progress_bar("measuring", total, "sets") as step:
+        found = results.measure(
+            loaded,
+            env_ids[0],
+            names,
+            tasks=tasks,
+            num_seeds=seeds,
+            seed=seed,
+            episodes=episodes,
+            relabel=relabel,
+            on_done=step,
+        )
+    print(found.to_json(), end="") if as_json else print_table(*report.table(found))
+    if output:
+        report.write_sets(found, output)
+
+
+def compare(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")] = Path("runs/comparison"),
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Only this one.")] = None,
+    also: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With further trainings, <name>-seed1, ...")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: the environment's.")] = None,
+    plan: Annotated[str, typer.Option(help="The planner to measure with as well.")] = "lookahead",
+    stored: Annotated[bool, typer.Option("--stored", help="Show what their cards hold and measure nothing.")] = False,
+) -> None:
+    """Measure all released agents, without and with planning, beside the published numbers; again, it continues."""
+    from icrl_agents import comparison
+    from icrl_agents.terminal import print_table
+
+    entries = [entry for entry in comparison.released(also) if env in (None, entry.env_id)]
+    if not entries:
+        raise ValueError(f"no released agent{' of ' + env if env else ''} is in the table: see icrl-agents agents")
+    if stored:
+        found = [comparison.stored(entry) for entry in entries]
+    else:
+        found = comparison.compare(entries, output, plan=plan, num_seeds=seeds, on_done=print)
+    print_table(comparison.HEADER, comparison.rows(found))
+
+
+def _planner(plan: str | None, settings: dict[str, Any]) -> Any:
+    from icrl_agents.planning import make_planner
+
+    if plan is None and settings:
+        raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
+    return plan and make_planner(plan, settings)
+
+
+def _check_output(path: Path | None, overwrite: bool) -> None:
+    """Refuse, before anything is measured, a file that could not be written or that would be lost."""
+    if path is None:
+        return
+    path = path.expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another name")
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise NotADirectoryError(f"{path} cannot be made, {above} is a file: name another")
