@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icrl_agents.action_results import Band, Report, Result
+from icrl_agents.action_results import Band, Entry, Report, Result
 from icrl_agents.atomic import write_files
+from icrl_agents.cards import Row
 from icrl_agents.evaluation import Interval
 from icrl_agents.plots import COLOURS, REFERENCES, Series, draw_bars, draw_lines
+from icrl_agents.report import include_rows
 
 JSON, MARKDOWN, CSV, HYPER_CSV = "sets.json", "sets.md", "sets.csv", "hyperparameters.csv"
 BARS, CURVES, TRIED = "bars.png", "curves.png", "tried.png"
@@ -41,6 +43,40 @@ def write_sets(report: Report, folder: str | Path) -> None:
     write_files(folder, contents)
     for name in set(FILES) - set(contents):  # a figure that this report does not have
         (folder / name).unlink(missing_ok=True)
+
+
+def include_sets(report: Report) -> None:
+    """Put each entry's results into the card of its first agent, a folder that was measured before.
+
+    Raises:
+        FileNotFoundError: no folder, or one without results.
+        ValueError: its results were measured on other weights.
+    """
+    for entry in report.entries:
+        include_rows(entry.agents[0], card_rows(report, entry))
+
+
+def card_rows(report: Report, entry: Entry) -> list[Row]:
+    """A row for each set, with what random play and the source reach, and one for its renumbered actions."""
+    found: dict[str, dict[str, Result]] = {}
+    for result in report.results:
+        found.setdefault(result.set, {})[result.learner] = result
+    trainings = f", {len(entry.agents)} training seeds" if len(entry.agents) > 1 else ""
+    rows = []
+    for name, learners in found.items():
+        mine, (random, source) = learners[entry.name], report.references[:2]
+        note = f"{random} {learners[random].final.value:.2f}, {source} {learners[source].final.value:.2f}{trainings}"
+        rows.append(_row(f"{name}: {report.measure}", mine.final, report.measure, note))
+        if mine.normalised:
+            rows.append(_row(f"{name}: normalised", mine.normalised, "normalised regret", f"0 {random}, 1 {source}"))
+        if mine.relabelled:
+            rows.append(_row(f"{name}: {report.measure}, actions renumbered", mine.relabelled, report.measure))
+    return rows
+
+
+def _row(name: str, interval: Interval, unit: str, note: str = "") -> Row:
+    value, low, high = (round(number, 4) for number in interval)
+    return Row(name, value, low, high, unit, note)
 
 
 def table(report: Report) -> tuple[list[str], list[list[str]]]:

@@ -137,11 +137,13 @@ def sets(
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For tables and figures.")
     ] = None,
     overwrite: Overwrite = False,
+    write: Annotated[bool, typer.Option("--write", help="Add the results to the agents' cards.")] = False,
 ) -> None:
     """Measure agents on every published set of tasks, beside random play and the environment's source."""
     from icrl_agents import ICAgent
     from icrl_agents import action_report as report
     from icrl_agents import action_results as results
+    from icrl_agents.checkpoint import RESULTS
     from icrl_agents.plots import require_matplotlib
     from icrl_agents.terminal import print_table, progress_bar
 
@@ -151,6 +153,9 @@ def sets(
             _check_output(output / name, overwrite)
         require_matplotlib()
     loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents}
+    for name in agents if write else ():
+        if not (Path(name).expanduser() / RESULTS).is_file():
+            raise ValueError(f"--write adds to results, {name} has none: icrl-agents evaluate {name} --write first")
     env_ids = sorted({env_of(agent, env) for agent in loaded.values()})
     if len(env_ids) > 1:
         raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
@@ -170,6 +175,8 @@ def sets(
     print(found.to_json(), end="") if as_json else print_table(*report.table(found))
     if output:
         report.write_sets(found, output)
+    if write:
+        report.include_sets(found)
 
 
 def compare(

@@ -267,6 +267,22 @@ def write_report(
     checkpoint.write_card(folder)
 
 
+def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
+    """Put further rows into the results and the card of a checkpoint that was measured before.
+
+    Raises:
+        FileNotFoundError: the folder has no results yet.
+        ValueError: its results were measured on other weights.
+    """
+    from icrl_agents import checkpoint
+
+    folder = Path(folder).expanduser()
+    found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
+    checkpoint.make_card(folder)  # refuses results of other weights, which write_report would tie to these
+    measured = [Curve.from_json(data) for data in found["curves"]]
+    write_report(folder, measured, rows, found.get("versions", {}))
+
+
 def _study_before(folder: Path, weights: str) -> list[Row]:
     """The rows of a study in the results that are about to be replaced, if they are about these weights."""
     from icrl_agents import checkpoint

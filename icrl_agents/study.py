@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from icrl_agents.atomic import write_text
 from icrl_agents.cards import Row
 from icrl_agents.evaluation import Curve, bootstrap_mean
-from icrl_agents.report import EPISODES, SEEDS, span_name, spans
+from icrl_agents.report import EPISODES, SEEDS, include_rows, span_name, spans
 from icrl_agents.run_folder import MODEL, NOTE, read_started, versions
 
 CURVE = "curve.json"
@@ -112,14 +112,7 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
         FileNotFoundError: the folder has no results yet.
         ValueError: its results were measured on other weights.
     """
-    from icrl_agents import checkpoint
-    from icrl_agents.report import write_report
-
-    folder = Path(folder).expanduser()
-    found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
-    checkpoint.make_card(folder)  # refuses results of other weights, which write_report would tie to these
-    measured = [Curve.from_json(data) for data in found["curves"]]
-    write_report(folder, measured, study_table(curves), found.get("versions", {}))
+    include_rows(folder, study_table(curves))
 
 
 def check_cell(cell: Cell) -> None:

@@ -15,12 +15,12 @@ import torch
 from icrl_envs import FAMILIES
 from PIL import Image
 
-from icrl_agents import METHODS, action_lives, action_report, action_results, plots
+from icrl_agents import METHODS, ICAgent, action_lives, action_report, action_results, plots
 from icrl_agents.action_lives import Relabel, Watch, live
 from icrl_agents.action_report import write_sets
 from icrl_agents.action_results import Report, find_entries, measure
-from icrl_agents.evaluation import Interval
-from icrl_agents.report import spread
+from icrl_agents.evaluation import Interval, evaluate
+from icrl_agents.report import spread, write_report
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
 from tests.test_cli import done, refused
@@ -361,6 +361,28 @@ def test_the_command(folders, tmp_path):
     assert "--overwrite" in refused(*words)
     assert "thompson" in done(*words, "--overwrite")
     assert len(json.loads((tmp_path / "sets.json").read_text())["entries"]) == 1
+
+
+def test_the_command_adds_to_the_card_of_the_first_training(tmp_path):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    tasks = some_of(BERNOULLI, "all_new", 2)
+    for seed, folder in enumerate((first, second)):
+        fresh("headless-ad", seed=seed).save_pretrained(folder)
+    words = ("sets", str(first), str(second), "--set", "num_10", "--tasks", 2, "--write")
+    assert f"evaluate {first}" in refused(*words)
+    for folder in (first, second):
+        write_report(folder, [evaluate(ICAgent.from_pretrained(folder), BERNOULLI, episodes=1, tasks=tasks)])
+    before = (second / "README.md").read_text()
+    done(*words)
+    card = (first / "README.md").read_text()
+    for name in (
+        "num_10: regret |",
+        "num_10: normalised |",
+        "num_10: regret, actions renumbered |",
+        "2 training seeds",
+    ):
+        assert name in card
+    assert (second / "README.md").read_text() == before
 
 
 def test_what_cannot_be_measured_is_told_in_a_line(folders, tmp_path):
