@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from icrl_agents.steps import Steps
+
 MAX_ACTIONS = 4096  # of a set that is given by hand
 
 
@@ -73,6 +75,20 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
         f"action_set={str(action_set)[:80]}: give actions from 0 to {top - 1}, such as [0, 2, 5], "
         f"or bools of shape ({most or 'A'},) or ({rows}, {most or 'A'})"
     )
+
+
+def check_legal(steps: Steps) -> None:
+    """Refuse NumPy steps with an action outside the action set of its row, for which there is no probability."""
+    if "action_mask" not in steps.given:
+        return
+    mask, rows = steps.given["action_mask"], np.arange(len(steps.mask))[:, None]
+    illegal = steps.mask & ~mask[rows, steps.action]
+    if illegal.any():
+        row = int(illegal.any(1).argmax())
+        raise ValueError(
+            f"the histories have action {steps.action[row][illegal[row]][0]} in a task with the actions "
+            f"{np.flatnonzero(mask[row]).tolist()}: make them with a source that keeps to action sets"
+        )
 
 
 def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
 from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
@@ -215,6 +216,7 @@ class Run:
     def _batch(self, agent: ICAgent, windows: Windows, update: int) -> Steps:
         rng = np.random.default_rng([self.config.seed, update, PREPARING])
         batch = windows.batch(update)
+        check_legal(batch)
         if self.config.blind:
             batch = hide_rewards(batch, rng, self.config.blind, self.config.blind_after)
         return agent.prepare(batch, rng, update / self.config.updates)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from icrl_agents.action_sets import draw_vectors, legal_actions, read_action_set
+from icrl_agents.action_sets import check_legal, draw_vectors, legal_actions, read_action_set
 from icrl_agents.history import RecordHistory
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
@@ -278,6 +278,14 @@ class TestActing:
 )
 def test_what_is_no_set_is_refused(settings: dict, words: list[str]):
     one_line(lambda: Variant("ad").build().reset(**settings), ValueError, *words)
+
+
+def test_histories_outside_their_sets_are_refused():
+    steps = lifetimes(count=4)._replace(given={"action_mask": np.ones((3, 5), bool)})
+    check_legal(steps)
+    steps.given["action_mask"][1, steps.action[1, 2]] = False
+    one_line(lambda: check_legal(steps), ValueError, f"action {steps.action[1, 2]} in a task", "keeps to action sets")
+    check_legal(steps._replace(mask=steps.mask & (np.arange(3) != 1)[:, None]))  # padding may hold anything
 
 
 def test_sets_are_about_numbered_actions():
