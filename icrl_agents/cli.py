@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from icrl_agents.cli_make import agents, collect, envs, play, push, study, train
+from icrl_agents.cli_make import agents, collect, envs, play, push, study, train, windows
 from icrl_agents.cli_measure import compare, evaluate, marks, probe, sets
 
 # in the order of --help
-COMMANDS = (play, envs, agents, collect, marks, train, evaluate, probe, sets, study, compare, push)
+COMMANDS = (play, envs, agents, collect, marks, train, evaluate, probe, sets, study, windows, compare, push)
 INTERRUPTED = 130  # the shell's code for a process that Ctrl-C ended
 
 

@@ -207,6 +207,36 @@ def study(
         studies.include(into, curves)
 
 
+def windows(
+    env: Env,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")],
+    windows: Annotated[str, typer.Option(help="Visible steps, of both methods.")] = "30,60,120,240",
+    latents: Annotated[str, typer.Option(help="Of cad, which take the place of steps.")] = "8,16,32",
+    seeds: Annotated[str, typer.Option(help="Seeds of the training.")] = "0",
+    config: Config = None,
+    settings: Settings = None,
+    episodes: Episodes = 100,
+    tasks: Annotated[int, typer.Option(help="Held-out tasks that are measured, at most; evenly spaced.")] = 32,
+    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
+) -> None:
+    """Compare ad and cad at equal parameters and equal visible tokens; called again, it continues."""
+    from icrl_agents import window_study as studies
+    from icrl_agents.settings import parse_pairs, read_toml
+    from icrl_agents.terminal import print_table, progress_bar
+    from icrl_agents.window_plan import make_plan
+
+    values = read_toml(config) | parse_pairs(settings, _known_settings("cad"))
+    plan, trainings = make_plan(env, numbers(windows), numbers(latents), values), numbers(seeds)
+    with progress_bar("training and measuring", len(plan.designs) * len(trainings), "agents") as step:
+        found = studies.study_windows(
+            plan, output, seeds=trainings, episodes=episodes, most_tasks=tasks, jobs=jobs, on_done=step
+        )
+    print_table(*studies.table(found))
+    for window, count in plan.left_out:
+        print(f"left out: {count} latents, which take more than half of window {window}")
+    print(f"see {output / studies.JSON} and {output / studies.PICTURE}")
+
+
 def push(
     folder: Annotated[Path, typer.Argument(help="A trained agent.")],
     repo: Annotated[str, typer.Argument(help="The Hub repo, org/name; made if it does not exist.")],

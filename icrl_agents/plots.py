@@ -86,15 +86,12 @@ def require_matplotlib() -> Any:
 
 def _fill(axes: Any, curves: Sequence[Curve]) -> None:
     first = curves[0]
-    optimal = float(np.mean(first.optimal))
-    if not np.isnan(optimal):
-        axes.axhline(optimal, color="black", linestyle="--", linewidth=1, zorder=3, label=f"optimal ({optimal:.2f})")
+    _optimal(axes, float(np.mean(first.optimal)))
     colours = iter(COLOURS * len(curves))
     for curve in curves:
         source = curve.name.startswith("source")
         _line(axes, curve, GREY if source else next(colours), "-." if source else "-")
-    random = float(np.mean(first.random))
-    axes.axhline(random, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({random:.2f})")
+    _random(axes, float(np.mean(first.random)))
     axes.set_title(f"{first.env_id}, {len(first.tasks)} {first.split} tasks, {len(first.runs)} runs each", fontsize=11)
     axes.set_xlabel("in-context episode (weights frozen)")
     axes.set_ylabel("return (sum of an episode's rewards)")
@@ -103,6 +100,15 @@ def _fill(axes: Any, curves: Sequence[Curve]) -> None:
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _optimal(axes: Any, value: float) -> None:
+    if not np.isnan(value):
+        axes.axhline(value, color="black", linestyle="--", linewidth=1, zorder=3, label=f"optimal ({value:.2f})")
+
+
+def _random(axes: Any, value: float) -> None:
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({value:.2f})")
 
 
 def _line(axes: Any, curve: Curve, colour: str, style: str) -> None:
@@ -176,6 +182,38 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
     grid[0].set_ylabel(ylabel)
     grid[0].set_ylim(bottom=0)  # of all, once each has said how high it reaches
     _legend(figure, grid)
+    return _png(figure)
+
+
+def draw_sizes(
+    lines: Mapping[str, Mapping[int, Sequence[float]]],
+    optimal: float,
+    random: float,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+) -> bytes:
+    """A PNG of lines against a size, on a scale of doublings: by name and size (value, low, high)."""
+    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    _optimal(axes, optimal)
+    for number, ((name, points), colour) in enumerate(zip(lines.items(), COLOURS * len(lines), strict=False)):
+        value, low, high = np.array(list(points.values())).T
+        place = np.array(list(points)) * 1.02 ** (number - (len(lines) - 1) / 2)  # beside each other
+        error = np.maximum([value - low, high - value], 0)
+        axes.errorbar(place, value, error, color=colour, linewidth=1.5, marker="o", markersize=4, capsize=3, label=name)
+    _random(axes, random)
+    sizes = sorted({size for points in lines.values() for size in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, [axes])
     return _png(figure)
 
 
