@@ -70,20 +70,19 @@ def read_cached(
 ) -> Tensor:
     """Feed what the cache has not seen yet of the steps from column `begin` (B,) on, then each row's query.
 
-    `before` (B,) tokens of the cache are not those of steps and stand first. Rows far behind (after a slide) are fed
-    apart from the others. Gives the queries' hidden vectors (B, D).
+    `before` (B,) tokens of the cache are not those of steps and stand first. Rows far behind (after a slide) catch up
+    with the others first. Gives the queries' hidden vectors (B, D).
     """
     before = np.zeros_like(begin) if before is None else before
     behind = (context.length - begin) * len(agent.slots) + before - cache.lengths.cpu().numpy()
     far = behind > len(agent.slots)
-    if not far.any() or far.all():
-        return _feed(agent, context, cache, None, live, begin, before)
-    hidden = torch.empty(context.rows, agent.config.width, device=agent.device)
-    for index in (np.flatnonzero(far), np.flatnonzero(~far)):
+    if far.any() and not far.all():
+        index = np.flatnonzero(far)
         part = cache.select(index)
-        hidden[torch.as_tensor(index)] = _feed(agent, context, part, index, live[index], begin[index], before[index])
+        # as if the last closed step were still open: what is fed then is closed by now, also where a row is not live
+        _feed(agent, context, part, index, np.ones(len(index), bool), begin[index], before[index], back=1)
         cache.assign(index, part)
-    return hidden
+    return _feed(agent, context, cache, None, live, begin, before)
 
 
 def _feed(
@@ -94,14 +93,15 @@ def _feed(
     live: np.ndarray,
     begin: np.ndarray,
     before: np.ndarray,
+    back: int = 0,
 ) -> Tensor:
-    """`read_cached` for the rows `index` (None: all), which `cache` holds.
+    """`read_cached` for the rows `index` (None: all), which `cache` holds, as it was `back` steps ago.
 
     Rows with fewer tokens than others get arbitrary ones after their query: causality keeps those without
     influence, and `advance` does not count them.
     """
     slots, device, cached = len(agent.slots), agent.device, cache.lengths.cpu().numpy() - before
-    length = context.length if index is None else context.length[index]
+    length = (context.length if index is None else context.length[index]) - back
     start = begin + cached // slots
     missing = (length - begin) * slots - cached  # (B,) tokens of closed steps
     offset = cached % slots  # (B,) of the first new one
