@@ -89,8 +89,8 @@ for name in list_pretrained():
     agent = ICAgent.from_pretrained(name)
     assert agent.source == "bundled"
     env = gymnasium.make(agent.facts["env_id"])
-    agent.reset(env, seed=0)
     obs, info = env.reset(seed=0)
+    agent.reset(env, seed=0)
     agent.observe(*env.step(agent.act(obs)))
     print(name)
 """
