@@ -147,7 +147,7 @@ class ICAgent(Pretrained):
         """Forget: a new task begins. A new EPISODE of the same task needs no reset.
 
         Args:
-            env: check this environment's spaces and take the batch size, the autoreset mode and the action sets from it;
+            env: check this environment's spaces; take the batch size, the autoreset mode and the action sets from it;
                 where tasks have action sets, reset it first.
             num_envs: act on batches of this size; not given, on single observations.
             mask: (B,) bool, forget only these rows and keep everything else; the env's rows must then be reset as well.
