@@ -47,7 +47,9 @@ def fetch(
         ValueError: neither a path nor a repo id, or arguments that contradict each other.
     """
     if not isinstance(id_or_path, str | PurePath) or not str(id_or_path):
-        raise ValueError(f"{id_or_path!r} is no checkpoint: give a folder, a Hub repo id or one of {list_pretrained()}")
+        raise ValueError(
+            f"{id_or_path!r} is no checkpoint: give a folder, a Hub repo id or one of `icrl-agents agents`"
+        )
     # os.path says no where Path raises: names that are too long, users that do not exist.
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112

@@ -75,7 +75,8 @@ def explain_download(
             )
     if type(error) is OSError:
         return ConnectionError(f"the download of {name} was cut short: load it again with force_download=True")
-    instead = f", or load one that needs none: {', '.join(pretrained)}" if pretrained else ""
+    near = difflib.get_close_matches(repo_id, pretrained, 3, 0)
+    instead = f", or load one that needs none, such as {', '.join(near)} (icrl-agents agents lists all)" if near else ""
     return ConnectionError(f"{name} is not in the cache, and {_unreachable(error, api)}{instead}{hint}")
 
 
