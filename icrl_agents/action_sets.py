@@ -60,8 +60,8 @@ def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
 
 def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
     try:
-        given = np.asarray(sorted(action_set) if isinstance(action_set, set | frozenset) else action_set)
-    except ValueError:
+        given = np.atleast_1d(list(action_set) if isinstance(action_set, set | frozenset) else action_set)
+    except ValueError:  # ragged
         given = np.empty(0)
     top = MAX_ACTIONS if most is None else most
     if given.dtype == bool and given.shape in ((given.shape[-1],), (rows, given.shape[-1])):

@@ -227,6 +227,8 @@ class ICAgent(Pretrained):
         checked = self.obs.check(obs, running.num_envs, "obs")
         batch = checked if running.num_envs else checked[None]
         live, context = ~running.boundary.resetting, running.context
+        if planner is not None and "action_mask" in context.steps.given:
+            raise ValueError("a planner cannot hold to an action set: act with plan=None")
         if not running.learn:
             context = context.select(np.arange(context.rows))  # what is seen now leaves no trace
         hidden = self.see(context, batch, live)
@@ -234,8 +236,6 @@ class ICAgent(Pretrained):
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
         if planner is None:
             running.plans.path = None  # a plan does not outlive an action that was not its own
-        elif "action_mask" in context.steps.given:
-            raise ValueError("a planner cannot hold to an action set: act with plan=None")
         else:
             choice = plan_actions(self, planner, running.plans, context, hidden, choice, live, running.planning)
         self.chose(context, distribution, choice)

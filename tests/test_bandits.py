@@ -53,6 +53,16 @@ def test_published_regrets(env_id, name, golden):
         assert regrets(env_id, live(name, env_id, ids), ids).mean() == pytest.approx(want, rel=0.05), tasks
 
 
+@pytest.mark.parametrize(
+    ("env_id", "name", "settings", "share"),
+    [(COINS, "thompson", {"sharpness": 3.0}, 0.75), ("icrl/ContextualBandit-v0", "linucb", {"alpha": 1.0}, 0.97)],
+)
+def test_the_recipes_sources_lose_less_than_the_published_ones(env_id, name, settings, share):
+    ids = FAMILIES[env_id].named("train").ids[:1000]
+    plain, ours = (regrets(env_id, live(name, env_id, ids, **how), ids).mean() for how in ({}, settings))
+    assert ours < share * plain
+
+
 @every
 def test_default_sources_beat_chance_by_far(env_id):
     ids = FAMILIES[env_id].ids[:300]

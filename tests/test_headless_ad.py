@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from icrl_agents.action_sets import check_legal, draw_vectors, legal_actions, read_action_set
+from icrl_agents.evaluation import RandomLearner
 from icrl_agents.history import RecordHistory
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
@@ -159,6 +160,26 @@ class TestTraining:
         wanted = (2 * plain.choices(hidden, given).logits).log_softmax(-1)
         torch.testing.assert_close(sharp.choices(hidden, given).logits, wanted)
 
+    def test_the_prompt_has_the_legal_actions_first_in_an_order_of_its_own(self):
+        agent, mask = Variant("headless-ad").build(), np.tile(np.arange(40) % 2 == 0, (3, 1))
+        order = agent.give(3, mask, np.random.default_rng(0))["prompt_order"][:, :20]
+        assert (np.sort(order) == np.arange(0, 40, 2)).all()
+        assert (order != np.sort(order)).any(1).all()
+        assert (order[0] != order[1]).any()
+
+    @pytest.mark.parametrize("name", ["noise", "thompson", "uniform"])
+    def test_sources_keep_to_the_sets(self, name: str):
+        check_legal(FreshWindows(ENV, make_source(name, ENV), range(8), 2, 600, 8, seed=0, chunk=8).batch(0))
+
+    def test_random_play_keeps_to_the_sets(self):
+        env = gymnasium.make_vec(ENV, num_envs=4)
+        env.reset(seed=0)
+        learner, legal = RandomLearner(), legal_actions(env)
+        learner.reset(env, seed=0)
+        seen = np.stack([learner.act(None) for _ in range(200)])
+        assert legal[np.arange(4), seen].all()
+        assert [len(set(column)) for column in seen.T] == legal.sum(1).tolist()
+
     def test_fresh_lifetimes_bring_their_action_sets(self):
         windows = FreshWindows(ENV, make_source("thompson", ENV), range(8), 1, 20, 4, seed=0, chunk=8)
         batch = windows.batch(1)
@@ -257,6 +278,7 @@ class TestActing:
         agent.reset(action_set=[0, 2])
         agent.use_plan("beam")
         one_line(lambda: agent.act(lifetimes().obs[0, 0]), ValueError, "plan=None")
+        assert agent.act(lifetimes().obs[0, 0], plan=None) in (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +293,8 @@ class TestActing:
         ({"action_set": []}, ["action_set=[]"]),
         ({"action_set": [[0, 1], [2]]}, ["action_set"]),
         ({"action_set": "all"}, ["action_set=all"]),
+        ({"action_set": True}, ["action_set=True"]),
+        ({"action_set": {1, "a"}}, ["action_set"]),
         ({"action_set": [True, False]}, ["(5,)", "action_set"]),
         ({"action_set": [False] * 5}, ["row 0", "no legal action"]),
     ],

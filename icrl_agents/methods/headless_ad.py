@@ -113,10 +113,7 @@ class HeadlessAD(ICAgent):
 
     def prompt(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The tokens (B, P, D) that tell the action sets, and how many (B,) of them each row has."""
-        if not self.config.prompt:
-            rows = len(given["action_mask"])
-            return self.offer.new_zeros(rows, 0, self.config.width), torch.zeros(rows, dtype=torch.long)
-        count = given["action_mask"].sum(1)
+        count = given["action_mask"].sum(1) * self.config.prompt
         order = given["prompt_order"][:, : int(count.max())]
         return self.action.embed(look_up(given["action_vectors"], order)) + self.offer, count
 

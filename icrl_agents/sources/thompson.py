@@ -16,7 +16,7 @@ from icrl_agents.sources.source import SourceSettings, Step
 class ThompsonSettings(SourceSettings):
     successes: float = 1.0  # the prior Beta(successes, failures) of every arm's chance to pay
     failures: float = 1.0
-    sharpness: float = 1.0  # how often each pull counts; 3 explores less, and loses a third less in 300 pulls
+    sharpness: float = 1.0  # how often each pull counts; 3 explores less, and loses three tenths less
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "successes": (1e-3, 1e6),
