@@ -25,9 +25,10 @@ from icrl_agents.sources import default_source, make_source
 
 EPISODES = 200  # of a lifetime that is no bandit's, as published; a bandit's whole lifetime is one
 RANDOM = "random"
-ABLATED = ("vectors", "objective", "prompt")  # what variants of a method are named after, if they differ in it
+ABLATED = ("votes", "vectors", "objective", "prompt")  # what variants of a method are named after, if they differ in it
 HYPERPARAMETERS = ("method", "layers", "heads", "width", "window", "temperature", "lr", "weight_decay", "beta2",
-                   "dropout", "batch_size", "updates", "episodes", "source", *ABLATED)  # fmt: skip
+                   "dropout", "batch_size", "updates", "steps", "episodes", "source",
+                   "vector_size", *ABLATED)  # fmt: skip
 
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 

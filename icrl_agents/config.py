@@ -86,3 +86,24 @@ def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
             raise ValueError(f"unknown {what} {str(name)[:80]!r}: {hint}")
+
+
+def read_stages(name: str, text: str, what: str) -> list[tuple[float, int]]:
+    """A curriculum: pairs 'share:number' in order, of the training that is over and what holds from then on.
+
+    Raises:
+        ValueError: anything else; the message calls the numbers `what`.
+    """
+    try:
+        stages = [(float(share), int(number)) for share, number in (pair.split(":") for pair in text.split())]
+    except ValueError:
+        stages = []
+    fits = all(0 <= share <= 1 and number > 0 for share, number in stages) and len(text) < 1000
+    if not stages or not fits or stages[0][0] != 0 or stages != sorted(stages):
+        raise ValueError(f"{name}={text[:80]!r}: give pairs 'share:{what}' in order, such as '0:1 0.5:1000'")
+    return stages
+
+
+def stage_at(stages: Iterable[tuple[float, int]], done: float) -> int:
+    """What holds when the share `done` of the training is over."""
+    return [number for share, number in stages if share <= done][-1]

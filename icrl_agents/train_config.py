@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from icrl_agents.checkpoint import pick
-from icrl_agents.config import check_known, check_value
+from icrl_agents.config import check_known, check_value, read_stages, stage_at
 from icrl_agents.methods import METHODS
 
 
@@ -23,6 +23,7 @@ class TrainConfig:
     updates: int = 1000
     batch_size: int = 32  # windows of an update, over all processes
     micro_batch: int = 16  # windows of one forward pass; small ones fit a CPU cache and are several times faster there
+    steps: str = ""  # of a window that are learned from, its first ones: "0:40 0.5:300" the first 40 until half-time
     blind: float = 0.0  # share of the windows in which rewards are hidden soon after the first one: a test of memory
     blind_after: int = 40  # steps after the first reward, at most
     lr: float = 2e-3  # the peak
@@ -44,6 +45,11 @@ class TrainConfig:
             check_value(item.name, str(item.type), getattr(self, item.name), LIMITS.get(item.name))
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}, choose from {', '.join(PRECISIONS)}")
+        self.most_steps(0.0)
+
+    def most_steps(self, done: float) -> int | None:
+        """The steps of a window that are learned from when the share `done` of the training is over; None for all."""
+        return stage_at(read_stages("steps", self.steps, "steps"), done) if self.steps else None
 
 
 PRECISIONS = {"auto": None, "fp32": "no", "bf16": "bf16", "fp16": "fp16"}

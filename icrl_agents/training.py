@@ -155,7 +155,8 @@ class Run:
                 f"batch_size={self.config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
         windows, agent = self._windows(), self._new_agent()
-        first = self._batch(agent, windows, 0)  # refuses histories it cannot use, before an old run is deleted
+        # refuses histories it cannot use, before an old run is deleted; statistics are those of whole windows
+        first = self._batch(agent, windows, 0, whole=True)
         if accelerator.is_main_process and not self.resumed:
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
@@ -213,10 +214,11 @@ class Run:
                 if _due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates and main:
                     save_state(self.out, update + 1, agent, optimizer, self.seconds)
 
-    def _batch(self, agent: ICAgent, windows: Windows, update: int) -> Steps:
+    def _batch(self, agent: ICAgent, windows: Windows, update: int, whole: bool = False) -> Steps:
         rng = np.random.default_rng([self.config.seed, update, PREPARING])
         batch = windows.batch(update)
         check_legal(batch)
+        batch = batch.window(0, None if whole else self.config.most_steps(update / self.config.updates))
         if self.config.blind:
             batch = hide_rewards(batch, rng, self.config.blind, self.config.blind_after)
         return agent.prepare(batch, rng, update / self.config.updates)
@@ -230,7 +232,9 @@ class Run:
             group["lr"] = learning_rate(update, cfg)
         rank, world = accelerator.process_index, accelerator.num_processes
         mine = np.arange(cfg.batch_size)[rank::world]
-        parts = np.array_split(mine, math.ceil(len(mine) / cfg.micro_batch))
+        span = self.agent_config.span
+        shorter = max(1, span // (cfg.most_steps(update / cfg.updates) or span))  # so many times as many windows a pass
+        parts = np.array_split(mine, math.ceil(len(mine) / (cfg.micro_batch * shorter)))
         agent = accelerator.unwrap_model(model)
         agent.train()
         sums: dict[str, float] = {}

@@ -1,5 +1,7 @@
 """Headless-AD: vectors drawn anew, sets of any size, and no action outside them."""
 
+import itertools
+
 import gymnasium
 import icrl_envs  # noqa: F401
 import numpy as np
@@ -10,6 +12,7 @@ from icrl_agents.action_sets import check_legal, draw_vectors, legal_actions, re
 from icrl_agents.evaluation import RandomLearner
 from icrl_agents.history import RecordHistory
 from icrl_agents.methods import METHODS
+from icrl_agents.nn.votes import Votes
 from icrl_agents.sources import make_source
 from icrl_agents.training import train
 from icrl_agents.windows import FreshWindows
@@ -20,7 +23,14 @@ ENV = "icrl/BernoulliBandit-v0"
 MASK = np.array([[1, 1, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]], bool)  # of 7 actions, not 5
 HEADLESS = [
     Variant("headless-ad", tuple(settings.items()))
-    for settings in ({}, {"prompt": False}, {"objective": "mse"}, {"vectors": "normal"}, {"acting_temperature": 0.5})
+    for settings in (
+        {},
+        {"prompt": False},
+        {"votes": False},
+        {"objective": "mse", "votes": False},
+        {"vectors": "normal"},
+        {"acting_temperature": 0.5},
+    )
 ]
 
 
@@ -28,6 +38,62 @@ def close(agent, steps, t):
     ends = steps.terminated[:, t], steps.truncated[:, t]
     live = np.ones(len(steps.mask), bool)
     agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
+
+
+def loud(agent):
+    """Votes that matter: they begin small."""
+    if agent.votes is not None:
+        torch.nn.init.normal_(agent.votes.ask.weight, generator=torch.Generator().manual_seed(0))
+
+
+class TestVotes:
+    @torch.no_grad()
+    def test_each_token_in_sight_speaks_for_its_own_action(self):
+        votes, generator = Votes(6), torch.Generator().manual_seed(0)
+        query, tokens = torch.randn(2, 3, 6, generator=generator), torch.randn(2, 5, 6, generator=generator)
+        action = torch.tensor([[0, 3, -1, 3, 1], [2, 2, 2, -1, 0]])
+        seen = torch.rand(2, 3, 5, generator=generator) < 0.6
+        wanted = torch.zeros(2, 3, 4)
+        for b, q, i in itertools.product(range(2), range(3), range(5)):
+            if seen[b, q, i] and action[b, i] >= 0:
+                wanted[b, q, action[b, i]] += votes.ask(query[b, q]) @ tokens[b, i] / 6**0.5
+        torch.testing.assert_close(votes(query, tokens, action, seen, 4), wanted)
+
+    @torch.no_grad()
+    def test_the_last_action_and_the_prompt_are_spoken_for_at_once(self):
+        """The token of a step is about the action before it; before a lifetime's first step there was none."""
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=4)
+        steps = steps._replace(given=agent.give(3, None, np.random.default_rng(0)))
+        told = agent.told(*(torch.as_tensor(x) for x in (steps.prev_action, steps.start)), agent.given(steps))
+        assert (told[:, :5].sort().values == torch.arange(5)).all()
+        assert (told[:, 5] == -1).all()
+        assert (told[:, 6:] == torch.as_tensor(steps.action[:, :3])).all()
+
+    def test_a_set_may_grow_in_mid_life(self):
+        """Rows of few actions and a long life beside one of all actions and a new one, up to a full window."""
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=30)
+        few = MASK & (np.arange(7) < 2)
+        agent.reset(num_envs=3, action_set=few, seed=0)
+        for t in range(30):
+            if t == 7:
+                new = np.array([False, True, False])
+                agent.reset(mask=new, action_set=np.where(new[:, None], True, few))
+            agent.policy(agent.context, steps.obs[:, t])
+            close(agent, steps, t)
+
+    def test_actions_may_be_of_any_integer_type(self):
+        space = gymnasium.spaces.Discrete(5, dtype=np.uint8)
+        agent = METHODS["headless-ad"](gymnasium.spaces.Discrete(3), space).eval()
+        agent.reset()
+        for _ in range(3):
+            assert space.contains(agent.act(0))
+            agent.observe(0, 1.0, False, False)
+
+    @pytest.mark.parametrize("votes", [False, True])
+    def test_only_votes_keep_what_became_of_tokens(self, votes: bool):
+        agent = Variant("headless-ad", (("votes", votes),)).build()
+        agent.reset(num_envs=3)
+        assert (agent.context.memory.outputs is not None) == votes
 
 
 class TestVectors:
@@ -64,6 +130,7 @@ class TestVectors:
 def test_acting_equals_training_in_sets_of_any_size(variant: Variant, slide: int):
     """Rows with different numbers of actions, others than in training; the prompt stays when the window slides."""
     agent, steps = variant.build(slide=slide), lifetimes(count=30)
+    loud(agent)
     agent.reset(num_envs=3, action_set=MASK, seed=0)
     for t in range(30):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
@@ -136,7 +203,7 @@ class TestTraining:
     @torch.no_grad()
     def test_illegal_actions_are_no_alternatives(self):
         """With nothing to choose by, the loss is the log of the number of legal actions."""
-        agent, steps = Variant("headless-ad").build(), lifetimes(count=9)
+        agent, steps = Variant("headless-ad", (("votes", False),)).build(), lifetimes(count=9)
         torch.nn.init.zeros_(agent.action.output.weight)
         torch.nn.init.zeros_(agent.action.output.bias)
         mask = np.arange(7) < 5
@@ -145,20 +212,21 @@ class TestTraining:
 
     @torch.no_grad()
     def test_the_squared_error_leads_to_the_nearest_vector(self):
-        agent = Variant("headless-ad", (("objective", "mse"), ("vectors", "normal"))).build()
-        given = {k: torch.as_tensor(v) for k, v in agent.give(3, None, np.random.default_rng(0)).items()}
-        hidden = torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(0))
-        out = agent.action.head(hidden).mean
-        distance = (out[:, :, None] - given["action_vectors"][:, None]).square().mean(-1)
-        torch.testing.assert_close(agent.choices(hidden, given).logits, (-distance).log_softmax(-1))
+        settings = ("objective", "mse"), ("vectors", "normal"), ("votes", False)
+        agent, steps = Variant("headless-ad", settings).build(), lifetimes(count=4)
+        steps = agent.tensors(agent.prepare(steps, np.random.default_rng(0)))
+        outputs, place = agent.outputs(steps)
+        out = agent.action.head(outputs.take_along_dim(place[..., None], 1)).mean
+        distance = (out[:, :, None] - steps.given["action_vectors"][:, None]).square().mean(-1)
+        choices = agent.choices(agent.hidden(steps)[:, :, 0], steps.given)
+        torch.testing.assert_close(choices.logits, (-distance).log_softmax(-1))
 
     @torch.no_grad()
     def test_the_acting_temperature_sharpens(self):
         plain, sharp = (Variant("headless-ad", (("acting_temperature", x),)).build() for x in (0.0, 0.5))
         given = {k: torch.as_tensor(v) for k, v in plain.give(3, None, np.random.default_rng(0)).items()}
-        hidden = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-        wanted = (2 * plain.choices(hidden, given).logits).log_softmax(-1)
-        torch.testing.assert_close(sharp.choices(hidden, given).logits, wanted)
+        scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(sharp.choices(scores, given).logits, (2 * scores).log_softmax(-1))
 
     def test_the_prompt_has_the_legal_actions_first_in_an_order_of_its_own(self):
         agent, mask = Variant("headless-ad").build(), np.tile(np.arange(40) % 2 == 0, (3, 1))

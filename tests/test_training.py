@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from icrl_agents import ICAgent, train
+from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
 from icrl_agents.training import TrainConfig, learning_rate
@@ -160,6 +161,24 @@ def test_micro_batches_do_not_change_the_result(tmp_path):
         torch.testing.assert_close(weight, parts.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_windows_may_be_short_at_first(tmp_path, monkeypatch):
+    """Their first steps alone, and as many more of them in a pass; in the end the result is what it always was."""
+    seen = []
+    loss = METHODS["ad"].loss
+
+    def listen(agent, steps):
+        seen.append(tuple(steps.mask.shape))
+        return loss(agent, steps)
+
+    monkeypatch.setattr(METHODS["ad"], "loss", listen)
+    run(tmp_path / "run", steps="0:3 0.5:6 0.8:1000", micro_batch=1)
+    assert seen == [(4, 3)] * 3 + [(2, 6)] * 2 * 2 + [(1, 12)] * 4
+    plain, whole = run(tmp_path / "1"), run(tmp_path / "2", steps="0:12")
+    assert same(plain.state_dict(), whole.state_dict())
+    short = run(tmp_path / "3", steps="0:1", dynamics=True)
+    assert short.to_go.std != 1  # statistics are those of whole windows
+
+
 def test_it_learns(tmp_path):
     """After seconds of training the agent finds a 3x3 room's goals in context and then goes straight to them."""
     from icrl_agents import evaluate
@@ -257,6 +276,8 @@ class TestMistakes:
             ({"precision": "int8"}, "precision='int8', choose from"),
             ({"source": "posteriors"}, "unknown source 'posteriors': did you mean 'posterior'"),
             ({"source.sharpnes": 3.0}, "did you mean 'sharpness'"),
+            ({"steps": "40"}, "steps='40': give pairs 'share:steps' in order"),
+            ({"steps": "0.1:40"}, "give pairs 'share:steps' in order"),
             ({"heads": 3}, "width=8 must be an even multiple of heads=3"),
         ],
     )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icrl_agents.acting import read_cached
-from icrl_agents.config import AgentConfig, check_choice
+from icrl_agents.config import AgentConfig, check_choice, read_stages, stage_at
 from icrl_agents.context import Context
 from icrl_agents.nn.compressor import QUERY_STD, Compressor, Reader
 from icrl_agents.nn.transformer import Cache
@@ -69,16 +69,7 @@ class CADConfig(AgentConfig):
 
     def most_folds(self, done: float) -> int:
         """The most folds in a training window when the share `done` of the training is over."""
-        try:
-            stages = [(float(share), int(most)) for share, most in (x.split(":") for x in self.curriculum.split())]
-        except ValueError:
-            stages = []
-        fits = all(0 <= share <= 1 and most > 0 for share, most in stages) and len(self.curriculum) < 1000
-        if not stages or not fits or stages[0][0] != 0 or stages != sorted(stages):
-            raise ValueError(
-                f"curriculum={self.curriculum[:80]!r}: give pairs 'share:folds' in order, such as '0:1 0.5:1000'"
-            )
-        return min(self.folds, [most for share, most in stages if share <= done][-1])
+        return min(self.folds, stage_at(read_stages("curriculum", self.curriculum, "folds"), done))
 
 
 class CAD(PerceptAgent):

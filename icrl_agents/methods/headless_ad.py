@@ -19,6 +19,7 @@ from icrl_agents.config import AgentConfig, check_choice
 from icrl_agents.context import Context
 from icrl_agents.distributions import Categorical
 from icrl_agents.nn.transformer import Cache
+from icrl_agents.nn.votes import Votes
 from icrl_agents.percepts import intended_action, masked_nll
 from icrl_agents.steps import Steps
 
@@ -29,8 +30,9 @@ class HeadlessADConfig(AgentConfig):
     vectors: str = "orthonormal"  # or "normal": independent standard normal entries
     drawn: str = "sequence"  # anew for each "sequence"; "batch": one for all of a training batch, as published
     prompt: bool = True  # whether the action set is told before the first step
+    votes: bool = True  # whether tokens also speak for or against their own actions; published: no
     objective: str = "nce"  # "nce": -log softmax of the similarities; "mse": distance to the action's vector
-    temperature: float = 1.0  # of the similarities in training
+    temperature: float = 1.0  # of the scores in training
     acting_temperature: float = 0.0  # and in acting; 0: the same (the published code leaves it out: 1)
 
     VECTORS: ClassVar = ("orthonormal", "normal")
@@ -50,6 +52,8 @@ class HeadlessADConfig(AgentConfig):
         check_choice("objective", self.objective, self.OBJECTIVES)
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
+        if self.votes and self.objective == "mse":
+            raise ValueError("objective='mse' learns vectors, and votes are none: give votes=false with it")
 
 
 class HeadlessAD(ICAgent):
@@ -65,6 +69,10 @@ class HeadlessAD(ICAgent):
     Deviations from the public code: illegal actions are left out, where there they keep zero vectors in the prompt
     and logits of 0 in the loss; the prompt's order is random, as its positions would otherwise tell actions apart; no
     dropout when acting; one token a step, and none for "no action yet": nothing is added instead.
+
+    With `votes`, ours, an action's score is not only its vector's similarity to the output, but also the sum of what
+    its own tokens say about it (see `Votes`). Without them trainings of minutes do not get as far as to tell an
+    action that failed once from one that was never tried.
     """
 
     Config = HeadlessADConfig
@@ -78,6 +86,7 @@ class HeadlessAD(ICAgent):
         self.before = nn.Linear(config.width, config.width, bias=False)  # tells the previous obs from the one now
         self.offer = nn.Parameter(torch.randn(config.width) * EMBEDDING_STD)  # tells the prompt from steps
         nn.init.normal_(self.first.weight, std=EMBEDDING_STD)
+        self.votes = Votes(config.width) if config.votes else None
 
     def action_codec(self, space: gymnasium.Space) -> ActionVectors:
         return ActionVectors(space, self.config.width, self.config.vector_size)
@@ -113,50 +122,81 @@ class HeadlessAD(ICAgent):
 
     def prompt(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The tokens (B, P, D) that tell the action sets, and how many (B,) of them each row has."""
-        count = given["action_mask"].sum(1) * self.config.prompt
-        order = given["prompt_order"][:, : int(count.max())]
+        order, count = self.offered(given)
         return self.action.embed(look_up(given["action_vectors"], order)) + self.offer, count
 
-    def hidden(self, steps: Steps) -> Tensor:
-        """The hidden vectors (B, T, 1, D): the steps of each row follow its own prompt at once."""
+    def offered(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The actions (B, P) that the prompt's tokens tell of, and how many (B,) of them each row has."""
+        count = given["action_mask"].sum(1) * self.config.prompt
+        return given["prompt_order"][:, : int(count.max())], count
+
+    def outputs(self, steps: Steps) -> tuple[Tensor, Tensor]:
+        """What becomes of all tokens (B, L, D), and the place (B, T) of each step, which its row's own prompt leads."""
         prompt, count = self.prompt(steps.given)
-        tokens = torch.cat([prompt, self.tokens(steps)[:, :, 0]], 1)
-        rows = torch.arange(len(count), device=count.device)[:, None]
-        place = torch.arange(tokens.shape[1], device=count.device).expand(len(count), -1)
-        shift = torch.where(place < count[:, None], 0, prompt.shape[1] - count[:, None])
-        packed = tokens[rows, (place + shift).clamp_max(tokens.shape[1] - 1)]
-        return self.body(packed)[rows, count[:, None] + place[:, : steps.mask.shape[1]]][:, :, None]
+        outputs = self.body(packed(prompt, self.tokens(steps)[:, :, 0], count))
+        return outputs, count[:, None] + torch.arange(steps.mask.shape[1], device=count.device)
+
+    def hidden(self, steps: Steps) -> Tensor:
+        """In place of hidden vectors the scores (B, T, 1, A) of all actions, from which they are chosen."""
+        outputs, place = self.outputs(steps)
+        told = self.told(steps.prev_action, steps.start, steps.given)
+        return self.scores(outputs.take_along_dim(place[..., None], 1), outputs, place, told, steps.given)[:, :, None]
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
 
-    def choices(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Categorical:
-        return self._compare(hidden, given, self.config.acting_temperature or self.config.temperature)
+    def told(self, prev_action: Tensor, start: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """The actions (B, P + T) that tokens are about, those of the prompt and of steps (B, T); -1 for none."""
+        order, count = self.offered(given)
+        return packed(order, prev_action.masked_fill(start, -1), count)
 
-    def _compare(self, hidden: Tensor, given: Mapping[str, Tensor], temperature: float) -> Categorical:
-        vectors, out = given["action_vectors"], self.action.head(hidden).mean
-        similarity = torch.einsum("b...k,bak->b...a", out, vectors)
+    def scores(
+        self, query: Tensor, outputs: Tensor | None, place: Tensor, told: Tensor, given: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The scores (B, Q, A) of the actions.
+
+        Args:
+            query: (B, Q, D) what the transformer made of the tokens at which actions are chosen.
+            outputs: (B, L, D) what it made of all tokens; only votes need them.
+            place: (B, Q) where the queries stand among them.
+            told: (B, L) the actions that the tokens are about.
+            given: what the rows know from the start.
+        """
+        vectors = given["action_vectors"]
+        scores = torch.einsum("bqk,bak->bqa", self.action.head(query).mean, vectors)
         if self.config.objective == "mse":  # minus the mean squared difference, but for what all actions share
-            norms = vectors.square().sum(-1).reshape(len(vectors), *[1] * (hidden.dim() - 2), -1)
-            similarity = (2 * similarity - norms) / vectors.shape[-1]
-        return Categorical(similarity / temperature).among(given["action_mask"])
+            scores = (2 * scores - vectors.square().sum(-1)[:, None]) / vectors.shape[-1]
+        if self.votes is None or outputs is None:
+            return scores
+        seen = torch.arange(outputs.shape[1], device=place.device) <= place[..., None]
+        return scores + self.votes(query, outputs, told, seen, vectors.shape[1])
+
+    def choices(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Categorical:
+        """The policy by scores (B, ..., A)."""
+        return self._among(hidden, given, self.config.acting_temperature or self.config.temperature)
+
+    def _among(self, scores: Tensor, given: Mapping[str, Tensor], temperature: float) -> Categorical:
+        return Categorical(scores / temperature).among(given["action_mask"])
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        hidden, action, count = self.hidden(steps)[:, :, 0], intended_action(steps), steps.mask.sum()
+        action, count = intended_action(steps), steps.mask.sum()
         if self.config.objective == "nce":
-            choices = self._compare(hidden, steps.given, self.config.temperature)
+            choices = self._among(self.hidden(steps)[:, :, 0], steps.given, self.config.temperature)
             return {"action": masked_nll(choices, action, steps.mask, count)}
+        outputs, place = self.outputs(steps)
+        predicted = self.action.head(outputs.take_along_dim(place[..., None], 1))
         target = look_up(steps.given["action_vectors"], action)
-        return {"vector": masked_nll(self.action.head(hidden), target, steps.mask, count)}  # squares, and a constant
+        return {"vector": masked_nll(predicted, target, steps.mask, count)}  # squares, and a constant
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
     def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Cache:
-        most = int(given["action_mask"].sum(1).max()) if self.config.prompt else 0
-        return self.body.make_cache(rows, self.config.window + 1 + most)
+        most = given["action_mask"].shape[1] if self.config.prompt else 0  # sets may grow in mid-life
+        return self.body.make_cache(rows, self.config.window + 1 + most, outputs=self.config.votes)
 
     def attend(self, context: Context, live: np.ndarray) -> Tensor:
         cache: Cache = context.memory
+        given = self.given(context.steps)
         lead = context.steps.given["action_mask"].sum(1) * self.config.prompt
         if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):
             prompt, count = self.prompt(self.given(context.steps.rows(index)))
@@ -164,7 +204,13 @@ class HeadlessAD(ICAgent):
             self.body(prompt, part)
             part.advance(count)
             cache.assign(index, part)
-        return read_cached(self, context, cache, live, np.zeros(context.rows, np.int64), lead)
+        query = read_cached(self, context, cache, live, np.zeros(context.rows, np.int64), lead)[:, None]
+        seen = context.steps.window(0, int(context.length.max()) + 1)
+        prev_action = self.action.tensor(seen.prev_action, self.device)
+        told = self.told(prev_action, torch.as_tensor(seen.start, device=self.device), given)
+        outputs = None if cache.outputs is None else cache.outputs[:, : told.shape[1]]
+        place = torch.as_tensor(lead + context.length, device=self.device)[:, None]
+        return self.scores(query, outputs, place, told, given)[:, 0]
 
     def catch_up(self, context: Context, history: Steps) -> None:
         count = context.steps.given["action_mask"].shape[1]
@@ -176,3 +222,12 @@ class HeadlessAD(ICAgent):
 def look_up(vectors: Tensor, action: Tensor) -> Tensor:
     """The vectors (B, T, K) of actions (B, T), among those of their rows (B, A, K)."""
     return vectors[torch.arange(len(action), device=action.device)[:, None], action]
+
+
+def packed(prompt: Tensor, steps: Tensor, count: Tensor) -> Tensor:
+    """(B, P + T, ...): each row's first `count` (B,) of `prompt` (B, P, ...), its `steps` (B, T, ...), then any."""
+    both = torch.cat([prompt, steps], 1)
+    place = torch.arange(both.shape[1], device=both.device).expand(len(count), -1)
+    shift = torch.where(place < count[:, None], 0, prompt.shape[1] - count[:, None])
+    rows = torch.arange(len(count), device=both.device)[:, None]
+    return both[rows, (place + shift).clamp_max(both.shape[1] - 1)]

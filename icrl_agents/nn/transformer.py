@@ -20,16 +20,17 @@ from icrl_agents.nn.decode import Views, can_decode, decode
 
 
 class Cache:
-    """Keys and values of the tokens that each row has already been fed.
+    """Keys and values of the tokens that each row has already been fed, and where asked for what became of them.
 
     Rows may hold different numbers of tokens (`lengths`). The cache is plain state outside the module, so
     it can be forked: `select` copies rows, and writing to the copy never alters the parent.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, lengths: Tensor, turns: Tensor):
+    def __init__(self, keys: Tensor, values: Tensor, lengths: Tensor, turns: Tensor, outputs: Tensor | None = None):
         self.keys, self.values = keys, values  # (layers, B, H, C, K)
         self.lengths = lengths  # (B,) tokens held by each row
         self.turns = turns  # (C, K / 2) the rotation of each place, the same for all rows
+        self.outputs = outputs  # (B, C, D) what the transformer made of the tokens, where that is read again
 
     @property
     def capacity(self) -> int:
@@ -44,13 +45,22 @@ class Cache:
     def select(self, index: Any) -> Cache:
         """Copy the rows `index` (B',) of integers, in any order, repeats allowed."""
         index = self._index(index)
-        return Cache(self.keys[:, index], self.values[:, index], self.lengths[index], self.turns)
+        outputs = None if self.outputs is None else self.outputs[index]
+        return Cache(self.keys[:, index], self.values[:, index], self.lengths[index], self.turns, outputs)
 
     def assign(self, index: Any, rows: Cache) -> None:
         """Overwrite the rows `index` with `rows`."""
         index = self._index(index)
         self.keys[:, index], self.values[:, index] = rows.keys, rows.values
         self.lengths[index] = rows.lengths
+        if self.outputs is not None and rows.outputs is not None:
+            self.outputs[index] = rows.outputs
+
+    def write(self, outputs: Tensor) -> None:
+        """Store what became of the new tokens (B, L, D), if that is kept."""
+        if self.outputs is not None:
+            place = self.lengths[:, None] + torch.arange(outputs.shape[1], device=outputs.device)  # (B, L)
+            self.outputs.scatter_(1, place[..., None].expand_as(outputs), outputs)
 
     def advance(self, count: Tensor) -> None:
         """Keep the first `count` (B,) tokens of the last call; what lies beyond is overwritten by the next."""
@@ -88,24 +98,29 @@ class Transformer(nn.Module):
             for last in (block.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * layers) ** 0.5)
 
-    def make_cache(self, rows: int, capacity: int) -> Cache:
-        """An empty cache for `rows` sequences of at most `capacity` tokens."""
+    def make_cache(self, rows: int, capacity: int, outputs: bool = False) -> Cache:
+        """An empty cache for `rows` sequences of at most `capacity` tokens; with `outputs` it keeps those as well."""
         weight = self.norm.weight
         shape = (len(self.blocks), rows, self.heads, capacity, self.head_width)
         lengths = torch.zeros(rows, dtype=torch.long, device=weight.device)
         turns = rotations(capacity, self.head_width, weight.device)
-        return Cache(weight.new_zeros(shape), weight.new_zeros(shape), lengths, turns)
+        kept = weight.new_zeros(rows, capacity, len(weight)) if outputs else None
+        return Cache(weight.new_zeros(shape), weight.new_zeros(shape), lengths, turns, kept)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Run the tokens `x` (B, L, D); causal, and each row continues where its cache ends.
 
-        The cache stores the new keys and values but its `lengths` stay: call `cache.advance` with the
+        The cache stores what is new but its `lengths` stay: call `cache.advance` with the
         number of tokens to keep for each row.
         """
         if cache is not None and can_decode(x):
             cache.require(1)
-            return decode(self, x, cache)
-        return self.run(x, Positions(x, cache, self.head_width))
+            x = decode(self, x, cache)
+        else:
+            x = self.run(x, Positions(x, cache, self.head_width))
+        if cache is not None:
+            cache.write(x)
+        return x
 
     def run(self, x: Tensor, spot: Spot) -> Tensor:
         """All blocks on the tokens `x` (B, L, D), which stand and read where `spot` says."""

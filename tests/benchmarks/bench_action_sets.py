@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_action_sets.py
 
-Headless-AD as released (4 layers, width 128; random weights, since compute does not depend on them) in 64 parallel
+Headless-AD as released (4 layers, width 64; random weights, since compute does not depend on them) in 64 parallel
 contextual bandits of 100 arms. Both are timed over the last 20 of 300 pulls; the reference reads prompt and history
 through the training-time forward.
 """
@@ -16,7 +16,7 @@ import torch
 from icrl_agents.methods.headless_ad import HeadlessAD, HeadlessADConfig
 
 ROWS, ARMS, PULLS, TIMED = 64, 100, 300, 20
-CONFIG = HeadlessADConfig(width=128, layers=4, heads=2, inner=256, window=PULLS)
+CONFIG = HeadlessADConfig(width=64, layers=4, heads=2, inner=128, vector_size=64, window=PULLS)
 
 
 @torch.inference_mode()
