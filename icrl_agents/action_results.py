@@ -27,8 +27,8 @@ EPISODES = 200  # of a lifetime that is no bandit's, as published; a bandit's wh
 RANDOM = "random"
 ABLATED = ("votes", "vectors", "objective", "prompt")  # what variants of a method are named after, if they differ in it
 HYPERPARAMETERS = ("method", "layers", "heads", "width", "window", "temperature", "lr", "weight_decay", "beta2",
-                   "dropout", "batch_size", "updates", "steps", "episodes", "source",
-                   "vector_size", *ABLATED)  # fmt: skip
+                   "dropout", "batch_size", "updates", "steps", "episodes", "source", "vector_size",
+                   *ABLATED)  # fmt: skip
 
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 

@@ -1,4 +1,4 @@
-"""The transformer for one new token a row, in NumPy on the CPU: the same function as `Transformer.forward`.
+"""The transformer for one new token a row, in NumPy on the CPU: the same function as `Transformer.run`.
 
 At the sizes of these agents an acting step is a hundred kernels of a few microseconds each; PyTorch's dispatch costs
 several times their arithmetic. NumPy reads the same weights and writes the same cache, without copies.
