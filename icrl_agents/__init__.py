@@ -13,7 +13,8 @@ import icrl_envs  # noqa: F401  registers the environments
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
     from icrl_agents.collection import collect
-    from icrl_agents.evaluation import Curve, evaluate
+    from icrl_agents.curves import Curve
+    from icrl_agents.evaluation import evaluate
     from icrl_agents.history import HistoryStore, RecordHistory
     from icrl_agents.hub import list_pretrained
     from icrl_agents.methods import METHODS
@@ -27,7 +28,7 @@ _HOMES = {
     "ICAgent": "agent",
     "METHODS": "methods",
     "SOURCES": "sources",
-    "Curve": "evaluation",
+    "Curve": "curves",
     "evaluate": "evaluation",
     "HistoryStore": "history",
     "RecordHistory": "history",

@@ -11,7 +11,7 @@ from typing import Any
 from icrl_agents.action_results import Band, Entry, Report, Result
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row
-from icrl_agents.evaluation import Interval
+from icrl_agents.curves import Interval
 from icrl_agents.plots import COLOURS, REFERENCES, Series, draw_bars, draw_lines
 from icrl_agents.report import include_rows
 

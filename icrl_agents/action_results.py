@@ -16,14 +16,13 @@ from icrl_envs import FAMILIES
 
 from icrl_agents.action_lives import Life, action_groups, live
 from icrl_agents.config import check_known, check_value
-from icrl_agents.evaluation import QUANTILES, RESAMPLES, Interval
+from icrl_agents.curves import QUANTILES, RESAMPLES, Interval
 from icrl_agents.methods import method_name
 from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import default_source, make_source
 
-EPISODES = 200  # of a lifetime that is no bandit's, as published; a bandit's whole lifetime is one
 RANDOM = "random"
 ABLATED = ("votes", "vectors", "objective", "prompt")  # what variants of a method are named after, if they differ in it
 HYPERPARAMETERS = ("method", "layers", "heads", "width", "window", "temperature", "lr", "weight_decay", "beta2",
@@ -143,7 +142,7 @@ def measure(
         sets: names of published sets; default all.
         tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds.
         num_seeds: lifetimes on each task.
-        episodes: of a lifetime; default 1 where there is a regret, else `EPISODES`.
+        episodes: of a lifetime; default as published.
         relabel: measure agents with renumbered actions as well.
         on_done: called with the number of sets that are done.
 
@@ -160,7 +159,7 @@ def measure(
         if (split := agent.facts.get("split_seed")) is not None:
             raise ValueError(f"{path} was trained with split_seed={split}, on tasks of these sets: give another agent")
     entries, bandit = find_entries(agents), hasattr(rules, "regret")
-    episodes = episodes or (1 if bandit else EPISODES)
+    episodes = episodes or rules.lifetime
     references = reference_learners(env_id, episodes)
     learners: dict[str, list[Learner]] = {name: [learner] for name, learner in references.items()}
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from icrl_agents.evaluation import Curve
+from icrl_agents.curves import Curve
 from icrl_agents.report import spread
 from icrl_agents.run_folder import MODEL, NOTE, read_started
 from icrl_agents.splits import split_tasks

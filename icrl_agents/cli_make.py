@@ -12,7 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from icrl_agents.cli_options import Agent, AgentEnv, Device, Episodes, Overwrite, Plan, Seed, Split, env_of, numbers
+from icrl_agents.cli_options import (
+    Agent,
+    AgentEnv,
+    Device,
+    Episodes,
+    Overwrite,
+    Plan,
+    Seed,
+    Split,
+    env_of,
+    lifetime_of,
+    numbers,
+)
 
 STAGES = {"pretrain": 1.0, "finetune": 0.0}  # the share of the updates without a loss on actions
 
@@ -263,7 +275,7 @@ def _measure_and_write(agent: Any, env_id: str, folder: Path) -> None:
     from icrl_agents.terminal import progress_bar
 
     began = time.perf_counter()
-    with progress_bar("evaluating", report.EPISODES, "episodes") as step:
+    with progress_bar("evaluating", lifetime_of(agent, env_id), "episodes") as step:
         curves = report.measure(agent, env_id, on_episode=step)
     report.write_report(folder, curves)
     report.show(curves)

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from icrl_agents.cli_options import Agent, AgentEnv, Device, Episodes, Overwrite, Plan, Seed, Split, env_of, numbers
+from icrl_agents.cli_options import (
+    Agent,
+    AgentEnv,
+    Device,
+    Overwrite,
+    Plan,
+    Seed,
+    Split,
+    env_of,
+    lifetime_of,
+    numbers,
+)
 
 
 def marks(
@@ -45,8 +56,8 @@ def evaluate(
     agent: Agent,
     env: AgentEnv = None,
     split: Split = "test",
-    episodes: Episodes = 50,
-    seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 20,
+    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: as published.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None,
     seed: Seed = 0,
     plan: Plan = None,
     beam_width: Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")] = None,
@@ -75,7 +86,7 @@ def evaluate(
     loaded = ICAgent.from_pretrained(agent, device=device)
     if write and loaded.source != "local":
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
-    with progress_bar("evaluating", episodes, "episodes") as step:
+    with progress_bar("evaluating", episodes or lifetime_of(loaded, env), "episodes") as step:
         curves = report.measure(loaded, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
@@ -129,7 +140,7 @@ def sets(
     tasks: Annotated[int, typer.Option(help="At most so many of each set, evenly spaced.")] = 100,
     seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 1,
     seed: Seed = 0,
-    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: 1 of bandits, else 200.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: as published.")] = None,
     relabel: Annotated[bool, typer.Option(help="Measure agents with renumbered actions as well.")] = True,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,

@@ -24,6 +24,14 @@ def env_of(agent: Any, given: str | None) -> str:
     return env_id
 
 
+def lifetime_of(agent: Any, given: str | None) -> int:
+    """Episodes of a published lifetime in that environment, for a progress bar; unknown ids are refused elsewhere."""
+    from icrl_envs import FAMILIES
+
+    env_id = env_of(agent, given)
+    return FAMILIES[env_id].rules.lifetime if env_id in FAMILIES else 1
+
+
 def numbers(text: str) -> list[int]:
     """Whole numbers that commas part."""
     try:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.atomic import write_files, write_text
-from icrl_agents.evaluation import Curve, evaluate
+from icrl_agents.curves import Curve
+from icrl_agents.evaluation import evaluate
 from icrl_agents.planning import Planner, make_planner
-from icrl_agents.report import PLANNED, spread
+from icrl_agents.report import PLANNED, spread, usual_seeds
 from icrl_agents.sources import default_source
 from icrl_agents.splits import split_tasks
 
@@ -43,8 +44,6 @@ PUBLISHED: dict[str, dict[str, Published]] = {
 }
 EPISODES = 50
 SHOWN = (1, 3, 5, 8, 10, 12, 20, 30, 50)
-SEEDS = {"icrl/DarkKeyToDoor-v0": 1}  # lifetimes on each test task; that split has 328 of them
-DEFAULT_SEEDS = 20
 PLAN_TASKS = {"icrl/DarkKeyToDoor-v0": 32}  # of those that planning is measured on: every tenth, for it is slow there
 
 
@@ -75,7 +74,7 @@ def released(also: str | Path | None = None) -> list[Entry]:
     Args:
         also: a folder that may hold further trainings of each, `<name>-seed<number>`.
     """
-    from icrl_agents.checkpoint import read_config
+    from icrl_agents.checkpoint import CONFIG, read_config
     from icrl_agents.hub import BUNDLED, bundled_folder, list_pretrained
 
     found = []
@@ -84,7 +83,8 @@ def released(also: str | Path | None = None) -> list[Entry]:
         config = read_config(bundled_folder() / short)
         method, env_id = config["method"], config["facts"].get("env_id", "")
         if config["config"]["dynamics"] and method in PUBLISHED.get(env_id, {}):
-            others = sorted(Path(also).expanduser().glob(f"{short}-seed*")) if also else []
+            places = sorted(Path(also).expanduser().glob(f"{short}-seed*")) if also else []
+            others = [place for place in places if (place / CONFIG).is_file()]  # no logs, nothing unfinished
             source = config["facts"].get("source", "")
             usual = source == default_source(env_id)
             found.append(Entry(method, env_id, (name, *map(str, others)), "" if usual else source))
@@ -162,7 +162,7 @@ def compare(
     out, planner = Path(out).expanduser(), make_planner(plan, plan_kwargs)
     found = []
     for entry in entries:
-        seeds = SEEDS.get(entry.env_id, DEFAULT_SEEDS) if num_seeds is None else num_seeds
+        seeds = usual_seeds(len(split_tasks(entry.env_id).test)) if num_seeds is None else num_seeds
         found.append(measure(entry, planner, seeds, out / "curves", on_done))
     write(found, out)
     return found

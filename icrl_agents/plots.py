@@ -13,10 +13,11 @@ from icrl_agents.atomic import write_files
 from icrl_agents.extras import need
 
 if TYPE_CHECKING:
-    from icrl_agents.evaluation import Curve
+    from icrl_agents.curves import Curve
 
 SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
 KINDS = ("png", "svg", "pdf")
+POINTS = 60  # of a line through single steps, which scatter
 COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d")
 GREY = "#6b6b6b"
 REFERENCES = ("#d6d6d2", GREY, "#a6a6a2")  # random play, the source, another learner
@@ -27,6 +28,7 @@ def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
 
     Each curve is the mean over its tasks and seeds with its bootstrap 95% interval; the random and optimal lines are
     those of the first one. A curve whose name begins with "source" is drawn in grey, as what the others learned from.
+    Where lifetimes are a single episode, the reward of its steps is drawn instead, without an interval.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -86,20 +88,32 @@ def require_matplotlib() -> Any:
 
 def _fill(axes: Any, curves: Sequence[Curve]) -> None:
     first = curves[0]
-    _optimal(axes, float(np.mean(first.optimal)))
+    paces = [curve.pace for curve in curves if curve.pace is not None]
+    inside = len(paces) == len(curves) and len({len(pace) for pace in paces}) == 1  # of a single episode
+    steps = len(paces[0]) if inside else 1
+    _optimal(axes, float(np.mean(first.optimal)) / steps)
     colours = iter(COLOURS * len(curves))
     for curve in curves:
         source = curve.name.startswith("source")
-        _line(axes, curve, GREY if source else next(colours), "-." if source else "-")
-    _random(axes, float(np.mean(first.random)))
+        (_pace if inside else _line)(axes, curve, GREY if source else next(colours), "-." if source else "-")
+    _random(axes, float(np.mean(first.random)) / steps)
     axes.set_title(f"{first.env_id}, {len(first.tasks)} {first.split} tasks, {len(first.runs)} runs each", fontsize=11)
-    axes.set_xlabel("in-context episode (weights frozen)")
-    axes.set_ylabel("return (sum of an episode's rewards)")
+    axes.set_xlabel("step of the only episode (weights frozen)" if inside else "in-context episode (weights frozen)")
+    axes.set_ylabel("mean reward of a step" if inside else "return (sum of an episode's rewards)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlim(1, max(2, *(curve.runs.shape[2] for curve in curves)))
+    axes.set_xlim(1, steps if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _pace(axes: Any, curve: Curve, colour: str, style: str) -> None:
+    """Its first step, then means of some steps each, drawn at their middles: about `POINTS` of them."""
+    pace: Any = curve.pace
+    width = max(1, len(pace) // POINTS)
+    parts = [pace[:1], *np.array_split(pace, len(pace) // width)]
+    middles = np.cumsum([0, *map(len, parts[1:])])[:-1] + [(len(part) + 1) / 2 for part in parts[1:]]
+    axes.plot([1, *middles], [part.mean() for part in parts], style, color=colour, linewidth=1.8, label=curve.name)
 
 
 def _optimal(axes: Any, value: float) -> None:

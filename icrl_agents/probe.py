@@ -17,7 +17,8 @@ from torch import Tensor
 
 from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
-from icrl_agents.evaluation import Curve, Interval, learner_splits, optimal_returns, random_returns
+from icrl_agents.curves import Curve, Interval
+from icrl_agents.evaluation import learner_splits, optimal_returns, random_returns
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
 from icrl_agents.steps import Steps, stack_steps

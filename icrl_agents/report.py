@@ -15,14 +15,15 @@ from icrl_envs import FAMILIES
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row, table_rows
 from icrl_agents.config import check_value
-from icrl_agents.evaluation import Curve, Interval, evaluate
+from icrl_agents.curves import Curve, Interval
+from icrl_agents.evaluation import evaluate, learner_splits
 from icrl_agents.planning import Planner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.terminal import print_table
 
 SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (40, 50))  # episodes, first and last, that published results name
-EPISODES, SEEDS = 50, 20  # of a measurement, unless said otherwise
+SEEDS, LIFETIMES = 20, 320  # on each task, and in all where there are many: so many, or one on each task
 SHOWN = 20  # tasks, one a line
 PLANNED = "planned"  # the name of the curve that was measured with a planner
 LAST = 10  # episodes at the end of a lifetime that is of another length
@@ -33,8 +34,8 @@ def measure(
     agent: Any,
     env_id: str,
     split: str = "test",
-    episodes: int = EPISODES,
-    num_seeds: int = SEEDS,
+    episodes: int | None = None,
+    num_seeds: int | None = None,
     seed: int = 0,
     plan: str | Planner | None = None,
     on_episode: Callable[[int], None] | None = None,
@@ -43,6 +44,8 @@ def measure(
     """The agent's curve, that with a planner, and that of the source it was trained on, if that is known.
 
     Args:
+        episodes: default as of `evaluate`.
+        num_seeds: lifetimes on each task; default `usual_seeds` of the split.
         plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
         plan_tasks: with `plan`, how many of the tasks to measure with the planner, evenly spaced; default all.
@@ -57,12 +60,19 @@ def measure(
     if plan is not None and hasattr(agent, "use_plan"):
         agent.use_plan(plan)  # refuses what cannot plan before anything is measured
         agent.use_plan(None)
+    if num_seeds is None:
+        num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
     curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
     if plan is not None:
         curves.append(_planned(agent, curves[0], seed, plan, plan_tasks))
     if before is not None:
         agent.use_plan(before)
     return [*curves, *_source_curve(agent, curves[0], num_seeds, seed)]
+
+
+def usual_seeds(tasks: int) -> int:
+    """Lifetimes on each of so many tasks that tell enough, unless said otherwise."""
+    return max(1, min(SEEDS, LIFETIMES // tasks))
 
 
 def _planned(agent: Any, plain: Curve, seed: int, plan: str | Planner, most: int | None) -> Curve:

@@ -13,9 +13,10 @@ from typing import Any
 from icrl_agents.atomic import write_text
 from icrl_agents.cards import Row
 from icrl_agents.cells import Cell, run_cells
-from icrl_agents.evaluation import Curve, bootstrap_mean
-from icrl_agents.report import EPISODES, SEEDS, include_rows, span_name, spans
+from icrl_agents.curves import Curve, bootstrap_mean
+from icrl_agents.report import include_rows, span_name, spans, usual_seeds
 from icrl_agents.run_folder import versions
+from icrl_agents.splits import split_tasks
 
 
 def study(
@@ -26,8 +27,8 @@ def study(
     splits: Sequence[int] = (0, 1, 2, 3, 4),
     seeds: Sequence[int] = (0, 1, 2),
     settings: dict[str, Any] | None = None,
-    episodes: int = EPISODES,
-    num_seeds: int = SEEDS,
+    episodes: int | None = None,
+    num_seeds: int | None = None,
     jobs: int = 1,
 ) -> dict[tuple[int, int], Curve]:
     """Train and evaluate on the held-out tasks every combination of `splits` and `seeds`.
@@ -36,7 +37,7 @@ def study(
         splits: seeds of the train/test split.
         seeds: of the training.
         settings: as of `train`, the same for all cells.
-        episodes, num_seeds: of each evaluation.
+        episodes, num_seeds: of each evaluation; default as of `report.measure`.
         jobs: cells at a time, each in a process of its own.
 
     Returns:
@@ -50,6 +51,9 @@ def study(
     fixed = {"split_seed", "seed"} & set(settings or {})
     if fixed:
         raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")
+    test = split_tasks(env_id).test
+    episodes = test.rules.lifetime if episodes is None else episodes
+    num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds
     out = Path(out).expanduser()
     cells = {
         (split, seed): Cell(

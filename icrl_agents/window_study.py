@@ -19,7 +19,7 @@ from icrl_agents.atomic import write_files
 from icrl_agents.cells import Cell, run_cells
 from icrl_agents.checkpoint import read_config
 from icrl_agents.config import check_value
-from icrl_agents.evaluation import Curve, Interval
+from icrl_agents.curves import Curve, Interval
 from icrl_agents.plots import draw_sizes, require_matplotlib
 from icrl_agents.report import LAST, dump_results, span_name
 from icrl_agents.run_folder import versions

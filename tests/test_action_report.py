@@ -19,7 +19,8 @@ from icrl_agents import METHODS, ICAgent, action_lives, action_report, action_re
 from icrl_agents.action_lives import Relabel, Watch, live
 from icrl_agents.action_report import write_sets
 from icrl_agents.action_results import Report, find_entries, measure
-from icrl_agents.evaluation import Interval, evaluate
+from icrl_agents.curves import Interval
+from icrl_agents.evaluation import evaluate
 from icrl_agents.report import spread, write_report
 from icrl_agents.sources import make_source
 from tests.conftest import one_line

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from icrl_envs import FAMILIES, noise
 from icrl_envs.gaussian_bandit import LinearBandit
 
-from icrl_agents import evaluate
+from icrl_agents import evaluate, evaluation
 from icrl_agents.collection import lifetimes
 from icrl_agents.history import RecordHistory
 from icrl_agents.rollout import rollout
@@ -85,14 +85,26 @@ def test_optimal_and_random_returns_are_what_is_expected(env_id):
 
 
 def test_a_curve_tells_returns_and_regret_of_a_named_set():
-    curve = evaluate(make_source("thompson", COINS), COINS, "all_new", episodes=1)
+    curve = evaluate(make_source("thompson", COINS), COINS, "all_new")  # a published lifetime: one episode
     assert curve.split == "all_new"
     assert curve.tasks == tuple(FAMILIES[COINS].named("all_new").ids)
     assert curve.returns.shape == curve.regret.shape == (200, 1)
     assert curve.regret.mean() == pytest.approx(22, abs=3)
     assert (curve.optimal - curve.random).mean() == pytest.approx(122, rel=0.05)
     with pytest.raises(ValueError, match=r"unknown split 'num_55'.*num_50"):
-        evaluate(make_source("thompson", COINS), COINS, "num_55", episodes=1)
+        evaluate(make_source("thompson", COINS), COINS, "num_55")
+
+
+def test_a_curve_of_one_episode_tells_the_pace_of_its_steps(monkeypatch):
+    learner, tasks = make_source("thompson", COINS), FAMILIES[COINS].named("num_20").ids[:30]
+    curve = evaluate(learner, COINS, tasks=tasks)
+    steps = live("thompson", COINS, tasks)
+    np.testing.assert_allclose(curve.pace, steps.reward.mean(0))
+    assert curve.pace.sum() == pytest.approx(curve.mean[0])
+    monkeypatch.setattr(evaluation, "MAX_ROWS", 8)
+    parts = evaluate(learner, COINS, tasks=tasks)
+    assert parts.pace.sum() == pytest.approx(parts.mean[0])  # blocks count by their rows
+    assert evaluate(learner, COINS, episodes=2, tasks=tasks[:2]).pace is None
 
 
 def test_an_agent_is_not_scored_on_a_named_set_that_it_was_trained_on():

@@ -21,7 +21,8 @@ from typer.testing import CliRunner, Result
 from icrl_agents import HistoryStore, ICAgent, __version__, hub
 from icrl_agents import play as stage
 from icrl_agents.cli import app
-from icrl_agents.evaluation import Curve, evaluate, random_returns
+from icrl_agents.curves import Curve
+from icrl_agents.evaluation import evaluate, random_returns
 from icrl_agents.settings import parse_pairs, read_toml
 from icrl_agents.splits import split_tasks
 from icrl_agents.train_config import TrainConfig

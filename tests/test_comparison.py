@@ -1,6 +1,7 @@
 """The table of all released agents: published numbers beside ours, resumable, and readable from the cards alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from icrl_envs import FAMILIES
 
 from icrl_agents import comparison, hub
 from icrl_agents.comparison import PUBLISHED, Entry, compare, released, rows, stored
-from icrl_agents.evaluation import Curve
+from icrl_agents.curves import Curve
 from icrl_agents.methods import METHODS
 from icrl_agents.report import write_report
 from tests.conftest import one_line
@@ -98,8 +99,11 @@ def test_stored_results_need_no_measuring(folders, tmp_path, monkeypatch):
 def test_released_finds_every_agent_of_the_table(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "bundled_folder", lambda: Path(folders[0]).parent)
     assert [entry.agents for entry in released()] == [("icrl/ad-darkroom-seed0",), ("icrl/ad-darkroom-seed1",)]
-    (tmp_path / "more" / "ad-darkroom-seed0-seed7").mkdir(parents=True)
-    assert released(tmp_path / "more")[0].agents[1].endswith("ad-darkroom-seed0-seed7")
+    more = tmp_path / "more"
+    shutil.copytree(folders[1], more / "ad-darkroom-seed0-seed7")
+    (more / "ad-darkroom-seed0-seed8").mkdir()  # not trained to its end
+    (more / "ad-darkroom-seed0-seed7.log").touch()
+    assert released(more)[0].agents == ("icrl/ad-darkroom-seed0", str(more / "ad-darkroom-seed0-seed7"))
 
 
 def test_an_unknown_planner_costs_nothing(tmp_path):

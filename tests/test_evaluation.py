@@ -14,7 +14,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_envs import FAMILIES
 
 from icrl_agents import evaluation, report
-from icrl_agents.evaluation import Curve, RandomLearner, bootstrap_mean, evaluate, random_returns
+from icrl_agents.curves import Curve, bootstrap_mean
+from icrl_agents.evaluation import RandomLearner, evaluate, random_returns
 from icrl_agents.rollout import rollout
 from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Boundary
@@ -229,7 +230,17 @@ def test_json_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"runs": [[1.0]]}, {"tasks": [1]}, {"runs": "x"}, {"optimal": None}, {"tasks": None, "random": [0]}]
+    "change",
+    [
+        {"runs": [[1.0]]},
+        {"tasks": [1]},
+        {"runs": "x"},
+        {"optimal": None},
+        {"tasks": None, "random": [0]},
+        {"pace": 1.0},
+        {"pace": [[1.0]]},
+        {"pace": "x"},
+    ],
 )
 def test_what_is_no_curve_is_refused(change):
     data = {**curve(np.ones((1, 2, 3))).to_json(), **change}
@@ -328,6 +339,31 @@ def test_gain_is_paired_and_refuses_other_runs():
     assert better.gain(first, 1).low > 0 > first.gain(better, 1).high
     for other in (replace(first, tasks=(0, 1, 3)), replace(first, runs=runs[:2])):
         one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate anew")
+
+
+def test_paces_are_kept_and_joined():
+    one, two = (curve(np.ones((runs, 2, 1)), pace=np.full(3, pace)) for runs, pace in ((1, 0.0), (3, 1.0)))
+    np.testing.assert_array_equal(Curve.from_json(json.loads(json.dumps(two.to_json()))).pace, two.pace)
+    assert Curve.join([one, two], "both").pace.tolist() == [0.75] * 3  # the mean over all lifetimes
+    assert Curve.join([one, replace(two, pace=np.ones(4))], "both").pace is None
+    assert Curve.join([one, replace(two, pace=None)], "both").pace is None
+    assert two.on([1]).pace is None
+
+
+@pytest.mark.parametrize(("tasks", "seeds"), [(1, 20), (8, 20), (29, 11), (328, 1)])
+def test_many_tasks_need_fewer_lifetimes_on_each(tasks, seeds):
+    assert report.usual_seeds(tasks) == seeds
+
+
+def test_lifetimes_are_as_long_as_published():
+    lengths = {env_id: family.rules.lifetime for env_id, family in FAMILIES.items()}
+    assert {env_id: length for env_id, length in lengths.items() if length != 50} == {
+        "icrl/BernoulliBandit-v0": 1,
+        "icrl/ContextualBandit-v0": 1,
+        "icrl/GaussianBandit-v0": 1,
+        "icrl/LinearBandit-v0": 1,
+        "icrl/DarkroomMacro-v0": 200,
+    }
 
 
 def test_measuring_with_a_plan_leaves_the_agent_as_it_was(tiny_agent):

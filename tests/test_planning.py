@@ -17,7 +17,8 @@ from torch import Tensor
 from icrl_agents import imagination
 from icrl_agents.agent import ICAgent
 from icrl_agents.context import UNKNOWN, Context
-from icrl_agents.evaluation import Curve, evaluate
+from icrl_agents.curves import Curve
+from icrl_agents.evaluation import evaluate
 from icrl_agents.imagination import AgentImagination, Branch, plan_actions
 from icrl_agents.methods import METHODS
 from icrl_agents.nn.fork import Fork

@@ -13,7 +13,7 @@ from PIL import Image
 
 from icrl_agents import checkpoint, plots
 from icrl_agents.cards import Row
-from icrl_agents.evaluation import Curve
+from icrl_agents.curves import Curve
 from icrl_agents.report import build_results, dump_results, headline, measure, results_table, spans, write_report
 from icrl_agents.sources import make_source
 from icrl_agents.strict_json import parse_json
@@ -61,6 +61,21 @@ def test_lines_are_the_curves():
     assert "2 test tasks, 4 runs each" in axes.get_title()
     assert "episode" in axes.get_xlabel()
     assert "return" in axes.get_ylabel()
+
+
+def test_of_a_single_episode_its_steps_are_drawn():
+    pace = np.linspace(0.2, 0.9, 300)
+    agent, source = (learning(1, name=name, pace=pace) for name in ("agent", "source thompson"))
+    axes = draw(agent, source)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    x, y = lines["agent"].get_data()
+    assert (x[0], y[0]) == (1, 0.2)
+    assert x[1:].tolist() == [3 + 5 * point for point in range(60)]
+    np.testing.assert_allclose(y[1:], pace.reshape(60, 5).mean(1))
+    assert set(lines["optimal (0.06)"].get_ydata()) == {18.5 / 300}
+    assert "step" in axes.get_xlabel()
+    assert axes.get_xlim() == (1, 300)
+    assert "return" in draw(agent, learning(1)).get_ylabel()  # one of them knows no steps: a point each
 
 
 def test_without_an_optimum_there_is_no_line_for_it():

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from icrl_agents.evaluation import Curve, evaluate
+from icrl_agents.curves import Curve
+from icrl_agents.evaluation import evaluate
 from icrl_agents.report import write_report
 from icrl_agents.study import include, study, study_table
 from tests.conftest import one_line

@@ -42,6 +42,7 @@ class BanditRules(Rules):
     """
 
     stochastic = True
+    lifetime = 1
     train_tasks: ClassVar[int] = 10_000
     eval_names: ClassVar[tuple[str, ...]]  # sets of tasks with as many arms as those in training
     eval_arms: ClassVar[tuple[int, ...]]  # k of the sets num_k

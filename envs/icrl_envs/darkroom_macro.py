@@ -37,6 +37,7 @@ class DarkroomMacro(GridRules):
     """A goal cell to pass, and a set of macros to do it with. State: stage * C + cell; in stage 1 it was passed."""
 
     task_names = ("goal", "action_set")
+    lifetime = 200
 
     def __init__(self, horizon: int = 20):
         super().__init__(SIZE, None, horizon, stages=2)

@@ -44,6 +44,7 @@ class Rules(ABC):
     observation_space: spaces.Space
     action_space: spaces.Discrete
     horizon: int  # steps in an episode
+    lifetime: ClassVar[int] = 50  # episodes in which a learner is measured, as published
     num_tasks: int
     stochastic: ClassVar[bool] = False
     named: Mapping[str, range] = MappingProxyType({})  # task ids of the published sets that have a name

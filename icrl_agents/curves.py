@@ -1,0 +1,213 @@
+"""A `Curve`: what was earned in each in-context episode, and how sure that is.
+
+Axis letters: R training-free repetitions (seeds), N tasks, E in-context episodes, T steps of an episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icrl_agents.atomic import write_text
+
+RESAMPLES = 2000  # behind every interval
+QUANTILES = (2.5, 97.5)  # percent
+
+
+class Interval(NamedTuple):
+    """An estimate and its bootstrap 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Return against in-context episode, for every task and seed.
+
+    Runs that belong together (other training seeds, other splits) are joined with `Curve.join`.
+    """
+
+    env_id: str
+    split: str
+    tasks: tuple[int, ...]  # (N,) task ids
+    runs: np.ndarray  # (R, N, E) returns
+    optimal: np.ndarray  # (N,) the best possible return; NaN where the env does not say
+    random: np.ndarray  # (N,) mean return of uniformly random actions
+    name: str = "agent"  # "source ..." for the learner it was trained on
+    facts: dict[str, Any] = field(default_factory=dict)
+    pace: np.ndarray | None = None  # (T,) mean reward of each step, where a lifetime is a single episode
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(task, episode), the mean over seeds."""
+        return self.runs.mean(0)
+
+    @property
+    def regret(self) -> np.ndarray:
+        """(task, episode), by how much the returns fell short of the best expected one."""
+        return self.optimal[:, None] - self.returns
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(E,) the mean over tasks and seeds."""
+        return self.runs.mean((0, 1))
+
+    def at(self, first: int, last: int | None = None) -> Interval:
+        """Mean return of the episodes `first`..`last` (counted from 1, both included), over tasks and seeds."""
+        return _bootstrap(self._scores(first, last), np.mean)
+
+    def iqm(self, first: int, last: int | None = None) -> Interval:
+        """Interquartile mean (Agarwal et al. 2021) of the same episodes over all (seed, task) runs."""
+        from scipy.stats import trim_mean
+
+        return _bootstrap(self._scores(first, last), lambda x, axis: trim_mean(x, 0.25, axis=axis))
+
+    def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
+        """How much more this one earned in those episodes than `other`, which lived the same tasks and seeds."""
+        mine, theirs = self._scores(first, last), other._scores(first, last)
+        if self.tasks != other.tasks or mine.shape != theirs.shape:
+            raise ValueError(
+                f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate anew"
+            )
+        return _bootstrap(mine - theirs, np.mean)
+
+    def on(self, tasks: Sequence[int]) -> Curve:
+        """What was lived on some of its tasks."""
+        index = [self.tasks.index(task) for task in tasks]
+        runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
+        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
+
+    def share(self, first: int, last: int | None = None) -> np.ndarray:
+        """(N,) each task's mean return of those episodes as a share of its own optimum."""
+        return self._scores(first, last).mean(0) / self.optimal
+
+    def band(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
+        pool = self.runs if len(self.runs) > 1 else self.runs.swapaxes(0, 1)
+        picks = _resamples(*pool.shape[:2])
+        size = picks[0].size
+        cells = np.arange(RESAMPLES)[:, None, None] * size + picks * pool.shape[1] + np.arange(pool.shape[1])
+        counts = np.bincount(cells.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
+        means = counts @ pool.reshape(size, -1) / size  # (RESAMPLES, E)
+        low, high = np.percentile(means, QUANTILES, axis=0)
+        return low, high
+
+    def _scores(self, first: int, last: int | None) -> np.ndarray:
+        last = first if last is None else last
+        if not 1 <= first <= last <= self.runs.shape[2]:
+            raise ValueError(f"episodes {first}..{last} are not within 1..{self.runs.shape[2]}: evaluate more episodes")
+        return self.runs[:, :, first - 1 : last].mean(2)  # (R, N)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what is NaN here is null there."""
+        return {
+            "env_id": self.env_id,
+            "split": self.split,
+            "name": self.name,
+            "tasks": list(self.tasks),
+            "optimal": [None if np.isnan(value) else value for value in self.optimal.tolist()],
+            "random": self.random.tolist(),
+            "runs": self.runs.tolist(),
+            "facts": self.facts,
+            "pace": None if self.pace is None else self.pace.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Curve:
+        """The curve that `to_json` wrote; ValueError if it is not one."""
+        try:
+            arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
+            rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
+            pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
+            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest)
+            of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
+            if not of_tasks or curve.runs.ndim != 3 or (curve.pace is not None and curve.pace.ndim != 1):
+                raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is not a curve ({type(error).__name__}: {error}): evaluate again") from None
+        return curve
+
+    def save(self, path: str | Path) -> None:
+        """Write the curve as JSON, whole or not at all."""
+        write_text(path, json.dumps(self.to_json(), allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Curve:
+        """Read what `save` wrote."""
+        return cls.from_json(json.loads(Path(path).read_text()))
+
+    @classmethod
+    def join(cls, curves: Sequence[Curve], name: str) -> Curve:
+        """One curve of runs that belong together: of the same tasks (training seeds), of others (splits), or both.
+
+        Raises:
+            ValueError: the environments or numbers of episodes differ, or some tasks have more runs than others.
+        """
+        groups: dict[tuple[int, ...], list[Curve]] = {}
+        for curve in curves:
+            groups.setdefault(curve.tasks, []).append(curve)
+        shapes = {(curve.env_id, curve.runs.shape[2]) for curve in curves}
+        counts = {sum(len(curve.runs) for curve in group) for group in groups.values()}
+        if len(shapes) != 1 or len(counts) != 1:
+            raise ValueError(
+                f"cannot join curves of {sorted(shapes)} with {sorted(counts)} runs a task: "
+                "give those of one environment with as many episodes and runs"
+            )
+        heads = [group[0] for group in groups.values()]
+        return cls(
+            env_id=heads[0].env_id,
+            split=" + ".join(sorted({curve.split for curve in curves})),
+            tasks=tuple(task for head in heads for task in head.tasks),
+            runs=np.concatenate([np.concatenate([c.runs for c in group]) for group in groups.values()], 1),
+            optimal=np.concatenate([head.optimal for head in heads]),
+            random=np.concatenate([head.random for head in heads]),
+            pace=_mean_pace(curves),
+            name=name,
+            facts={"joined": [curve.facts for curve in curves]},
+        )
+
+    def plot(self, path: str | Path, others: Sequence[Curve] = ()) -> None:
+        """Draw return against episode with random, source and optimal lines; `others` are drawn beside it."""
+        from icrl_agents.plots import plot_curves
+
+        plot_curves([self, *others], path)
+
+
+def _mean_pace(curves: Sequence[Curve]) -> np.ndarray | None:
+    """Over all lifetimes; None if one of the curves has none, or a longer one."""
+    known = [curve.pace for curve in curves if curve.pace is not None]
+    if len(known) < len(curves) or len({len(pace) for pace in known}) != 1:
+        return None
+    return np.average(known, 0, [curve.runs.size for curve in curves])
+
+
+def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
+    """The mean of some values (N,) with its percentile bootstrap."""
+    return _bootstrap(np.asarray(values, float)[:, None], np.mean)
+
+
+def _bootstrap(scores: np.ndarray, statistic: Callable[..., Any]) -> Interval:
+    """The statistic of all scores (R, N) with its stratified percentile bootstrap: runs are resampled within tasks.
+
+    So the interval is about these tasks, and does not widen because some tasks have more to earn than others. With a
+    single run of each task, tasks are resampled instead.
+    """
+    pool = scores if len(scores) > 1 else scores.T
+    resampled = np.take_along_axis(pool[None], _resamples(*pool.shape), 1).reshape(RESAMPLES, -1)
+    low, high = np.percentile(statistic(resampled, axis=-1), QUANTILES)
+    return Interval(float(statistic(scores, axis=None)), float(low), float(high))
+
+
+def _resamples(rows: int, columns: int) -> np.ndarray:
+    """(RESAMPLES, rows, columns) rows drawn with replacement in every column; the same ones at every call."""
+    return np.random.default_rng(0).integers(0, rows, (RESAMPLES, rows, columns))
