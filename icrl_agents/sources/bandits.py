@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions, legal_actions
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
 
 
 class BanditSource(StepSource):
@@ -21,8 +21,7 @@ class BanditSource(StepSource):
 
     def prepare(self, env: Any) -> None:
         count_actions(env, self.name)
-        legal = legal_actions(env)
-        self.legal = legal[:, : int(np.flatnonzero(legal.any(0))[-1]) + 1]  # (B, A), without columns that no row needs
+        self.legal = self.legal_actions()
         self.pulls = np.zeros(self.legal.shape)
         self.paid = np.zeros(self.legal.shape)  # sums of rewards
 

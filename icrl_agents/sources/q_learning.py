@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions, legal_actions
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
 
 MAX_STATES = 4096  # above that a table is the wrong learner
 
@@ -69,8 +69,7 @@ class QLearning(StepSource):
     def prepare(self, env: Any) -> None:
         states, self.index = state_index(env.single_observation_space)
         count_actions(env, "q-learning")
-        legal = legal_actions(env)
-        self.legal = legal[:, : int(np.flatnonzero(legal.any(0))[-1]) + 1]  # (B, A), without columns that no row needs
+        self.legal = self.legal_actions()
         self.values = np.full((env.num_envs, states, self.legal.shape[1]), self.settings.optimism, np.float32)
         if self.settings.initial_noise:
             self.values += self.settings.initial_noise * self.rng.random(self.values.shape, np.float32)

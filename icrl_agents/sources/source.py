@@ -9,8 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from icrl_agents import action_sets
-from icrl_agents.action_sets import choose_any
+from icrl_agents.action_sets import choose_any, legal_actions
 from icrl_agents.config import check_known
 from icrl_agents.history import RecordHistory
 from icrl_agents.rollout import rollout
@@ -98,7 +97,7 @@ class StepSource(Source):
         self.rows = np.arange(env.num_envs)
         self.starts = np.ones(env.num_envs, bool)  # (B,) rows whose next action is an episode's first
         self.episode = np.zeros(env.num_envs, np.int64)  # (B,) finished episodes
-        self.allowed = action_sets.legal_actions(env)  # (B, A) bool; None: every action, or the env does not say
+        self.allowed = legal_actions(env)  # (B, A) bool; None: every action, or the env does not say
         self.prepare(env)
 
     def act(self, obs: Any) -> np.ndarray:
@@ -136,6 +135,12 @@ class StepSource(Source):
         if isinstance(self.env, RecordHistory):
             self.env.note(**columns)
 
+    def legal_actions(self) -> np.ndarray:
+        """Which actions are legal in each row, (B, A) bool, up to the last one of any row; all if the env is silent."""
+        if self.allowed is None:
+            return np.ones((self.env.num_envs, self.env.single_action_space.n), bool)
+        return self.allowed[:, : int(np.flatnonzero(self.allowed.any(0))[-1]) + 1]
+
     def explore(self, greedy: np.ndarray, chance: np.ndarray, actions: int) -> np.ndarray:
         """Replace each of `greedy` (B,) by a uniformly random legal action with its `chance` (B,)."""
         if self.allowed is None:
@@ -161,9 +166,3 @@ def find_rules(env: Any, name: str) -> Any:
     if not hasattr(row, "rules"):
         raise ValueError(f"source {name!r} needs an env that tells its rules, not {inner}: choose another source")
     return row.rules
-
-
-def legal_actions(env: Any) -> np.ndarray:
-    """Which actions are legal in each row, (B, A) bool; all if the env does not say. Ask after its reset."""
-    mask = action_sets.legal_actions(env)
-    return np.ones((env.num_envs, env.single_action_space.n), bool) if mask is None else mask
