@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from icrl_envs import FAMILIES
+
 from icrl_agents.checkpoint import pick
 from icrl_agents.config import check_known, check_value, read_stages, stage_at
 from icrl_agents.methods import METHODS
@@ -19,7 +21,7 @@ class TrainConfig:
     """
 
     source: str = ""  # of fresh lifetimes, "" for the environment's default
-    episodes: int = 12  # length of a fresh lifetime
+    episodes: int = 12  # length of a fresh lifetime; 1 of bandits
     updates: int = 1000
     batch_size: int = 32  # windows of an update, over all processes
     micro_batch: int = 16  # windows of one forward pass; small ones fit a CPU cache and are several times faster there
@@ -36,7 +38,7 @@ class TrainConfig:
     split_seed: int | None = None  # of the train/test split, None for the published one
     precision: str = "auto"  # "fp32", "bf16", "fp16"; auto: bf16 on GPUs, fp32 on CPUs, where bf16 is slower here
     eval_every: int = 250  # updates between in-context evaluations on validation tasks, 0 for never
-    eval_episodes: int = 20
+    eval_episodes: int = 20  # 1 of bandits
     checkpoint_every: int = 100  # updates between the states that --resume continues from, 0 for never
     threads: int = 0  # of PyTorch on the CPU, 0 to leave them; one is fastest for small models
 
@@ -74,8 +76,15 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def split_settings(method: str, settings: dict[str, Any]) -> tuple[TrainConfig, Any, dict[str, Any]]:
+def preset(env_id: str) -> dict[str, int]:
+    """Settings that differ from the defaults in this environment: a lifetime of one episode is seen as a whole."""
+    rules = FAMILIES[env_id].rules if env_id in FAMILIES else None  # unknown ids are refused elsewhere
+    return {"episodes": 1, "eval_episodes": 1, "window": rules.horizon} if rules and rules.lifetime == 1 else {}
+
+
+def split_settings(method: str, env_id: str, settings: dict[str, Any]) -> tuple[TrainConfig, Any, dict[str, Any]]:
     """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest."""
+    settings = preset(env_id) | settings
     config = pick(METHODS, method, "method").Config
     for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}

@@ -101,7 +101,7 @@ def train(
         histories, settings = read_started(out, method, env_id, histories, settings)
         if is_finished(out):
             return ICAgent.from_pretrained(out, device=device)
-    config, agent_config, for_source = split_settings(method, settings)
+    config, agent_config, for_source = split_settings(method, env_id, settings)
     split_tasks(env_id, config.split_seed)  # refuses unknown ids before anything is written
     path = None if histories is None else Path(histories).expanduser().resolve()
     if path and (config.source or for_source):

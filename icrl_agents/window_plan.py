@@ -94,7 +94,7 @@ def make_plan(
             check_value(name, "int", size, METHODS["cad"].Config.LIMITS[name])
     windows, latents, horizon = sorted(set(windows)), sorted(set(latents)), FAMILIES[env_id].rules.horizon
     values: dict[str, Any] = {"episodes": math.ceil(LIVES * windows[-1] / horizon), **DEFAULTS, **(settings or {})}
-    train, base, _ = split_settings("cad", values)
+    train, base, _ = split_settings("cad", env_id, values)
     steps = train.episodes * horizon
     if steps <= windows[-1]:
         raise ValueError(

@@ -37,10 +37,18 @@ OWN = {path: method for path in RECIPES for method in METHODS if path.stem.start
 )
 def test_every_method_takes_every_recipe(method: str, recipe: Path):
     """But for those that are named after one, or are about what it does not do."""
-    config, _, source = split_settings(method, read_toml(recipe))
     env_id = next(iter(re.findall(r"--env (\S+)", recipe.read_text())), "icrl/Darkroom-v0")
+    config, _, source = split_settings(method, env_id, read_toml(recipe))
     assert config.updates >= 1000  # shorter trainings did not learn
     make_source(config.source or default_source(env_id), env_id, source)
+
+
+def test_lifetimes_of_one_episode_are_seen_as_a_whole_unless_said_otherwise():
+    config, agent, _ = split_settings("ad", "icrl/GaussianBandit-v0", {})
+    assert (config.episodes, config.eval_episodes, agent.window) == (1, 1, 500)
+    config, agent, _ = split_settings("ad", "icrl/GaussianBandit-v0", {"window": 100, "episodes": 3})
+    assert (config.episodes, config.eval_episodes, agent.window) == (3, 1, 100)
+    assert split_settings("ad", "icrl/Darkroom-v0", {})[0] == TrainConfig()
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda path: path.name)
@@ -53,7 +61,7 @@ def test_the_command_on_a_card_gives_its_settings(card: Path):
         given = context.params
     settings = read_toml(given["config"] and ROOT / given["config"]) | parse_pairs(given["settings"], [])
     settings |= {name: given[name] for name in ("source", "updates", "seed", "threads") if given[name] is not None}
-    config, agent, source = split_settings(given["method"], settings)
+    config, agent, source = split_settings(given["method"], given["env"], settings)
     assert (given["method"], given["env"]) == (data["method"], facts["env_id"])
     assert asdict(agent) == data["config"]
     known = asdict(TrainConfig()) | facts["train"]  # settings that the card is too old to have had their defaults
