@@ -1,7 +1,8 @@
 """A zero-training bandit for items that come and go, such as articles or prices: it needs no fitting and no tuning.
 
-Every customer segment has another assortment and its own, unknown chances that an item is bought. The agent was
-trained on up to 20 items; here there are up to 50, and some are sold out in the middle of the day.
+Every customer segment has another assortment and its own, unknown chances that an item is bought, or tastes that make
+them depend on who is visiting. The agents were trained on up to 20 items; here there are up to 100, and some are sold
+out in the middle of the day. Beside them: Thompson sampling and LinUCB, which know the law of the rewards.
 """
 
 import time
@@ -14,8 +15,14 @@ from icrl_agents import ICAgent
 from icrl_agents.evaluation import RandomLearner
 from icrl_agents.sources import make_source
 
-AGENT, ENV_ID = "icrl/headless-ad-bernoulli", "icrl/BernoulliBandit-v0"
-SETS = ("all_new", "num_20", "num_50")  # 4 to 20, exactly 20 and exactly 50 items
+WORLDS = {  # an agent, its rival and sets of tasks: 4 to 20 items, exactly 20, and more than in training
+    "icrl/BernoulliBandit-v0": (
+        "icrl/headless-ad-bernoulli",
+        "thompson",
+        ("all_new", "num_20", "num_50"),
+    ),  # sold or not
+    "icrl/ContextualBandit-v0": ("icrl/headless-ad-contextual", "linucb", ("eval", "num_20", "num_100")),  # by visitor
+}
 TASKS, VISITORS = 64, 300
 
 
@@ -23,12 +30,17 @@ def serve(learner, env, tasks):
     """One day in every segment: the mean regret, and the microseconds of one decision."""
     obs, info = env.reset(seed=0, options={"task": tasks})
     learner.reset(env, seed=0)  # reads off the env which items there are
-    lost, began = 0.0, time.perf_counter()
+    lost, spent = 0.0, 0.0
     for _ in range(VISITORS):
-        obs, reward, terminated, truncated, info = env.step(learner.act(obs))
-        learner.observe(obs, reward, terminated, truncated, info)
+        began = time.perf_counter()
+        action = learner.act(obs)
+        spent += time.perf_counter() - began
+        obs, *result, info = env.step(action)
+        began = time.perf_counter()
+        learner.observe(obs, *result, info)
+        spent += time.perf_counter() - began
         lost += info.get("final_info", info)["regret"].mean()  # expected sales below those of the best item
-    return lost, 1e6 * (time.perf_counter() - began) / (VISITORS * len(tasks))
+    return lost, 1e6 * spent / (VISITORS * len(tasks))
 
 
 def sell_out(agent):
@@ -46,19 +58,17 @@ def sell_out(agent):
 
 
 def main():
-    learners = {
-        "random": RandomLearner(),
-        "Thompson sampling": make_source("thompson", ENV_ID),
-        "headless-ad": ICAgent.from_pretrained(AGENT),
-    }
     results = {}
-    for name in SETS:
-        tasks = FAMILIES[ENV_ID].named(name).ids[:TASKS]
-        env = gymnasium.make_vec(ENV_ID, num_envs=len(tasks))
-        for who, learner in learners.items():
-            lost, micros = results[name, who] = serve(learner, env, tasks)
-            print(f"{name:8} {who:18} regret {lost:6.1f}  {micros:6.1f} us a decision")
-    morning, afternoon = sell_out(learners["headless-ad"])
+    for env_id, (agent, rival, sets) in WORLDS.items():
+        learners = {"random": RandomLearner(), rival: make_source(rival, env_id)}
+        learners["headless-ad"] = ICAgent.from_pretrained(agent)
+        for name in sets:
+            tasks = FAMILIES[env_id].named(name).ids[:TASKS]
+            env = gymnasium.make_vec(env_id, num_envs=len(tasks))
+            for who, learner in learners.items():
+                lost, micros = results[name, who] = serve(learner, env, tasks)
+                print(f"{env_id:24} {name:8} {who:12} regret {lost:6.1f}  {micros:6.1f} us a decision")
+    morning, afternoon = sell_out(ICAgent.from_pretrained(WORLDS["icrl/BernoulliBandit-v0"][0]))
     print(f"chance of a sale: {morning:.2f} with the item that sells at 0.90, {afternoon:.2f} of 0.60 without it")
     return results
 

@@ -8,16 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icrl_agents.action_results import Band, Entry, Report, Result
+import numpy as np
+
+from icrl_agents.action_results import JSON, Band, Entry, Report, Result
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row
 from icrl_agents.curves import Interval
 from icrl_agents.plots import COLOURS, REFERENCES, Series, draw_bars, draw_lines
 from icrl_agents.report import include_rows
 
-JSON, MARKDOWN, CSV, HYPER_CSV = "sets.json", "sets.md", "sets.csv", "hyperparameters.csv"
-BARS, CURVES, TRIED = "bars.png", "curves.png", "tried.png"
-FILES = (JSON, MARKDOWN, CSV, HYPER_CSV, BARS, CURVES, TRIED)
+MARKDOWN, CSV, HYPER_CSV = "sets.md", "sets.csv", "hyperparameters.csv"
+BARS, MEANS, CURVES, TRIED = "bars.png", "means.png", "curves.png", "tried.png"
+FILES = (JSON, MARKDOWN, CSV, HYPER_CSV, BARS, MEANS, CURVES, TRIED)
+RENUMBERED = ", renumbered"  # behind the name of a learner whose actions were
 COLUMNS = ("set", "learner", "tasks", "actions", "final", "normalised", "ratio", "tried", "relabelled", "difference")
 
 
@@ -56,8 +59,17 @@ def include_sets(report: Report) -> None:
         include_rows(entry.agents[0], card_rows(report, entry))
 
 
+def check_measured(agents: Sequence[str]) -> None:
+    """Refuse (ValueError) folders without results, to which none can be added."""
+    from icrl_agents.checkpoint import RESULTS
+
+    for name in agents:
+        if not (Path(name).expanduser() / RESULTS).is_file():
+            raise ValueError(f"--write adds to results, {name} has none: icrl-agents evaluate {name} --write first")
+
+
 def card_rows(report: Report, entry: Entry) -> list[Row]:
-    """A row for each set, with what random play and the source reach, and one for its renumbered actions."""
+    """Rows for each set, with what random play and the source reach, and how little renumbering its actions changes."""
     found: dict[str, dict[str, Result]] = {}
     for result in report.results:
         found.setdefault(result.set, {})[result.learner] = result
@@ -69,8 +81,11 @@ def card_rows(report: Report, entry: Entry) -> list[Row]:
         rows.append(_row(f"{name}: {report.measure}", mine.final, report.measure, note))
         if mine.normalised:
             rows.append(_row(f"{name}: normalised", mine.normalised, "normalised regret", f"0 {random}, 1 {source}"))
-        if mine.relabelled:
+        if mine.ratio:
+            rows.append(_row(f"{name}: ratio", mine.ratio, "ratio", f"to {source}"))
+        if mine.relabelled and mine.difference:
             rows.append(_row(f"{name}: {report.measure}, actions renumbered", mine.relabelled, report.measure))
+            rows.append(_row(f"{name}: change by renumbering", mine.difference, report.measure))
     return rows
 
 
@@ -122,23 +137,23 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def figures(report: Report) -> dict[str, bytes]:
     """The pictures that there is something to show in, by file name."""
-    found = {BARS: draw_bars(bars(report), colours(report), f"final {report.measure}")}
-    if growing := lines(report, _regret_of_arms):
-        found[CURVES] = draw_lines(growing, "pull", "regret so far")
+    palette = colours(report)
+    found = {
+        BARS: draw_bars(bars(report), palette, f"final {report.measure}"),
+        MEANS: draw_bars(means(report), palette, "mean over all sets", same=False),
+    }
+    if report.measure == "regret":
+        found[CURVES] = draw_lines(lines(report, lambda result: {result.set: result.curve}), "pull", "regret so far")
     if tried := lines(report, lambda result: {f"{result.set}, {kind}": band for kind, band in result.shares.items()}):
         found[TRIED] = draw_lines(tried, "in-context episode", "share of these actions tried")
     return found
 
 
-def _regret_of_arms(result: Result) -> dict[str, Band]:
-    """The curve of a set whose tasks all have the number of arms that its name says."""
-    kind, _, count = result.set.partition("_")
-    return {f"{count} arms": result.curve} if kind == "num" else {}
-
-
 def colours(report: Report) -> dict[str, str]:
-    """A colour for each learner: greys for those that are no agents."""
-    names = [entry.name for entry in report.entries]
+    """A colour for each learner, also with renumbered actions: greys for those that are no agents."""
+    moved = {result.learner for result in report.results if result.relabelled}
+    names = [name for entry in report.entries for name in (entry.name, entry.name + RENUMBERED)]
+    names = [name for name in names if name.removesuffix(RENUMBERED) in moved or not name.endswith(RENUMBERED)]
     greys = dict(zip(report.references, REFERENCES, strict=False))
     return greys | dict(zip(names, COLOURS * len(names), strict=False))
 
@@ -149,8 +164,28 @@ def bars(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
     for result in report.results:
         head, _, tail = result.set.rpartition("_")
         title, name = (report.env_id, result.set) if report.measure == "regret" else (f"{tail} goals", head or tail)
-        panels.setdefault(title, {}).setdefault(name, {})[result.learner] = result.final
+        learners = panels.setdefault(title, {}).setdefault(name, {})
+        learners[result.learner] = result.final
+        if result.relabelled:
+            learners[result.learner + RENUMBERED] = result.relabelled
     return panels
+
+
+def means(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
+    """What `bars` shows and how many actions were tried, as means over all sets; of the intervals' bounds as well."""
+    final: dict[str, list[Interval]] = {}
+    for panel in bars(report).values():
+        for learners in panel.values():
+            for name, interval in learners.items():
+                final.setdefault(name, []).append(interval)
+    tried: dict[str, list[Interval]] = {}
+    for result in report.results:
+        tried.setdefault(result.learner, []).append(result.tried)
+    titles = {f"final {report.measure}": final, "different actions in a lifetime": tried}
+    return {
+        title: {"all sets": {name: Interval(*np.mean(values, 0).tolist()) for name, values in found.items()}}
+        for title, found in titles.items()
+    }
 
 
 def lines(report: Report, pick: Callable[[Result], Mapping[str, Band]]) -> dict[str, dict[str, Series]]:

@@ -8,7 +8,8 @@ A actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,12 +23,13 @@ from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import default_source, make_source
+from icrl_agents.strict_json import read_json
+from icrl_agents.train_config import TrainConfig
 
+JSON, MAX_BYTES = "sets.json", 1 << 26
 RANDOM = "random"
-ABLATED = ("votes", "vectors", "objective", "prompt")  # what variants of a method are named after, if they differ in it
-HYPERPARAMETERS = ("method", "layers", "heads", "width", "window", "temperature", "lr", "weight_decay", "beta2",
-                   "dropout", "batch_size", "updates", "steps", "episodes", "source", "vector_size",
-                   *ABLATED)  # fmt: skip
+ABLATED = ("votes", "vectors", "drawn", "objective", "prompt")  # what variants are named after, if they differ in it
+FREE = {"seed", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}  # they change no training
 
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 
@@ -47,6 +49,9 @@ class Result(NamedTuple):
     difference: Interval | None  # by how much it is more than `final`
     curve: Band
     shares: dict[str, Band]  # of the legal actions that training had, and of those that it had not, tried so far
+
+
+INTERVALS = ("final", "normalised", "ratio", "tried", "relabelled", "difference")
 
 
 class Entry(NamedTuple):
@@ -72,16 +77,60 @@ class Report:
         rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("entries", "results")}
         return dump_results({**vars(self), **rows, "versions": versions()})
 
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """What `to_json` wrote, from a file or the `sets.json` of a folder; ValueError if it is not that."""
+        path = Path(path).expanduser()
+        path = path / JSON if path.is_dir() else path
+        data = read_json(path, MAX_BYTES)
+        try:
+            entries = tuple(Entry(x["name"], tuple(x["agents"]), x["hyperparameters"]) for x in data["entries"])
+            results = tuple(_result(row) for row in data["results"])
+            given = {name: data[name] for name in ("env_id", "measure", "settings")}
+            return cls(**given, references=tuple(data["references"]), entries=entries, results=results)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no report on sets ({type(error).__name__}: {error}): measure anew") from None
+
+    @classmethod
+    def join(cls, reports: Sequence[Report]) -> Report:
+        """The agents of all reports beside each other, with the references of the first one.
+
+        Raises:
+            ValueError: they are of different environments, sets or settings, or measured the same agents.
+        """
+        first = reports[0]
+        for other in reports[1:]:
+            for name in ("env_id", "settings", "sets", "references"):
+                if (found := getattr(other, name)) != (wanted := getattr(first, name)):
+                    raise ValueError(f"reports of {name}={wanted} and {found} cannot be joined: measure them alike")
+        entries = [entry for report in reports for entry in report.entries]
+        if twice := {entry.name for entry in entries if sum(entry.name == x.name for x in entries) > 1}:
+            raise ValueError(f"{min(twice)!r} is in several reports: give one of them, or measure them together")
+        rest = [row for report in reports[1:] for row in report.results if row.learner not in first.references]
+        return replace(first, entries=tuple(entries), results=(*first.results, *rest))
+
+    @property
+    def sets(self) -> list[str]:
+        return list(dict.fromkeys(result.set for result in self.results))
+
+
+def _result(row: dict[str, Any]) -> Result:
+    """A result as JSON has it: intervals and bands are lists there."""
+    intervals = {name: row[name] and Interval(*row[name]) for name in INTERVALS}
+    shares = {kind: tuple(band) for kind, band in row["shares"].items()}
+    return Result(**{**row, **intervals, "curve": tuple(row["curve"]), "shares": shares})
+
 
 # ---- entries ----------------------------------------------------------------------------------------------------
 
 
 def hyperparameters(agent: Any) -> dict[str, Any]:
-    """What agents must share to be training seeds of one entry; None where an agent has no such thing."""
-    known = {**_part(agent.facts, "train"), "source": agent.facts.get("source"), **asdict(agent.config)}
-    known["method"] = method_name(type(agent))
+    """What agents must share to be training seeds of one entry."""
+    train = _part(agent.facts, "train")
+    train = {**asdict(TrainConfig()), **train} if train else {}  # older ones have not had all settings of today
+    known = {"method": method_name(type(agent)), **asdict(agent.config), **train, "source": agent.facts.get("source")}
     of_source = {f"source.{name}": v for name, v in _part(_part(agent.facts, "data"), "settings").items()}
-    return {name: known.get(name) for name in HYPERPARAMETERS} | of_source
+    return {name: value for name, value in known.items() if name not in FREE} | of_source
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -93,10 +142,11 @@ def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
     """Sort agents into entries, which are named after the method and what sets them apart from its first agent.
 
     Raises:
-        ValueError: two agents would have the same name without being the same.
+        ValueError: two agents would have the same name without being the same, or are one training.
     """
     firsts: dict[str, dict[str, Any]] = {}
     found: dict[str, Entry] = {}
+    seeds: dict[tuple[str, Any], str] = {}
     for path, agent in agents.items():
         mine = hyperparameters(agent)
         first = firsts.setdefault(mine["method"], mine)
@@ -108,6 +158,10 @@ def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
             raise ValueError(
                 f"{path} and {entry.agents[0]} are both {name!r}, but differ in {', '.join(other)}: measure them apart"
             )
+        if (seed := _part(agent.facts, "train").get("seed")) is not None:
+            twin = seeds.setdefault((name, seed), path)
+            if twin != path:
+                raise ValueError(f"{path} and {twin} are both {name!r} of training seed {seed}: give one of them")
         found[name] = entry._replace(agents=(*entry.agents, path))
     return tuple(found.values())
 

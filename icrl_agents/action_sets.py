@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from icrl_agents.steps import Steps
 
@@ -22,18 +23,29 @@ def legal_actions(env: Any) -> np.ndarray | None:
     inner = env.unwrapped
     if hasattr(inner, "action_mask"):
         mask = np.atleast_2d(inner.action_mask())
-    elif hasattr(inner, "envs") and all(hasattr(row.unwrapped, "action_mask") for row in inner.envs):
+    elif isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner):
         mask = np.stack(inner.call("action_mask"))
     else:
         return None
     return None if mask.all() else mask.astype(bool)
 
 
+def _rows_tell(env: SyncVectorEnv | AsyncVectorEnv) -> bool:
+    """Whether its environments have an `action_mask()`; those in other processes cannot be asked, so one is made."""
+    if isinstance(env, SyncVectorEnv):
+        return all(hasattr(row.unwrapped, "action_mask") for row in env.envs)
+    row = env.env_fns[0]()
+    tells = hasattr(row.unwrapped, "action_mask")
+    row.close()
+    return tells
+
+
 def read_action_set(action_set: Any, num_actions: Any, rows: int, most: int | None) -> np.ndarray | None:
     """The legal actions (B, A) bool of `rows` rows that a user describes; None if there is no description.
 
     Args:
-        action_set: the legal actions themselves, such as [0, 3, 7], or a mask of bools (A,) or (B, A).
+        action_set: the legal actions themselves, such as [0, 3, 7], or a mask of bools (A,) or (B, A), or of int8 as
+            Gymnasium's masks are.
         num_actions: a number, or one a row (B,): the actions 0, 1, ... below it are legal.
         most: A, where the agent's action space decides; None: as many as are mentioned.
 
@@ -63,18 +75,33 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
         given = np.atleast_1d(list(action_set) if isinstance(action_set, set | frozenset) else action_set)
     except ValueError:  # ragged
         given = np.empty(0)
+    if given.dtype == np.int8 and given.size and given.max() <= 1 and given.min() >= 0:
+        given = given.astype(bool)
     top = MAX_ACTIONS if most is None else most
     if given.dtype == bool and given.shape in ((given.shape[-1],), (rows, given.shape[-1])):
         if given.shape[-1] == (most or given.shape[-1]) and 0 < given.shape[-1] <= top:
             return np.broadcast_to(given, (rows, given.shape[-1])).copy()
-    elif given.dtype.kind in "iu" and given.ndim == 1 and len(given) and given.min() >= 0 and given.max() < top:
+    elif given.dtype.kind in "iu" and given.ndim == 1 and len(given) and _numbers(given, top):
         mask = np.zeros((rows, most or int(given.max()) + 1), bool)
         mask[:, given] = True
         return mask
     raise ValueError(
-        f"action_set={str(action_set)[:80]}: give actions from 0 to {top - 1}, such as [0, 2, 5], "
+        f"action_set={str(action_set)[:80]}: give different actions from 0 to {top - 1}, such as [0, 2, 5], "
         f"or bools of shape ({most or 'A'},) or ({rows}, {most or 'A'})"
     )
+
+
+def _numbers(given: np.ndarray, top: int) -> bool:
+    """Whether these are different actions below `top`: what repeats itself may have been meant as a mask."""
+    return given.min() >= 0 and given.max() < top and len(np.unique(given)) == len(given)
+
+
+def widened(legal: np.ndarray | None, history: Steps) -> np.ndarray | None:
+    """Action sets (B, A) with columns for the actions of a history too, which need not be legal any more."""
+    if legal is None or not history.mask.any():
+        return legal
+    missing = int(history.action[history.mask].max()) + 1 - legal.shape[1]
+    return np.pad(legal, ((0, 0), (0, max(0, missing))))
 
 
 def check_legal(steps: Steps) -> None:

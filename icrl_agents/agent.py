@@ -29,6 +29,7 @@ from icrl_agents.acting import (
     read_step,
     with_query,
 )
+from icrl_agents.action_sets import widened
 from icrl_agents.codecs import Codec, RewardCodec, make_codec
 from icrl_agents.config import AgentConfig, check_value
 from icrl_agents.context import UNKNOWN, Context, Memory
@@ -154,11 +155,12 @@ class ICAgent(Pretrained):
             seed: of the sampled actions; without it they differ from run to run.
             history: steps (B, T) of the same task, such as a store's, to begin with instead of nothing; the latest of
                 them that the window holds.
-            learn: False acts from `history` alone: what is observed is not remembered, not even the step before, and
-                the history is read anew for every action.
+            learn: False acts from `history` alone: of what is observed only the step before is known, and the history
+                is read anew for every action.
             num_actions: only the actions 0, 1, ... below it are legal in this task; a number, or one a row.
-            action_set: the legal actions, such as [0, 3, 7], or bools (A,) or (B, A); with `mask`, of all rows. Without
-                either, those that `env` says are legal (its `action_mask()`), else all. No other is ever chosen.
+            action_set: the legal actions, such as [0, 3, 7], or a mask (A,) or (B, A) of bools or int8, such as an
+                info's "action_mask"; with `mask`, of all rows. Without either, those that `env` says are legal (its
+                `action_mask()`), else all. No other is ever chosen.
 
         Raises:
             ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
@@ -196,10 +198,13 @@ class ICAgent(Pretrained):
         legal = read_actions(self, *actions, num_envs or 1)
         if legal is None and env is not None:
             legal = env_actions(self, env, num_envs or 1)
+        if history is not None:
+            history = check_history(self, history, num_envs or 1)
+            legal = widened(legal, history)
         running = Running(self, num_envs, mode, seed, learn, legal)
         if history is not None:
             with torch.inference_mode():
-                self.catch_up(running.context, check_history(self, history, running.context.rows))
+                self.catch_up(running.context, history)
         return running
 
     def catch_up(self, context: Context, history: Steps) -> None:
@@ -230,7 +235,8 @@ class ICAgent(Pretrained):
         if planner is not None and "action_mask" in context.steps.given:
             raise ValueError("a planner cannot hold to an action set: act with plan=None")
         if not running.learn:
-            context = context.select(np.arange(context.rows))  # what is seen now leaves no trace
+            context.open(batch)
+            context = context.select(np.arange(context.rows))  # what is computed now leaves no trace
         hidden = self.see(context, batch, live)
         distribution = self.choices(hidden, self.given(context.steps))
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
@@ -278,6 +284,8 @@ class ICAgent(Pretrained):
         running.plans.judge(next_obs, live)
         if running.learn:
             running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
+        else:
+            running.context.pass_by(running.acted, reward, terminated | truncated, live)
         running.acted = None
 
     @property

@@ -74,6 +74,7 @@ def render_card(
         method=data["method"],
         summary=method.summary,
         deviations=method.deviations,
+        any_actions=method.any_actions,
         arxiv=method.arxiv,
         measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
         rows=rows,
@@ -162,10 +163,12 @@ class Prose(NamedTuple):
 
     summary: str
     deviations: str
+    any_actions: bool  # whether its agents choose among whatever actions they are given
     arxiv: str | None
 
 
 def _method(name: str) -> Prose:
+    from icrl_agents.agent import ICAgent
     from icrl_agents.methods import METHODS
 
     check_known([name], METHODS, "method")
@@ -174,7 +177,10 @@ def _method(name: str) -> Prose:
     deviations = " ".join(p.removeprefix("Deviations:").strip() for p in paragraphs if p.startswith("Deviations"))
     arxiv = re.search(r"arXiv[: ](\d{4}\.\d{4,5})", text)
     return Prose(
-        "\n\n".join(paragraphs[:2]), deviations[:1].upper() + deviations[1:], arxiv.group(1) if arxiv else None
+        summary="\n\n".join(paragraphs[:2]),
+        deviations=deviations[:1].upper() + deviations[1:],
+        any_actions=METHODS[name].fits is not ICAgent.fits,
+        arxiv=arxiv.group(1) if arxiv else None,
     )
 
 

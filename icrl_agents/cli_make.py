@@ -35,6 +35,10 @@ Histories = Annotated[Path | None, typer.Option(metavar="FILE.h5", help="Default
 Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options beat it.")]
 Source = Annotated[str | None, typer.Option(help="The learner of fresh histories. Default: the environment's.")]
 
+LEARNERS = (
+    "The learner: q-learning, posterior, thompson, gaussian-thompson, ucb, linucb, epsilon-greedy, uniform, noise, ppo."
+)
+
 
 def play(
     agent: Agent,
@@ -92,7 +96,7 @@ def agents() -> None:
 
 def collect(
     env: Env,
-    source: Annotated[str, typer.Option(help="The learner: q-learning, posterior, noise or ppo.")],
+    source: Annotated[str, typer.Option(help=LEARNERS)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")],
     streams: Annotated[int, typer.Option(help="Histories of each task.")] = 100,
     episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50,
@@ -168,6 +172,8 @@ def train(
         check_choice("--stage", stage, STAGES)
         if "pretrain" not in {field.name for field in _known_settings(method)}:
             raise ValueError(f"--stage is for methods that pretrain, such as cad, not for {method!r}: leave it out")
+        if stage == "finetune" and init is None and not resume:
+            raise ValueError("--stage finetune goes on with a pretrained agent: give its folder as --init")
     options: dict[str, Any] = {
         "source": source,
         "updates": updates,
@@ -177,6 +183,8 @@ def train(
         "pretrain": None if stage is None else STAGES[stage],
     }
     values = read_toml(config) | parse_pairs(settings, _known_settings(method))
+    if stage is not None and "pretrain" in values:
+        raise ValueError(f"--stage {stage} sets pretrain, and pretrain={values['pretrain']} was given: leave one out")
     values |= {name: value for name, value in options.items() if value is not None}
     began = time.perf_counter()
     agent = fit(

@@ -22,6 +22,9 @@ from icrl_agents.cli_options import (
     numbers,
 )
 
+BeamWidth = Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")]
+PlanDepth = Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")]
+
 
 def marks(
     histories: Annotated[Path, typer.Argument(metavar="FILE.h5", help="Of a source that tells its probabilities.")],
@@ -60,8 +63,8 @@ def evaluate(
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None,
     seed: Seed = 0,
     plan: Plan = None,
-    beam_width: Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")] = None,
-    plan_depth: Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")] = None,
+    beam_width: BeamWidth = None,
+    plan_depth: PlanDepth = None,
     plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
@@ -81,8 +84,7 @@ def evaluate(
         _check_output(path, overwrite)
     if write or curve:
         plots.require_matplotlib()
-    settings = {"width": beam_width, "depth": plan_depth}
-    planner = _planner(plan, {name: value for name, value in settings.items() if value is not None})
+    planner = _planner(plan, beam_width, plan_depth)
     loaded = ICAgent.from_pretrained(agent, device=device)
     if write and loaded.source != "local":
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
@@ -134,8 +136,14 @@ def probe(
 
 
 def sets(
-    agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Of one environment; seeds are averaged.")],
+    agents: Annotated[
+        list[str] | None, typer.Argument(metavar="[AGENT]...", help="Of one environment; seeds are averaged.")
+    ] = None,
     env: AgentEnv = None,
+    stored: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Instead of agents: what was measured before, all in one report."),
+    ] = None,
     names: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="Default: every set.")] = None,
     tasks: Annotated[int, typer.Option(help="At most so many of each set, evenly spaced.")] = 100,
     seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 1,
@@ -154,7 +162,6 @@ def sets(
     from icrl_agents import ICAgent
     from icrl_agents import action_report as report
     from icrl_agents import action_results as results
-    from icrl_agents.checkpoint import RESULTS
     from icrl_agents.plots import require_matplotlib
     from icrl_agents.terminal import print_table, progress_bar
 
@@ -163,26 +170,29 @@ def sets(
         for name in report.FILES:
             _check_output(output / name, overwrite)
         require_matplotlib()
-    loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents}
-    for name in agents if write else ():
-        if not (Path(name).expanduser() / RESULTS).is_file():
-            raise ValueError(f"--write adds to results, {name} has none: icrl-agents evaluate {name} --write first")
-    env_ids = sorted({env_of(agent, env) for agent in loaded.values()})
-    if len(env_ids) > 1:
-        raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
-    total = len(names or results.default_sets(env_ids[0]))
-    with progress_bar("measuring", total, "sets") as step:
-        found = results.measure(
-            loaded,
-            env_ids[0],
-            names,
-            tasks=tasks,
-            num_seeds=seeds,
-            seed=seed,
-            episodes=episodes,
-            relabel=relabel,
-            on_done=step,
-        )
+    if bool(agents) == bool(stored):
+        raise ValueError("give agents to measure, or --stored with folders of results, and not both")
+    if stored:
+        found = results.Report.join([results.Report.load(folder) for folder in stored])
+    else:
+        loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents or ()}
+        env_ids = sorted({env_of(agent, env) for agent in loaded.values()})
+        if len(env_ids) > 1:
+            raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
+        if write:
+            report.check_measured(agents or ())
+        with progress_bar("measuring", len(names or results.default_sets(env_ids[0])), "sets") as step:
+            found = results.measure(
+                loaded,
+                env_ids[0],
+                names,
+                tasks=tasks,
+                num_seeds=seeds,
+                seed=seed,
+                episodes=episodes,
+                relabel=relabel,
+                on_done=step,
+            )
     print(found.to_json(), end="") if as_json else print_table(*report.table(found))
     if output:
         report.write_sets(found, output)
@@ -198,6 +208,8 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: the environment's.")] = None,
     plan: Annotated[str, typer.Option(help="The planner to measure with as well.")] = "lookahead",
+    beam_width: BeamWidth = None,
+    plan_depth: PlanDepth = None,
     stored: Annotated[bool, typer.Option("--stored", help="Show what their cards hold and measure nothing.")] = False,
 ) -> None:
     """Measure all released agents, without and with planning, beside the published numbers; again, it continues."""
@@ -210,13 +222,15 @@ def compare(
     if stored:
         found = [comparison.stored(entry) for entry in entries]
     else:
-        found = comparison.compare(entries, output, plan=plan, num_seeds=seeds, on_done=print)
+        planner = _planner(plan, beam_width, plan_depth)
+        found = comparison.compare(entries, output, plan=planner, num_seeds=seeds, on_done=print)
     print_table(comparison.HEADER, comparison.rows(found))
 
 
-def _planner(plan: str | None, settings: dict[str, Any]) -> Any:
+def _planner(plan: str | None, width: int | None, depth: int | None) -> Any:
     from icrl_agents.planning import make_planner
 
+    settings = {name: value for name, value in (("width", width), ("depth", depth)) if value is not None}
     if plan is None and settings:
         raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
     return plan and make_planner(plan, settings)

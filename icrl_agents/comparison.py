@@ -13,7 +13,7 @@ from icrl_agents.atomic import write_files, write_text
 from icrl_agents.curves import Curve
 from icrl_agents.evaluation import evaluate
 from icrl_agents.planning import Planner, make_planner
-from icrl_agents.report import PLANNED, spread, usual_seeds
+from icrl_agents.report import PLANNED, source_curve, spread, usual_seeds
 from icrl_agents.sources import default_source
 from icrl_agents.splits import split_tasks
 
@@ -66,6 +66,7 @@ class Measured(NamedTuple):
     entry: Entry
     plain: Curve
     planned: Curve | None
+    source: Sequence[Curve] = ()  # what its first training learned from, if that can be measured
 
 
 def released(also: str | Path | None = None) -> list[Entry]:
@@ -118,6 +119,7 @@ def measure(
     from icrl_agents.agent import ICAgent
 
     curves: dict[str, list[Curve]] = {"plain": [], "planned": []}
+    source: list[Curve] = []
     for name in entry.agents:
         agent = ICAgent.from_pretrained(name)
         for kind, plan in (("plain", None), ("planned", planner)):
@@ -125,8 +127,9 @@ def measure(
             curve = _kept(agent, entry.env_id, num_seeds, plan, most, cache)
             curves[kind].append(curve)
             on_done(f"{name}, {kind}: {curve.at(EPISODES)} at episode {EPISODES}")
+        source = source or source_curve(agent, curves["plain"][0], 1, 0)
     plain, planned = (Curve.join(found, entry.label) for found in curves.values())
-    return Measured(entry, plain, replace(planned, name=f"{entry.label}, planned"))
+    return Measured(entry, plain, replace(planned, name=f"{entry.label}, planned"), source)
 
 
 def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, most: int | None, cache: Path) -> Curve:
@@ -186,8 +189,10 @@ def _row(measured: Measured) -> tuple[str, ...]:
     entry, theirs = measured.entry, PUBLISHED[measured.entry.env_id][measured.entry.method]
     plain, planned = str(measured.plain.at(EPISODES)), "not measured"
     if measured.planned:
-        count = "" if measured.planned.tasks == measured.plain.tasks else f" ({len(measured.planned.tasks)} tasks)"
-        planned = f"{measured.planned.at(EPISODES)}{count}"
+        planned = str(measured.planned.at(EPISODES))
+        if (tasks := measured.planned.tasks) != measured.plain.tasks:
+            without = measured.plain.on(tasks).at(EPISODES)
+            planned += f" ({len(tasks)} tasks; {without.value:.2f} without)"
     env = f"{entry.env_id} ({measured.plain.optimal.mean():.2f})"
     published = f"{theirs.plain:.2f}", f"{theirs.planned:.2f}"
     return env, entry.label, published[0], plain, published[1], planned, str(len(entry.agents))
@@ -202,6 +207,7 @@ def write(found: Sequence[Measured], out: Path) -> None:
     for env_id in dict.fromkeys(measured.entry.env_id for measured in found):
         here = [measured for measured in found if measured.entry.env_id == env_id]
         curves = [curve for m in here for curve in (m.plain, m.planned) if curve]
+        curves += next((m.source for m in here if m.source and not m.entry.source), ())  # the environment's default
         write_files(out, {f"{env_id.removeprefix('icrl/').lower()}.png": draw_curves(curves)})
 
 

@@ -131,6 +131,17 @@ class Context:
         self.full = self.full | (self.length >= self.window)
         self._follow(np.flatnonzero(live & (self.length < self.window)))
 
+    def pass_by(self, action: np.ndarray, reward: np.ndarray, ended: np.ndarray, live: np.ndarray) -> None:
+        """The open step of the rows `live` (B,) is over and not kept: lay out what is known of the one after it.
+
+        That begins with what has just been, as in all that agents are trained on.
+        """
+        row, now = (index[live] for index in self._here)
+        self.steps.prev_obs[row, now] = self.steps.obs[row, now]
+        self.steps.prev_action[row, now] = action[live]
+        self.steps.prev_reward[row, now] = reward[live]
+        self.steps.first[row, now], self.steps.start[row, now] = ended[live], False
+
     def load(self, steps: Steps, aligned: bool = False) -> None:
         """Begin with the last steps (B, T), left-packed, that fit; if `aligned`, with an episode's first one."""
         count = steps.mask.sum(1)  # (B,)

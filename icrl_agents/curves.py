@@ -46,6 +46,7 @@ class Curve:
     name: str = "agent"  # "source ..." for the learner it was trained on
     facts: dict[str, Any] = field(default_factory=dict)
     pace: np.ndarray | None = None  # (T,) mean reward of each step, where a lifetime is a single episode
+    trainings: int = 1  # how many agents lived the runs, as many each, one agent's after the other's
 
     @property
     def returns(self) -> np.ndarray:
@@ -64,13 +65,14 @@ class Curve:
 
     def at(self, first: int, last: int | None = None) -> Interval:
         """Mean return of the episodes `first`..`last` (counted from 1, both included), over tasks and seeds."""
-        return _bootstrap(self._scores(first, last), np.mean)
+        return _bootstrap(self._scores(first, last), np.mean, self.trainings)
 
     def iqm(self, first: int, last: int | None = None) -> Interval:
         """Interquartile mean (Agarwal et al. 2021) of the same episodes over all (seed, task) runs."""
         from scipy.stats import trim_mean
 
-        return _bootstrap(self._scores(first, last), lambda x, axis: trim_mean(x, 0.25, axis=axis))
+        trimmed: Callable[..., Any] = lambda x, axis: trim_mean(x, 0.25, axis=axis)  # noqa: E731
+        return _bootstrap(self._scores(first, last), trimmed, self.trainings)
 
     def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
         """How much more this one earned in those episodes than `other`, which lived the same tasks and seeds."""
@@ -79,7 +81,7 @@ class Curve:
             raise ValueError(
                 f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate anew"
             )
-        return _bootstrap(mine - theirs, np.mean)
+        return _bootstrap(mine - theirs, np.mean, self.trainings)
 
     def on(self, tasks: Sequence[int]) -> Curve:
         """What was lived on some of its tasks."""
@@ -94,7 +96,7 @@ class Curve:
     def band(self) -> tuple[np.ndarray, np.ndarray]:
         """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
         pool = self.runs if len(self.runs) > 1 else self.runs.swapaxes(0, 1)
-        picks = _resamples(*pool.shape[:2])
+        picks = _resamples(pool.shape, self.trainings if len(self.runs) > 1 else 1)
         size = picks[0].size
         cells = np.arange(RESAMPLES)[:, None, None] * size + picks * pool.shape[1] + np.arange(pool.shape[1])
         counts = np.bincount(cells.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
@@ -120,6 +122,7 @@ class Curve:
             "runs": self.runs.tolist(),
             "facts": self.facts,
             "pace": None if self.pace is None else self.pace.tolist(),
+            "trainings": self.trainings,
         }
 
     @classmethod
@@ -129,7 +132,9 @@ class Curve:
             arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
             rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
             pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
-            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest)
+            curve = cls(tasks=tuple(data["tasks"]), pace=pace, trainings=data.get("trainings", 1), **arrays, **rest)
+            if type(curve.trainings) is not int or not curve.trainings or len(curve.runs) % curve.trainings:
+                raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
             of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
             if not of_tasks or curve.runs.ndim != 3 or (curve.pace is not None and curve.pace.ndim != 1):
                 raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
@@ -151,16 +156,17 @@ class Curve:
         """One curve of runs that belong together: of the same tasks (training seeds), of others (splits), or both.
 
         Raises:
-            ValueError: the environments or numbers of episodes differ, or some tasks have more runs than others.
+            ValueError: the environments or numbers of episodes or runs differ, or some tasks have more curves.
         """
         groups: dict[tuple[int, ...], list[Curve]] = {}
         for curve in curves:
             groups.setdefault(curve.tasks, []).append(curve)
         shapes = {(curve.env_id, curve.runs.shape[2]) for curve in curves}
-        counts = {sum(len(curve.runs) for curve in group) for group in groups.values()}
+        counts = {(len(group), len(curve.runs), curve.trainings) for group in groups.values() for curve in group}
         if len(shapes) != 1 or len(counts) != 1:
+            runs = sorted({len(curve.runs) for curve in curves}), sorted({len(group) for group in groups.values()})
             raise ValueError(
-                f"cannot join curves of {sorted(shapes)} with {sorted(counts)} runs a task: "
+                f"cannot join curves of {sorted(shapes)} with {runs[0]} runs each, {runs[1]} for a task: "
                 "give those of one environment with as many episodes and runs"
             )
         heads = [group[0] for group in groups.values()]
@@ -172,6 +178,7 @@ class Curve:
             optimal=np.concatenate([head.optimal for head in heads]),
             random=np.concatenate([head.random for head in heads]),
             pace=_mean_pace(curves),
+            trainings=sum(curve.trainings for curve in next(iter(groups.values()))),
             name=name,
             facts={"joined": [curve.facts for curve in curves]},
         )
@@ -196,18 +203,28 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
     return _bootstrap(np.asarray(values, float)[:, None], np.mean)
 
 
-def _bootstrap(scores: np.ndarray, statistic: Callable[..., Any]) -> Interval:
+def _bootstrap(scores: np.ndarray, statistic: Callable[..., Any], trainings: int = 1) -> Interval:
     """The statistic of all scores (R, N) with its stratified percentile bootstrap: runs are resampled within tasks.
 
-    So the interval is about these tasks, and does not widen because some tasks have more to earn than others. With a
-    single run of each task, tasks are resampled instead.
+    So the interval is about these tasks, and does not widen because some tasks have more to earn than others. Of
+    several trainings those are resampled first, and then each one's runs. With a single run of each task, tasks are
+    resampled instead.
     """
-    pool = scores if len(scores) > 1 else scores.T
-    resampled = np.take_along_axis(pool[None], _resamples(*pool.shape), 1).reshape(RESAMPLES, -1)
+    pool, trainings = (scores, trainings) if len(scores) > 1 else (scores.T, 1)
+    resampled = np.take_along_axis(pool[None], _resamples(pool.shape, trainings), 1).reshape(RESAMPLES, -1)
     low, high = np.percentile(statistic(resampled, axis=-1), QUANTILES)
     return Interval(float(statistic(scores, axis=None)), float(low), float(high))
 
 
-def _resamples(rows: int, columns: int) -> np.ndarray:
-    """(RESAMPLES, rows, columns) rows drawn with replacement in every column; the same ones at every call."""
-    return np.random.default_rng(0).integers(0, rows, (RESAMPLES, rows, columns))
+def _resamples(shape: tuple[int, ...], trainings: int) -> np.ndarray:
+    """(RESAMPLES, rows, columns) rows of a pool (rows, columns, ...), drawn with replacement in every column.
+
+    They are the same at every call. Of several trainings, whose rows follow each other, as many are drawn, and the
+    same ones in all columns.
+    """
+    rng, (rows, columns) = np.random.default_rng(0), shape[:2]
+    if trainings == 1:
+        return rng.integers(0, rows, (RESAMPLES, rows, columns))
+    runs = rows // trainings
+    drawn = rng.integers(0, trainings, (RESAMPLES, trainings, 1, 1))
+    return (drawn * runs + rng.integers(0, runs, (RESAMPLES, trainings, runs, columns))).reshape(-1, rows, columns)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from icrl_agents import __version__
 from icrl_agents.atomic import write_text
+from icrl_agents.bundled import bundled
 from icrl_agents.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS, make_card
 from icrl_agents.hub_errors import LOGIN, explain_download, explain_upload, explained, token_of
 
@@ -75,12 +76,8 @@ def _is_path(id_or_path: str | Path) -> bool:
 
 
 def bundled_folder() -> Path:
-    """The folder of the released agents: inside an installed package, at the repository root in a checkout."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent
-    if not (package / "model_cards").is_dir() and (checkout / "pyproject.toml").is_file():
-        return checkout / "model_cards"
-    return package / "model_cards"
+    """The folder of the released agents."""
+    return bundled("model_cards")
 
 
 def list_pretrained() -> list[str]:

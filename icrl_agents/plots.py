@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
 KINDS = ("png", "svg", "pdf")
+COLUMNS = 5  # of panels
 POINTS = 60  # of a line through single steps, which scatter
 COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d")
 GREY = "#6b6b6b"
@@ -147,17 +148,21 @@ class Series(NamedTuple):
 
 
 def draw_bars(
-    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], colours: Mapping[str, str], ylabel: str
+    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    colours: Mapping[str, str],
+    ylabel: str,
+    same: bool = True,
 ) -> bytes:
-    """A PNG of panels, one below the other with the same axis: by title, set and learner (value, low, high).
+    """A PNG of panels, one below the other: by title, set and learner (value, low, high).
 
     Args:
         colours: of the learners, in the order of their bars.
+        same: whether the panels have the same scale.
     """
     sets = max(len(panel) for panel in panels.values())
     size = max(SIZE[0], 0.16 * sets * (len(colours) + 1)), 0.6 + 2.6 * len(panels)
     figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
-    grid = figure.subplots(len(panels), squeeze=False, sharey=True)[:, 0]
+    grid = figure.subplots(len(panels), squeeze=False, sharey=same)[:, 0]
     for axes, (title, panel) in zip(grid, panels.items(), strict=True):
         _bars(axes, panel, colours)
         axes.set_title(title, fontsize=11)
@@ -169,6 +174,8 @@ def draw_bars(
 def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, str]) -> None:
     width = 0.85 / len(colours)
     for number, (learner, colour) in enumerate(colours.items()):
+        if not all(learner in learners for learners in panel.values()):
+            continue
         value, low, high = np.array([learners[learner] for learners in panel.values()]).T
         place = np.arange(len(panel)) + (number - (len(colours) - 1) / 2) * width
         error = np.maximum([value - low, high - value], 0)
@@ -180,10 +187,14 @@ def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], colours
 
 
 def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str) -> bytes:
-    """A PNG of panels side by side with the same axes: by title and name a line with its interval."""
-    figure = require_matplotlib()(figsize=(max(SIZE[0], 2.6 * len(panels)), SIZE[1]), dpi=DPI, layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+    """A PNG of panels with the same axes, `COLUMNS` in a row: by title and name a line with its interval."""
+    columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
+    size = max(SIZE[0], 2.6 * columns), 1.0 + 3.0 * rows
+    figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
         for name, line in panel.items():
             points = np.arange(1, len(line.mean) + 1)
             axes.plot(points, line.mean, line.style, color=line.colour, linewidth=1.5, label=name)
@@ -193,9 +204,10 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    grid[0].set_ylabel(ylabel)
+    for axes in grid[::columns]:
+        axes.set_ylabel(ylabel)
     grid[0].set_ylim(bottom=0)  # of all, once each has said how high it reaches
-    _legend(figure, grid)
+    _legend(figure, grid[: len(panels)])
     return _png(figure)
 
 

@@ -73,6 +73,8 @@ def probe(
     if not episodes or min(episodes) < shown:
         raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
     ids = learner_splits(agent, env_id).pick(split).ids
+    if change == "swapped" and len(ids) < 2:
+        raise ValueError(f"change='swapped' takes latents of another task, {split} has one: give another split")
     rows = np.tile(ids, num_seeds)
     history = make_history(env_id, rows, shown, max(episodes), seed)
     ended = history.terminated | history.truncated

@@ -67,7 +67,7 @@ def measure(
         curves.append(_planned(agent, curves[0], seed, plan, plan_tasks))
     if before is not None:
         agent.use_plan(before)
-    return [*curves, *_source_curve(agent, curves[0], num_seeds, seed)]
+    return [*curves, *source_curve(agent, curves[0], num_seeds, seed)]
 
 
 def usual_seeds(tasks: int) -> int:
@@ -89,19 +89,20 @@ def spread(tasks: Sequence[int] | np.ndarray, most: int) -> tuple[int, ...]:
     return tuple(int(task) for task in np.asarray(tasks)[places])
 
 
-def _source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:
+def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:
+    """What the source that the agent was trained on earns on the same tasks; none where that cannot be told."""
     facts = getattr(agent, "facts", {})
     name, data = facts.get("source"), facts.get("data")
     if not isinstance(name, str) or name not in SOURCES:  # somebody else's facts
         return []
     try:
         source: Any = make_source(name, curve.env_id, data.get("settings") if isinstance(data, dict) else None)
-    except (ImportError, TypeError, ValueError):  # an agent can be measured without its source or with a foreign one
+        if not hasattr(source, "act"):  # it learns over hundreds of episodes of one task, which no line here can show
+            return []
+        source.episodes = episodes = curve.runs.shape[2]  # of its lifetime, for schedules
+        found = evaluate(source, curve.env_id, episodes=episodes, num_seeds=num_seeds, seed=seed, tasks=curve.tasks)
+    except (ImportError, TypeError, ValueError):  # not installed, or of other environments; the agent was measured
         return []
-    if not hasattr(source, "act"):  # it learns over hundreds of episodes of one task, which no line here can show
-        return []
-    source.episodes = episodes = curve.runs.shape[2]  # of its lifetime, for schedules
-    found = evaluate(source, curve.env_id, episodes=episodes, num_seeds=num_seeds, seed=seed, tasks=curve.tasks)
     return [replace(found, name=f"source {name}", split=curve.split)]
 
 
@@ -131,9 +132,10 @@ def results_table(curves: Sequence[Curve]) -> list[Row]:
             prefix = f"{other.name}{count}: "
             rows += [row._replace(name=prefix + row.name) for row in (*_means(other), *_worst(other))]
         if other.name == PLANNED:
-            gain = other.gain(curve.on(other.tasks), *end)
-            verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
-            rows.append(_row(f"gain by planning, {span_name(*end)}", gain, note=f"planning: {verdict}"))
+            for span in dict.fromkeys([(1, curve.runs.shape[2]), end]):
+                gain = other.gain(curve.on(other.tasks), *span)
+                verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
+                rows.append(_row(f"gain by planning, {span_name(*span)}", gain, note=f"planning: {verdict}"))
     rows.append(_row("random", np.mean(curve.random), note="uniformly random actions", reference=True))
     if not np.isnan(curve.optimal).any():
         rows.append(_row("optimal", np.mean(curve.optimal), note="knows the task", reference=True))
@@ -280,6 +282,8 @@ def write_report(
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     """Put further rows into the results and the card of a checkpoint that was measured before.
 
+    Earlier ones stay, but for those of the same names.
+
     Raises:
         FileNotFoundError: the folder has no results yet.
         ValueError: its results were measured on other weights.
@@ -290,7 +294,8 @@ def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
     checkpoint.make_card(folder)  # refuses results of other weights, which write_report would tie to these
     measured = [Curve.from_json(data) for data in found["curves"]]
-    write_report(folder, measured, rows, found.get("versions", {}))
+    merged = {row.name: row for row in (*table_rows({"table": found.get("study", [])}), *rows)}
+    write_report(folder, measured, list(merged.values()), found.get("versions", {}))
 
 
 def _study_before(folder: Path, weights: str) -> list[Row]:

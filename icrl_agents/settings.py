@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from icrl_agents.bundled import bundled
+
 
 def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, Any]:
     """The values of `NAME=VALUE`, read as the types of the dataclass fields `known`; TOML's words, quotes optional.
@@ -43,14 +45,20 @@ def _parse(text: str, kind: str) -> Any:
 def read_toml(path: Path | None) -> dict[str, Any]:
     """The settings in a file, none without one; those in a table [source] are named source.NAME.
 
+    Where there is no such file, recipes/NAME.toml and NAME.toml are those that ship with the package.
+
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is neither.
         ValueError: it is not TOML.
     """
     if path is None:
         return {}
+    path = path.expanduser()
+    ours = bundled("recipes") / path.name
+    if not path.exists() and path in (Path("recipes", path.name), Path(path.name)) and ours.is_file():
+        path = ours
     try:
-        found = tomllib.loads(path.expanduser().read_text("utf-8"))
+        found = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML ({error}): write settings as lr = 3e-4, one a line") from None
     values: dict[str, Any] = {}

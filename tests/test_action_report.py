@@ -36,7 +36,7 @@ def fresh(method: str, env_id: str = BERNOULLI, seed: int = 0, **settings: Any) 
     own = {"vector_size": 8} if method == "headless-ad" else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        agent = cls(rules.observation_space, rules.action_space, cls.Config(**SIZES, **own, **settings))
+        agent = cls(rules.observation_space, rules.action_space, cls.Config(**{**SIZES, **own, **settings}))
     agent.facts = {"env_id": env_id, "source": "thompson", "train": {"lr": 1e-3, "updates": 5, "seed": seed}}
     return agent.eval()
 
@@ -201,7 +201,8 @@ def test_agents_alike_are_training_seeds():
         "headless-ad (dropout=0.1)": ("e",),
     }
     told = entries["headless-ad (prompt=False)"].hyperparameters
-    assert (told["method"], told["temperature"], told["lr"], told["batch_size"]) == ("headless-ad", 2.0, 1e-3, None)
+    assert (told["method"], told["temperature"], told["lr"], told["batch_size"]) == ("headless-ad", 2.0, 1e-3, 32)
+    assert "seed" not in told
     agents["e"].facts["data"] = {"settings": {"sharpness": 3.0}}
     assert find_entries(agents)[-1].name == "headless-ad (dropout=0.1, source.sharpness=3.0)"
     agents["f"] = fresh("headless-ad", prompt=False, temperature=3.0)
@@ -211,7 +212,19 @@ def test_agents_alike_are_training_seeds():
 def test_foreign_facts_are_no_hyperparameters():
     agent = fresh("ad")
     agent.facts = {"train": [1], "data": "nothing", "source": 3}
-    assert find_entries({"a": agent})[0].hyperparameters["lr"] is None
+    assert "lr" not in find_entries({"a": agent})[0].hyperparameters
+
+
+def test_one_training_is_not_two():
+    agents = {"a": fresh("ad"), "b": fresh("ad", seed=1), "c": fresh("ad", seed=1)}
+    one_line(lambda: find_entries(agents), ValueError, "c and b", "'ad' of training seed 1")
+
+
+@pytest.mark.parametrize("change", [{"drawn": "batch"}, {"acting_temperature": 0.5}, {"inner": 20}, {"slide": 7}])
+def test_whatever_differs_sets_apart(change):
+    first, second = find_entries({"a": fresh("headless-ad"), "b": fresh("headless-ad", seed=1, **change)})
+    assert (first.agents, second.agents) == (("a",), ("b",))
+    assert second.name == "headless-ad ({}={})".format(*next(iter(change.items())))
 
 
 # ---- measuring --------------------------------------------------------------------------------------------------
@@ -298,7 +311,7 @@ def test_files_tell_what_was_measured(bandits, tmp_path):
     )
     assert lines[2 + 3].split(" | ")[4] == str(bandits.results[3].final)
     table = list(csv.reader((tmp_path / "deep" / "hyperparameters.csv").read_text().splitlines()))
-    assert table[0][:5] == ["name", "method", "layers", "heads", "width"]
+    assert table[0][:5] == ["name", "method", "width", "layers", "heads"]
     assert [row[0] for row in table[1:]] == ["headless-ad", "ad"]
     for name in (action_report.BARS, action_report.CURVES):
         assert Image.open(tmp_path / "deep" / name).size[0] >= plots.SIZE[0] * plots.DPI
@@ -327,10 +340,43 @@ def test_pictures_show_the_results(bandits):
         bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers if bars.get_label()[0] != "_"
     }
     assert shown["ad"] == [result.final.value for result in bandits.results if result.learner == "ad"]
-    assert list(shown) == ["random", "thompson", "ucb", "headless-ad", "ad"]
-    lines = action_report.lines(bandits, action_report._regret_of_arms)
-    assert list(lines) == ["10 arms"]
-    assert lines["10 arms"]["ucb"].mean == bandits.results[2].curve[0]
+    moved = "headless-ad, renumbered"
+    assert list(shown) == ["random", "thompson", "ucb", "headless-ad", moved, "ad", "ad, renumbered"]
+    assert shown[moved] == [row.relabelled.value for row in bandits.results if row.learner == "headless-ad"]
+    lines = action_report.lines(bandits, lambda result: {result.set: result.curve})
+    assert lines["num_10"]["ucb"].mean == bandits.results[2].curve[0]
+
+
+def test_means_are_those_over_all_sets(bandits):
+    regret, tried = action_report.means(bandits).values()
+    mine = [row for row in bandits.results if row.learner == "ad"]
+    assert len(mine) > 1
+    assert regret["all sets"]["ad"].value == pytest.approx(np.mean([row.final.value for row in mine]))
+    assert tried["all sets"]["ad"].value == pytest.approx(np.mean([row.tried.value for row in mine]))
+    assert "ad, renumbered" in regret["all sets"]
+
+
+def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
+    parts = []
+    for entry in bandits.entries:
+        results = tuple(row for row in bandits.results if row.learner in (*bandits.references, entry.name))
+        parts.append(replace(bandits, entries=(entry,), results=results))
+        write_sets(parts[-1], tmp_path / entry.name)
+    loaded = [Report.load(tmp_path / entry.name) for entry in bandits.entries]
+    assert loaded == parts
+    both = Report.join(loaded)
+    assert both.entries == bandits.entries
+    assert sorted(both.results, key=str) == sorted(bandits.results, key=str)
+    one_line(lambda: Report.join([both, loaded[0]]), ValueError, "several reports", loaded[0].entries[0].name)
+    other = replace(loaded[1], settings={**loaded[1].settings, "tasks": 9})
+    one_line(lambda: Report.join([loaded[0], other]), ValueError, "settings", "measure them alike")
+    (tmp_path / "sets.json").write_text('{"env_id": 3}')
+    one_line(lambda: Report.load(tmp_path), ValueError, "no report on sets")
+    folders = [word for entry in bandits.entries for word in ("--stored", tmp_path / entry.name)]
+    assert "thompson" in done("sets", *folders, "-o", tmp_path / "both")
+    assert (tmp_path / "both" / "means.png").stat().st_size > 1000
+    assert "not both" in refused("sets", "icrl/ad-darkroom", *folders)
+    assert "not both" in refused("sets")
 
 
 def test_a_set_that_nothing_can_be_divided_by(bandits):
@@ -380,10 +426,16 @@ def test_the_command_adds_to_the_card_of_the_first_training(tmp_path):
         "num_10: regret |",
         "num_10: normalised |",
         "num_10: regret, actions renumbered |",
+        "num_10: change by renumbering |",
+        "num_10: ratio |",
         "2 training seeds",
     ):
         assert name in card
     assert (second / "README.md").read_text() == before
+    done("sets", str(first), str(second), "--set", "num_20", "--tasks", 2, "--no-relabel", "--write")
+    card = (first / "README.md").read_text()
+    assert "num_10: regret |" in card  # what was added before stays
+    assert "num_20: regret |" in card
 
 
 def test_what_cannot_be_measured_is_told_in_a_line(folders, tmp_path):

@@ -24,6 +24,7 @@ from icrl_agents.cli import app
 from icrl_agents.curves import Curve
 from icrl_agents.evaluation import evaluate, random_returns
 from icrl_agents.settings import parse_pairs, read_toml
+from icrl_agents.sources import SOURCES
 from icrl_agents.splits import split_tasks
 from icrl_agents.train_config import TrainConfig
 from tests.conftest import one_line
@@ -196,6 +197,21 @@ def test_settings_come_from_the_file_then_set_then_options(tmp_path):
     assert started["agent"]["width"] == 8
 
 
+@pytest.mark.parametrize("name", ["recipes/darkroom.toml", "darkroom.toml"])
+def test_the_packages_recipes_are_there_wherever_one_stands(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_toml(Path(name)) == read_toml(Path(__file__).parent.parent / "recipes" / "darkroom.toml")
+    Path("darkroom.toml").write_text("lr = 0.5\n")
+    Path("recipes").mkdir()
+    Path("recipes/darkroom.toml").write_text("lr = 0.5\n")
+    assert read_toml(Path(name)) == {"lr": 0.5}  # one's own come first
+
+
+def test_the_help_names_every_source():
+    said = " ".join(done("collect", "--help").replace("-\n", "-").split())
+    assert all(name in said for name in SOURCES)
+
+
 def test_collect_then_train_on_it(tmp_path):
     path = tmp_path / "h.h5"
     words = ("collect", "--env", ID, "--source", "q-learning", "-o", path, "--streams", 3, "--episodes", 4)
@@ -318,6 +334,8 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*TRAIN, "--histories", "{new}.h5"), ("{new}.h5",)),
     ((*TRAIN, "--config", "{new}.toml"), ("{new}.toml",)),
     ((*TRAIN, "--config", "{bad}"), ("{bad}", "TOML")),
+    (("train", "cad", *TRAIN[2:], "--stage", "finetune"), ("--init",)),
+    (("train", "cad", *TRAIN[2:], "--stage", "pretrain", "--set", "pretrain=0.5"), ("pretrain=0.5", "leave one out")),
     ((*TRAIN, "--device", "gpu"), ("gpu", "cpu")),
     ((*TRAIN, "--resume"), ("{new}", "--resume")),
     ((*TRAIN, "--resume", "--overwrite"), ("contradict",)),

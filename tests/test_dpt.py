@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from icrl_agents.agent import ICAgent
+from icrl_agents.collection import lifetimes as recorded
 from icrl_agents.methods.dpt import DPTConfig
+from icrl_agents.sources import make_source
+from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Steps
 from tests.conftest import one_line
 from tests.fakes import SPACES, Variant, lifetimes, sample, statistics, variants
 
+ROOM = "icrl/Darkroom-v0"
 DPT = [variant for variant in variants() if variant.method == "dpt"]
 QUERY_FIRST = [variant for variant in DPT if not variant.build().extends]
 NONE = np.zeros(3, bool)
@@ -154,29 +159,62 @@ class TestHistory:
                 close(agent, steps, length + t)
 
     @pytest.mark.parametrize("variant", variants(), ids=str)
-    def test_without_learning_only_the_history_counts(self, variant: Variant):
-        """However long the loop runs, and whatever happens in it."""
+    def test_without_learning_only_the_history_and_the_step_before_count(self, variant: Variant):
+        """However long the loop runs, and whatever happened in it earlier."""
         agent, steps, lived = variant.build(), lifetimes(count=30), lifetimes(count=30, seed=5)
         agent.reset(num_envs=3, history=steps.window(0, 6), learn=False, seed=0)
-        wanted = statistics(agent.policy(agent.context.select(np.arange(3)), lived.obs[:, 0]))
-        for t in range(30):
-            agent.act(lived.obs[:, t])
+        base = agent.context.select(np.arange(3))
+        for t in range(29):
+            action = agent.act(lived.obs[:, t])
             ends = lived.terminated[:, t], lived.truncated[:, t]
             agent.observe(lived.next_obs[:, t], lived.reward[:, t], *ends, {})
-            found = statistics(agent.policy(agent.context.select(np.arange(3)), lived.obs[:, 0]))
+            found = statistics(agent.policy(agent.context.select(np.arange(3)), lived.obs[:, t + 1]))
+            alone = base.select(np.arange(3))
+            alone.open(lived.obs[:, t])
+            alone.pass_by(action, lived.reward[:, t], ends[0] | ends[1], np.ones(3, bool))
+            wanted = statistics(agent.policy(alone, lived.obs[:, t + 1]))
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
             assert agent.context.length.tolist() == [6, 6, 6]
 
+    def test_a_step_that_is_not_kept_is_followed_as_one_that_is(self):
+        agent, steps = Variant("ad").build(), lifetimes(count=9)
+        agent.reset(num_envs=3, history=steps.window(0, 3), seed=0)
+        kept, not_kept = agent.context, agent.context.select(np.arange(3))
+        live = np.array([True, False, True])
+        for context in (kept, not_kept):
+            context.open(steps.obs[:, 4])
+        ends = steps.terminated[:, 4], np.array([True, True, False])
+        kept.close(steps.action[:, 4], steps.reward[:, 4], steps.next_obs[:, 4], *ends, live)
+        not_kept.pass_by(steps.action[:, 4], steps.reward[:, 4], ends[0] | ends[1], live)
+        for name in ("prev_obs", "prev_action", "prev_reward", "first", "start"):
+            mine, theirs = (getattr(c.steps, name)[np.arange(3), c.length] for c in (not_kept, kept))
+            np.testing.assert_array_equal(mine, theirs)
+        assert not_kept.length.tolist() == [3, 3, 3]
+
+    @pytest.mark.parametrize("name", ["ad", "dpt", "idt"])
+    def test_released_agents_act_well_from_a_history_alone(self, name: str):
+        """Three episodes of a noisy expert tell the goal, and nothing is learned beyond them."""
+        agent, tasks = ICAgent.from_pretrained(f"icrl/{name}-darkroom"), split_tasks(ROOM).test.ids
+        expert = make_source("noise", ROOM, {"start": 0.3, "end": 0.3})
+        history = recorded(ROOM, expert, tasks, 3, 0)
+        env = gymnasium.make_vec(ROOM, num_envs=len(tasks))
+        obs, info = env.reset(seed=0, options={"task": tasks})
+        agent.reset(env, seed=0, history=history, learn=False)
+        earned = np.zeros(len(tasks))
+        for _ in range(20):
+            obs, reward, *ends, info = env.step(agent.act(obs))
+            agent.observe(obs, reward, *ends, info)
+            earned += reward
+        assert earned.mean() > 0.9 * 17.25
+
     @pytest.mark.parametrize("variant", variants(), ids=str)
     def test_without_learning_actions_are_drawn_from_that_distribution(self, variant: Variant):
-        agent, steps = variant.build(), lifetimes(rows=1, count=6)
-        agent.reset(history=steps, learn=False, seed=0)
-        obs = steps.obs[0, 3]
-        wanted = statistics(agent.policy(agent.context.select(np.arange(1)), obs[None]))[0].exp().numpy()
-        count = np.zeros(5)
-        for _ in range(300):
-            count[agent.act(obs)] += 1
-            agent.observe(obs, 1.0, False, False, {})
+        agent, steps = variant.build(), lifetimes(rows=300, count=6)
+        one = steps.rows(np.zeros(300, int))
+        agent.reset(num_envs=300, history=one, learn=False, seed=0)
+        obs = one.obs[:, 3]
+        wanted = statistics(agent.policy(agent.context.select(np.arange(300)), obs)).exp().mean(0).numpy()
+        count = np.bincount(agent.act(obs), minlength=5)
         np.testing.assert_allclose(count / 300, wanted, atol=0.12)
 
     @pytest.mark.parametrize("variant", DPT, ids=str)

@@ -239,6 +239,9 @@ def test_json_round_trip(tmp_path):
         {"tasks": None, "random": [0]},
         {"pace": 1.0},
         {"pace": [[1.0]]},
+        {"trainings": 2},
+        {"trainings": "3"},
+        {"trainings": 0},
         {"pace": "x"},
     ],
 )
@@ -341,10 +344,22 @@ def test_gain_is_paired_and_refuses_other_runs():
         one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate anew")
 
 
+def test_of_several_trainings_the_interval_tells_how_they_differ():
+    parts = [curve(np.full((20, 4, 2), float(level))) for level in (10, 15, 17)]
+    found = Curve.join(parts, "ad")
+    assert found.trainings == 3
+    assert found.at(1) == (14, 10, 17)  # as wide as they are apart, though each one always earns the same
+    assert (found.band()[0] < 11).all()
+    again = Curve.from_json(json.loads(json.dumps(found.to_json())))
+    assert (again.trainings, again.at(2)) == (3, found.at(2))
+    assert replace(found, trainings=1).at(1).low > 13.5  # as if twenty runs of an agent were twenty agents
+    one_line(lambda: Curve.join([*parts, curve(np.ones((3, 4, 2)))], "ad"), ValueError, "[3, 20] runs each")
+
+
 def test_paces_are_kept_and_joined():
-    one, two = (curve(np.ones((runs, 2, 1)), pace=np.full(3, pace)) for runs, pace in ((1, 0.0), (3, 1.0)))
+    one, two = (curve(np.ones((2, 2, 1)), pace=np.full(3, pace)) for pace in (0.5, 1.0))
     np.testing.assert_array_equal(Curve.from_json(json.loads(json.dumps(two.to_json()))).pace, two.pace)
-    assert Curve.join([one, two], "both").pace.tolist() == [0.75] * 3  # the mean over all lifetimes
+    assert Curve.join([one, two], "both").pace.tolist() == [0.75] * 3
     assert Curve.join([one, replace(two, pace=np.ones(4))], "both").pace is None
     assert Curve.join([one, replace(two, pace=None)], "both").pace is None
     assert two.on([1]).pace is None

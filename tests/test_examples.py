@@ -87,11 +87,14 @@ def test_plan_with_dicp(tmp_path, capsys, tiny_agent):
 
 
 def test_choose_among_changing_items(tmp_path, capsys):
-    rules = FAMILIES["icrl/BernoulliBandit-v0"].rules
-    config = HeadlessAD.Config(width=16, layers=1, heads=2, inner=16, window=300, vector_size=8)
-    HeadlessAD(rules.observation_space, rules.action_space, config).save_pretrained(tmp_path)
-    example = load("06_choose_among_changing_items", AGENT=str(tmp_path), SETS=("num_20",), TASKS=2, VISITORS=300)
-    results = example.main()
-    assert [name for _, name in results] == ["random", "Thompson sampling", "headless-ad"]
-    assert results["num_20", "random"][0] > results["num_20", "Thompson sampling"][0] > 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    worlds = {}
+    for env_id, rival, name in (("Bernoulli", "thompson", "num_25"), ("Contextual", "linucb", "num_40")):
+        rules = FAMILIES[f"icrl/{env_id}Bandit-v0"].rules
+        config = HeadlessAD.Config(width=16, layers=1, heads=2, inner=16, window=300, vector_size=8)
+        HeadlessAD(rules.observation_space, rules.action_space, config).save_pretrained(tmp_path / env_id)
+        worlds[f"icrl/{env_id}Bandit-v0"] = str(tmp_path / env_id), rival, (name,)
+    results = load("06_choose_among_changing_items", WORLDS=worlds, TASKS=2, VISITORS=300).main()
+    assert [who for _, who in results] == ["random", "thompson", "headless-ad", "random", "linucb", "headless-ad"]
+    assert results["num_25", "random"][0] > results["num_25", "thompson"][0] > 0
+    assert results["num_40", "random"][0] > results["num_40", "linucb"][0] > 0
+    assert len(capsys.readouterr().out.splitlines()) == 7

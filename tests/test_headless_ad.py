@@ -228,6 +228,12 @@ class TestTraining:
         scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(sharp.choices(scores, given).logits, (2 * scores).log_softmax(-1))
 
+    def test_the_legal_actions_share_a_basis_whatever_their_numbers(self):
+        agent = Variant("headless-ad", (("vector_size", 4),)).build()
+        mask = np.isin(np.arange(30), [0, 7, 15, 29])[None]
+        vectors = agent.give(1, mask, np.random.default_rng(0))["action_vectors"][0, mask[0]]
+        np.testing.assert_allclose(vectors @ vectors.T, np.eye(4), atol=1e-6)
+
     def test_the_prompt_has_the_legal_actions_first_in_an_order_of_its_own(self):
         agent, mask = Variant("headless-ad").build(), np.tile(np.arange(40) % 2 == 0, (3, 1))
         order = agent.give(3, mask, np.random.default_rng(0))["prompt_order"][:, :20]
@@ -292,11 +298,18 @@ class TestActing:
         sync = gymnasium.make_vec(ENV, num_envs=3, vectorization_mode="sync")
         sync.reset(seed=0)
         np.testing.assert_array_equal(legal_actions(sync), mask)
+        others = gymnasium.make_vec(ENV, num_envs=2, vectorization_mode="async")
+        others.reset(seed=0)
+        np.testing.assert_array_equal(legal_actions(others), np.stack(others.call("action_mask")))
+        others.close()
 
     def test_an_env_without_sets_has_none(self):
         env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=2)
         assert legal_actions(env) is None
-        assert legal_actions(gymnasium.make_vec("CartPole-v1", num_envs=2)) is None
+        for mode in ("sync", "async"):
+            poles = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode=mode)
+            assert legal_actions(poles) is None
+            poles.close()
 
     def test_an_env_with_other_actions_will_do(self):
         spaces = (gymnasium.make_vec(ENV, num_envs=1, num_arms=n) for n in (4, 9))
@@ -317,6 +330,10 @@ class TestActing:
         assert agent.context.steps.given["action_mask"].tolist() == [[True] * 3]
         agent.reset(num_envs=2, num_actions=[2, 3])
         assert agent.context.steps.given["action_mask"].tolist() == [[True, True, False], [True] * 3]
+        agent.reset(num_envs=2, action_set=np.array([[1, 0, 1], [0, 1, 1]], np.int8))  # as an info has it
+        assert agent.context.steps.given["action_mask"].tolist() == [[True, False, True], [False, True, True]]
+        agent.reset(action_set=np.array([0, 3], np.int8))
+        assert agent.context.steps.given["action_mask"].tolist() == [[True, False, False, True]]
         agent.reset(action_set={1, 4})
         assert agent.context.steps.given["action_mask"].tolist() == [[False, True, False, False, True]]
         agent.reset()
@@ -337,9 +354,22 @@ class TestActing:
         plain.reset(num_envs=3)
         one_line(lambda: plain.reset(mask=np.ones(3, bool), num_actions=2), ValueError, "another number of actions")
 
-    def test_a_history_must_be_of_the_set(self):
-        agent, steps = Variant("headless-ad").build(), lifetimes(count=9)
-        one_line(lambda: agent.reset(num_envs=3, num_actions=2, history=steps), ValueError, "outside the action set")
+    @pytest.mark.parametrize("actions", [{"num_actions": 2}, {"action_set": [1, 0]}])
+    def test_a_history_may_have_actions_that_are_gone(self, actions: dict):
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=6)
+        assert steps.action.max() > 1
+        agent.reset(num_envs=3, history=steps, seed=0, **actions)
+        wide = np.arange(agent.context.steps.given["action_mask"].shape[1]) < 2
+        assert len(wide) == steps.action.max() + 1
+        assert (agent.context.steps.given["action_mask"] == wide).all()
+        for _ in range(20):
+            assert (agent.act(steps.obs[:, 0]) < 2).all()
+            agent.observe(steps.obs[:, 0], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+
+    def test_a_history_of_more_actions_than_the_agents_needs_a_set(self):
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=6)
+        steps = steps._replace(action=steps.action + 9, prev_action=steps.prev_action + 9)
+        one_line(lambda: agent.reset(num_envs=3, history=steps), ValueError, "outside the action set", "num_actions")
 
     def test_a_planner_is_refused(self):
         agent = Variant("ad", (("dynamics", True),)).build()
@@ -359,6 +389,7 @@ class TestActing:
         ({"num_actions": [2, 3]}, ["num_actions=[2, 3]"]),
         ({"action_set": [0, 5]}, ["action_set=[0, 5]", "0 to 4"]),
         ({"action_set": []}, ["action_set=[]"]),
+        ({"action_set": [1, 1, 0, 1]}, ["different actions", "or bools"]),
         ({"action_set": [[0, 1], [2]]}, ["action_set"]),
         ({"action_set": "all"}, ["action_set=all"]),
         ({"action_set": True}, ["action_set=True"]),

@@ -60,6 +60,8 @@ def test_the_wheel_carries_everything(built):
     for card in (ROOT / "model_cards").iterdir():
         for file in card.iterdir():
             assert f"icrl_agents/model_cards/{card.name}/{file.name}" in names
+    for recipe in (ROOT / "recipes").iterdir():
+        assert f"icrl_agents/recipes/{recipe.name}" in names
     with tarfile.open(sdist) as archive:
         packed = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"pyproject.toml", "README.md", "LICENSE", "envs/icrl_envs/__init__.py", "tests/test_packaging.py"} <= packed

@@ -187,6 +187,15 @@ def test_the_source_is_measured_where_it_is_known(facts, name):
     assert len({(curve.tasks, curve.split, curve.runs.shape) for curve in curves}) == 1
 
 
+def test_a_source_that_cannot_live_there_is_left_out():
+    """Thompson sampling of 0 and 1, on normal rewards: the agent has been measured by then."""
+    env_id = "icrl/GaussianBandit-v0"
+    learner = make_source("uniform", env_id)
+    learner.facts = {"source": "thompson", "data": {}}
+    (curve,) = measure(learner, env_id, num_seeds=1)
+    assert (curve.name, curve.runs.shape[2]) == ("agent", 1)
+
+
 def test_a_report_is_written_into_the_agents_folder(tiny_agent, tmp_path):
     agent = tiny_agent()
     agent.save_pretrained(tmp_path)

@@ -114,6 +114,9 @@ def test_what_cannot_be_asked_is_told_in_a_line():
     one_line(lambda: probe(agent, "icrl/Darkroom-v0", change="gone"), ValueError, "gone", "frozen")
     one_line(lambda: probe(agent, "icrl/Darkroom-v0", episodes=(1, 5)), ValueError, "[1, 5]", "shown=2")
 
+    alone = Variant("cad").build()
+    one_line(lambda: probe(alone, "icrl/Darkroom3x3-v0", (6,), "swapped"), ValueError, "another task", "split")
+
 
 def test_the_command():
     said = json.loads(done("probe", "icrl/ad-darkroom", "--episodes", "2,3", "--seeds", 1, "--json"))

@@ -191,6 +191,15 @@ def test_noise_goes_from_random_to_expert_and_knows_its_own_probabilities():
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"]), chance / 5 + (1 - chance) * expert, atol=1e-6)
 
 
+def test_noise_knows_its_probabilities_among_few_actions():
+    env_id = "icrl/BernoulliBandit-v0"
+    tasks = FAMILIES[env_id].named("all_new").ids[:20]
+    steps = lifetimes(env_id, make_source("noise", env_id, {"start": 1.0, "end": 1.0}), tasks, 1, 0)
+    legal = steps.given["action_mask"].sum(1, keepdims=True)
+    assert len(np.unique(legal)) > 3
+    np.testing.assert_allclose(np.exp(steps.extras["log_prob"]) * legal, 1, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_q_learning_that_replays_repeats_its_first_success(mode):
     """A room that ends at the goal and never changes: backwards, one success teaches the whole way to it."""

@@ -100,7 +100,7 @@ class CAD(PerceptAgent):
         config = config or CADConfig()
         super().__init__(observation_space, action_space, config)
         width, most = config.width, config.slide + config.room  # steps of the first fold, which is the longest
-        sizes = (width, config.compressor_layers, config.compressor_heads, config.inner)
+        sizes = (width, config.compressor_layers, config.compressor_heads, config.inner, config.dropout)
         self.compressor = Compressor(config.latents, most * len(self.slots), *sizes, config.gate)
         self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
         self.decoder = Reader(most, *sizes)
@@ -196,9 +196,8 @@ class CAD(PerceptAgent):
         terms = dict.fromkeys(("rebuilt_obs", "rebuilt_action", "rebuilt_reward", "rebuilt_first"), count * 0.0)
         for (start, stop), latents in made.items():
             x, was = self.decoder(latents, stop - start), steps.window(start, stop)
-            weight = (
-                self.config.reconstruction * was.mask * (1 + (self.config.reward_weight - 1) * (was.prev_reward > 0))
-            )
+            weight = 1 + (self.config.reward_weight - 1) * (was.prev_reward > 0)
+            weight = self.config.reconstruction * weight * was.mask.all(1, keepdim=True)  # padding is never folded
             first = F.binary_cross_entropy_with_logits(self.begins(x)[..., 0], was.first.float(), reduction="none")
             for name, loss in (
                 ("obs", -self.obs.head(x).log_prob(was.obs)),

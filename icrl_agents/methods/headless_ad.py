@@ -68,11 +68,10 @@ class HeadlessAD(ICAgent):
 
     Deviations from the public code: illegal actions are left out, where there they keep zero vectors in the prompt
     and logits of 0 in the loss; the prompt's order is random, as its positions would otherwise tell actions apart; no
-    dropout when acting; one token a step, and none for "no action yet": nothing is added instead.
-
-    With `votes`, ours, an action's score is not only its vector's similarity to the output, but also the sum of what
-    its own tokens say about it (see `Votes`). Without them trainings of minutes do not get as far as to tell an
-    action that failed once from one that was never tried.
+    dropout when acting; one token a step, and none for "no action yet": nothing is added instead. With `votes`, ours,
+    an action's score is not only its vector's similarity to the output, but also the sum of what its own tokens say
+    about it (see `Votes`). Without them trainings of minutes do not get as far as to tell an action that failed once
+    from one that was never tried.
     """
 
     Config = HeadlessADConfig
@@ -103,6 +102,8 @@ class HeadlessAD(ICAgent):
         sizes = rows, action_mask.shape[1], self.config.vector_size
         order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # legal ones first
         vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
+        place = (~action_mask).argsort(1, kind="stable").argsort(1)  # legal ones share a basis, as far as it goes
+        vectors = vectors[np.arange(rows)[:, None], place]
         return {"action_mask": action_mask, "action_vectors": vectors, "prompt_order": order}
 
     def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
@@ -143,7 +144,9 @@ class HeadlessAD(ICAgent):
         return self.scores(outputs.take_along_dim(place[..., None], 1), outputs, place, told, steps.given)[:, :, None]
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
-        return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
+        outputs, place = self.outputs(steps)
+        told, at = self.told(steps.prev_action, steps.start, steps.given), place.gather(1, last[:, None])
+        return self.scores(outputs.take_along_dim(at[..., None], 1), outputs, at, told, steps.given)[:, 0]
 
     def told(self, prev_action: Tensor, start: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """The actions (B, P + T) that tokens are about, those of the prompt and of steps (B, T); -1 for none."""

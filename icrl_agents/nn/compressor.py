@@ -18,7 +18,7 @@ QUERY_STD = 0.5
 class Reader(nn.Module):
     """`count` learned queries, which talk among themselves and read vectors (N, M, D) in every layer: (N, Q, D)."""
 
-    def __init__(self, count: int, width: int, layers: int, heads: int, inner: int, dropout: float = 0.0):
+    def __init__(self, count: int, width: int, layers: int, heads: int, inner: int, dropout: float):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(count, width) * QUERY_STD)
         self.blocks = nn.ModuleList(ReaderBlock(width, heads, inner, dropout) for _ in range(layers))
@@ -74,9 +74,11 @@ class Compressor(nn.Module):
 
     GATES: ClassVar = ("gated", "residual", "replace")
 
-    def __init__(self, latents: int, most: int, width: int, layers: int, heads: int, inner: int, gate: str):
+    def __init__(
+        self, latents: int, most: int, width: int, layers: int, heads: int, inner: int, dropout: float, gate: str
+    ):
         super().__init__()
-        self.reader = Reader(latents, width, layers, heads, inner)
+        self.reader = Reader(latents, width, layers, heads, inner, dropout)
         self.old = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
         self.place = nn.Parameter(torch.randn(most, width) * QUERY_STD)
         self.gate = gate

@@ -37,6 +37,7 @@ class Noise(StepSource):
         expert = self.env.expert_action()
         chance = self.settings.start + (self.settings.end - self.settings.start) * self.progress
         action = self.explore(expert, chance, self.actions)
-        probability = chance / self.actions + (1 - chance) * (action == expert)
+        choices = self.actions if self.allowed is None else self.allowed.sum(1)
+        probability = chance / choices + (1 - chance) * (action == expert)
         self.note(log_prob=np.log(probability).astype(np.float32))
         return action
