@@ -59,15 +59,6 @@ def include_sets(report: Report) -> None:
         include_rows(entry.agents[0], card_rows(report, entry))
 
 
-def check_measured(agents: Sequence[str]) -> None:
-    """Refuse (ValueError) folders without results, to which none can be added."""
-    from icrl_agents.checkpoint import RESULTS
-
-    for name in agents:
-        if not (Path(name).expanduser() / RESULTS).is_file():
-            raise ValueError(f"--write adds to results, {name} has none: icrl-agents evaluate {name} --write first")
-
-
 def card_rows(report: Report, entry: Entry) -> list[Row]:
     """Rows for each set, with what random play and the source reach, and how little renumbering its actions changes."""
     found: dict[str, dict[str, Result]] = {}

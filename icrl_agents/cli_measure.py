@@ -111,19 +111,25 @@ def probe(
     seed: Seed = 0,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Add the results to the agent's card.")] = False,
 ) -> None:
     """Measure how long an agent remembers rewards that it does not see any more."""
-    from icrl_agents import ICAgent
+    from icrl_agents import ICAgent, report
     from icrl_agents.config import check_choice
-    from icrl_agents.probe import CHANGES
+    from icrl_agents.probe import CHANGES, card_rows
     from icrl_agents.probe import probe as measure
     from icrl_agents.terminal import print_table
+
+    if write:
+        report.check_measured([agent])
 
     lengths = numbers(episodes)
     loaded = ICAgent.from_pretrained(agent, device=device)
     check_choice("change", change, ("all", *CHANGES))
     changes = list(CHANGES) if change == "all" and hasattr(loaded, "replace_latents") else [change]
     found = {name: measure(loaded, env_of(loaded, env), lengths, name, shown, split, seeds, seed) for name in changes}
+    if write:
+        report.include_rows(agent, card_rows(found))
     if as_json:
         print(json.dumps({name: [recall._asdict() for recall in recalls] for name, recalls in found.items()}))
         return
@@ -163,6 +169,7 @@ def sets(
     from icrl_agents import action_report as report
     from icrl_agents import action_results as results
     from icrl_agents.plots import require_matplotlib
+    from icrl_agents.report import check_measured
     from icrl_agents.terminal import print_table, progress_bar
 
     if output:
@@ -180,7 +187,7 @@ def sets(
         if len(env_ids) > 1:
             raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
         if write:
-            report.check_measured(agents or ())
+            check_measured(agents or ())
         with progress_bar("measuring", len(names or results.default_sets(env_ids[0])), "sets") as step:
             found = results.measure(
                 loaded,

@@ -7,7 +7,7 @@ and its true return is measured. Axis letters: B rows (tasks x runs), T steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icrl_agents.cards import Row
 from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
 from icrl_agents.curves import Curve, Interval
@@ -92,6 +93,18 @@ def probe(
         random = float(curve.random.mean() / optimal.mean())
         found.append(Recall(count, int(seen.mask.sum(1).max()), learner.folds, share, random))
     return found
+
+
+def card_rows(found: Mapping[str, Sequence[Recall]]) -> list[Row]:
+    """What the card of an agent tells, by what was done to its latents."""
+    rows = []
+    for change, recalls in found.items():
+        for recall in recalls:
+            name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
+            value, low, high = (round(number, 4) for number in recall.share)
+            note = f"{recall.folds} folds; random {recall.random:.2f}"
+            rows.append(Row(name, value, low, high, "share of optimum", note))
+    return rows
 
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:

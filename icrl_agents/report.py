@@ -279,6 +279,15 @@ def write_report(
     checkpoint.write_card(folder)
 
 
+def check_measured(agents: Sequence[str]) -> None:
+    """Refuse (ValueError) folders without results, to which none can be added."""
+    from icrl_agents.checkpoint import RESULTS
+
+    for name in agents:
+        if not (Path(name).expanduser() / RESULTS).is_file():
+            raise ValueError(f"--write adds to results, {name} has none: icrl-agents evaluate {name} --write first")
+
+
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     """Put further rows into the results and the card of a checkpoint that was measured before.
 

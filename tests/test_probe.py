@@ -10,7 +10,7 @@ from icrl_agents.probe import CHANGES, make_history, probe
 from icrl_agents.transforms import hide_rewards
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes
-from tests.test_cli import done
+from tests.test_cli import done, refused
 
 ENV = "icrl/Darkroom3x3-v0"
 
@@ -116,6 +116,18 @@ def test_what_cannot_be_asked_is_told_in_a_line():
 
     alone = Variant("cad").build()
     one_line(lambda: probe(alone, "icrl/Darkroom3x3-v0", (6,), "swapped"), ValueError, "another task", "split")
+
+
+def test_the_command_adds_to_a_card(tmp_path):
+    folder = tmp_path / "cad"
+    Variant("cad").build().save_pretrained(folder)
+    words = ("probe", folder, "--env", "icrl/Darkroom-v0", "--episodes", "2,3", "--seeds", 2, "--change", "none")
+    assert f"evaluate {folder}" in refused(*words, "--write")
+    done("evaluate", folder, "--env", "icrl/Darkroom-v0", "--episodes", 1, "--seeds", 2, "--write")
+    done(*words, "--write")
+    card = (folder / "README.md").read_text()
+    assert "remembered after 40 steps |" in card
+    assert "remembered after 60 steps |" in card
 
 
 def test_the_command():
