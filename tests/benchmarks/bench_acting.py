@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
-import icrl_agents  # noqa: F401  registers the environments
+from icrl_agents import ICAgent
 from icrl_agents.methods.ad import AD, ADConfig
 from icrl_agents.rollout import rollout
 
@@ -25,7 +25,7 @@ CONFIG = ADConfig(width=32, layers=4, heads=4, inner=128, window=WINDOW, slide=4
 class FullForward:
     """The same model, fed its whole visible window at every step."""
 
-    def __init__(self, agent: AD):
+    def __init__(self, agent: ICAgent):
         self.agent = agent
 
     def reset(self, env, *, seed=None):
@@ -38,7 +38,7 @@ class FullForward:
         agent.make_room(context)
         context.open(obs)
         seen = agent.tensors(context.steps.window(0, int(context.length[0]) + 1))
-        distribution = agent.action.head(agent.hidden(seen)[:, -1, 0])
+        distribution = agent.action.head(agent.read(seen, torch.as_tensor(context.length)))
         self.logits = distribution.logits
         self.action = distribution.sample(agent._running.generator).numpy()
         agent._running.acted = self.action
