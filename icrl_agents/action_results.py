@@ -88,7 +88,7 @@ class Report:
             results = tuple(_result(row) for row in data["results"])
             given = {name: data[name] for name in ("env_id", "measure", "settings")}
             return cls(**given, references=tuple(data["references"]), entries=entries, results=results)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no report on sets ({type(error).__name__}: {error}): measure anew") from None
 
     @classmethod
