@@ -137,7 +137,13 @@ def test_another_precision_in_the_same_process(tmp_path):
     run(tmp_path / "2", updates=1, precision="bf16")
 
 
-OWN = {"ad": {"dynamics": True}, "idt": {"dynamics": True, "chunk": 3}, "cad": {"latents": 4, "slide": 5}}
+OWN = {
+    "ad": {"dynamics": True},
+    "idt": {"dynamics": True, "chunk": 3},
+    "cad": {"latents": 4, "slide": 5},
+    "marked-ad": {"source": "q-learning"},  # which tells its probabilities
+    "headless-ad": {"vector_size": 8},
+}
 
 
 @pytest.mark.parametrize("method", OWN)
