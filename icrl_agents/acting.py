@@ -13,7 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from icrl_agents.action_sets import legal_actions, read_action_set
+from icrl_agents.action_sets import legal_actions, padded, read_action_set
 from icrl_agents.context import Context
 from icrl_agents.imagination import Plans
 from icrl_agents.nn.transformer import Cache
@@ -160,6 +160,8 @@ def give_anew(agent: ICAgent, running: Running, index: np.ndarray, legal: np.nda
     """Give the rows `index` what a new lifetime is given, with the action sets `legal` (B, A) or those they had."""
     given = running.context.steps.given
     mask = given.get("action_mask") if legal is None else legal
+    if legal is not None and "action_mask" in given:
+        mask = padded(legal, given["action_mask"].shape[1])
     new = agent.give(len(index), None if mask is None else mask[index], running.drawing)
     if any(name not in given or given[name].shape[1:] != value.shape[1:] for name, value in new.items()):
         raise ValueError(

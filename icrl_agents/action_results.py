@@ -29,7 +29,8 @@ from icrl_agents.train_config import TrainConfig
 JSON, MAX_BYTES = "sets.json", 1 << 26
 RANDOM = "random"
 ABLATED = ("votes", "vectors", "drawn", "objective", "prompt")  # what variants are named after, if they differ in it
-FREE = {"seed", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}  # they change no training
+# what changes no training, or differs between the seeds of one
+FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
 
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 
@@ -86,6 +87,8 @@ class Report:
         try:
             entries = tuple(Entry(x["name"], tuple(x["agents"]), x["hyperparameters"]) for x in data["entries"])
             results = tuple(_result(row) for row in data["results"])
+            if not results:
+                raise TypeError("it has no results")
             given = {name: data[name] for name in ("env_id", "measure", "settings")}
             return cls(**given, references=tuple(data["references"]), entries=entries, results=results)
         except (AttributeError, KeyError, TypeError) as error:
@@ -103,11 +106,19 @@ class Report:
             for name in ("env_id", "settings", "sets", "references"):
                 if (found := getattr(other, name)) != (wanted := getattr(first, name)):
                     raise ValueError(f"reports of {name}={wanted} and {found} cannot be joined: measure them alike")
-        entries = [entry for report in reports for entry in report.entries]
-        if twice := {entry.name for entry in entries if sum(entry.name == x.name for x in entries) > 1}:
-            raise ValueError(f"{min(twice)!r} is in several reports: give one of them, or measure them together")
-        rest = [row for report in reports[1:] for row in report.results if row.learner not in first.references]
-        return replace(first, entries=tuple(entries), results=(*first.results, *rest))
+        firsts: dict[str, dict[str, Any]] = {}
+        entries: dict[str, Entry] = {}
+        results = [row for row in first.results if row.learner in first.references]
+        for report in reports:
+            names = {}
+            for entry in report.entries:
+                mine = entry.hyperparameters
+                name = names[entry.name] = variant(firsts.setdefault(mine["method"], mine), mine)
+                if name in entries:
+                    raise ValueError(f"{name!r} is in several reports: give one of them, or measure them together")
+                entries[name] = entry._replace(name=name)
+            results += [row._replace(learner=names[row.learner]) for row in report.results if row.learner in names]
+        return replace(first, entries=tuple(entries.values()), results=tuple(results))
 
     @property
     def sets(self) -> list[str]:
@@ -130,7 +141,8 @@ def hyperparameters(agent: Any) -> dict[str, Any]:
     train = {**asdict(TrainConfig()), **train} if train else {}  # older ones have not had all settings of today
     known = {"method": method_name(type(agent)), **asdict(agent.config), **train, "source": agent.facts.get("source")}
     of_source = {f"source.{name}": v for name, v in _part(_part(agent.facts, "data"), "settings").items()}
-    return {name: value for name, value in known.items() if name not in FREE} | of_source
+    begun = {"begun": "with an agent"} if known.get("init") else {}
+    return {name: value for name, value in known.items() if name not in FREE} | begun | of_source
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -150,20 +162,25 @@ def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
     for path, agent in agents.items():
         mine = hyperparameters(agent)
         first = firsts.setdefault(mine["method"], mine)
-        changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
-        told = [name for name in changed if name in ABLATED] or changed
-        name = mine["method"] + (f" ({', '.join(f'{name}={mine.get(name)}' for name in told)})" if told else "")
+        name = variant(first, mine)
         entry = found.setdefault(name, Entry(name, (), mine))
         if other := [name for name in {**entry.hyperparameters, **mine} if mine.get(name) != entry[2].get(name)]:
             raise ValueError(
                 f"{path} and {entry.agents[0]} are both {name!r}, but differ in {', '.join(other)}: measure them apart"
             )
-        if (seed := _part(agent.facts, "train").get("seed")) is not None:
+        if isinstance(seed := _part(agent.facts, "train").get("seed"), int):
             twin = seeds.setdefault((name, seed), path)
             if twin != path:
                 raise ValueError(f"{path} and {twin} are both {name!r} of training seed {seed}: give one of them")
         found[name] = entry._replace(agents=(*entry.agents, path))
     return tuple(found.values())
+
+
+def variant(first: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """What agents are called whose hyperparameters differ from those of the first ones of their method."""
+    changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
+    told = [name for name in changed if name in ABLATED] or changed
+    return mine["method"] + (f" ({', '.join(f'{name}={mine.get(name)}' for name in told)})" if told else "")
 
 
 def default_sets(env_id: str) -> list[str]:

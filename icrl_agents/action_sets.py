@@ -75,7 +75,8 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
         given = np.atleast_1d(list(action_set) if isinstance(action_set, set | frozenset) else action_set)
     except ValueError:  # ragged
         given = np.empty(0)
-    if given.dtype == np.int8 and given.size and given.max() <= 1 and given.min() >= 0:
+    whole = most is None or given.shape[-1:] == (most,)  # a mask has all actions
+    if given.dtype == np.int8 and given.size and whole and given.max() <= 1 and given.min() >= 0:
         given = given.astype(bool)
     top = MAX_ACTIONS if most is None else most
     if given.dtype == bool and given.shape in ((given.shape[-1],), (rows, given.shape[-1])):
@@ -98,10 +99,18 @@ def _numbers(given: np.ndarray, top: int) -> bool:
 
 def widened(legal: np.ndarray | None, history: Steps) -> np.ndarray | None:
     """Action sets (B, A) with columns for the actions of a history too, which need not be legal any more."""
-    if legal is None or not history.mask.any():
-        return legal
-    missing = int(history.action[history.mask].max()) + 1 - legal.shape[1]
-    return np.pad(legal, ((0, 0), (0, max(0, missing))))
+    return legal if legal is None else padded(legal, count_actions(history))
+
+
+def padded(legal: np.ndarray, count: int) -> np.ndarray:
+    """Action sets (B, A) with columns for at least `count` actions."""
+    return np.pad(legal, ((0, 0), (0, max(0, count - legal.shape[1]))))
+
+
+def count_actions(history: Steps) -> int:
+    """One more than the highest action in a history; the one before its first step is one of them."""
+    before = history.prev_action[history.mask & ~history.start]
+    return 1 + int(np.concatenate([history.action[history.mask], before, [-1]]).max())
 
 
 def check_legal(steps: Steps) -> None:

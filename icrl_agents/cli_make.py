@@ -172,8 +172,6 @@ def train(
         check_choice("--stage", stage, STAGES)
         if "pretrain" not in {field.name for field in _known_settings(method)}:
             raise ValueError(f"--stage is for methods that pretrain, such as cad, not for {method!r}: leave it out")
-        if stage == "finetune" and init is None and not resume:
-            raise ValueError("--stage finetune goes on with a pretrained agent: give its folder as --init")
     options: dict[str, Any] = {
         "source": source,
         "updates": updates,
@@ -186,6 +184,8 @@ def train(
     if stage is not None and "pretrain" in values:
         raise ValueError(f"--stage {stage} sets pretrain, and pretrain={values['pretrain']} was given: leave one out")
     values |= {name: value for name, value in options.items() if value is not None}
+    if stage == "finetune" and not values.get("init") and not resume:
+        raise ValueError("--stage finetune goes on with a pretrained agent: give its folder as --init")
     began = time.perf_counter()
     agent = fit(
         method, env, output, histories=histories, settings=values, device=device, resume=resume, overwrite=overwrite

@@ -122,14 +122,15 @@ def probe(
 
     if write:
         report.check_measured([agent])
-
+        if env is not None:
+            raise ValueError("--write is for results on the environment of the card: leave --env out")
     lengths = numbers(episodes)
     loaded = ICAgent.from_pretrained(agent, device=device)
     check_choice("change", change, ("all", *CHANGES))
     changes = list(CHANGES) if change == "all" and hasattr(loaded, "replace_latents") else [change]
     found = {name: measure(loaded, env_of(loaded, env), lengths, name, shown, split, seeds, seed) for name in changes}
     if write:
-        report.include_rows(agent, card_rows(found))
+        report.include_rows(agent, card_rows(found, shown, split))
     if as_json:
         print(json.dumps({name: [recall._asdict() for recall in recalls] for name, recalls in found.items()}))
         return
@@ -179,6 +180,8 @@ def sets(
         require_matplotlib()
     if bool(agents) == bool(stored):
         raise ValueError("give agents to measure, or --stored with folders of results, and not both")
+    if stored and write:
+        raise ValueError("--write adds what is measured now: leave --stored out, or --write")
     if stored:
         found = results.Report.join([results.Report.load(folder) for folder in stored])
     else:

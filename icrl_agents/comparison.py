@@ -127,7 +127,8 @@ def measure(
             curve = _kept(agent, entry.env_id, num_seeds, plan, most, cache)
             curves[kind].append(curve)
             on_done(f"{name}, {kind}: {curve.at(EPISODES)} at episode {EPISODES}")
-        source = source or source_curve(agent, curves["plain"][0], 1, 0)
+        if not source and not entry.source:  # the environment's default
+            source = source_curve(agent, curves["plain"][0], 1, 0)
     plain, planned = (Curve.join(found, entry.label) for found in curves.values())
     return Measured(entry, plain, replace(planned, name=f"{entry.label}, planned"), source)
 
@@ -207,7 +208,7 @@ def write(found: Sequence[Measured], out: Path) -> None:
     for env_id in dict.fromkeys(measured.entry.env_id for measured in found):
         here = [measured for measured in found if measured.entry.env_id == env_id]
         curves = [curve for m in here for curve in (m.plain, m.planned) if curve]
-        curves += next((m.source for m in here if m.source and not m.entry.source), ())  # the environment's default
+        curves += next((m.source for m in here if m.source), ())
         write_files(out, {f"{env_id.removeprefix('icrl/').lower()}.png": draw_curves(curves)})
 
 

@@ -95,12 +95,11 @@ class Curve:
 
     def band(self) -> tuple[np.ndarray, np.ndarray]:
         """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
-        pool = self.runs if len(self.runs) > 1 else self.runs.swapaxes(0, 1)
-        picks = _resamples(pool.shape, self.trainings if len(self.runs) > 1 else 1)
-        size = picks[0].size
-        cells = np.arange(RESAMPLES)[:, None, None] * size + picks * pool.shape[1] + np.arange(pool.shape[1])
+        runs, tasks = _resamples(self.runs.shape, self.trainings)
+        size = runs[0].size
+        cells = np.arange(RESAMPLES)[:, None, None] * size + runs * runs.shape[2] + tasks
         counts = np.bincount(cells.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
-        means = counts @ pool.reshape(size, -1) / size  # (RESAMPLES, E)
+        means = counts @ self.runs.reshape(size, -1) / size  # (RESAMPLES, E)
         low, high = np.percentile(means, QUANTILES, axis=0)
         return low, high
 
@@ -133,7 +132,7 @@ class Curve:
             rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
             pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
             curve = cls(tasks=tuple(data["tasks"]), pace=pace, trainings=data.get("trainings", 1), **arrays, **rest)
-            if type(curve.trainings) is not int or not curve.trainings or len(curve.runs) % curve.trainings:
+            if type(curve.trainings) is not int or curve.trainings < 1 or len(curve.runs) % curve.trainings:
                 raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
             of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
             if not of_tasks or curve.runs.ndim != 3 or (curve.pace is not None and curve.pace.ndim != 1):
@@ -204,27 +203,25 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def _bootstrap(scores: np.ndarray, statistic: Callable[..., Any], trainings: int = 1) -> Interval:
-    """The statistic of all scores (R, N) with its stratified percentile bootstrap: runs are resampled within tasks.
-
-    So the interval is about these tasks, and does not widen because some tasks have more to earn than others. Of
-    several trainings those are resampled first, and then each one's runs. With a single run of each task, tasks are
-    resampled instead.
-    """
-    pool, trainings = (scores, trainings) if len(scores) > 1 else (scores.T, 1)
-    resampled = np.take_along_axis(pool[None], _resamples(pool.shape, trainings), 1).reshape(RESAMPLES, -1)
+    """The statistic of all scores (R, N) with its percentile bootstrap, see `_resamples`."""
+    resampled = scores[_resamples(scores.shape, trainings)].reshape(RESAMPLES, -1)
     low, high = np.percentile(statistic(resampled, axis=-1), QUANTILES)
     return Interval(float(statistic(scores, axis=None)), float(low), float(high))
 
 
-def _resamples(shape: tuple[int, ...], trainings: int) -> np.ndarray:
-    """(RESAMPLES, rows, columns) rows of a pool (rows, columns, ...), drawn with replacement in every column.
+def _resamples(shape: tuple[int, ...], trainings: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and tasks, each (RESAMPLES, R, N), drawn with replacement; the same ones at every call.
 
-    They are the same at every call. Of several trainings, whose rows follow each other, as many are drawn, and the
-    same ones in all columns.
+    Stratified: runs are resampled within tasks. So intervals are about these tasks, and do not widen because some tasks
+    have more to earn than others. Of several trainings, whose runs follow each other, those are resampled first, the
+    same ones in all tasks, and then each one's runs. Where a training has a single run of each task, tasks are
+    resampled instead of runs.
     """
-    rng, (rows, columns) = np.random.default_rng(0), shape[:2]
-    if trainings == 1:
-        return rng.integers(0, rows, (RESAMPLES, rows, columns))
-    runs = rows // trainings
-    drawn = rng.integers(0, trainings, (RESAMPLES, trainings, 1, 1))
-    return (drawn * runs + rng.integers(0, runs, (RESAMPLES, trainings, runs, columns))).reshape(-1, rows, columns)
+    rng, (count, tasks) = np.random.default_rng(0), shape[:2]
+    runs, every = count // trainings, np.broadcast_to(np.arange(tasks), (RESAMPLES, count, tasks))
+    first = rng.integers(0, trainings, (RESAMPLES, trainings, 1, 1)) * runs if trainings > 1 else 0
+    if runs == 1:
+        drawn = rng.integers(0, tasks, (RESAMPLES, 1, tasks))
+        rows = np.zeros((RESAMPLES, trainings, 1, tasks), np.int64) + first
+        return rows.reshape(every.shape), np.broadcast_to(drawn, every.shape)
+    return (first + rng.integers(0, runs, (RESAMPLES, trainings, runs, tasks))).reshape(every.shape), every

@@ -15,7 +15,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from icrl_envs import FAMILIES
 
 from icrl_agents.action_sets import choose_any, legal_actions
@@ -104,33 +104,33 @@ def _lifetimes(
     """Returns (B, E), optimal returns (B,) and the pace of the tasks `rows`, of at most `MAX_ROWS` at a time."""
     blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
     others = np.random.SeedSequence(seed).generate_state(len(blocks) - 1) >> 1  # the first has the seed itself
-    returns, optimal, rewards = [], [], []
+    returns, optimal, paces = [], [], []
     for number, (block, own) in enumerate(zip(blocks, [seed, *others.tolist()], strict=True)):
-        env = Pace(gymnasium.make_vec(env_id, num_envs=len(block)))
+        env, pace = gymnasium.make_vec(env_id, num_envs=len(block)), Pace()
         tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
-        returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell))
-        rewards.append(env.total)
+        returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell, on_step=pace))
+        paces.append(pace)
         optimal.append(optimal_returns(env, block))
         env.close()
-    alike = {len(total) for total in rewards}
-    pace = np.sum(rewards, 0) / len(rows) if episodes == 1 and len(alike) == 1 else None
-    return np.concatenate(returns), np.concatenate(optimal), pace
+    alike = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
+    mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and alike else None
+    return np.concatenate(returns), np.concatenate(optimal), mean
 
 
-class Pace(VectorWrapper):
-    """Adds up the rewards of each step over all rows, until the first of them ends an episode."""
+class Pace:
+    """Adds up the rewards of each step over all rows, of lifetimes that all end with the same step."""
 
-    def __init__(self, env: VectorEnv):
-        super().__init__(env)
+    def __init__(self) -> None:
         self.total: list[float] = []  # of each step
-        self.counts = True
+        self.ends: list[bool] = []  # whether some row ended with it
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = super().step(actions)
-        if self.counts:
-            self.total.append(float(reward.sum()))
-            self.counts = not (terminated | truncated).any()
-        return obs, reward, terminated, truncated, info
+    def __call__(self, reward: np.ndarray, ended: np.ndarray) -> None:
+        self.total.append(float(reward.sum()))
+        self.ends.append(bool(ended.any()))
+
+    @property
+    def known(self) -> bool:
+        return not any(self.ends[:-1])
 
 
 def _share_done(on_episode: Callable[[int], None], number: int, blocks: int, episodes: int) -> Callable[[int], None]:

@@ -95,14 +95,14 @@ def probe(
     return found
 
 
-def card_rows(found: Mapping[str, Sequence[Recall]]) -> list[Row]:
+def card_rows(found: Mapping[str, Sequence[Recall]], shown: int, split: str) -> list[Row]:
     """What the card of an agent tells, by what was done to its latents."""
     rows = []
     for change, recalls in found.items():
         for recall in recalls:
             name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
             value, low, high = (round(number, 4) for number in recall.share)
-            note = f"{recall.folds} folds; random {recall.random:.2f}"
+            note = f"{shown} episodes with rewards, {split} tasks; {recall.folds} folds; random {recall.random:.2f}"
             rows.append(Row(name, value, low, high, "share of optimum", note))
     return rows
 

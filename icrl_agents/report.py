@@ -291,7 +291,7 @@ def check_measured(agents: Sequence[str]) -> None:
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     """Put further rows into the results and the card of a checkpoint that was measured before.
 
-    Earlier ones stay, but for those of the same names.
+    Earlier ones stay, but for those of the same names, or of the same kind: what stands before a colon, such as a set.
 
     Raises:
         FileNotFoundError: the folder has no results yet.
@@ -303,8 +303,14 @@ def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
     checkpoint.make_card(folder)  # refuses results of other weights, which write_report would tie to these
     measured = [Curve.from_json(data) for data in found["curves"]]
-    merged = {row.name: row for row in (*table_rows({"table": found.get("study", [])}), *rows)}
-    write_report(folder, measured, list(merged.values()), found.get("versions", {}))
+    new = {_kind(row) for row in rows}
+    before = [row for row in table_rows({"table": found.get("study", [])}) if _kind(row) not in new]
+    write_report(folder, measured, [*before, *rows], found.get("versions", {}))
+
+
+def _kind(row: Row) -> str:
+    """Rows of one kind belong together: they are replaced together."""
+    return row.name.partition(":")[0]
 
 
 def _study_before(folder: Path, weights: str) -> list[Row]:

@@ -29,6 +29,7 @@ def rollout(
     seed: int | None = None,
     options: dict[str, Any] | None = None,
     on_episode: Callable[[int], None] | None = None,
+    on_step: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """One lifetime of `episodes` episodes in every row, in any autoreset mode; gives the returns (B, episodes).
 
@@ -36,6 +37,7 @@ def rollout(
         seed: of the environments' reset and of the learner.
         options: of the environments' first reset, such as {"task": [...]}.
         on_episode: called with the number of episodes that all rows have finished.
+        on_step: called with the rewards (B,) of each step and the rows (B,) bool whose episodes it ended.
     """
     obs, info = env.reset(seed=seed, options=options)
     learner.reset(env, seed=seed)
@@ -50,6 +52,8 @@ def rollout(
         _, live = boundary.read(obs, terminated, truncated, info)
         returns[rows, np.minimum(episode, episodes)] += reward * live
         episode += boundary.ended
+        if on_step:
+            on_step(reward * live, boundary.ended)
         if boundary.ended.any() and on_episode and episode.min() > done:
             on_episode(min(int(episode.min()), episodes))
         done = int(episode.min())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -215,6 +216,13 @@ def test_foreign_facts_are_no_hyperparameters():
     assert "lr" not in find_entries({"a": agent})[0].hyperparameters
 
 
+def test_seeds_may_begin_with_agents_of_their_own():
+    agents = {name: fresh("ad", seed=seed) for seed, name in enumerate("abc")}
+    for name in "ab":
+        agents[name].facts["train"]["init"] = f"runs/{name}"
+    assert [entry.agents for entry in find_entries(agents)] == [("a", "b"), ("c",)]
+
+
 def test_one_training_is_not_two():
     agents = {"a": fresh("ad"), "b": fresh("ad", seed=1), "c": fresh("ad", seed=1)}
     one_line(lambda: find_entries(agents), ValueError, "c and b", "'ad' of training seed 1")
@@ -368,6 +376,12 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     assert both.entries == bandits.entries
     assert sorted(both.results, key=str) == sorted(bandits.results, key=str)
     one_line(lambda: Report.join([both, loaded[0]]), ValueError, "several reports", loaded[0].entries[0].name)
+    mine = loaded[0].entries[0]
+    ablated = mine._replace(hyperparameters={**mine.hyperparameters, "prompt": False})
+    both = Report.join([loaded[0], replace(loaded[0], entries=(ablated,))])
+    assert [entry.name for entry in both.entries] == ["headless-ad", "headless-ad (prompt=False)"]
+    counts = Counter(row.learner for row in both.results)
+    assert counts["headless-ad"] == counts["headless-ad (prompt=False)"] == counts["random"] > 0
     other = replace(loaded[1], settings={**loaded[1].settings, "tasks": 9})
     one_line(lambda: Report.join([loaded[0], other]), ValueError, "settings", "measure them alike")
     (tmp_path / "sets.json").write_text('{"env_id": 3}')
@@ -377,6 +391,7 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     assert (tmp_path / "both" / "means.png").stat().st_size > 1000
     assert "not both" in refused("sets", "icrl/ad-darkroom", *folders)
     assert "not both" in refused("sets")
+    assert "leave --stored out" in refused("sets", *folders, "--write")
 
 
 def test_a_set_that_nothing_can_be_divided_by(bandits):

@@ -107,6 +107,14 @@ def test_a_curve_of_one_episode_tells_the_pace_of_its_steps(monkeypatch):
     assert evaluate(learner, COINS, episodes=2, tasks=tasks[:2]).pace is None
 
 
+def test_lifetimes_that_end_at_different_steps_have_no_pace():
+    macros = "icrl/DarkroomMacro-v0"
+    tasks = FAMILIES[macros].named("train_test").ids[:30]
+    found = evaluate(make_source("uniform", macros), macros, episodes=1, tasks=tasks)
+    assert 0 < found.mean[0] < 1  # some rows ended early, at the goal
+    assert found.pace is None
+
+
 def test_an_agent_is_not_scored_on_a_named_set_that_it_was_trained_on():
     class Trained(type(make_source("uniform", COINS))):
         facts = {"split_seed": 5}  # noqa: RUF012  a split that mixes the sets

@@ -242,6 +242,7 @@ def test_json_round_trip(tmp_path):
         {"trainings": 2},
         {"trainings": "3"},
         {"trainings": 0},
+        {"trainings": -1},
         {"pace": "x"},
     ],
 )
@@ -354,6 +355,16 @@ def test_of_several_trainings_the_interval_tells_how_they_differ():
     assert (again.trainings, again.at(2)) == (3, found.at(2))
     assert replace(found, trainings=1).at(1).low > 13.5  # as if twenty runs of an agent were twenty agents
     one_line(lambda: Curve.join([*parts, curve(np.ones((3, 4, 2)))], "ad"), ValueError, "[3, 20] runs each")
+
+
+def test_of_trainings_with_one_run_of_each_task_the_interval_is_about_tasks_too():
+    runs = np.random.default_rng(0).normal(size=(1, 300, 1))
+    alone = curve(runs)
+    twice = Curve.join([alone, alone], "ad")
+    assert tuple(twice.at(1)) == pytest.approx(tuple(alone.at(1)), abs=0.02)
+    assert twice.at(1).high - twice.at(1).low == pytest.approx(4 * runs.std() / 300**0.5, rel=0.1)
+    other = Curve.join([alone, curve(runs + 1)], "ad").at(1)
+    assert other.low < alone.at(1).value < alone.at(1).value + 1 < other.high
 
 
 def test_paces_are_kept_and_joined():

@@ -366,6 +366,18 @@ class TestActing:
             assert (agent.act(steps.obs[:, 0]) < 2).all()
             agent.observe(steps.obs[:, 0], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
 
+    def test_the_step_before_a_history_may_be_gone_too(self):
+        """As in a window that has slid since its set was larger."""
+        agent, steps = Variant("headless-ad").build(), lifetimes(count=6).map(np.copy)
+        steps.action[:], steps.start[:] = 0, False
+        steps.prev_action[:, 0], steps.prev_action[:, 1:] = 9, 0
+        agent.reset(num_envs=3, num_actions=4, history=steps, seed=0)
+        assert agent.context.steps.given["action_mask"].shape == (3, 10)
+        assert (agent.act(steps.obs[:, 0]) < 4).all()
+        agent.observe(steps.obs[:, 0], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
+        agent.reset(mask=np.array([True, False, False]), num_actions=4)
+        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [4, 4, 4]
+
     def test_a_history_of_more_actions_than_the_agents_needs_a_set(self):
         agent, steps = Variant("headless-ad").build(), lifetimes(count=6)
         steps = steps._replace(action=steps.action + 9, prev_action=steps.prev_action + 9)

@@ -119,15 +119,17 @@ def test_what_cannot_be_asked_is_told_in_a_line():
 
 
 def test_the_command_adds_to_a_card(tmp_path):
-    folder = tmp_path / "cad"
-    Variant("cad").build().save_pretrained(folder)
-    words = ("probe", folder, "--env", "icrl/Darkroom-v0", "--episodes", "2,3", "--seeds", 2, "--change", "none")
+    folder, agent = tmp_path / "cad", Variant("cad").build()
+    agent.facts = {"env_id": "icrl/Darkroom-v0"}
+    agent.save_pretrained(folder)
+    words = ("probe", folder, "--episodes", "2,3", "--seeds", 1, "--change", "none")
     assert f"evaluate {folder}" in refused(*words, "--write")
-    done("evaluate", folder, "--env", "icrl/Darkroom-v0", "--episodes", 1, "--seeds", 2, "--write")
+    done("evaluate", folder, "--episodes", 1, "--seeds", 1, "--write")
+    assert "leave --env out" in refused(*words, "--write", "--env", "icrl/Darkroom-v0")
     done(*words, "--write")
     card = (folder / "README.md").read_text()
     assert "remembered after 40 steps |" in card
-    assert "remembered after 60 steps |" in card
+    assert "2 episodes with rewards, test tasks;" in card
 
 
 def test_the_command():
