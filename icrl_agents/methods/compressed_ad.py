@@ -29,7 +29,7 @@ class CADConfig(AgentConfig):
     compressor_heads: int = 4
     gate: str = "gated"  # how new latents meet old ones: "gated", "residual", "replace"
     folds: int = 12  # most folds in a training window
-    curriculum: str = "0:1 0.2:3 0.4:6 0.6:1000"  # share of the training done: most folds from then on
+    curriculum: str = "0:4 0.15:1000"  # share of the training done: most folds from then on
     folds_with_gradient: int = 4  # the newest ones; what was folded before is not learned from
     pretrain: float = 0.0  # share of the training, from its start, in which only the reconstruction is learned
     reconstruction: float = 0.1  # weight of its terms
