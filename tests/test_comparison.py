@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES
 
-from icrl_agents import comparison, hub
+from icrl_agents import ICAgent, comparison, hub
 from icrl_agents.comparison import PUBLISHED, Entry, compare, released, rows, stored
 from icrl_agents.curves import Curve
 from icrl_agents.methods import METHODS
@@ -74,6 +74,29 @@ def test_an_interrupted_comparison_keeps_what_it_has(folders, tmp_path, monkeypa
     again = compare([entry], tmp_path / "out", num_seeds=1)
     assert len(done) == 1
     np.testing.assert_array_equal(again[0].planned.runs[1], first[0].planned.runs[1])
+
+
+def test_planning_on_some_tasks_is_told_beside_the_same_ones_without(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "PLAN_TASKS", {ID: 3})
+    (measured,) = compare([Entry("ad", ID, folders)], tmp_path / "out", num_seeds=2)
+    without = measured.plain.on(measured.planned.tasks).at(2).value
+    assert rows([measured])[0][5] == f"{measured.planned.at(2)} (3 tasks; {without:.2f} without)"
+
+
+def test_the_figure_has_the_source(folders, tmp_path, monkeypatch):
+    shown: list[list[str]] = []
+
+    def draw(curves):
+        shown.append([curve.name for curve in curves])
+        return b"picture"
+
+    monkeypatch.setattr("icrl_agents.plots.draw_curves", draw)
+    agent = ICAgent.from_pretrained(folders[0])
+    agent.facts["source"] = "posterior"
+    agent.save_pretrained(tmp_path / "known")
+    for entry in (Entry("ad", ID, (str(tmp_path / "known"),)), Entry("ad", ID, (str(tmp_path / "known"),), "ppo")):
+        compare([entry], tmp_path / "out", num_seeds=1)
+    assert shown == [["ad", "ad, planned", "source posterior"], ["ad (ppo)", "ad (ppo), planned"]]
 
 
 def test_another_planner_or_weights_are_measured_anew(folders, tmp_path):
