@@ -99,7 +99,7 @@ def _numbers(given: np.ndarray, top: int) -> bool:
 
 def widened(legal: np.ndarray | None, history: Steps) -> np.ndarray | None:
     """Action sets (B, A) with columns for the actions of a history too, which need not be legal any more."""
-    return legal if legal is None else padded(legal, count_actions(history))
+    return legal if legal is None else padded(legal, actions_in(history))
 
 
 def padded(legal: np.ndarray, count: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def padded(legal: np.ndarray, count: int) -> np.ndarray:
     return np.pad(legal, ((0, 0), (0, max(0, count - legal.shape[1]))))
 
 
-def count_actions(history: Steps) -> int:
+def actions_in(history: Steps) -> int:
     """One more than the highest action in a history; the one before its first step is one of them."""
     before = history.prev_action[history.mask & ~history.start]
     return 1 + int(np.concatenate([history.action[history.mask], before, [-1]]).max())

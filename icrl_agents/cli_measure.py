@@ -180,8 +180,8 @@ def sets(
         require_matplotlib()
     if bool(agents) == bool(stored):
         raise ValueError("give agents to measure, or --stored with folders of results, and not both")
-    if stored and write:
-        raise ValueError("--write adds what is measured now: leave --stored out, or --write")
+    if stored and (write or env or names or episodes):
+        raise ValueError("--stored measures nothing: leave --write, --env, --set and --episodes out, or --stored")
     if stored:
         found = results.Report.join([results.Report.load(folder) for folder in stored])
     else:

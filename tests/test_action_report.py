@@ -391,7 +391,8 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     assert (tmp_path / "both" / "means.png").stat().st_size > 1000
     assert "not both" in refused("sets", "icrl/ad-darkroom", *folders)
     assert "not both" in refused("sets")
-    assert "leave --stored out" in refused("sets", *folders, "--write")
+    for option in (("--write",), ("--env", BERNOULLI), ("--set", "num_10"), ("--episodes", 1)):
+        assert "or --stored" in refused("sets", *folders, *option)
 
 
 def test_a_set_that_nothing_can_be_divided_by(bandits):

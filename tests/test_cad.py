@@ -134,6 +134,26 @@ class TestParity:
             assert (since > 0) == (newest < agent._folds(30))
 
 
+def test_dropout_reaches_the_compressor_and_the_decoder():
+    agent = Variant("cad", (("dropout", 0.25),)).build()
+    for blocks in (agent.compressor.reader.blocks, agent.decoder.blocks):
+        assert {block.dropout for block in blocks} == {0.25}
+
+
+@torch.no_grad()
+def test_padding_that_was_folded_is_not_learned_from():
+    """A fold that a history does not fill never happens in acting; whatever stands there, the loss is the same."""
+    agent, steps = Variant("cad").build(), lifetimes(count=24)
+    steps = steps._replace(mask=np.arange(24) < np.array([24, 24, 12])[:, None])
+    changed = steps.map(np.copy)
+    for name in ("obs", "prev_obs"):
+        getattr(changed, name)[2, 12:] = 0
+    assert (changed.obs != steps.obs).any()
+    one, other = (agent.loss(agent.tensors(each)) for each in (steps, changed))
+    assert one["rebuilt_obs"] > 0
+    torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
 class TestMemory:
     @torch.no_grad()
     def test_latents_read_what_was_folded_and_nothing_else(self):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.acting import read_cached
-from icrl_agents.action_sets import count_actions, draw_vectors
+from icrl_agents.action_sets import actions_in, draw_vectors
 from icrl_agents.agent import ICAgent
 from icrl_agents.codecs import EMBEDDING_STD, ActionVectors
 from icrl_agents.config import AgentConfig, check_choice
@@ -217,7 +217,7 @@ class HeadlessAD(ICAgent):
 
     def catch_up(self, context: Context, history: Steps) -> None:
         count = context.steps.given["action_mask"].shape[1]
-        if count_actions(history) > count:
+        if actions_in(history) > count:
             raise ValueError(f"history has actions from {count} on, outside the action set: give num_actions= as well")
         super().catch_up(context, history)
 
