@@ -28,7 +28,14 @@ from icrl_agents.train_config import TrainConfig
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
 RANDOM = "random"
-ABLATED = ("votes", "vectors", "drawn", "objective", "prompt")  # what variants are named after, if they differ in it
+ABLATED = (
+    "renumber",
+    "votes",
+    "vectors",
+    "drawn",
+    "objective",
+    "prompt",
+)  # what variants are named after, if they differ in it
 # what changes no training, or differs between the seeds of one
 FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+ACTION_COLUMNS = ("expert_action", "intended_action")  # extras that are actions; intended: before a source slipped
+
 
 class Steps(NamedTuple):
     """Consecutive steps of B lifetimes; every column is a NumPy array or tensor of shape (B, T, ...).

@@ -28,6 +28,7 @@ class TrainConfig:
     steps: str = ""  # of a window that are learned from, its first ones: "0:40 0.5:300" the first 40 until half-time
     blind: float = 0.0  # share of the windows in which rewards are hidden soon after the first one: a test of memory
     blind_after: int = 40  # steps after the first reward, at most
+    renumber: bool = False  # the legal actions of each window have other numbers: no action is known by its own
     lr: float = 2e-3  # the peak
     warmup: float = 0.1  # share of the updates in which the learning rate rises to its peak
     weight_decay: float = 0.01

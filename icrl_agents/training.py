@@ -53,7 +53,7 @@ from icrl_agents.steps import Steps
 from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
 from icrl_agents.train_config import PRECISIONS, TrainConfig, split_settings
-from icrl_agents.transforms import hide_rewards
+from icrl_agents.transforms import hide_rewards, renumber_actions
 from icrl_agents.windows import FreshWindows, StoreWindows, Windows
 
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ class Run:
         batch = windows.batch(update)
         check_legal(batch)
         batch = batch.window(0, None if whole else self.config.most_steps(update / self.config.updates))
+        if self.config.renumber:
+            batch = renumber_actions(batch, agent.action_space, rng)
         if self.config.blind:
             batch = hide_rewards(batch, rng, self.config.blind, self.config.blind_after)
         return agent.prepare(batch, rng, update / self.config.updates)

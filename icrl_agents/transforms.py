@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.steps import Steps, stack_steps
+from icrl_agents.steps import ACTION_COLUMNS, Steps, stack_steps
 
 
 def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
@@ -83,6 +84,29 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
         for n, value in ((0, steps.reward), (1, steps.prev_reward))
     )
     return steps._replace(reward=reward, prev_reward=before)
+
+
+def renumber_actions(steps: Steps, space: gymnasium.Space, rng: np.random.Generator) -> Steps:
+    """NumPy steps whose legal actions have other numbers, drawn at random for each row.
+
+    Raises:
+        ValueError: the actions of `space` have no numbers.
+    """
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise ValueError(f"renumber=true, but the actions {space} have no numbers: leave it out")
+    rows, low = len(steps.mask), int(space.start)
+    legal = steps.given.get("action_mask", np.ones((rows, int(space.n)), bool))
+    places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in (np.arange(space.n), rng.random(legal.shape)))
+    number = np.empty_like(places)
+    np.put_along_axis(number, places, drawn, 1)  # (B, A) that each action gets; illegal ones stay among themselves
+
+    def renumbered(value: np.ndarray) -> np.ndarray:
+        return (low + np.take_along_axis(number, value - low, 1)).astype(value.dtype)
+
+    before = renumbered(np.where(steps.start, low, steps.prev_action))
+    extras = {name: renumbered(value) if name in ACTION_COLUMNS else value for name, value in steps.extras.items()}
+    before = np.where(steps.start, steps.prev_action, before)
+    return steps._replace(action=renumbered(steps.action), prev_action=before, extras=extras)
 
 
 START, END = 1, 2  # a mark is none, one or both of them: a run may end where the next one starts

@@ -185,6 +185,22 @@ def test_windows_may_be_short_at_first(tmp_path, monkeypatch):
     assert short.to_go.std != 1  # statistics are those of whole windows
 
 
+def test_actions_may_have_other_numbers_in_each_window(tmp_path, monkeypatch):
+    seen = []
+    loss = METHODS["ad"].loss
+    monkeypatch.setattr(METHODS["ad"], "loss", lambda agent, steps: seen.append(steps) or loss(agent, steps))
+    settings = {"micro_batch": 64, "batch_size": 64, "updates": 1, "source.slips": 0.3, "window": 24, "slide": 6}
+    for renumber in (False, True):
+        run(tmp_path / str(renumber), renumber=renumber, **settings)
+    plain, moved = seen
+    torch.testing.assert_close(plain.obs, moved.obs)  # what happened is the same
+    rows, place = torch.arange(64)[:, None], plain.action
+    number = torch.full((64, 5), -1)
+    number[rows, place] = moved.action
+    assert (number[rows, place] == moved.action).all()
+    assert ((number != torch.arange(5)) & (number >= 0)).any(1).sum() > 55
+
+
 def test_it_learns(tmp_path):
     """After seconds of training the agent finds a 3x3 room's goals in context and then goes straight to them."""
     from icrl_agents import evaluate

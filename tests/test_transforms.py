@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from icrl_agents.steps import Steps
-from icrl_agents.transforms import Chunks, asked_return, best_return, query_first, return_to_go, sort_by_return
+from icrl_agents.transforms import (
+    Chunks,
+    asked_return,
+    best_return,
+    query_first,
+    renumber_actions,
+    return_to_go,
+    sort_by_return,
+)
 from icrl_agents.windows import align
 from tests.fakes import lifetimes
 
@@ -225,3 +234,46 @@ def test_align_goes_back_to_where_the_episode_begins():
     start = np.random.default_rng(0).integers(0, 30, 50)
     wanted = [max(t for t in range(start[row] + 1) if first[row, t]) for row in range(50)]
     np.testing.assert_array_equal(align(start, first), wanted)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("start", [0, -2])
+def test_renumbered_actions_are_the_same_ones_by_other_numbers(start: int, masked: bool):
+    steps = lifetimes(rows=60, count=12)
+    rng = np.random.default_rng(0)
+    legal = np.ones((60, 9), bool)
+    if masked:
+        legal = rng.random((60, 9)) < 0.5
+        legal[:, 3] = True
+    wanted, meant = (np.where(legal, rng.random((12, 60, 9)), -1).argmax(2).T for _ in range(2))  # (B, T)
+    action, meant = wanted + start, meant + start
+    before = np.pad(action[:, :-1], ((0, 0), (1, 0)))
+    given = {"action_mask": legal} if masked else {}
+    steps = steps._replace(action=action, prev_action=before, extras={"intended_action": meant}, given=given)
+    found = renumber_actions(steps, spaces.Discrete(9, start=start), rng)
+    moved = 0
+    for row in range(60):
+        number = dict(zip(action[row].tolist(), found.action[row].tolist(), strict=True))
+        assert [number[a] for a in action[row].tolist()] == found.action[row].tolist()
+        assert len(set(number.values())) == len(number)
+        assert legal[row, found.action[row] - start].all()
+        both = zip(meant[row].tolist(), found.extras["intended_action"][row].tolist(), strict=True)
+        assert all(number.get(a, b) == b for a, b in both)
+        moved += number != {a: a for a in number}
+    assert moved > 40
+    np.testing.assert_array_equal(found.prev_action[:, 1:], found.action[:, :-1])
+    assert not found.prev_action[:, 0].any()
+
+
+def test_every_numbering_is_as_likely():
+    steps = lifetimes(rows=6000, count=3)
+    steps = steps._replace(action=np.tile(np.arange(3), (6000, 1)), prev_action=np.zeros((6000, 3), int), extras={})
+    found = renumber_actions(steps, spaces.Discrete(3), np.random.default_rng(0))
+    orders, counts = np.unique(found.action, axis=0, return_counts=True)
+    assert len(orders) == 6
+    assert counts.min() > 880
+
+
+def test_actions_without_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"renumber=true, but the actions Box.* have no numbers"):
+        renumber_actions(lifetimes("vector"), spaces.Box(-1.0, 1.0, (2,)), np.random.default_rng(0))
