@@ -38,7 +38,7 @@ from icrl_agents.imagination import plan_actions
 from icrl_agents.nn.transformer import Cache, Transformer
 from icrl_agents.planning import Planner, make_planner
 from icrl_agents.pretrained import Pretrained
-from icrl_agents.steps import Steps
+from icrl_agents.steps import OF_ACTIONS, Steps
 
 
 class ICAgent(Pretrained):
@@ -403,7 +403,7 @@ class ICAgent(Pretrained):
             mask=torch.as_tensor(steps.mask, device=device),
             given=self.given(steps),
             extras={
-                name: action(value, device) if name.endswith("_action") else torch.as_tensor(value, device=device)
+                name: action(value, device) if name.endswith(OF_ACTIONS) else torch.as_tensor(value, device=device)
                 for name, value in steps.extras.items()
             },
         )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-ACTION_COLUMNS = ("expert_action", "intended_action")  # extras that are actions; intended: before a source slipped
+OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
 
 
 class Steps(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.steps import ACTION_COLUMNS, Steps, stack_steps
+from icrl_agents.steps import OF_ACTIONS, Steps, stack_steps
 
 
 def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,9 @@ def renumber_actions(steps: Steps, space: gymnasium.Space, rng: np.random.Genera
         return (low + np.take_along_axis(number, value - low, 1)).astype(value.dtype)
 
     before = renumbered(np.where(steps.start, low, steps.prev_action))
-    extras = {name: renumbered(value) if name in ACTION_COLUMNS else value for name, value in steps.extras.items()}
+    meant = {name: renumbered(value) for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)}
     before = np.where(steps.start, steps.prev_action, before)
-    return steps._replace(action=renumbered(steps.action), prev_action=before, extras=extras)
+    return steps._replace(action=renumbered(steps.action), prev_action=before, extras={**steps.extras, **meant})
 
 
 START, END = 1, 2  # a mark is none, one or both of them: a run may end where the next one starts
