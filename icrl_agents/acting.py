@@ -37,8 +37,10 @@ class Running:
         seed: int | None,
         learn: bool,
         action_mask: np.ndarray | None,
+        env: gymnasium.Env | VectorEnv | None,
     ):
         rows, window = num_envs or 1, agent.config.window
+        self.env = env  # where new tasks of single rows have their action sets from
         self.num_envs = num_envs  # None: single observations in and out
         self.plans = Plans()
         self.learn = learn  # whether what is observed is remembered
@@ -156,11 +158,32 @@ def env_actions(agent: ICAgent, env: gymnasium.Env | VectorEnv, rows: int) -> np
     return mask
 
 
+def history_actions(agent: ICAgent, history: Steps, rows: int) -> np.ndarray | None:
+    """The legal actions (B, A) bool that a history tells; None if it does not."""
+    mask = history.given.get("action_mask")
+    return None if mask is None else read_actions(agent, np.asarray(mask), None, rows)
+
+
+def new_actions(agent: ICAgent, running: Running, action_set: Any, num_actions: Any) -> np.ndarray | None:
+    """The legal actions (B, A) bool of rows whose tasks are new, as told or as the env has them; None: as they were."""
+    rows = running.context.rows
+    legal = read_actions(agent, action_set, num_actions, rows)
+    if legal is not None or running.env is None:
+        return legal
+    legal = env_actions(agent, running.env, rows)
+    if legal is None and (before := running.context.steps.given.get("action_mask")) is not None:
+        return np.ones_like(before)
+    return legal
+
+
 def give_anew(agent: ICAgent, running: Running, index: np.ndarray, legal: np.ndarray | None) -> None:
     """Give the rows `index` what a new lifetime is given, with the action sets `legal` (B, A) or those they had."""
-    given = running.context.steps.given
-    mask = given.get("action_mask") if legal is None else legal
-    if legal is not None and "action_mask" in given:
+    steps = running.context.steps
+    if legal is not None and "action_mask" not in steps.given:  # all actions were legal in all rows
+        running.context.steps = steps = steps._replace(given={**steps.given, "action_mask": np.ones_like(legal)})
+    given = steps.given
+    mask = given.get("action_mask")
+    if legal is not None:
         mask = padded(legal, given["action_mask"].shape[1])
     new = agent.give(len(index), None if mask is None else mask[index], running.drawing)
     if any(name not in given or given[name].shape[1:] != value.shape[1:] for name, value in new.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from icrl_agents.steps import Steps
 MAX_ACTIONS = 4096  # of a set that is given by hand
 
 
-def legal_actions(env: Any) -> np.ndarray | None:
-    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if all are, or it does not say.
+def told_actions(env: Any) -> np.ndarray | None:
+    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if it does not say.
 
     Read off its `action_mask()`, as single environments or vector environments have it.
 
@@ -21,21 +22,37 @@ def legal_actions(env: Any) -> np.ndarray | None:
         ResetNeeded: the env has action sets, but no task yet.
     """
     inner = env.unwrapped
-    if hasattr(inner, "action_mask"):
-        mask = np.atleast_2d(inner.action_mask())
-    elif isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner):
-        mask = np.stack(inner.call("action_mask"))
-    else:
-        return None
-    return None if mask.all() else mask.astype(bool)
+    if _tells(inner):
+        return np.atleast_2d(inner.action_mask()).astype(bool)
+    if isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner):
+        return np.stack(inner.call("action_mask")).astype(bool)
+    return None
+
+
+def legal_actions(env: Any) -> np.ndarray | None:
+    """`told_actions`, but None also where all actions are legal in all rows."""
+    mask = told_actions(env)
+    return None if mask is None or mask.all() else mask
+
+
+def _tells(env: Any) -> bool:
+    """Whether it has an `action_mask()` of its tasks; one that takes a state, as Taxi's, is something else."""
+    told = getattr(env, "action_mask", None)
+    if not callable(told):
+        return False
+    try:
+        inspect.signature(told).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def _rows_tell(env: SyncVectorEnv | AsyncVectorEnv) -> bool:
     """Whether its environments have an `action_mask()`; those in other processes cannot be asked, so one is made."""
     if isinstance(env, SyncVectorEnv):
-        return all(hasattr(row.unwrapped, "action_mask") for row in env.envs)
+        return all(_tells(row.unwrapped) for row in env.envs)
     row = env.env_fns[0]()
-    tells = hasattr(row.unwrapped, "action_mask")
+    tells = _tells(row.unwrapped)
     row.close()
     return tells
 
@@ -66,7 +83,7 @@ def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
     count = np.asarray(num_actions)
     top = MAX_ACTIONS if most is None else most
     if count.dtype.kind not in "iu" or count.shape not in ((), (rows,)) or count.min() < 1 or count.max() > top:
-        raise ValueError(f"num_actions={str(num_actions)[:80]}: give a whole number from 1 to {top}, or {rows} of them")
+        raise ValueError(f"num_actions={_short(num_actions)}: give a whole number from 1 to {top}, or {rows} of them")
     return np.arange(most or count.max()) < np.broadcast_to(count, rows)[:, None]
 
 
@@ -87,9 +104,13 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
         mask[:, given] = True
         return mask
     raise ValueError(
-        f"action_set={str(action_set)[:80]}: give different actions from 0 to {top - 1}, such as [0, 2, 5], "
+        f"action_set={_short(action_set)}: give different actions from 0 to {top - 1}, such as [0, 2, 5], "
         f"or bools of shape ({most or 'A'},) or ({rows}, {most or 'A'})"
     )
+
+
+def _short(value: Any) -> str:
+    return " ".join(str(value).split())[:80]  # an array's may be of several lines
 
 
 def _numbers(given: np.ndarray, top: int) -> bool:

@@ -23,6 +23,8 @@ from icrl_agents.acting import (
     check_history,
     env_actions,
     give_anew,
+    history_actions,
+    new_actions,
     read_actions,
     read_cached,
     read_env,
@@ -151,7 +153,8 @@ class ICAgent(Pretrained):
             env: check this environment's spaces; take the batch size, the autoreset mode and the action sets from it;
                 where tasks have action sets, reset it first.
             num_envs: act on batches of this size; not given, on single observations.
-            mask: (B,) bool, forget only these rows and keep everything else; the env's rows must then be reset as well.
+            mask: (B,) bool, forget only these rows and keep everything else. Reset the env's rows first: their action
+                sets are read anew.
             seed: of the sampled actions; without it they differ from run to run.
             history: steps (B, T) of the same task, such as a store's, to begin with instead of nothing; the latest of
                 them that the window holds.
@@ -159,8 +162,8 @@ class ICAgent(Pretrained):
                 is read anew for every action.
             num_actions: only the actions 0, 1, ... below it are legal in this task; a number, or one a row.
             action_set: the legal actions, such as [0, 3, 7], or a mask (A,) or (B, A) of bools or int8, such as an
-                info's "action_mask"; with `mask`, of all rows. Without either, those that `env` says are legal (its
-                `action_mask()`), else all. No other is ever chosen.
+                info's "action_mask"; with `mask`, of all rows. Without either, those that the env says are legal (its
+                `action_mask()`), without an env those of the history, else all. No other is ever chosen.
 
         Raises:
             ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
@@ -199,9 +202,11 @@ class ICAgent(Pretrained):
         if legal is None and env is not None:
             legal = env_actions(self, env, num_envs or 1)
         if history is not None:
-            history = check_history(self, history, num_envs or 1)
-            legal = widened(legal, history)
-        running = Running(self, num_envs, mode, seed, learn, legal)
+            checked = check_history(self, history, num_envs or 1)
+            if legal is None and env is None:
+                legal = history_actions(self, history, num_envs or 1)
+            history, legal = checked, widened(legal, checked)
+        running = Running(self, num_envs, mode, seed, learn, legal, env)
         if history is not None:
             with torch.inference_mode():
                 self.catch_up(running.context, history)
@@ -437,7 +442,7 @@ class ICAgent(Pretrained):
         if running.acted is not None:
             raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
         index = np.flatnonzero(mask)
-        give_anew(self, running, index, read_actions(self, *actions, len(mask)))
+        give_anew(self, running, index, new_actions(self, running, *actions))
         running.context.forget(index)
         running.boundary.forget(index)
         running.plans.forget(index)

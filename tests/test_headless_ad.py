@@ -3,19 +3,22 @@
 import itertools
 
 import gymnasium
-import icrl_envs  # noqa: F401
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from icrl_envs import FAMILIES
 
 from icrl_agents.action_sets import check_legal, draw_vectors, legal_actions, read_action_set
+from icrl_agents.collection import collect
+from icrl_agents.collection import lifetimes as live_lifetimes
 from icrl_agents.evaluation import RandomLearner
-from icrl_agents.history import RecordHistory
+from icrl_agents.history import HistoryStore, RecordHistory
 from icrl_agents.methods import METHODS
 from icrl_agents.nn.votes import Votes
 from icrl_agents.sources import make_source
 from icrl_agents.training import train
-from icrl_agents.windows import FreshWindows
+from icrl_agents.windows import FreshWindows, StoreWindows
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
 
@@ -28,6 +31,7 @@ HEADLESS = [
         {"prompt": False},
         {"votes": False},
         {"objective": "mse", "votes": False},
+        {"objective": "mse", "votes": False, "choice": "mode"},
         {"vectors": "normal"},
         {"acting_temperature": 0.5},
     )
@@ -217,7 +221,7 @@ class TestTraining:
         steps = agent.tensors(agent.prepare(steps, np.random.default_rng(0)))
         outputs, place = agent.outputs(steps)
         out = agent.action.head(outputs.take_along_dim(place[..., None], 1)).mean
-        distance = (out[:, :, None] - steps.given["action_vectors"][:, None]).square().mean(-1)
+        distance = (out[:, :, None] - steps.given["action_vectors"][:, None]).square().sum(-1) / 2
         choices = agent.choices(agent.hidden(steps)[:, :, 0], steps.given)
         torch.testing.assert_close(choices.logits, (-distance).log_softmax(-1))
 
@@ -227,6 +231,20 @@ class TestTraining:
         given = {k: torch.as_tensor(v) for k, v in plain.give(3, None, np.random.default_rng(0)).items()}
         scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(sharp.choices(scores, given).logits, (2 * scores).log_softmax(-1))
+
+    @torch.no_grad()
+    def test_the_mode_is_the_best_legal_action(self):
+        agent = Variant("headless-ad", (("choice", "mode"), ("objective", "mse"), ("votes", False))).build()
+        given = agent.give(40, np.arange(5) < np.array([2, 5] * 20)[:, None], np.random.default_rng(0))
+        given = {name: torch.as_tensor(value) for name, value in given.items()}
+        meant = torch.arange(40) % 2 + torch.arange(40) % 4 // 3 * 3  # 0 or, of five, 1 or 4
+        wanted = given["action_vectors"][torch.arange(40), meant]
+        agent.action.output = torch.nn.Identity()
+        scores = agent.scores(wanted[:, None], None, torch.zeros(40, 1), torch.zeros(40, 1), given)[:, 0]
+        scores[0, 4] = 100.0  # not legal there
+        choices = agent.choices(scores, given)
+        assert torch.equal(choices.sample(), meant)
+        assert torch.equal(choices.log_prob(meant), torch.zeros(40))
 
     def test_the_legal_actions_share_a_basis_whatever_their_numbers(self):
         agent = Variant("headless-ad", (("vector_size", 4),)).build()
@@ -261,6 +279,45 @@ class TestTraining:
         assert mask.shape == (4, 50)
         assert set(mask.sum(1)) <= set(range(4, 21))
         assert mask[np.arange(4)[:, None], batch.action].all()
+
+    def test_all_actions_are_told_where_other_tasks_have_fewer(self, tmp_path):
+        """A store's blocks are of one task each; a batch mixes them."""
+        macro = "icrl/DarkroomMacro-v0"
+        tasks = [int(FAMILIES[macro].named(name).ids[0]) for name in ("train_train", "all_train")]
+        path = collect(macro, "noise", tmp_path / "h.h5", tasks=tasks, streams=2, episodes=2)
+        with HistoryStore(path) as store:
+            batch = StoreWindows(store, tasks, window=8, batch_size=32, seed=0).batch(0)
+        assert set(batch.given["action_mask"].sum(1)) == {50, 125}
+
+    @pytest.mark.parametrize(
+        "ablation",
+        [
+            {"prompt": False},
+            {"votes": False},
+            {"vectors": "normal"},
+            {"drawn": "batch"},
+            {"objective": "mse", "votes": False, "choice": "mode"},
+        ],
+        ids=str,
+    )
+    def test_ablations_train_are_saved_and_act(self, tmp_path, ablation):
+        quick = {"updates": 2, "batch_size": 4, "width": 16, "heads": 2, "layers": 1, "inner": 16, "vector_size": 8}
+        settings = {**quick, "window": 12, "slide": 5, "eval_every": 0, **ablation}
+        train("headless-ad", ENV, tmp_path / "run", settings=settings, quiet=True)
+        env, tasks = gymnasium.make_vec(ENV, num_envs=3), FAMILIES[ENV].named("num_20").ids[:3]
+        lives = []
+        for _ in range(2):
+            agent = METHODS["headless-ad"].from_pretrained(tmp_path / "run")
+            assert {name: getattr(agent.config, name) for name in ablation} == ablation
+            obs, _ = env.reset(seed=0, options={"task": tasks})
+            agent.reset(env, seed=0)
+            lives.append([])
+            for _ in range(30):
+                lives[-1].append(agent.act(obs).tolist())
+                obs, *rest = env.step(np.array(lives[-1][-1]))
+                agent.observe(obs, *rest)
+        assert lives[0] == lives[1]
+        assert 0 <= np.min(lives) <= np.max(lives) < 20
 
     def test_trains_and_acts_on_a_bandit(self, tmp_path):
         quick = {"updates": 2, "batch_size": 4, "width": 16, "heads": 2, "layers": 1, "inner": 16, "vector_size": 8}
@@ -311,6 +368,13 @@ class TestActing:
             assert legal_actions(poles) is None
             poles.close()
 
+    def test_a_mask_of_states_is_no_action_set(self):
+        taxi = gymnasium.make("Taxi-v4" if "Taxi-v4" in gymnasium.registry else "Taxi-v3")  # action_mask(state)
+        taxi.reset(seed=0)
+        agent = METHODS["headless-ad"](taxi.observation_space, taxi.action_space).eval()
+        agent.reset(taxi)
+        assert agent.context.steps.given["action_mask"].all()
+
     def test_an_env_with_other_actions_will_do(self):
         spaces = (gymnasium.make_vec(ENV, num_envs=1, num_arms=n) for n in (4, 9))
         few, many = spaces
@@ -352,7 +416,32 @@ class TestActing:
         one_line(lambda: agent.reset(mask=np.ones(3, bool), num_actions=6), ValueError, "another number of actions")
         plain = Variant("ad").build()
         plain.reset(num_envs=3)
-        one_line(lambda: plain.reset(mask=np.ones(3, bool), num_actions=2), ValueError, "another number of actions")
+        plain.reset(mask=np.array([False, True, False]), action_set=[0, 3])  # where all actions were legal before
+        assert plain.context.steps.given["action_mask"].sum(1).tolist() == [5, 2, 5]
+
+    @pytest.mark.parametrize("method", ["headless-ad", "ad"])
+    def test_a_new_task_in_some_rows_has_the_sets_of_the_env(self, method: str):
+        env = gymnasium.make_vec(ENV, num_envs=2)
+        agent = METHODS[method](env.single_observation_space, env.single_action_space).eval()
+        few, many = (FAMILIES[ENV].named(name).ids[0] for name in ("num_10", "num_50"))
+        for first, second in ((few, many), (many, few)):
+            env.reset(options={"task": np.array([many, first])})
+            agent.reset(env)
+            rows = np.array([False, True])
+            env.reset(options={"task": np.array([many, second]), "reset_mask": rows})
+            agent.reset(mask=rows)
+            mask = agent.context.steps.given["action_mask"]
+            np.testing.assert_array_equal(mask, env.unwrapped.action_mask())
+
+    def test_a_history_brings_its_set(self):
+        steps = live_lifetimes(ENV, make_source("uniform", ENV), FAMILIES[ENV].named("num_10").ids[:2], 1, 0)
+        agent = METHODS["ad"](spaces.Discrete(1), spaces.Discrete(50)).eval()
+        agent.reset(num_envs=2, history=steps)
+        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [10, 10]
+        agent.reset(num_envs=2, history=steps, num_actions=12)
+        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [12, 12]
+        bad = steps._replace(given={"action_mask": np.ones((2, 7), bool)})
+        one_line(lambda: agent.reset(num_envs=2, history=bad), ValueError, "action_set")
 
     @pytest.mark.parametrize("actions", [{"num_actions": 2}, {"action_set": [1, 0]}])
     def test_a_history_may_have_actions_that_are_gone(self, actions: dict):
@@ -442,6 +531,8 @@ def test_a_history_records_the_action_sets(tmp_path):
         ({"objective": "l1"}, ["objective='l1'", "nce, mse"]),
         ({"vectors": "learned"}, ["vectors='learned'"]),
         ({"drawn": "never"}, ["drawn='never'"]),
+        ({"choice": "best"}, ["choice='best'", "sample, mode"]),
+        ({"acting_temperature": 1e-9}, ["acting_temperature=1e-09", "choice='mode'"]),
         ({"temperature": 0.0}, ["temperature=0.0"]),
     ],
     ids=str,

@@ -34,14 +34,17 @@ class HeadlessADConfig(AgentConfig):
     objective: str = "nce"  # "nce": -log softmax of the similarities; "mse": distance to the action's vector
     temperature: float = 1.0  # of the scores in training
     acting_temperature: float = 0.0  # and in acting; 0: the same (the published code leaves it out: 1)
+    choice: str = "sample"  # in acting; "mode": always the action of the highest score, as is published for "mse"
 
     VECTORS: ClassVar = ("orthonormal", "normal")
     DRAWN: ClassVar = ("sequence", "batch")
     OBJECTIVES: ClassVar = ("nce", "mse")
+    CHOICES: ClassVar = ("sample", "mode")
+    LEAST_TEMPERATURE: ClassVar = 1e-3
     LIMITS: ClassVar = {
         **AgentConfig.LIMITS,
         "vector_size": (2, 8192),
-        "temperature": (1e-3, 1e3),
+        "temperature": (LEAST_TEMPERATURE, 1e3),
         "acting_temperature": (0.0, 1e3),
     }
 
@@ -50,6 +53,11 @@ class HeadlessADConfig(AgentConfig):
         check_choice("vectors", self.vectors, self.VECTORS)
         check_choice("drawn", self.drawn, self.DRAWN)
         check_choice("objective", self.objective, self.OBJECTIVES)
+        check_choice("choice", self.choice, self.CHOICES)
+        if 0 < self.acting_temperature < self.LEAST_TEMPERATURE:
+            raise ValueError(
+                f"acting_temperature={self.acting_temperature} is below {self.LEAST_TEMPERATURE}: give choice='mode'"
+            )
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
         if self.votes and self.objective == "mse":
@@ -97,20 +105,24 @@ class HeadlessAD(ICAgent):
 
     def give(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Besides the action sets (B, A), vectors for the actions (B, A, K) and the order (B, A) of the prompt."""
-        if action_mask is None:
-            action_mask = np.ones((rows, self.action.count), bool)
-        sizes = rows, action_mask.shape[1], self.config.vector_size
-        order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # legal ones first
-        vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
-        place = (~action_mask).argsort(1, kind="stable").argsort(1)  # legal ones share a basis, as far as it goes
-        vectors = vectors[np.arange(rows)[:, None], place]
-        return {"action_mask": action_mask, "action_vectors": vectors, "prompt_order": order}
+        return self._give(rows, action_mask, rng, rows)
 
     def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
-        given = self.give(len(steps.mask), steps.given.get("action_mask"), rng)
-        if self.config.drawn == "batch":
-            given["action_vectors"] = given["action_vectors"][:1].repeat(len(steps.mask), 0)
-        return steps._replace(given=given)
+        rows = len(steps.mask)
+        draws = 1 if self.config.drawn == "batch" else rows
+        return steps._replace(given=self._give(rows, steps.given.get("action_mask"), rng, draws))
+
+    def _give(
+        self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator, draws: int
+    ) -> dict[str, np.ndarray]:
+        if action_mask is None:
+            action_mask = np.ones((rows, self.action.count), bool)
+        order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # legal ones first
+        sizes = draws, action_mask.shape[1], self.config.vector_size
+        vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
+        place = (~action_mask).argsort(1, kind="stable").argsort(1)  # legal ones share a basis, as far as it goes
+        vectors = vectors[np.arange(rows)[:, None] % draws, place]
+        return {"action_mask": action_mask, "action_vectors": vectors, "prompt_order": order}
 
     # ---- the model --------------------------------------------------------------------------------------------------
 
@@ -167,8 +179,8 @@ class HeadlessAD(ICAgent):
         """
         vectors = given["action_vectors"]
         scores = torch.einsum("bqk,bak->bqa", self.action.head(query).mean, vectors)
-        if self.config.objective == "mse":  # minus the mean squared difference, but for what all actions share
-            scores = (2 * scores - vectors.square().sum(-1)[:, None]) / vectors.shape[-1]
+        if self.config.objective == "mse":  # half the squared distance, negative, but for what all actions share
+            scores = scores - vectors.square().sum(-1)[:, None] / 2
         if self.votes is None or outputs is None:
             return scores
         seen = torch.arange(outputs.shape[1], device=place.device) <= place[..., None]
@@ -176,7 +188,11 @@ class HeadlessAD(ICAgent):
 
     def choices(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Categorical:
         """The policy by scores (B, ..., A)."""
-        return self._among(hidden, given, self.config.acting_temperature or self.config.temperature)
+        found = self._among(hidden, given, self.config.acting_temperature or self.config.temperature)
+        if self.config.choice == "mode":
+            best = found.logits == found.logits.amax(-1, keepdim=True)
+            return Categorical(best.log())
+        return found
 
     def _among(self, scores: Tensor, given: Mapping[str, Tensor], temperature: float) -> Categorical:
         return Categorical(scores / temperature).among(given["action_mask"])
