@@ -131,6 +131,7 @@ def test_tasks_given_by_hand():
         _, info = env.reset(options={"task": [other, known, swapped]})
         assert info["task"].tolist() == [564, 100, 565]
         assert info["action_mask"].sum(1).tolist() == [2, len(known["action_set"]), 2]
+    env.reset(options={"task": info["task"]})  # what infos tell can be given back
     assert env.step([0, 0, 0])[0][[0, 2]].tolist() == [[4, 1], [1, 4]]
     assert RULES.task_id(goal=TASKS[5]["goal"]) == 5  # a goal alone goes with the training macros
     assert gymnasium.make(ENV, goal=TASKS[70]["goal"]).reset()[1]["task"] == 70

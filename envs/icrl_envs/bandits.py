@@ -85,6 +85,11 @@ class BanditRules(Rules):
         """Give the expected return (B,) of one who pulls the task's arms at random."""
 
     @property
+    def known_tasks(self) -> int:
+        """Count those given by hand as well."""
+        return self.num_tasks + len(self._ids)
+
+    @property
     def tasks(self) -> Tasks:
         """All tasks: those of the sets, then those given by hand."""
         if self._tasks is None:

@@ -56,6 +56,11 @@ class DarkroomMacro(GridRules):
         self._tasks: MacroTasks | None = None
 
     @property
+    def known_tasks(self) -> int:
+        """Count those given by hand as well."""
+        return len(self._ids)
+
+    @property
     def tasks(self) -> MacroTasks:
         """All tasks: those of the sets, then those given by hand."""
         if self._tasks is None:

@@ -126,6 +126,6 @@ def read_tasks(task: Any, rules: Rules, num: int) -> np.ndarray:
             f"options['task']={short(task)}: give a dict such as {rules.task_kwargs(0)}, "
             f"or {num} of them (one a row), or an integer array of {num} task ids."
         )
-    if ids.min() < 0 or ids.max() >= rules.num_tasks:
-        raise ValueError(f"options['task']={short(task)}: task ids go from 0 to {rules.num_tasks - 1}.")
+    if ids.min() < 0 or ids.max() >= rules.known_tasks:
+        raise ValueError(f"options['task']={short(task)}: task ids go from 0 to {rules.known_tasks - 1}.")
     return np.broadcast_to(ids, num).astype(np.int64)

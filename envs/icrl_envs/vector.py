@@ -49,6 +49,11 @@ class Rules(ABC):
     stochastic: ClassVar[bool] = False
     named: Mapping[str, range] = MappingProxyType({})  # task ids of the published sets that have a name
 
+    @property
+    def known_tasks(self) -> int:
+        """How many tasks have an id: those given by hand may add some."""
+        return self.num_tasks
+
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Give the make() arguments of a task."""
@@ -295,6 +300,11 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def task_ids(self) -> np.ndarray:
         """The ids of the current tasks, (B,) int64; -1 before they are drawn."""
         return self._rows.task.copy()
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """After how many steps an episode is truncated; None for never."""
+        return None if self._limit == np.inf else int(self._limit)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
         """Begin an episode in all rows, or in those of `options["reset_mask"]`. Gives obs (B, ...) and infos."""

@@ -72,7 +72,7 @@ class EpsilonGreedy(BanditSource):
 
     def prepare(self, env: Any) -> None:
         super().prepare(env)
-        limit = getattr(env.spec, "max_episode_steps", None)
+        limit = getattr(env.unwrapped, "max_episode_steps", getattr(env.spec, "max_episode_steps", None))
         if limit is None:
             raise ValueError(f"source 'epsilon-greedy' needs a time limit, {env} has none: use source 'ucb'")
         self.lifetime = limit * self.episodes
