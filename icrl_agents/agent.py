@@ -109,6 +109,13 @@ class ICAgent(Pretrained):
         """How many things the terms of the loss are means over: by default the real steps, NumPy's or tensors."""
         return steps.mask.sum()
 
+    def acts_at(self, done: float) -> bool:
+        """Whether actions are learned when the share `done` of the training is over."""
+        return True
+
+    def check_length(self, steps: int) -> None:
+        """Refuse lifetimes whose longest windows of so many steps would leave something that is never learned."""
+
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
 

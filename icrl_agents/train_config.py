@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from icrl_envs import FAMILIES
@@ -21,7 +22,7 @@ class TrainConfig:
     """
 
     source: str = ""  # of fresh lifetimes, "" for the environment's default
-    episodes: int = 12  # length of a fresh lifetime; 1 of bandits
+    episodes: int = 12  # length of a fresh lifetime; 1 of bandits; as long as the windows of methods that remember
     updates: int = 1000
     batch_size: int = 32  # windows of an update, over all processes
     micro_batch: int = 16  # windows of one forward pass; small ones fit a CPU cache and are several times faster there
@@ -77,19 +78,25 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def preset(env_id: str) -> dict[str, int]:
-    """Settings that differ from the defaults in this environment: a lifetime of one episode is seen as a whole."""
+def preset(method: str, env_id: str) -> dict[str, int]:
+    """Settings that differ from the defaults: a lifetime of one episode is seen as a whole, or remembered."""
     rules = FAMILIES[env_id].rules if env_id in FAMILIES else None  # unknown ids are refused elsewhere
-    return {"episodes": 1, "eval_episodes": 1, "window": rules.horizon} if rules and rules.lifetime == 1 else {}
+    if not rules or rules.lifetime > 1:
+        return {}
+    one = {"episodes": 1, "eval_episodes": 1}
+    return one if METHODS[method].remembers else {**one, "window": rules.horizon}
 
 
 def split_settings(method: str, env_id: str, settings: dict[str, Any]) -> tuple[TrainConfig, Any, dict[str, Any]]:
     """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest."""
-    settings = preset(env_id) | settings
-    config = pick(METHODS, method, "method").Config
+    config, given = pick(METHODS, method, "method").Config, settings
+    settings = preset(method, env_id) | settings
     for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
     mine, theirs = ({item.name for item in fields(kind)} for kind in (TrainConfig, config))
     check_known(rest, mine | theirs, "setting")
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
-    return ours, config(**{name: value for name, value in rest.items() if name in theirs}), for_source
+    agent = config(**{name: value for name, value in rest.items() if name in theirs})
+    if METHODS[method].remembers and "episodes" not in given and env_id in FAMILIES:  # as long as its windows may be
+        ours = replace(ours, episodes=max(1, math.ceil(agent.span / FAMILIES[env_id].rules.horizon)))
+    return ours, agent, for_source

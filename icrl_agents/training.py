@@ -155,6 +155,7 @@ class Run:
                 f"batch_size={self.config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
         windows, agent = self._windows(), self._new_agent()
+        agent.check_length(windows.batch(0).mask.shape[1])
         # refuses histories it cannot use, before an old run is deleted; statistics are those of whole windows
         first = self._batch(agent, windows, 0, whole=True)
         if accelerator.is_main_process and not self.resumed:
@@ -206,7 +207,8 @@ class Run:
                 self.seconds += seconds
                 tokens = int(batch.mask.sum()) * len(agent.slots)
                 row |= {"tokens_per_s": round(tokens / seconds), "seconds": round(self.seconds, 3)}
-                if _due(update + 1, cfg.eval_every) or (cfg.eval_every and update + 1 == cfg.updates):
+                due = _due(update + 1, cfg.eval_every) or (cfg.eval_every and update + 1 == cfg.updates)
+                if due and agent.acts_at(update / cfg.updates):
                     row |= self._validate(accelerator, agent)
                     note = _validation_note(row)
                 write(row)
@@ -355,7 +357,14 @@ def begin_with(agent: ICAgent, other: ICAgent, name: str) -> None:
         shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
-    for key in ("heads", "compressor_heads", "layout", "marks"):  # the same weights would mean something else
+    for key in (
+        "heads",
+        "compressor_heads",
+        "layout",
+        "marks",
+        "threshold",
+        "min_length",
+    ):  # the same weights would mean something else
         values = [getattr(one.config, key, None) for one in (agent, other)]
         if values[0] != values[1]:
             raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")

@@ -99,8 +99,8 @@ def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bo
 class StoreWindows:
     """Windows of a `HistoryStore`, every history equally likely; all histories are held in memory.
 
-    Half of the windows are beginnings, as in `FreshWindows`. A history shorter than the window is padded with its
-    last step, masked.
+    Half of the windows are beginnings, as in `FreshWindows`. They are no longer than the longest history; a shorter
+    history is padded with its last step, masked.
 
     Args:
         store: the histories.
@@ -134,7 +134,8 @@ class StoreWindows:
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
         if not self.places:
             raise ValueError(f"the histories of {store.path} have no steps: collect them again")
-        self.window, self.batch_size, self.seed, self.aligned = window, batch_size, seed, aligned
+        self.window = min(window, max(int(lengths.max()) for lengths in self.lengths))
+        self.batch_size, self.seed, self.aligned = batch_size, seed, aligned
 
     def batch(self, update: int) -> Steps:
         rng = np.random.default_rng([self.seed, update])

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from icrl_agents import train
+from icrl_agents import collect, train
 from icrl_agents.imagination import AgentImagination, Branch
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork
+from icrl_agents.train_config import split_settings
 from icrl_agents.training import Run
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
@@ -78,6 +79,7 @@ class TestSchedule:
             ({"latents": 26}, "latents=26 and slide=34"),
             ({"gate": "open"}, "choose from gated, residual, replace"),
             ({"compressor_heads": 5}, "compressor_heads=5"),
+            ({"pretrain": 0.5, "reconstruction": 0.0}, "whose weight is 0"),
         ],
     )
     def test_bad_settings_are_told_in_a_line(self, changes: dict, told: str):
@@ -125,9 +127,10 @@ class TestParity:
         """The loss of a window skips what comes before the newest folds, and computes the rest as `hidden` does."""
         agent, steps = variant.build(), lifetimes(count=30)
         tokens = agent.tokens(agent.tensors(steps))
-        whole, _ = agent._run(tokens, 30)
+        whole = agent.hidden(agent.tensors(steps))
         for newest in range(1, 8):
-            part, made = agent._run(tokens, newest)
+            leads, made = agent._memories(tokens, newest)
+            part = agent._hidden(leads, tokens, newest)
             since = Variant("cad", (("folds_with_gradient", newest),)).build()._since(30)
             torch.testing.assert_close(part[:, since:], whole[:, since:], atol=1e-6, rtol=1e-6)
             assert len(made) == min(newest, agent._folds(30))
@@ -159,12 +162,12 @@ class TestMemory:
     def test_latents_read_what_was_folded_and_nothing_else(self):
         agent, steps = Variant("cad").build(), lifetimes(count=16)
         tokens = agent.tokens(agent.tensors(steps))
-        made = list(agent._run(tokens, 16)[1].items())
+        made = list(agent._memories(tokens, 16)[1].items())
         (span, first), (_, second) = made[:2]
         for place in range(14):
             other = tokens.clone()
             other[:, place] += 1
-            changed = list(agent._run(other, 16)[1].values())
+            changed = list(agent._memories(other, 16)[1].values())
             assert torch.equal(changed[0], first) == (place >= span[1])
             assert torch.equal(changed[1], second) == (place >= made[1][0][1])
 
@@ -282,8 +285,22 @@ class TestStages:
         for done, acts in ((0.0, False), (0.49, False), (0.5, True), (1.0, True)):
             batch = agent.tensors(agent.prepare(steps, np.random.default_rng(0), done))
             terms = agent.loss(batch)
-            assert (terms["action"] > 0) == acts
-            assert all(terms[name] > 0 for name in terms if name != "action")
+            assert ("action" in terms) == acts == agent.acts_at(done)
+            assert all(value > 0 for value in terms.values())
+
+    def test_what_is_not_pretrained_stays_as_it_was(self, tmp_path):
+        """Not even its weights decay; and nobody asks how well it acts."""
+        settings = {"updates": 4, "pretrain": 1.0, "weight_decay": 5.0, "eval_every": 2, "seed": 3}
+        agent = fit(tmp_path / "1", **settings)
+        torch.manual_seed(3)
+        fresh = CAD(agent.observation_space, agent.action_space, agent.config)
+        moved = {n.split(".")[0] for n, w in fresh.state_dict().items() if not torch.equal(w, agent.state_dict()[n])}
+        assert {"compressor", "decoder", "begins"} <= moved
+        assert not {"body", "latent"} & moved
+        assert "validation_return" not in (tmp_path / "1/metrics.jsonl").read_text()
+        fit(tmp_path / "2", **{**settings, "pretrain": 0.5})
+        rows = (tmp_path / "2/metrics.jsonl").read_text().splitlines()
+        assert ["validation_return" in row for row in rows] == [False, False, False, True]
 
     def test_a_finetuning_begins_with_what_was_pretrained(self, tmp_path):
         first = fit(tmp_path / "1", updates=3, pretrain=1.0)
@@ -331,7 +348,7 @@ class TestStages:
         losses = []
         for weight in (1.0, 5.0):
             agent = Variant("cad", (("reward_weight", weight),)).build()
-            made = agent._run(agent.tokens(agent.tensors(steps)), 9)[1]
+            made = agent._memories(agent.tokens(agent.tensors(steps)), 9)[1]
             count = torch.tensor(10)
             zero = agent.tensors(steps._replace(prev_reward=np.zeros_like(steps.prev_reward)))
             losses.append([agent._reconstruction(made, s, count) for s in (zero, agent.tensors(steps))])
@@ -354,3 +371,28 @@ class TestStages:
             assert agent.count(batch) > 0
         steps.mask[:, 5:] = False
         assert agent.count(agent.prepare(steps, np.random.default_rng(0))) == 15
+
+    def test_short_histories_count_beside_long_ones(self):
+        """Batches have the folds of some of their rows, not of the longest one alone."""
+        agent = Variant("cad", (("folds", 9), ("curriculum", "0:1000"), ("folds_with_gradient", 1))).build()
+        steps = lifetimes(count=agent.config.span)
+        steps.mask[:] = np.arange(agent.config.span) < np.array([10, 14, agent.config.span])[:, None]
+        counts = [agent.prepare(steps, np.random.default_rng(seed)) for seed in range(40)]
+        of_all = [(batch.mask[:, agent._since(batch.mask.shape[1]) :].sum(1) > 0).all() for batch in counts]
+        assert 0.2 < np.mean(of_all) < 0.9
+
+    def test_lifetimes_that_are_never_folded_are_refused(self, tmp_path):
+        line = "lifetimes of 6 steps fit into window=", "nothing would be folded", "episodes="
+        one_line(lambda: fit(tmp_path / "1", episodes=1), ValueError, *line)
+        assert not (tmp_path / "1" / "train.json").exists()
+        path = collect(ENV, "noise", tmp_path / "h.h5", streams=1, episodes=1)
+        settings = {name: value for name, value in FAST.items() if name != "episodes"}
+        short = lambda: train("cad", ENV, tmp_path / "1", settings=settings, histories=path, device="cpu", quiet=True)  # noqa: E731
+        one_line(short, ValueError, *line)
+
+    @pytest.mark.parametrize(("env_id", "episodes"), [(ENV, 78), ("icrl/Darkroom-v0", 24), ("icrl/LinearBandit-v0", 3)])
+    def test_lifetimes_are_as_long_as_its_windows_by_default(self, env_id: str, episodes: int):
+        config, agent, _ = split_settings("cad", env_id, {})
+        assert (config.episodes, agent.window) == (episodes, 60)
+        assert split_settings("cad", env_id, {"episodes": 7})[0].episodes == 7
+        assert split_settings("ad", "icrl/Darkroom-v0", {})[0].episodes == 12

@@ -483,6 +483,18 @@ def test_a_history_is_marked_by_its_learners_probabilities(variant: Variant):
     torch.testing.assert_close(acting, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_no_run_goes_on_from_a_learner_without_updates():
+    agent, steps = build(window=20, min_length=2), source_history(12)
+    steps.extras["log_prob"][:] = 0.0  # always sure
+    seen = []
+    for extras in (steps.extras, {"log_prob": steps.extras["log_prob"]}):
+        agent.reset(num_envs=3, history=steps._replace(extras=extras))
+        agent.see(agent.context, steps.obs[:, 0])
+        seen.append(agent._marks(agent.context.steps)[np.arange(3), agent.context.length])
+    np.testing.assert_array_equal(*seen)
+    assert (seen[1] & END > 0).any()  # the agent's first step ends the learner's run
+
+
 def test_own_experience_can_be_given_again():
     agent, again = build(window=20), build(window=20)
     obs = roam(agent, 15)

@@ -140,7 +140,7 @@ def test_another_precision_in_the_same_process(tmp_path):
 OWN = {
     "ad": {"dynamics": True},
     "idt": {"dynamics": True, "chunk": 3},
-    "cad": {"latents": 4, "slide": 5},
+    "cad": {"latents": 4, "slide": 5, "episodes": 5},  # three folds
     "marked-ad": {"source": "q-learning"},  # which tells its probabilities
     "headless-ad": {"vector_size": 8},
 }

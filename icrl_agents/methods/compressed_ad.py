@@ -56,6 +56,8 @@ class CADConfig(AgentConfig):
             raise ValueError(
                 f"latents={self.latents} and slide={self.slide} leave no step of window={self.window}: lower one"
             )
+        if self.pretrain and not self.reconstruction:
+            raise ValueError(f"pretrain={self.pretrain} learns the reconstruction, whose weight is 0: raise it")
         self.most_folds(0.0)
 
     @property
@@ -123,26 +125,39 @@ class CAD(PerceptAgent):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
-        possible = self._folds(int(steps.mask.sum(1).max(initial=0)))
+        lengths = steps.mask.sum(1)  # of the lifetimes: one of them says how many folds there may be
+        possible = self._folds(int(lengths[0] if (lengths == lengths[0]).all() else rng.choice(lengths)))
         folds = int(rng.integers(1, max(1, min(self.config.most_folds(done), possible)) + 1))
         steps = steps.window(0, self.end(folds))
-        acts = np.full(steps.mask.shape, done >= self.config.pretrain and self.config.pretrain < 1)
+        acts = np.full(steps.mask.shape, self.acts_at(done))
         return steps._replace(extras={**steps.extras, "acts": acts})
+
+    def acts_at(self, done: float) -> bool:
+        return done >= self.config.pretrain and self.config.pretrain < 1
+
+    def check_length(self, steps: int) -> None:
+        if not self._folds(steps):
+            raise ValueError(
+                f"lifetimes of {steps} steps fit into window={self.config.window}, so that nothing would be folded: "
+                f"train with longer ones (episodes=...), or with a shorter window"
+            )
 
     def count(self, steps: Steps) -> Any:
         return steps.mask[:, self._since(steps.mask.shape[1]) :].sum()
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        hidden, rebuilt = self._run(self.tokens(steps), self.config.folds_with_gradient)
-        count, since = self.count(steps), self._since(steps.mask.shape[1])
-        seen = steps.window(since, None)
-        if "acts" in seen.extras:
-            seen = seen._replace(mask=seen.mask & seen.extras["acts"])
-        terms = self.loss_at(hidden[:, since:], seen, intended_action(seen), count)
-        return terms | self._reconstruction(rebuilt, steps, count)
+        tokens, newest, count = self.tokens(steps), self.config.folds_with_gradient, self.count(steps)
+        leads, made = self._memories(tokens, newest)
+        terms = self._reconstruction(made, steps, count)
+        if "acts" in steps.extras and not steps.extras["acts"].any():
+            return terms  # of the compressor alone: what has no gradient is not decayed either
+        since = self._since(steps.mask.shape[1])
+        hidden, seen = self._hidden(leads, tokens, newest)[:, since:], steps.window(since, None)
+        return self.loss_at(hidden, seen, intended_action(seen), count) | terms
 
     def hidden(self, steps: Steps) -> Tensor:
-        return self._run(self.tokens(steps), steps.mask.shape[1])[0]
+        tokens, newest = self.tokens(steps), steps.mask.shape[1]
+        return self._hidden(self._memories(tokens, newest)[0], tokens, newest)
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
@@ -156,15 +171,13 @@ class CAD(PerceptAgent):
         before = self._folds(length) - self.config.folds_with_gradient
         return self.end(before - 1) if before > 0 else 0
 
-    def _run(self, tokens: Tensor, newest: int) -> tuple[Tensor, dict[tuple[int, int], Tensor]]:
-        """The hidden vectors (B, T, S, D), and what was folded (from, to) with the latents that it became.
+    def _memories(self, tokens: Tensor, newest: int) -> tuple[list[Tensor], dict[tuple[int, int], Tensor]]:
+        """The latents (B, Z, D) before and after each of the `newest` folds, the only ones with gradients.
 
-        Of what comes before the `newest` folds nothing is computed but latents; hidden vectors are zero there.
+        And what was folded then (from, to) with the latents that it became. There are none before the first fold.
         """
-        steps = tokens.shape[1]
-        folds = self._folds(steps)
+        folds = self._folds(tokens.shape[1])
         before = max(0, folds - newest)  # folds without gradient
-        tokens = F.pad(tokens, (0, 0, 0, 0, 0, self.end(folds) - steps))
         latents: Tensor | None = None
         with torch.no_grad():
             for number in range(before):
@@ -174,13 +187,21 @@ class CAD(PerceptAgent):
             latents = self.fold(latents, tokens[:, self.begin(number) : self.begin(number + 1)])
             leads.append(latents)
             made[self.begin(number), self.begin(number + 1)] = latents
+        return leads, made
+
+    def _hidden(self, leads: list[Tensor], tokens: Tensor, newest: int) -> Tensor:
+        """The hidden vectors (B, T, S, D) by the latents of `_memories`; zero before the `newest` folds."""
+        steps = tokens.shape[1]
+        folds = self._folds(steps)
+        before = max(0, folds - newest)
+        tokens = F.pad(tokens, (0, 0, 0, 0, 0, self.end(folds) - steps))
         if before:
             parts = [torch.zeros_like(tokens[:, : self.end(before - 1)])]
         else:
             parts = [self.body(tokens[:, : self.end(0)].flatten(1, 2)).unflatten(1, (-1, tokens.shape[2]))]
         if leads:
             parts.append(self._after(leads, tokens, folds))
-        return torch.cat(parts, 1)[:, :steps], made
+        return torch.cat(parts, 1)[:, :steps]
 
     def _after(self, leads: list[Tensor], tokens: Tensor, folds: int) -> Tensor:
         """The hidden vectors (B, C * slide, S, D) of the steps decided after each of the last C folds."""

@@ -18,6 +18,8 @@ from icrl_agents.percepts import PerceptAgent, intended_action
 from icrl_agents.steps import Steps
 from icrl_agents.transforms import END, START, confident_runs
 
+OWN_POLICY, OTHER_POLICY = -1, -2  # in the column `update`: the agent's, and one that a history does not number
+
 
 @dataclass(frozen=True)
 class MarkedADConfig(AgentConfig):
@@ -75,7 +77,7 @@ class MarkedAD(PerceptAgent):
         if config.layout == "inserted":
             self.slots = ("percept", "mark")  # the mark of the step after
         if config.marks == "own":
-            self.notes = {"log_prob": -np.inf, "update": -1}  # the agent is none of its history's policies
+            self.notes = {"log_prob": -np.inf, "update": OWN_POLICY}
 
     def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
         return steps._replace(extras={**steps.extras, "mark": self._marks(steps)})
@@ -103,6 +105,12 @@ class MarkedAD(PerceptAgent):
             marks = {"mark": self._marks(context.steps)}
             context = replace(context, steps=context.steps._replace(extras=marks))
         return super().attend(context, live)
+
+    def catch_up(self, context: Context, history: Steps) -> None:
+        if self.notes and "update" not in history.extras:  # some policy, not the agent's
+            update = np.full(history.mask.shape, OTHER_POLICY, np.float32)
+            history = history._replace(extras={**history.extras, "update": update})
+        super().catch_up(context, history)
 
     def chose(self, context: Context, distribution: Distribution, action: Tensor) -> None:
         if self.notes:
