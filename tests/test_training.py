@@ -158,7 +158,11 @@ def test_two_processes_equal_one(tmp_path, method):
     assert output.count("<2>") == 2
     one = train(method, ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
     for name, weight in weights(tmp_path / "two").items():
-        torch.testing.assert_close(weight, one.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
+        pair = weight, one.state_dict()[name].clone()
+        if name.endswith(("key_value.bias", "qkv.bias")):  # softmax ignores those of keys: their gradients are noise
+            for value in pair:
+                value.unflatten(0, (-1, settings["width"]))[-2] = 0
+        torch.testing.assert_close(*pair, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_micro_batches_do_not_change_the_result(tmp_path):
