@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,45 +101,64 @@ def evaluate(
 
 
 def probe(
-    agent: Agent,
+    agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Of one environment, the first as usual.")],
     env: AgentEnv = None,
-    episodes: Annotated[str, typer.Option(help="Lengths of the histories to remember from.")] = "3,10,36",
-    shown: Annotated[int, typer.Option(help="Their first episodes, in which rewards are seen.")] = 2,
+    episodes: Annotated[
+        str | None, typer.Option(help="Lengths of the histories. Default: those with 1, 5 and 20 folds.")
+    ] = None,
+    shown: Annotated[
+        int | None,
+        typer.Option(help="Their first episodes, in which rewards are seen. Default: before the first fold."),
+    ] = None,
     change: Annotated[str, typer.Option(help="Of latents: none, zeroed, swapped, shuffled, frozen or all.")] = "none",
     split: Split = "test",
     seeds: Annotated[int, typer.Option(help="Histories of each task.")] = 10,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
-    write: Annotated[bool, typer.Option("--write", help="Add the results to the agent's card.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For JSON and a figure.")
+    ] = None,
+    overwrite: Overwrite = False,
+    write: Annotated[bool, typer.Option("--write", help="Add the results to the agents' cards.")] = False,
 ) -> None:
-    """Measure how long an agent remembers rewards that it does not see any more."""
-    from icrl_agents import ICAgent, report
-    from icrl_agents.config import check_choice
-    from icrl_agents.probe import CHANGES, card_rows
+    """Measure how long agents remember rewards that they do not see any more."""
+    from icrl_agents import ICAgent
+    from icrl_agents import probe_report as report
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.probe import changes_of, usual_histories
     from icrl_agents.probe import probe as measure
-    from icrl_agents.terminal import print_table
+    from icrl_agents.report import check_measured, include_rows
+    from icrl_agents.terminal import print_table, progress_bar
 
+    if output:
+        output = output.expanduser()
+        for name in report.FILES:
+            _check_output(output / name, overwrite)
+        require_matplotlib()
     if write:
-        report.check_measured([agent])
+        check_measured(agents)
         if env is not None:
             raise ValueError("--write is for results on the environment of the card: leave --env out")
-    lengths = numbers(episodes)
-    loaded = ICAgent.from_pretrained(agent, device=device)
-    check_choice("change", change, ("all", *CHANGES))
-    changes = list(CHANGES) if change == "all" and hasattr(loaded, "replace_latents") else [change]
-    found = {name: measure(loaded, env_of(loaded, env), lengths, name, shown, split, seeds, seed) for name in changes}
-    if write:
-        report.include_rows(agent, card_rows(found, shown, split))
+    loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents}
+    env_id = _one_env(loaded.values(), env)
+    usual = usual_histories(next(iter(loaded.values())), env_id)
+    lengths = usual[1] if episodes is None else numbers(episodes)
+    parts = [(name, each) for name, agent in loaded.items() for each in changes_of(agent, change)]
+    found = {}
+    with progress_bar("measuring", len(parts), "histories") as step:
+        for done, (name, each) in enumerate(parts, 1):
+            how = lengths, each, usual[0] if shown is None else shown, split, seeds, seed
+            found[name, each] = measure(loaded[name], env_id, *how)
+            step(done)
     if as_json:
-        print(json.dumps({name: [recall._asdict() for recall in recalls] for name, recalls in found.items()}))
-        return
-    lines = [
-        (name, str(r.episodes), str(r.steps), str(r.folds), str(r.share), f"{r.random:.2f}")
-        for name, recalls in found.items()
-        for r in recalls
-    ]
-    print_table(("latents", "episodes", "steps", "folds", "share of the optimum", "random"), lines)
+        print(report.to_json(found, env_id, split, seeds), end="")
+    else:
+        print_table(report.HEADER, report.table(found))
+    if output:
+        report.write_probe(found, env_id, split, seeds, output)
+    for name in agents if write else ():
+        include_rows(name, report.card_rows({each: found[name, each] for who, each in found if who == name}, split))
 
 
 def sets(
@@ -186,15 +205,13 @@ def sets(
         found = results.Report.join([results.Report.load(folder) for folder in stored])
     else:
         loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents or ()}
-        env_ids = sorted({env_of(agent, env) for agent in loaded.values()})
-        if len(env_ids) > 1:
-            raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
+        env_id = _one_env(loaded.values(), env)
         if write:
             check_measured(agents or ())
-        with progress_bar("measuring", len(names or results.default_sets(env_ids[0])), "sets") as step:
+        with progress_bar("measuring", len(names or results.default_sets(env_id)), "sets") as step:
             found = results.measure(
                 loaded,
-                env_ids[0],
+                env_id,
                 names,
                 tasks=tasks,
                 num_seeds=seeds,
@@ -235,6 +252,14 @@ def compare(
         planner = _planner(plan, beam_width, plan_depth)
         found = comparison.compare(entries, output, plan=planner, num_seeds=seeds, on_done=print)
     print_table(comparison.HEADER, comparison.rows(found))
+
+
+def _one_env(agents: Iterable[Any], env: str | None) -> str:
+    """The environment that all agents are measured on."""
+    env_ids = sorted({env_of(agent, env) for agent in agents})
+    if len(env_ids) > 1:
+        raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
+    return env_ids[0]
 
 
 def _planner(plan: str | None, width: int | None, depth: int | None) -> Any:

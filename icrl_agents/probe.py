@@ -7,29 +7,33 @@ and its true return is measured. Axis letters: B rows (tasks x runs), T steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
+from icrl_envs import FAMILIES
 from torch import Tensor
 
-from icrl_agents.cards import Row
 from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
 from icrl_agents.curves import Curve, Interval
-from icrl_agents.evaluation import learner_splits, optimal_returns, random_returns
+from icrl_agents.evaluation import MAX_ROWS, learner_splits, optimal_returns, random_returns
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
 from icrl_agents.steps import Steps, stack_steps
 
 EXPERT_NOISE = 0.3  # chance of a random action while rewards are seen
+FOLDS = 1, 5, 20  # that an agent with latents is asked after
+SHOWN, EPISODES = 2, (3, 10, 36)  # of other agents: those of `icrl/cad-blind-darkroom`
 
 
 class Recall(NamedTuple):
     """What was left after a history of so many episodes."""
 
+    shown: int  # episodes of it, the first ones, with rewards
     episodes: int
     steps: int
     folds: int  # of an agent with latents, else 0
@@ -49,9 +53,9 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def probe(
     agent: Any,
     env_id: str,
-    episodes: Sequence[int] = (3, 10, 36),
+    episodes: Sequence[int] | None = None,
     change: str = "none",
-    shown: int = 2,
+    shown: int | None = None,
     split: str = "test",
     num_seeds: int = 10,
     seed: int = 0,
@@ -59,16 +63,20 @@ def probe(
     """Measure what an agent still knows after histories of so many `episodes`.
 
     Args:
+        episodes, shown: lengths of the histories, and their first episodes, in which rewards are seen; by default as
+            `usual_histories` has them.
         change: what is done to latents before the agent acts: a name in `CHANGES`.
-        shown: the first episodes of a history, in which rewards are seen.
         num_seeds: histories of every task.
 
     Raises:
-        ValueError: an unknown change, or one for an agent without latents; the environment has no expert.
+        ValueError: an unknown change, or one for an agent without latents; the environment has no expert, or
+            lifetimes of a single episode.
     """
     check_choice("change", change, CHANGES)
     if change != "none" and not hasattr(agent, "replace_latents"):
         raise ValueError(f"change={change!r} is for agents with latents, such as cad: leave it out")
+    usual = usual_histories(agent, env_id)
+    shown, episodes = usual[0] if shown is None else shown, usual[1] if episodes is None else episodes
     for name, value, least in (("shown", shown, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
         check_value(name, "int", value, (least, 2**31 - 1))
     if not episodes or min(episodes) < shown:
@@ -76,35 +84,49 @@ def probe(
     ids = learner_splits(agent, env_id).pick(split).ids
     if change == "swapped" and len(ids) < 2:
         raise ValueError(f"change='swapped' takes latents of another task, {split} has one: give another split")
-    rows = np.tile(ids, num_seeds)
-    history = make_history(env_id, rows, shown, max(episodes), seed)
-    ended = history.terminated | history.truncated
-    number = np.cumsum(ended, 1) - ended  # (B, T) of each step's episode
-    found = []
+    blocks = np.array_split(np.tile(ids, num_seeds), -(-len(ids) * num_seeds // MAX_ROWS))
+    random, found = random_returns(env_id, ids, seed), []
     for count in episodes:
-        seen = history._replace(mask=history.mask & (number < count))
-        learner = Blind(agent, seen, CHANGES[change])
-        env = gymnasium.make_vec(env_id, num_envs=len(rows))
-        optimal = optimal_returns(env, rows)[: len(ids)]
-        earned = rollout(learner, env, 1, seed=seed, options={"task": rows}).reshape(num_seeds, len(ids), 1)
-        env.close()
-        curve = Curve(env_id, split, tuple(ids.tolist()), earned, optimal, random_returns(env_id, ids, seed))
+        parts = [_ask(agent, env_id, rows, shown, count, change, seed + n) for n, rows in enumerate(blocks)]
+        returns, best, steps, folds = zip(*parts, strict=True)
+        earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids), 1), np.concatenate(best)[: len(ids)]
+        curve = Curve(env_id, split, tuple(ids.tolist()), earned, optimal, random)
         share = Interval(*(value / optimal.mean() for value in curve.at(1)))
-        random = float(curve.random.mean() / optimal.mean())
-        found.append(Recall(count, int(seen.mask.sum(1).max()), learner.folds, share, random))
+        found.append(Recall(shown, count, max(steps), max(folds), share, float(random.mean() / optimal.mean())))
     return found
 
 
-def card_rows(found: Mapping[str, Sequence[Recall]], shown: int, split: str) -> list[Row]:
-    """What the card of an agent tells, by what was done to its latents."""
-    rows = []
-    for change, recalls in found.items():
-        for recall in recalls:
-            name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
-            value, low, high = (round(number, 4) for number in recall.share)
-            note = f"{shown} episodes with rewards, {split} tasks; {recall.folds} folds; random {recall.random:.2f}"
-            rows.append(Row(name, value, low, high, "share of optimum", note))
-    return rows
+def changes_of(agent: Any, change: str) -> list[str]:
+    """The names in `CHANGES` that `change` stands for: itself or, if it is "all", those that the agent can have."""
+    check_choice("change", change, ("all", *CHANGES))
+    return [change] if change != "all" else list(CHANGES) if hasattr(agent, "replace_latents") else ["none"]
+
+
+def usual_histories(agent: Any, env_id: str) -> tuple[int, tuple[int, ...]]:
+    """The episodes in which rewards are seen, before the first fold, and those of whole histories, after `FOLDS`.
+
+    Raises:
+        ValueError: lifetimes of a single episode, after which nobody is asked anything.
+    """
+    rules = FAMILIES[env_id].rules
+    if rules.lifetime == 1:
+        raise ValueError(f"{env_id} has lifetimes of one episode, after which nothing is left to remember: try another")
+    if not hasattr(agent, "replace_latents"):
+        return SHOWN, EPISODES
+    shown = max(1, agent.begin(1) // rules.horizon)
+    return shown, tuple(max(shown, math.ceil(agent.end(folds - 1) / rules.horizon)) for folds in FOLDS)
+
+
+def _ask(
+    agent: Any, env_id: str, rows: np.ndarray, shown: int, episodes: int, change: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """What the agent earns (B,) on the tasks `rows` and their optima (B,); the longest history's steps and folds."""
+    history = make_history(env_id, rows, shown, episodes, seed)
+    learner, env = Blind(agent, history, CHANGES[change]), gymnasium.make_vec(env_id, num_envs=len(rows))
+    optimal = optimal_returns(env, rows)
+    earned = rollout(learner, env, 1, seed=seed, options={"task": rows})[:, 0]
+    env.close()
+    return earned, optimal, int(history.mask.sum(1).max()), learner.folds
 
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import torch
+from PIL import Image
 
-from icrl_agents import train
-from icrl_agents.probe import CHANGES, make_history, probe
+from icrl_agents import ICAgent, train
+from icrl_agents.probe import CHANGES, make_history, probe, usual_histories
 from icrl_agents.transforms import hide_rewards
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes
@@ -129,11 +130,40 @@ def test_the_command_adds_to_a_card(tmp_path):
     done(*words, "--write")
     card = (folder / "README.md").read_text()
     assert "remembered after 40 steps |" in card
-    assert "2 episodes with rewards, test tasks;" in card
+    assert "1 episode with rewards, test tasks;" in card
 
 
-def test_the_command():
-    said = json.loads(done("probe", "icrl/ad-darkroom", "--episodes", "2,3", "--seeds", 1, "--json"))
-    assert [recall["episodes"] for recall in said["none"]] == [2, 3]
-    table = done("probe", "icrl/cad-darkroom", "--episodes", "2,4", "--seeds", 1, "--change", "all")
+def test_histories_fit_the_folds():
+    blind = ICAgent.from_pretrained("icrl/cad-blind-darkroom")
+    assert usual_histories(blind, "icrl/Darkroom-v0") == (2, (3, 10, 36))
+    assert usual_histories(Variant("ad").build(), "icrl/Darkroom-v0") == (2, (3, 10, 36))
+    agent = Variant("cad").build(window=60, slide=50, latents=4)
+    assert agent.begin(1) == 54
+    assert usual_histories(agent, "icrl/DarkKeyToDoor-v0") == (1, (2, 6, 21))  # 60, 260 and 1010 steps
+    for folds, count in zip((1, 5, 20), (2, 6, 21), strict=True):
+        assert agent._folds(count * 50) >= folds
+    one_line(lambda: probe(agent, "icrl/BernoulliBandit-v0"), ValueError, "lifetimes of one episode")
+
+
+def test_many_rows_are_asked_in_blocks(monkeypatch):
+    whole = probe(Knowing(memory=1000), ENV, episodes=(2, 9), num_seeds=8)
+    monkeypatch.setattr("icrl_agents.probe.MAX_ROWS", 3)
+    parts = probe(Knowing(memory=1000), ENV, episodes=(2, 9), num_seeds=8)
+    assert [(one.steps, one.random) for one in parts] == [(one.steps, one.random) for one in whole]
+    assert all(one.share.value > 0.8 for one in parts)
+
+
+def test_the_command(tmp_path):
+    words = "probe", "icrl/cad-darkroom", "icrl/ad-darkroom", "--episodes", "2,4", "--seeds", 1, "--change", "all"
+    said = json.loads(done(*words, "--json", "-o", tmp_path))
+    assert json.loads((tmp_path / "probe.json").read_text()) == said
+    asked = [(recall["agent"], recall["latents"], recall["episodes"]) for recall in said["recalls"]]
+    mine = [("icrl/cad-darkroom", change, count) for change in CHANGES for count in (2, 4)]
+    assert asked == [*mine, ("icrl/ad-darkroom", "none", 2), ("icrl/ad-darkroom", "none", 4)]
+    assert {recall["shown"] for recall in said["recalls"]} == {1}  # the first fold takes 28 steps
+    assert Image.open(tmp_path / "probe.png").size[0] > 500
+    assert "--overwrite" in refused(*words, "-o", tmp_path)
+    table = done(*words)
     assert all(name in table for name in CHANGES)
+    assert "gone" in refused("probe", "icrl/cad-darkroom", "--change", "gone")
+    assert "one environment" in refused("probe", "icrl/cad-darkroom", "icrl/ad-dark-key-to-door")

@@ -29,9 +29,14 @@ def main(folders: list[str]) -> None:
         tasks = np.array(split_tasks(env_id).validation.ids[:TASKS])
         lived = lifetimes(env_id, make_source(default_source(env_id), env_id), tasks, EPISODES, 0)
         rewarded = np.cumsum(lived.reward > 0, 1) > 0
-        steps, fold = agent.tensors(lived), agent.fold
-        for name, change in CHANGES.items():
-            agent.fold = lambda old, tokens, fold=fold, change=change: change(fold(old, tokens))
+        steps, memories = agent.tensors(lived), agent._memories
+        for name, change in CHANGES.items():  # of what is read; what is folded next are the true ones
+
+            def changed(tokens, newest, change=change, memories=memories):
+                leads, made = memories(tokens, newest)
+                return [change(lead) for lead in leads], made
+
+            agent._memories = changed
             loss = -agent.action.head(agent.hidden(steps)[:, :, 0]).log_prob(steps.action).numpy()
             before, after = loss[~rewarded].mean(), loss[rewarded].mean()
             print(f"{folder}, latents {name}: {loss.mean():.3f}, before a reward {before:.3f}, after it {after:.3f}")
