@@ -77,27 +77,32 @@ def live(
     env_id: str,
     tasks: Sequence[int],
     episodes: int = 1,
-    seeds: Sequence[int] = (0,),
+    num_seeds: int = 1,
+    seed: int = 0,
     relabel: bool = False,
     groups: Mapping[str, np.ndarray] | None = None,
 ) -> Life:
-    """Live one lifetime on every task for each of `seeds`; the same seed has the same randomness for all learners.
+    """Live `num_seeds` lifetimes on every task; the same `seed` has the same randomness for all learners.
 
     Args:
         groups: of actions (N, A) bool whose tried shares are told.
     """
-    lives = []
-    for seed in seeds:
-        watch = Watch(gymnasium.make_vec(env_id, num_envs=len(tasks)))
-        env = Relabel(watch, seed) if relabel else watch
-        returns = rollout(learner, env, episodes, seed=seed, options={"task": np.array(tasks)})
-        env.close()
-        curve = np.cumsum(watch.regret, 0).T if watch.regret else returns
-        tried = watch.first[:, None] <= np.arange(episodes)[:, None]  # (N, E, A)
-        shares = [(tried & group[:, None]).sum(2) / group.sum(1)[:, None] for group in (groups or {}).values()]
-        lives.append((curve, tried[:, -1].sum(1), *shares))
-    curve, tried, *shares = (np.mean(values, 0) for values in zip(*lives, strict=True))
-    return Life(curve, tried, dict(zip(groups or {}, shares, strict=True)))
+    rows = np.tile(tasks, num_seeds)
+    watch = Watch(gymnasium.make_vec(env_id, num_envs=len(rows)))
+    env = Relabel(watch, seed) if relabel else watch
+    returns = rollout(learner, env, episodes, seed=seed, options={"task": rows})
+    env.close()
+    curve = np.cumsum(watch.regret, 0).T if watch.regret else returns
+    tried = watch.first[:, None] <= np.arange(episodes)[:, None]  # (B, E, A)
+    shares = {}
+    for name, group in (groups or {}).items():
+        mine = np.tile(group, (num_seeds, 1))
+        shares[name] = (tried & mine[:, None]).sum(2) / mine.sum(1)[:, None]
+
+    def mean(value: np.ndarray) -> np.ndarray:
+        return value.reshape(num_seeds, len(tasks), *value.shape[1:]).mean(0)
+
+    return Life(mean(curve), mean(tried[:, -1].sum(1)), {name: mean(share) for name, share in shares.items()})
 
 
 def action_groups(env_id: str, tasks: Sequence[int]) -> dict[str, np.ndarray]:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from icrl_agents.action_results import JSON, Band, Entry, Report, Result
+from icrl_agents.action_entries import Entry
+from icrl_agents.action_results import JSON, Band, Report, Result
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row
 from icrl_agents.curves import Interval
-from icrl_agents.plots import COLOURS, REFERENCES, Series, draw_bars, draw_lines
+from icrl_agents.plots import COLOURS, REFERENCES, STYLES, Look, Series, draw_bars, draw_lines
 from icrl_agents.report import include_rows
 
 MARKDOWN, CSV, HYPER_CSV = "sets.md", "sets.csv", "hyperparameters.csv"
@@ -128,7 +127,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def figures(report: Report) -> dict[str, bytes]:
     """The pictures that there is something to show in, by file name."""
-    palette = colours(report)
+    palette = looks(report)
     found = {
         BARS: draw_bars(bars(report), palette, f"final {report.measure}"),
         MEANS: draw_bars(means(report), palette, "mean over all sets", same=False),
@@ -140,13 +139,16 @@ def figures(report: Report) -> dict[str, bytes]:
     return found
 
 
-def colours(report: Report) -> dict[str, str]:
-    """A colour for each learner, also with renumbered actions: greys for those that are no agents."""
+def looks(report: Report) -> dict[str, Look]:
+    """How each learner is drawn: in greys those that are no agents, hatched those with renumbered actions."""
     moved = {result.learner for result in report.results if result.relabelled}
-    names = [name for entry in report.entries for name in (entry.name, entry.name + RENUMBERED)]
-    names = [name for name in names if name.removesuffix(RENUMBERED) in moved or not name.endswith(RENUMBERED)]
-    greys = dict(zip(report.references, REFERENCES, strict=False))
-    return greys | dict(zip(names, COLOURS * len(names), strict=False))
+    found = {name: Look(grey, "--") for name, grey in zip(report.references, REFERENCES, strict=False)}
+    for number, entry in enumerate(report.entries):
+        look = Look(COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)])
+        found[entry.name] = look
+        if entry.name in moved:
+            found[entry.name + RENUMBERED] = look._replace(hatch="////")
+    return found
 
 
 def bars(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
@@ -163,28 +165,24 @@ def bars(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
 
 
 def means(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
-    """What `bars` shows and how many actions were tried, as means over all sets; of the intervals' bounds as well."""
-    final: dict[str, list[Interval]] = {}
-    for panel in bars(report).values():
-        for learners in panel.values():
-            for name, interval in learners.items():
-                final.setdefault(name, []).append(interval)
-    tried: dict[str, list[Interval]] = {}
-    for result in report.results:
-        tried.setdefault(result.learner, []).append(result.tried)
-    titles = {f"final {report.measure}": final, "different actions in a lifetime": tried}
-    return {
-        title: {"all sets": {name: Interval(*np.mean(values, 0).tolist()) for name, values in found.items()}}
-        for title, found in titles.items()
-    }
+    """The means over all sets, and how many actions were tried."""
+    random, source = report.references[:2]
+    title = f"normalised regret, 0 {random}, 1 {source}" if report.measure == "regret" else f"final {report.measure}"
+    score: dict[str, Interval] = {}
+    tried: dict[str, Interval] = {}
+    for mean in report.means:
+        values = {mean.learner: mean.score, mean.learner + RENUMBERED: mean.relabelled}
+        score |= {name: value for name, value in values.items() if value is not None}
+        tried[mean.learner] = mean.tried
+    panels = {title: score, "different actions in a lifetime": tried}
+    return {title: {"all sets": panel} for title, panel in panels.items()}
 
 
 def lines(report: Report, pick: Callable[[Result], Mapping[str, Band]]) -> dict[str, dict[str, Series]]:
     """By panel and learner what `pick` takes from each result for the panels that it names."""
-    colour = colours(report)
+    palette = looks(report)
     panels: dict[str, dict[str, Series]] = {}
     for result in report.results:
-        style = "--" if result.learner in report.references else "-"
         for title, band in pick(result).items():
-            panels.setdefault(title, {})[result.learner] = Series(*band, colour[result.learner], style)
+            panels.setdefault(title, {})[result.learner] = Series(*band, palette[result.learner])
     return panels

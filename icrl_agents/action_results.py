@@ -8,37 +8,25 @@ A actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from icrl_envs import FAMILIES
 
+from icrl_agents.action_entries import Entry, complete, find_entries, name_of
 from icrl_agents.action_lives import Life, action_groups, live
 from icrl_agents.config import check_known, check_value
 from icrl_agents.curves import QUANTILES, RESAMPLES, Interval
-from icrl_agents.methods import method_name
 from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.strict_json import read_json
-from icrl_agents.train_config import TrainConfig
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
 RANDOM = "random"
-ABLATED = (
-    "renumber",
-    "votes",
-    "vectors",
-    "drawn",
-    "objective",
-    "prompt",
-)  # what variants are named after, if they differ in it
-# what changes no training, or differs between the seeds of one
-FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
-
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 
 
@@ -62,12 +50,13 @@ class Result(NamedTuple):
 INTERVALS = ("final", "normalised", "ratio", "tried", "relabelled", "difference")
 
 
-class Entry(NamedTuple):
-    """Agents that differ in nothing but the training seed."""
+class Mean(NamedTuple):
+    """One learner over all sets, each of which counts alike."""
 
-    name: str
-    agents: tuple[str, ...]  # folders or names
-    hyperparameters: dict[str, Any]
+    learner: str
+    score: Interval | None  # `normalised` where there is a regret, else `final`; None where it cannot be told
+    tried: Interval
+    relabelled: Interval | None  # the score with renumbered actions; agents only
 
 
 @dataclass(frozen=True)
@@ -80,9 +69,10 @@ class Report:
     references: tuple[str, ...]  # learners that are no agents: random play, the source, then others
     entries: tuple[Entry, ...]
     results: tuple[Result, ...]
+    means: tuple[Mean, ...]
 
     def to_json(self) -> str:
-        rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("entries", "results")}
+        rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("entries", "results", "means")}
         return dump_results({**vars(self), **rows, "versions": versions()})
 
     @classmethod
@@ -92,12 +82,15 @@ class Report:
         path = path / JSON if path.is_dir() else path
         data = read_json(path, MAX_BYTES)
         try:
-            entries = tuple(Entry(x["name"], tuple(x["agents"]), x["hyperparameters"]) for x in data["entries"])
+            entries = tuple(
+                Entry(x["name"], tuple(x["agents"]), complete(x["hyperparameters"])) for x in data["entries"]
+            )
             results = tuple(_result(row) for row in data["results"])
+            means = tuple(Mean(x["learner"], *map(_as_interval, map(x.get, Mean._fields[1:]))) for x in data["means"])
             if not results:
                 raise TypeError("it has no results")
             given = {name: data[name] for name in ("env_id", "measure", "settings")}
-            return cls(**given, references=tuple(data["references"]), entries=entries, results=results)
+            return cls(**given, references=tuple(data["references"]), entries=entries, results=results, means=means)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no report on sets ({type(error).__name__}: {error}): measure anew") from None
 
@@ -116,16 +109,18 @@ class Report:
         firsts: dict[str, dict[str, Any]] = {}
         entries: dict[str, Entry] = {}
         results = [row for row in first.results if row.learner in first.references]
+        means = [row for row in first.means if row.learner in first.references]
         for report in reports:
             names = {}
             for entry in report.entries:
                 mine = entry.hyperparameters
-                name = names[entry.name] = variant(firsts.setdefault(mine["method"], mine), mine)
+                name = names[entry.name] = name_of(firsts.setdefault(mine["method"], mine), mine, entries)
                 if name in entries:
                     raise ValueError(f"{name!r} is in several reports: give one of them, or measure them together")
                 entries[name] = entry._replace(name=name)
             results += [row._replace(learner=names[row.learner]) for row in report.results if row.learner in names]
-        return replace(first, entries=tuple(entries.values()), results=tuple(results))
+            means += [row._replace(learner=names[row.learner]) for row in report.means if row.learner in names]
+        return replace(first, entries=tuple(entries.values()), results=tuple(results), means=tuple(means))
 
     @property
     def sets(self) -> list[str]:
@@ -134,60 +129,16 @@ class Report:
 
 def _result(row: dict[str, Any]) -> Result:
     """A result as JSON has it: intervals and bands are lists there."""
-    intervals = {name: row[name] and Interval(*row[name]) for name in INTERVALS}
+    intervals = {name: _as_interval(row[name]) for name in INTERVALS}
     shares = {kind: tuple(band) for kind, band in row["shares"].items()}
     return Result(**{**row, **intervals, "curve": tuple(row["curve"]), "shares": shares})
 
 
-# ---- entries ----------------------------------------------------------------------------------------------------
+def _as_interval(value: Sequence[float] | None) -> Any:
+    return value and Interval(*value)
 
 
-def hyperparameters(agent: Any) -> dict[str, Any]:
-    """What agents must share to be training seeds of one entry."""
-    train = _part(agent.facts, "train")
-    train = {**asdict(TrainConfig()), **train} if train else {}  # older ones have not had all settings of today
-    known = {"method": method_name(type(agent)), **asdict(agent.config), **train, "source": agent.facts.get("source")}
-    of_source = {f"source.{name}": v for name, v in _part(_part(agent.facts, "data"), "settings").items()}
-    begun = {"begun": "with an agent"} if known.get("init") else {}
-    return {name: value for name, value in known.items() if name not in FREE} | begun | of_source
-
-
-def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of what may be somebody else's facts."""
-    return part if isinstance(part := facts.get(name), dict) else {}
-
-
-def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """Sort agents into entries, which are named after the method and what sets them apart from its first agent.
-
-    Raises:
-        ValueError: two agents would have the same name without being the same, or are one training.
-    """
-    firsts: dict[str, dict[str, Any]] = {}
-    found: dict[str, Entry] = {}
-    seeds: dict[tuple[str, Any], str] = {}
-    for path, agent in agents.items():
-        mine = hyperparameters(agent)
-        first = firsts.setdefault(mine["method"], mine)
-        name = variant(first, mine)
-        entry = found.setdefault(name, Entry(name, (), mine))
-        if other := [name for name in {**entry.hyperparameters, **mine} if mine.get(name) != entry[2].get(name)]:
-            raise ValueError(
-                f"{path} and {entry.agents[0]} are both {name!r}, but differ in {', '.join(other)}: measure them apart"
-            )
-        if isinstance(seed := _part(agent.facts, "train").get("seed"), int):
-            twin = seeds.setdefault((name, seed), path)
-            if twin != path:
-                raise ValueError(f"{path} and {twin} are both {name!r} of training seed {seed}: give one of them")
-        found[name] = entry._replace(agents=(*entry.agents, path))
-    return tuple(found.values())
-
-
-def variant(first: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """What agents are called whose hyperparameters differ from those of the first ones of their method."""
-    changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
-    told = [name for name in changed if name in ABLATED] or changed
-    return mine["method"] + (f" ({', '.join(f'{name}={mine.get(name)}' for name in told)})" if told else "")
+# ---- measuring --------------------------------------------------------------------------------------------------
 
 
 def default_sets(env_id: str) -> list[str]:
@@ -196,9 +147,6 @@ def default_sets(env_id: str) -> list[str]:
     if not FAMILIES[env_id].rules.named:
         raise ValueError(f"{env_id} has no published sets of tasks: use icrl-agents evaluate")
     return list({ids: name for name, ids in FAMILIES[env_id].rules.named.items()}.values())
-
-
-# ---- measuring --------------------------------------------------------------------------------------------------
 
 
 def measure(
@@ -241,19 +189,22 @@ def measure(
     references = reference_learners(env_id, episodes)
     learners: dict[str, list[Learner]] = {name: [learner] for name, learner in references.items()}
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
-    seeds = [seed, *(np.random.SeedSequence(seed).generate_state(num_seeds - 1) >> 1).tolist()]
     results: list[Result] = []
+    scores: dict[str, list[Scores]] = {}
     for done, name in enumerate(names, 1):
         ids = spread(FAMILIES[env_id].named(name).ids, tasks)
-        how = env_id, ids, episodes, seeds
+        how = env_id, ids, episodes, num_seeds, seed
         groups = action_groups(env_id, ids)
         lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in learners.items()}
         moved = [entry.name for entry in entries if relabel]
         again = {who: [live(one, *how, relabel=True) for one in learners[who]] for who in moved}
         results += _results(name, rules.action_mask(np.array(ids)), lives, again, bandit)
+        for who, found in _scores(lives, again, bandit, done).items():
+            scores.setdefault(who, []).append(found)
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
-    return Report(env_id, "regret" if bandit else "success", settings, tuple(references), entries, tuple(results))
+    measured = "regret" if bandit else "success"
+    return Report(env_id, measured, settings, tuple(references), entries, tuple(results), _means(scores))
 
 
 def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
@@ -300,12 +251,49 @@ def _results(
     return found
 
 
-def _resampled(scores: Sequence[np.ndarray]) -> np.ndarray:
+class Scores(NamedTuple):
+    """What `Mean` is made of, of one set and as often as means are resampled, (1 + RESAMPLES,) each."""
+
+    score: np.ndarray
+    tried: np.ndarray
+    relabelled: np.ndarray | None
+
+
+def _scores(
+    lives: Mapping[str, Sequence[Life]], again: Mapping[str, Sequence[Life]], bandit: bool, number: int
+) -> dict[str, Scores]:
+    """By learner, those of the set of that number."""
+    final = {who: _resampled([life.curve[:, -1] for life in group], number) for who, group in lives.items()}
+    random, source = list(final.values())[:2]
+
+    def scale(value: np.ndarray) -> np.ndarray:
+        return _divide(random - value, random - source) if bandit else value
+
+    found = {}
+    for who, group in lives.items():
+        moved = _resampled([life.curve[:, -1] for life in again[who]], number) if who in again else None
+        tried = _resampled([life.tried for life in group], number)
+        found[who] = Scores(scale(final[who]), tried, None if moved is None else scale(moved))
+    return found
+
+
+def _means(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
+    """Of sets whose tasks were drawn anew independently, and their training seeds together."""
+    found = []
+    for who, parts in scores.items():
+        columns = zip(*parts, strict=True)
+        values: list[Any] = [None if part[0] is None else _interval(np.mean(part, 0)) for part in columns]
+        found.append(Mean(who, *values))
+    return tuple(found)
+
+
+def _resampled(scores: Sequence[np.ndarray], number: int = 1) -> np.ndarray:
     """Means (1 + RESAMPLES, ...) of scores (R, N, ...): first that of all, then of runs and tasks drawn anew.
 
-    Everybody's tasks are drawn alike, so that differences and ratios are those of the same tasks.
+    Everybody's tasks are drawn alike, so that differences and ratios are those of the same tasks; tasks of sets with
+    another `number` are drawn otherwise.
     """
-    runs, tasks = (_weights(count, seed) for seed, count in enumerate((len(scores), len(scores[0]))))
+    runs, tasks = _weights(len(scores), 0), _weights(len(scores[0]), number)
     return sum(((runs[:, [r]] * tasks) @ score for r, score in enumerate(scores)), np.zeros(()))
 
 

@@ -19,7 +19,8 @@ SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
 KINDS = ("png", "svg", "pdf")
 COLUMNS = 5  # of panels
 POINTS = 60  # of a line through single steps, which scatter
-COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d")
+COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d", "#c9a227", "#3aa6a6", "#8c6d53", "#d67aa6", "#5b7083")
+STYLES = ("-", "-.", ":")  # of lines that share a colour
 GREY = "#6b6b6b"
 REFERENCES = ("#d6d6d2", GREY, "#a6a6a2")  # random play, the source, another learner
 
@@ -137,49 +138,57 @@ def _line(axes: Any, curve: Curve, colour: str, style: str) -> None:
 # ---- sets of tasks ----------------------------------------------------------------------------------------------
 
 
+class Look(NamedTuple):
+    """How a learner is drawn."""
+
+    colour: str
+    style: str = "-"  # of lines
+    hatch: str = ""  # of bars
+
+
 class Series(NamedTuple):
     """A line of a panel with its 95% interval, (T,) each."""
 
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-    colour: str
-    style: str = "-"
+    look: Look
 
 
 def draw_bars(
     panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
-    colours: Mapping[str, str],
+    looks: Mapping[str, Look],
     ylabel: str,
     same: bool = True,
 ) -> bytes:
     """A PNG of panels, one below the other: by title, set and learner (value, low, high).
 
     Args:
-        colours: of the learners, in the order of their bars.
+        looks: of the learners, in the order of their bars.
         same: whether the panels have the same scale.
     """
     sets = max(len(panel) for panel in panels.values())
-    size = max(SIZE[0], 0.16 * sets * (len(colours) + 1)), 0.6 + 2.6 * len(panels)
+    size = max(SIZE[0], 0.16 * sets * (len(looks) + 1)), 0.6 + 2.6 * len(panels)
     figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.subplots(len(panels), squeeze=False, sharey=same)[:, 0]
     for axes, (title, panel) in zip(grid, panels.items(), strict=True):
-        _bars(axes, panel, colours)
+        _bars(axes, panel, looks)
         axes.set_title(title, fontsize=11)
         axes.set_ylabel(ylabel)
     _legend(figure, grid[:1])
     return _png(figure)
 
 
-def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, str]) -> None:
-    width = 0.85 / len(colours)
-    for number, (learner, colour) in enumerate(colours.items()):
+def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], looks: Mapping[str, Look]) -> None:
+    width = 0.85 / len(looks)
+    for number, (learner, look) in enumerate(looks.items()):
         if not all(learner in learners for learners in panel.values()):
             continue
         value, low, high = np.array([learners[learner] for learners in panel.values()]).T
-        place = np.arange(len(panel)) + (number - (len(colours) - 1) / 2) * width
+        place = np.arange(len(panel)) + (number - (len(looks) - 1) / 2) * width
         error = np.maximum([value - low, high - value], 0)
-        axes.bar(place, value, width, color=colour, label=learner, yerr=error, error_kw={"linewidth": 0.8})
+        style = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+        axes.bar(place, value, width, label=learner, yerr=error, error_kw={"linewidth": 0.8}, **style)
     axes.set_xticks(np.arange(len(panel)), list(panel))
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -197,8 +206,8 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
     for axes, (title, panel) in zip(grid, panels.items(), strict=False):
         for name, line in panel.items():
             points = np.arange(1, len(line.mean) + 1)
-            axes.plot(points, line.mean, line.style, color=line.colour, linewidth=1.5, label=name)
-            axes.fill_between(points, line.low, line.high, color=line.colour, alpha=0.15, linewidth=0)
+            axes.plot(points, line.mean, line.look.style, color=line.look.colour, linewidth=1.5, label=name)
+            axes.fill_between(points, line.low, line.high, color=line.look.colour, alpha=0.15, linewidth=0)
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(xlabel)
         axes.xaxis.get_major_locator().set_params(integer=True)

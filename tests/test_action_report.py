@@ -17,9 +17,10 @@ from icrl_envs import FAMILIES
 from PIL import Image
 
 from icrl_agents import METHODS, ICAgent, action_lives, action_report, action_results, plots
+from icrl_agents.action_entries import find_entries
 from icrl_agents.action_lives import Relabel, Watch, live
 from icrl_agents.action_report import write_sets
-from icrl_agents.action_results import Report, find_entries, measure
+from icrl_agents.action_results import Report, measure
 from icrl_agents.curves import Interval
 from icrl_agents.evaluation import evaluate
 from icrl_agents.report import spread, write_report
@@ -78,7 +79,7 @@ def test_regret_is_that_of_every_pull_the_last_one_included():
 
 def test_regret_is_what_single_environments_tell():
     ids, seed, actions = some_of(CONTEXTUAL, "num_20", 2), 7, (0, 3, 1, 19, 2, 2, 5)
-    found = live(Cycle(*actions), CONTEXTUAL, ids, seeds=[seed])
+    found = live(Cycle(*actions), CONTEXTUAL, ids, seed=seed)
     for row, task in enumerate(ids):
         env, regret = gymnasium.make(CONTEXTUAL), []
         env.reset(seed=seed + row, options={"task": FAMILIES[CONTEXTUAL].rules.task_kwargs(task)})
@@ -93,10 +94,15 @@ def test_regret_is_what_single_environments_tell():
 
 def test_lifetimes_on_a_task_are_averaged():
     ids, source = some_of(BERNOULLI, "train", 4), make_source("thompson", BERNOULLI)
-    one, two = (live(source, BERNOULLI, ids, seeds=[seed]) for seed in (1, 2))
-    both = live(source, BERNOULLI, ids, seeds=[1, 2])
-    assert (one.curve[:, -1] != two.curve[:, -1]).any()
-    np.testing.assert_allclose(both.curve, (one.curve + two.curve) / 2)
+    each, both = live(source, BERNOULLI, ids * 2, seed=1), live(source, BERNOULLI, ids, num_seeds=2, seed=1)
+    assert (each.curve[:4, -1] != each.curve[4:, -1]).any()
+    np.testing.assert_allclose(both.curve, (each.curve[:4] + each.curve[4:]) / 2)
+    np.testing.assert_allclose(both.tried, (each.tried[:4] + each.tried[4:]) / 2)
+    macros = some_of(MACRO, "all_test", 2)
+    groups = action_lives.action_groups(MACRO, macros)
+    shares = live(Cycle(*range(44, 56)), MACRO, macros, 2, num_seeds=3, groups=groups).shares
+    one = live(Cycle(*range(44, 56)), MACRO, macros, 2, groups=groups).shares
+    np.testing.assert_allclose(shares["unseen"], one["unseen"])
 
 
 def test_success_and_what_was_tried_are_told_by_episode():
@@ -206,8 +212,8 @@ def test_agents_alike_are_training_seeds():
     assert "seed" not in told
     agents["e"].facts["data"] = {"settings": {"sharpness": 3.0}}
     assert find_entries(agents)[-1].name == "headless-ad (dropout=0.1, source.sharpness=3.0)"
-    agents["f"] = fresh("headless-ad", prompt=False, temperature=3.0)
-    one_line(lambda: find_entries(agents), ValueError, "f and d", "temperature", "prompt=False")
+    agents["f"] = fresh("headless-ad", prompt=False, temperature=3.0)  # the short name is taken
+    assert find_entries(agents)[-1].name == "headless-ad (prompt=False, temperature=3.0)"
 
 
 def test_foreign_facts_are_no_hyperparameters():
@@ -269,7 +275,7 @@ def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
     assert [len(part) for part in headless.curve] == [300] * 3
     assert headless.curve[0][-1] == pytest.approx(headless.final.value, abs=1e-4)
     ids = some_of(BERNOULLI, "num_10", 3)
-    each = [live(fresh("headless-ad", seed=seed), BERNOULLI, ids, seeds=[5]).curve[:, -1].mean() for seed in (0, 1)]
+    each = [live(fresh("headless-ad", seed=seed), BERNOULLI, ids, seed=5).curve[:, -1].mean() for seed in (0, 1)]
     assert headless.final.value == pytest.approx(np.mean(each))
 
 
@@ -343,7 +349,10 @@ def test_files_are_replaced_all_or_none(bandits, macros, tmp_path):
 def test_pictures_show_the_results(bandits):
     axes = plots.require_matplotlib()().add_subplot()
     (panel,) = action_report.bars(bandits).values()
-    plots._bars(axes, panel, action_report.colours(bandits))
+    looks = action_report.looks(bandits)
+    plots._bars(axes, panel, looks)
+    assert looks["ad"].colour == looks["ad, renumbered"].colour != looks["headless-ad"].colour
+    assert (looks["ad"].hatch, looks["ad, renumbered"].hatch) == ("", "////")
     shown = {
         bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers if bars.get_label()[0] != "_"
     }
@@ -355,26 +364,52 @@ def test_pictures_show_the_results(bandits):
     assert lines["num_10"]["ucb"].mean == bandits.results[2].curve[0]
 
 
-def test_means_are_those_over_all_sets(bandits):
-    regret, tried = action_report.means(bandits).values()
+def test_means_are_those_over_all_sets(bandits, macros):
+    (title, score), (_, tried) = action_report.means(bandits).items()
+    assert title == "normalised regret, 0 random, 1 thompson"
     mine = [row for row in bandits.results if row.learner == "ad"]
     assert len(mine) > 1
-    assert regret["all sets"]["ad"].value == pytest.approx(np.mean([row.final.value for row in mine]))
+    assert score["all sets"]["ad"].value == pytest.approx(np.mean([row.normalised.value for row in mine]))
     assert tried["all sets"]["ad"].value == pytest.approx(np.mean([row.tried.value for row in mine]))
-    assert "ad, renumbered" in regret["all sets"]
+    assert score["all sets"]["thompson"] == (1, 1, 1)
+    assert "ad, renumbered" in score["all sets"]
+    success = action_report.means(macros)["final success"]["all sets"]["q-learning"]
+    all_of = [row.final for row in macros.results if row.learner == "q-learning"]
+    assert success.value == pytest.approx(np.mean([final.value for final in all_of]))
+
+
+def test_sets_are_drawn_anew_apart():
+    """The interval of a mean over sets is narrower than those of the sets, unless training seeds make it wide."""
+    rng = np.random.default_rng(0)
+    scores = [[rng.random((40, 1)) for _ in range(2)] for _ in range(8)]
+    lives = [{who: [action_results.Life(s, s[:, 0], {}) for s in group] for who in "abc"} for group in scores]
+    each = [action_results._scores(life, {}, bandit=False, number=n) for n, life in enumerate(lives, 1)]
+    mean = action_results._means({"a": [found["a"] for found in each]})[0].score
+    one = action_results._interval(each[0]["a"].score)
+    assert mean.value == pytest.approx(np.mean(scores))
+    assert 0.25 < (mean.high - mean.low) / (one.high - one.low) < 0.6
+
+
+def test_many_variants_can_be_told_apart():
+    agents = {str(n): fresh("headless-ad", inner=8 + n) for n in range(12)}
+    report = Report(BERNOULLI, "regret", {}, ("random", "thompson", "ucb"), find_entries(agents), (), ())
+    looks = action_report.looks(report)
+    assert len({(look.colour, look.style) for look in looks.values()}) == len(looks) == 15
 
 
 def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     parts = []
     for entry in bandits.entries:
         results = tuple(row for row in bandits.results if row.learner in (*bandits.references, entry.name))
-        parts.append(replace(bandits, entries=(entry,), results=results))
+        means = tuple(row for row in bandits.means if row.learner in (*bandits.references, entry.name))
+        parts.append(replace(bandits, entries=(entry,), results=results, means=means))
         write_sets(parts[-1], tmp_path / entry.name)
     loaded = [Report.load(tmp_path / entry.name) for entry in bandits.entries]
     assert loaded == parts
     both = Report.join(loaded)
     assert both.entries == bandits.entries
     assert sorted(both.results, key=str) == sorted(bandits.results, key=str)
+    assert sorted(both.means, key=str) == sorted(bandits.means, key=str)
     one_line(lambda: Report.join([both, loaded[0]]), ValueError, "several reports", loaded[0].entries[0].name)
     mine = loaded[0].entries[0]
     ablated = mine._replace(hyperparameters={**mine.hyperparameters, "prompt": False})
@@ -382,6 +417,12 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     assert [entry.name for entry in both.entries] == ["headless-ad", "headless-ad (prompt=False)"]
     counts = Counter(row.learner for row in both.results)
     assert counts["headless-ad"] == counts["headless-ad (prompt=False)"] == counts["random"] > 0
+    older = json.loads((tmp_path / parts[0].entries[0].name / "sets.json").read_text())
+    for name in ("renumber", "choice"):  # settings that an older version did not have yet
+        del older["entries"][0]["hyperparameters"][name]
+    (tmp_path / "sets.json").write_text(json.dumps(older))
+    assert set(Report.load(tmp_path).entries[0].hyperparameters) == set(mine.hyperparameters)
+    assert {**Report.load(tmp_path).entries[0].hyperparameters} == mine.hyperparameters
     other = replace(loaded[1], settings={**loaded[1].settings, "tasks": 9})
     one_line(lambda: Report.join([loaded[0], other]), ValueError, "settings", "measure them alike")
     (tmp_path / "sets.json").write_text('{"env_id": 3}')
