@@ -13,8 +13,8 @@ from icrl_agents.steps import Steps
 MAX_ACTIONS = 4096  # of a set that is given by hand
 
 
-def told_actions(env: Any) -> np.ndarray | None:
-    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if it does not say.
+def legal_actions(env: Any) -> np.ndarray | None:
+    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if all are, or it does not say.
 
     Read off its `action_mask()`, as single environments or vector environments have it.
 
@@ -23,16 +23,12 @@ def told_actions(env: Any) -> np.ndarray | None:
     """
     inner = env.unwrapped
     if _tells(inner):
-        return np.atleast_2d(inner.action_mask()).astype(bool)
-    if isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner):
-        return np.stack(inner.call("action_mask")).astype(bool)
-    return None
-
-
-def legal_actions(env: Any) -> np.ndarray | None:
-    """`told_actions`, but None also where all actions are legal in all rows."""
-    mask = told_actions(env)
-    return None if mask is None or mask.all() else mask
+        mask = np.atleast_2d(inner.action_mask())
+    elif isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner):
+        mask = np.stack(inner.call("action_mask"))
+    else:
+        return None
+    return None if mask.all() else mask.astype(bool)
 
 
 def _tells(env: Any) -> bool:

@@ -4,8 +4,8 @@ The template has no branch per method and no number of its own: numbers come fro
 the size of the weights, prose from the method's docstring.
 
 Facts are free JSON. These keys have a place of their own on the card, all others are listed as they are:
-`env_id` (string), `command` (string, what reproduces the weights), `source`, `assumes`, `split_seed` and `data` (the
-histories it was trained on), `limits` (list of strings).
+`env_id` (string), `command` (string, what reproduces the weights), `collect` (string, what its histories), `source`,
+`assumes`, `split_seed` and `data` (the histories it was trained on), `limits` (list of strings).
 
 Results are `env_id`, `split`, `episodes`, `num_seeds` and `table`, a list of rows
 `{"name", "value", "low", "high", "unit", "note", "reference"}` of which `name` and `value` are required. `unit` is
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from icrl_agents.config import check_known
 
 DATA = ("source", "assumes", "split_seed", "data")
-PLACED = ("env_id", "command", "limits", *DATA)
+PLACED = ("env_id", "command", "collect", "limits", *DATA)
 MEASURED = ("env_id", "split", "episodes", "num_seeds")
 LOCAL = "path/to/this/folder"
 
@@ -87,6 +87,7 @@ def render_card(
         action_space=str(space_from_json(data["action_space"])),
         library_version=data["library_version"],
         command=_fenced(facts.get("command")),
+        collect=_fenced(facts.get("collect")),
         facts=_flat({key: value for key, value in facts.items() if key not in PLACED}),
         limits=facts["limits"] if isinstance(facts.get("limits"), list) else [],
     )

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import operator
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -355,3 +356,19 @@ def _lock(folder: Path) -> int:
     os.truncate(handle, 0)
     os.write(handle, str(os.getpid()).encode())
     return handle
+
+
+def collect_command(info: HistoryInfo, name: str) -> str | None:
+    """What makes the histories of a store anew, if they are of the train split; None if its source is nobody's here."""
+    if info.source not in SOURCES or info.env_id not in FAMILIES:
+        return None
+    try:
+        usual = asdict(make_source(info.source, info.env_id).settings)
+    except ImportError:  # what the source needs is not installed: all settings are told
+        usual = {}
+    words = ["icrl-agents", "collect", "--env", info.env_id, "--source", info.source, "--streams", str(info.streams)]
+    words += ["--episodes", str(info.episodes), "--seed", str(info.seed)]
+    for setting, value in info.settings.items():
+        if value != usual.get(setting):
+            words += ["--set", f"{setting}={json.dumps(value)}"]
+    return shlex.join([*words, "-o", name])

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from icrl_agents.action_sets import told_actions
+from icrl_agents.action_sets import legal_actions
 from icrl_agents.steps import Boundary, Steps, stack_steps
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
@@ -61,7 +61,7 @@ class RecordHistory(VectorWrapper):
         self._truncate(rows & ~self._boundary.ended)
         self._boundary.forget(rows)
         self._obs = np.array(obs)
-        mask = told_actions(self.env)  # also where all are legal: the other tasks of a store may have fewer
+        mask = legal_actions(self.env)
         self._given = {} if mask is None else {"action_mask": mask}
         return obs, info
 

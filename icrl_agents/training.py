@@ -26,6 +26,7 @@ from torch import nn
 
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
+from icrl_agents.collection import collect_command
 from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
@@ -222,7 +223,7 @@ class Run:
         check_legal(batch)
         batch = batch.window(0, None if whole else self.config.most_steps(update / self.config.updates))
         if self.config.renumber:
-            batch = renumber_actions(batch, agent.action_space, rng)
+            batch = renumber_actions(batch, agent.action.options, rng)
         if self.config.blind:
             batch = hide_rewards(batch, rng, self.config.blind, self.config.blind_after)
         return agent.prepare(batch, rng, update / self.config.updates)
@@ -328,7 +329,8 @@ class Run:
             with HistoryStore(self.histories) as store:
                 info = store.info
             data = {"histories": self.histories.name, "streams": info.streams, "episodes": info.episodes}
-            return {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
+            facts = {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
+            return facts | {"collect": collect_command(info, self.histories.name)}
         lifetimes = {"fresh_lifetimes": self.config.updates * self.config.batch_size, "episodes": self.config.episodes}
         return {
             "source": self.config.source or default_source(self.env_id),

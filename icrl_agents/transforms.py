@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
+from icrl_agents.action_sets import actions_in
 from icrl_agents.steps import OF_ACTIONS, Steps, stack_steps
 
 
@@ -86,26 +86,28 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
     return steps._replace(reward=reward, prev_reward=before)
 
 
-def renumber_actions(steps: Steps, space: gymnasium.Space, rng: np.random.Generator) -> Steps:
+def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator) -> Steps:
     """NumPy steps whose legal actions have other numbers, drawn at random for each row.
 
+    Args:
+        options: how many actions there are, as of codecs.
+
     Raises:
-        ValueError: the actions of `space` have no numbers.
+        ValueError: the actions are not 0, 1, ...
     """
-    if not isinstance(space, gymnasium.spaces.Discrete):
-        raise ValueError(f"renumber=true, but the actions {space} have no numbers: leave it out")
-    rows, low = len(steps.mask), int(space.start)
-    legal = steps.given.get("action_mask", np.ones((rows, int(space.n)), bool))
-    places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in (np.arange(space.n), rng.random(legal.shape)))
+    if options == 0:
+        raise ValueError("renumber=true, but the actions are not 0, 1, ...: leave it out")
+    legal = steps.given.get("action_mask", np.ones((len(steps.mask), options or actions_in(steps)), bool))
+    keys = np.arange(legal.shape[1]), rng.random(legal.shape)
+    places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in keys)
     number = np.empty_like(places)
     np.put_along_axis(number, places, drawn, 1)  # (B, A) that each action gets; illegal ones stay among themselves
 
     def renumbered(value: np.ndarray) -> np.ndarray:
-        return (low + np.take_along_axis(number, value - low, 1)).astype(value.dtype)
+        return np.take_along_axis(number, value, 1).astype(value.dtype)
 
-    before = renumbered(np.where(steps.start, low, steps.prev_action))
+    before = np.where(steps.start, steps.prev_action, renumbered(steps.prev_action))
     meant = {name: renumbered(value) for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)}
-    before = np.where(steps.start, steps.prev_action, before)
     return steps._replace(action=renumbered(steps.action), prev_action=before, extras={**steps.extras, **meant})
 
 

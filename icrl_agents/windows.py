@@ -168,10 +168,17 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
 
 
 def concatenate(parts: list[Steps]) -> Steps:
-    """Rows of `parts`, which have the same T, the same extras and the same given, one after the other."""
+    """Rows of `parts`, which have the same T and the same extras, one after the other."""
 
     def join(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
 
+    masks = {part.given["action_mask"].shape[1] for part in parts if "action_mask" in part.given}
+    for actions in masks:  # of tasks without one all actions are legal
+        parts = [_with_mask(part, actions) for part in parts]
     extras, given = join([part.extras for part in parts]), join([part.given for part in parts])
     return Steps(**join([part.columns for part in parts]), extras=extras, given=given)
+
+
+def _with_mask(steps: Steps, actions: int) -> Steps:
+    return steps._replace(given={"action_mask": np.ones((len(steps.mask), actions), bool), **steps.given})

@@ -6,10 +6,12 @@ import itertools
 import multiprocessing
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,10 +21,11 @@ import pytest
 from icrl_envs import FAMILIES
 
 from icrl_agents import collection, history
-from icrl_agents.collection import collect, lifetimes
+from icrl_agents.collection import collect, collect_command, lifetimes
 from icrl_agents.history import HistoryStore
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
+from tests.test_cli import done
 
 ENV = "icrl/Darkroom3x3-v0"
 SMALL = {"tasks": [1, 2, 3, 5, 8], "streams": 2, "episodes": 3, "progress": lambda done, total: None}
@@ -321,3 +324,16 @@ def test_fresh_lifetimes_have_whole_episodes_on_their_own_tasks():
     assert steps.mask.all()
     assert steps.first.sum() == 4 * 5
     np.testing.assert_array_equal(steps.reward, steps.next_obs @ [3, 1] == tasks[:, None])
+
+
+def test_the_command_that_makes_a_store_anew(tmp_path):
+    with HistoryStore(collect(ENV, "noise", tmp_path / "a b.h5", streams=3, episodes=2, seed=4)) as store:
+        info = store.info
+    words = shlex.split(collect_command(info, "a b.h5"))
+    assert words[:4] == ["icrl-agents", "collect", "--env", ENV]
+    done(*words[1:-1], tmp_path / "again.h5")
+    with HistoryStore(tmp_path / "again.h5") as store:
+        assert store.info == info
+    told = collect_command(replace(info, settings={**info.settings, "start": 0.25}), "h.h5")
+    assert "--set start=0.25 -o h.h5" in told
+    assert collect_command(replace(info, source="mine"), "h.h5") is None

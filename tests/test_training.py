@@ -288,6 +288,7 @@ class TestData:
                 StoreWindows(store, [77], 12, 16, 0)
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
         assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
+        assert agent.facts["collect"] in (tmp_path / "run" / "README.md").read_text()
 
 
 class TestMistakes:
