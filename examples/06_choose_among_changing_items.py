@@ -1,8 +1,10 @@
 """A zero-training bandit for items that come and go, such as articles or prices: it needs no fitting and no tuning.
 
 Every customer segment has another assortment and its own, unknown chances that an item is bought, or tastes that make
-them depend on who is visiting. The agents were trained on up to 20 items; here there are up to 100, and some are sold
-out in the middle of the day. Beside them: Thompson sampling and LinUCB, which know the law of the rewards.
+them depend on who is visiting. The agents were trained on up to 20 items; here there are up to 100. Beside them:
+Thompson sampling and LinUCB, which know the law of the rewards. At last an assortment loses its best item at noon.
+
+Rewards are 1 or 0, or, with visitors, of the scale of `icrl/ContextualBandit-v0`: what the agents were trained on.
 """
 
 import time

@@ -1,5 +1,6 @@
 """Compressed-context AD: the schedule of its folds; training, acting and histories go through the same ones."""
 
+import json
 import shutil
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from icrl_agents.train_config import split_settings
 from icrl_agents.training import Run
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
+from tests.test_cli import done
 
 ENV = "icrl/Darkroom3x3-v0"
 CADS = [variant for variant in variants() if variant.method == "cad"]
@@ -308,6 +310,19 @@ class TestStages:
         for name, weight in first.state_dict().items():
             torch.testing.assert_close(weight, begun.state_dict()[name], msg=name)
 
+    def test_the_commands_of_both_stages(self, tmp_path):
+        sizes = [word for name, value in FAST.items() for word in ("--set", f"{name}={value}")]
+        words = ("train", "cad", "--env", ENV, *sizes, "--updates", 2)
+        done(*words, "--stage", "pretrain", "-o", tmp_path / "1")
+        done(*words, "--stage", "finetune", "--init", tmp_path / "1", "-o", tmp_path / "2")
+        first, second = (
+            [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12"
+        )
+        assert ["action" in row for row in first + second] == [False, False, True, True]
+        assert second[0]["rebuilt_obs"] < first[0]["rebuilt_obs"]  # it goes on where the other ended
+        facts = json.loads((tmp_path / "2" / "config.json").read_text())["facts"]
+        assert facts["train"]["init"] == str(tmp_path / "1")
+
     @pytest.mark.parametrize(
         ("changes", "told"),
         [({"width": 32}, "other sizes"), ({"heads": 1}, "heads=2, not 1"), ({"init": "icrl/ad-darkroom"}, "not cad")],
@@ -336,8 +351,6 @@ class TestStages:
 
     def test_reconstruction_is_learned(self, tmp_path):
         """The latents come to tell the raw fields of what was folded, weighted where a reward was seen."""
-        import json
-
         fit(tmp_path / "1", updates=120, pretrain=1.0, reconstruction=1.0, lr=5e-3)
         rows = [json.loads(line) for line in (tmp_path / "1/metrics.jsonl").read_text().splitlines()]
         for name in ("rebuilt_obs", "rebuilt_action"):
