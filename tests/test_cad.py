@@ -18,7 +18,7 @@ from icrl_agents.train_config import split_settings
 from icrl_agents.training import Run
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
-from tests.test_cli import done
+from tests.test_cli import done as run_command
 
 ENV = "icrl/Darkroom3x3-v0"
 CADS = [variant for variant in variants() if variant.method == "cad"]
@@ -313,8 +313,8 @@ class TestStages:
     def test_the_commands_of_both_stages(self, tmp_path):
         sizes = [word for name, value in FAST.items() for word in ("--set", f"{name}={value}")]
         words = ("train", "cad", "--env", ENV, *sizes, "--updates", 2)
-        done(*words, "--stage", "pretrain", "-o", tmp_path / "1")
-        done(*words, "--stage", "finetune", "--init", tmp_path / "1", "-o", tmp_path / "2")
+        run_command(*words, "--stage", "pretrain", "-o", tmp_path / "1")
+        run_command(*words, "--stage", "finetune", "--init", tmp_path / "1", "-o", tmp_path / "2")
         first, second = (
             [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12"
         )
