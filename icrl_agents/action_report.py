@@ -130,8 +130,9 @@ def figures(report: Report) -> dict[str, bytes]:
     palette = looks(report)
     found = {
         BARS: draw_bars(bars(report), palette, f"final {report.measure}"),
-        MEANS: draw_bars(means(report), palette, "mean over all sets", same=False),
     }
+    if report.means:  # older reports have none
+        found[MEANS] = draw_bars(means(report), palette, "mean over all sets", same=False)
     if report.measure == "regret":
         found[CURVES] = draw_lines(lines(report, lambda result: {result.set: result.curve}), "pull", "regret so far")
     if tried := lines(report, lambda result: {f"{result.set}, {kind}": band for kind, band in result.shares.items()}):

@@ -86,7 +86,9 @@ class Report:
                 Entry(x["name"], tuple(x["agents"]), complete(x["hyperparameters"])) for x in data["entries"]
             )
             results = tuple(_result(row) for row in data["results"])
-            means = tuple(Mean(x["learner"], *map(_as_interval, map(x.get, Mean._fields[1:]))) for x in data["means"])
+            means = tuple(
+                Mean(x["learner"], *map(_as_interval, map(x.get, Mean._fields[1:]))) for x in data.get("means", ())
+            )
             if not results:
                 raise TypeError("it has no results")
             given = {name: data[name] for name in ("env_id", "measure", "settings")}

@@ -418,11 +418,13 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     counts = Counter(row.learner for row in both.results)
     assert counts["headless-ad"] == counts["headless-ad (prompt=False)"] == counts["random"] > 0
     older = json.loads((tmp_path / parts[0].entries[0].name / "sets.json").read_text())
+    del older["means"]
     for name in ("renumber", "choice"):  # settings that an older version did not have yet
         del older["entries"][0]["hyperparameters"][name]
     (tmp_path / "sets.json").write_text(json.dumps(older))
     assert set(Report.load(tmp_path).entries[0].hyperparameters) == set(mine.hyperparameters)
     assert {**Report.load(tmp_path).entries[0].hyperparameters} == mine.hyperparameters
+    assert action_report.MEANS not in action_report.figures(Report.load(tmp_path))
     other = replace(loaded[1], settings={**loaded[1].settings, "tasks": 9})
     one_line(lambda: Report.join([loaded[0], other]), ValueError, "settings", "measure them alike")
     (tmp_path / "sets.json").write_text('{"env_id": 3}')
