@@ -40,7 +40,7 @@ class Running:
         env: gymnasium.Env | VectorEnv | None,
     ):
         rows, window = num_envs or 1, agent.config.window
-        self.env = env  # where new tasks of single rows have their action sets from
+        self.env = env  # where the action sets are from, those of new tasks as well; None if not from an env
         self.num_envs = num_envs  # None: single observations in and out
         self.plans = Plans()
         self.learn = learn  # whether what is observed is remembered
@@ -161,19 +161,26 @@ def env_actions(agent: ICAgent, env: gymnasium.Env | VectorEnv, rows: int) -> np
 def history_actions(agent: ICAgent, history: Steps, rows: int) -> np.ndarray | None:
     """The legal actions (B, A) bool that a history tells; None if it does not."""
     mask = history.given.get("action_mask")
-    return None if mask is None else read_actions(agent, np.asarray(mask), None, rows)
+    if mask is None or agent.action.options == 0:
+        return None
+    found, actions = np.asarray(mask), agent.action.options
+    if found.dtype != bool or found.ndim != 2 or len(found) != rows or found.shape[1] != (actions or found.shape[1]):
+        raise ValueError(
+            f"the history's action_mask has dtype {found.dtype} and shape {found.shape}, expected bool "
+            f"({rows}, {actions or 'A'}): give action_set or num_actions instead"
+        )
+    return read_actions(agent, found, None, rows)
 
 
 def new_actions(agent: ICAgent, running: Running, action_set: Any, num_actions: Any) -> np.ndarray | None:
     """The legal actions (B, A) bool of rows whose tasks are new, as told or as the env has them; None: as they were."""
-    rows = running.context.rows
+    rows, env = running.context.rows, running.env
     legal = read_actions(agent, action_set, num_actions, rows)
-    if legal is not None or running.env is None:
+    if legal is not None or env is None:
         return legal
-    legal = env_actions(agent, running.env, rows)
-    if legal is None and (before := running.context.steps.given.get("action_mask")) is not None:
-        return np.ones_like(before)
-    return legal
+    space: Any = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+    legal = legal_actions(env)
+    return np.ones((rows, space.n), bool) if legal is None else legal
 
 
 def give_anew(agent: ICAgent, running: Running, index: np.ndarray, legal: np.ndarray | None) -> None:

@@ -9,14 +9,8 @@ from typing import Any, NamedTuple
 from icrl_agents.methods import METHODS, method_name
 from icrl_agents.train_config import TrainConfig
 
-ABLATED = (
-    "renumber",
-    "votes",
-    "vectors",
-    "drawn",
-    "objective",
-    "prompt",
-)  # what variants are named after, if they differ in it
+# what variants are named after, if they differ in it
+ABLATED = ("renumber", "votes", "vectors", "drawn", "objective", "prompt")
 # what changes no training, or differs between the seeds of one
 FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
 
@@ -57,12 +51,10 @@ def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
     Raises:
         ValueError: two agents are one training.
     """
-    firsts: dict[str, dict[str, Any]] = {}
     found: dict[str, Entry] = {}
     seeds: dict[tuple[str, Any], str] = {}
-    for path, agent in agents.items():
-        mine = hyperparameters(agent)
-        name = name_of(firsts.setdefault(mine["method"], mine), mine, found)
+    hyper = [hyperparameters(agent) for agent in agents.values()]
+    for (path, agent), mine, name in zip(agents.items(), hyper, names_of(hyper), strict=True):
         entry = found.setdefault(name, Entry(name, (), mine))
         if isinstance(seed := _part(agent.facts, "train").get("seed"), int):
             twin = seeds.setdefault((name, seed), path)
@@ -72,15 +64,22 @@ def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
     return tuple(found.values())
 
 
-def name_of(first: Mapping[str, Any], mine: Mapping[str, Any], taken: Mapping[str, Entry]) -> str:
-    """What agents are called whose hyperparameters differ from those of the first ones of their method.
+def names_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What agents with these hyperparameters are called; those that have the same ones are called the same.
 
-    By an ablation if that tells them from those who have a name already, else by all that differs.
+    After their method and what sets them apart from its first agent: if that can be told by an ablation alone, by
+    that, else by all that differs.
     """
-    changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
-    short = _named(mine, [name for name in changed if name in ABLATED] or changed)
-    same = short not in taken or taken[short].hyperparameters == mine
-    return short if same else _named(mine, changed)
+    firsts: dict[str, Mapping[str, Any]] = {}
+    long, short = [], []
+    for mine in found:
+        first = firsts.setdefault(mine["method"], mine)
+        changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
+        long.append(_named(mine, changed))
+        short.append(_named(mine, [name for name in changed if name in ABLATED] or changed))
+    alike = {name: [mine for mine, other in zip(found, short, strict=True) if other == name] for name in short}
+    clear = {name for name, group in alike.items() if all(mine == group[0] for mine in group)}
+    return [brief if brief in clear else whole for brief, whole in zip(short, long, strict=True)]
 
 
 def _named(mine: Mapping[str, Any], told: Sequence[str]) -> str:

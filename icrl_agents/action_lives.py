@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from icrl_envs import FAMILIES
 
 from icrl_agents.action_sets import legal_actions
+from icrl_agents.evaluation import block_seeds, blocks_of
 from icrl_agents.rollout import Learner, rollout
 
 RELABEL = 0x1ABE1  # sets the generator of new numbers apart from the environments'
@@ -87,22 +88,38 @@ def live(
     Args:
         groups: of actions (N, A) bool whose tried shares are told.
     """
-    rows = np.tile(tasks, num_seeds)
+    counts = blocks_of(num_seeds, len(tasks))
+    lives = [
+        _block(learner, env_id, tasks, episodes, count, own, relabel, groups or {})
+        for count, own in zip(counts, block_seeds(seed, len(counts)), strict=True)
+    ]
+    curve, tried, *shares = (
+        np.concatenate(parts).reshape(num_seeds, len(tasks), *parts[0].shape[1:]).mean(0)
+        for parts in zip(*lives, strict=True)
+    )
+    return Life(curve, tried, dict(zip(groups or {}, shares, strict=True)))
+
+
+def _block(
+    learner: Learner,
+    env_id: str,
+    tasks: Sequence[int],
+    episodes: int,
+    count: int,
+    seed: int,
+    relabel: bool,
+    groups: Mapping[str, np.ndarray],
+) -> list[np.ndarray]:
+    """The curves (B, T), numbers of tried actions (B,) and shares (B, E) of `count` lifetimes on each task."""
+    rows = np.tile(tasks, count)
     watch = Watch(gymnasium.make_vec(env_id, num_envs=len(rows)))
     env = Relabel(watch, seed) if relabel else watch
     returns = rollout(learner, env, episodes, seed=seed, options={"task": rows})
     env.close()
     curve = np.cumsum(watch.regret, 0).T if watch.regret else returns
     tried = watch.first[:, None] <= np.arange(episodes)[:, None]  # (B, E, A)
-    shares = {}
-    for name, group in (groups or {}).items():
-        mine = np.tile(group, (num_seeds, 1))
-        shares[name] = (tried & mine[:, None]).sum(2) / mine.sum(1)[:, None]
-
-    def mean(value: np.ndarray) -> np.ndarray:
-        return value.reshape(num_seeds, len(tasks), *value.shape[1:]).mean(0)
-
-    return Life(mean(curve), mean(tried[:, -1].sum(1)), {name: mean(share) for name, share in shares.items()})
+    mine = [np.tile(group, (count, 1)) for group in groups.values()]
+    return [curve, tried[:, -1].sum(1), *((tried & group[:, None]).sum(2) / group.sum(1)[:, None] for group in mine)]
 
 
 def action_groups(env_id: str, tasks: Sequence[int]) -> dict[str, np.ndarray]:

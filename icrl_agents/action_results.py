@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from icrl_envs import FAMILIES
 
-from icrl_agents.action_entries import Entry, complete, find_entries, name_of
+from icrl_agents.action_entries import Entry, complete, find_entries, names_of
 from icrl_agents.action_lives import Life, action_groups, live
 from icrl_agents.config import check_known, check_value
 from icrl_agents.curves import QUANTILES, RESAMPLES, Interval
@@ -108,15 +108,14 @@ class Report:
             for name in ("env_id", "settings", "sets", "references"):
                 if (found := getattr(other, name)) != (wanted := getattr(first, name)):
                     raise ValueError(f"reports of {name}={wanted} and {found} cannot be joined: measure them alike")
-        firsts: dict[str, dict[str, Any]] = {}
+        called = iter(names_of([entry.hyperparameters for report in reports for entry in report.entries]))
         entries: dict[str, Entry] = {}
         results = [row for row in first.results if row.learner in first.references]
         means = [row for row in first.means if row.learner in first.references]
         for report in reports:
             names = {}
             for entry in report.entries:
-                mine = entry.hyperparameters
-                name = names[entry.name] = name_of(firsts.setdefault(mine["method"], mine), mine, entries)
+                name = names[entry.name] = next(called)
                 if name in entries:
                     raise ValueError(f"{name!r} is in several reports: give one of them, or measure them together")
                 entries[name] = entry._replace(name=name)

@@ -22,13 +22,16 @@ def legal_actions(env: Any) -> np.ndarray | None:
         ResetNeeded: the env has action sets, but no task yet.
     """
     inner = env.unwrapped
-    if _tells(inner):
-        mask = np.atleast_2d(inner.action_mask())
-    elif isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner):
-        mask = np.stack(inner.call("action_mask"))
-    else:
+    if not tells_actions(env):
         return None
+    mask = np.atleast_2d(inner.action_mask()) if _tells(inner) else np.stack(inner.call("action_mask"))
     return None if mask.all() else mask.astype(bool)
+
+
+def tells_actions(env: Any) -> bool:
+    """Whether an env says which actions are legal: it has an `action_mask()`, or its rows do."""
+    inner = env.unwrapped
+    return _tells(inner) or (isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner))
 
 
 def _tells(env: Any) -> bool:

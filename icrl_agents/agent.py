@@ -31,7 +31,7 @@ from icrl_agents.acting import (
     read_step,
     with_query,
 )
-from icrl_agents.action_sets import widened
+from icrl_agents.action_sets import tells_actions, widened
 from icrl_agents.codecs import Codec, RewardCodec, make_codec
 from icrl_agents.config import AgentConfig, check_value
 from icrl_agents.context import UNKNOWN, Context, Memory
@@ -113,8 +113,8 @@ class ICAgent(Pretrained):
         """Whether actions are learned when the share `done` of the training is over."""
         return True
 
-    def check_length(self, steps: int) -> None:
-        """Refuse lifetimes whose longest windows of so many steps would leave something that is never learned."""
+    def check_length(self, fewest: int, most: int) -> None:
+        """Refuse a training on windows of so many steps that would leave weights without anything to learn from."""
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
@@ -160,8 +160,8 @@ class ICAgent(Pretrained):
             env: check this environment's spaces; take the batch size, the autoreset mode and the action sets from it;
                 where tasks have action sets, reset it first.
             num_envs: act on batches of this size; not given, on single observations.
-            mask: (B,) bool, forget only these rows and keep everything else. Reset the env's rows first: their action
-                sets are read anew.
+            mask: (B,) bool, forget only these rows and keep everything else. Reset the env's rows first: where their
+                action sets were read off it, they are again.
             seed: of the sampled actions; without it they differ from run to run.
             history: steps (B, T) of the same task, such as a store's, to begin with instead of nothing; the latest of
                 them that the window holds.
@@ -206,6 +206,7 @@ class ICAgent(Pretrained):
         check_value("seed", "int | None", seed, (0, 2**63 - 1))
         check_value("learn", "bool", learn, None)
         legal = read_actions(self, *actions, num_envs or 1)
+        teller = env if legal is None and env is not None and tells_actions(env) else None
         if legal is None and env is not None:
             legal = env_actions(self, env, num_envs or 1)
         if history is not None:
@@ -213,7 +214,7 @@ class ICAgent(Pretrained):
             if legal is None and env is None:
                 legal = history_actions(self, history, num_envs or 1)
             history, legal = checked, widened(legal, checked)
-        running = Running(self, num_envs, mode, seed, learn, legal, env)
+        running = Running(self, num_envs, mode, seed, learn, legal, teller)
         if history is not None:
             with torch.inference_mode():
                 self.catch_up(running.context, history)
@@ -244,7 +245,7 @@ class ICAgent(Pretrained):
         checked = self.obs.check(obs, running.num_envs, "obs")
         batch = checked if running.num_envs else checked[None]
         live, context = ~running.boundary.resetting, running.context
-        if planner is not None and "action_mask" in context.steps.given:
+        if planner is not None and not context.steps.given.get("action_mask", np.True_).all():
             raise ValueError("a planner cannot hold to an action set: act with plan=None")
         if not running.learn:
             context.open(batch)

@@ -101,14 +101,16 @@ def evaluate(
 
 
 def probe(
-    agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Of one environment, the first as usual.")],
+    agents: Annotated[
+        list[str], typer.Argument(metavar="AGENT...", help="Of one environment; the first one decides what is asked.")
+    ],
     env: AgentEnv = None,
     episodes: Annotated[
-        str | None, typer.Option(help="Lengths of the histories. Default: those with 1, 5 and 20 folds.")
+        str | None, typer.Option(help="Lengths of the histories. Default: with 1, 5 and 20 folds, else 3,10,36.")
     ] = None,
     shown: Annotated[
         int | None,
-        typer.Option(help="Their first episodes, in which rewards are seen. Default: before the first fold."),
+        typer.Option(help="Their first episodes, in which rewards are seen. Default: the first fold's, else 2."),
     ] = None,
     change: Annotated[str, typer.Option(help="Of latents: none, zeroed, swapped, shuffled, frozen or all.")] = "none",
     split: Split = "test",
@@ -151,12 +153,10 @@ def probe(
             how = lengths, each, usual[0] if shown is None else shown, split, seeds, seed
             found[name, each] = measure(loaded[name], env_id, *how)
             step(done)
-    if as_json:
-        print(report.to_json(found, env_id, split, seeds), end="")
-    else:
-        print_table(report.HEADER, report.table(found))
+    results = report.to_json(found, env_id, split, seeds, seed)
+    print(results, end="") if as_json else print_table(report.HEADER, report.table(found))
     if output:
-        report.write_probe(found, env_id, split, seeds, output)
+        report.write_probe(found, results, output)
     for name in agents if write else ():
         include_rows(name, report.card_rows({each: found[name, each] for who, each in found if who == name}, split))
 

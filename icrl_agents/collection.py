@@ -358,9 +358,11 @@ def _lock(folder: Path) -> int:
     return handle
 
 
-def collect_command(info: HistoryInfo, name: str) -> str | None:
-    """What makes the histories of a store anew, if they are of the train split; None if its source is nobody's here."""
+def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
+    """What collects a store's `tasks` anew; None unless they are the train split and the source is one of `SOURCES`."""
     if info.source not in SOURCES or info.env_id not in FAMILIES:
+        return None
+    if set(tasks) != set(split_tasks(info.env_id).train.ids.tolist()):
         return None
     try:
         usual = asdict(make_source(info.source, info.env_id).settings)

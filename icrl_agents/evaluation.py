@@ -103,9 +103,8 @@ def _lifetimes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Returns (B, E), optimal returns (B,) and the pace of the tasks `rows`, of at most `MAX_ROWS` at a time."""
     blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
-    others = np.random.SeedSequence(seed).generate_state(len(blocks) - 1) >> 1  # the first has the seed itself
     returns, optimal, paces = [], [], []
-    for number, (block, own) in enumerate(zip(blocks, [seed, *others.tolist()], strict=True)):
+    for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
         env, pace = gymnasium.make_vec(env_id, num_envs=len(block)), Pace()
         tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
         returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell, on_step=pace))
@@ -115,6 +114,20 @@ def _lifetimes(
     alike = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
     mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and alike else None
     return np.concatenate(returns), np.concatenate(optimal), mean
+
+
+def block_seeds(seed: int, count: int) -> list[int]:
+    """A seed for each of `count` blocks of rows; the first one's is `seed` itself."""
+    return [seed, *(np.random.SeedSequence(seed).generate_state(count - 1) >> 1).tolist()]
+
+
+def blocks_of(num_seeds: int, tasks: int) -> list[int]:
+    """How many of `num_seeds` lifetimes on each of so many tasks are lived together, by blocks of `MAX_ROWS` or less.
+
+    One on each task is the least.
+    """
+    most = max(1, MAX_ROWS // tasks)
+    return [min(most, num_seeds - done) for done in range(0, num_seeds, most)]
 
 
 class Pace:

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from icrl_envs import FAMILIES
 from torch import Tensor
 
 from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
 from icrl_agents.curves import Curve, Interval
-from icrl_agents.evaluation import MAX_ROWS, learner_splits, optimal_returns, random_returns
+from icrl_agents.evaluation import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
+from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Steps, stack_steps
 
 EXPERT_NOISE = 0.3  # chance of a random action while rewards are seen
@@ -84,10 +84,11 @@ def probe(
     ids = learner_splits(agent, env_id).pick(split).ids
     if change == "swapped" and len(ids) < 2:
         raise ValueError(f"change='swapped' takes latents of another task, {split} has one: give another split")
-    blocks = np.array_split(np.tile(ids, num_seeds), -(-len(ids) * num_seeds // MAX_ROWS))
+    blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]
+    seeds = block_seeds(seed, len(blocks))
     random, found = random_returns(env_id, ids, seed), []
     for count in episodes:
-        parts = [_ask(agent, env_id, rows, shown, count, change, seed + n) for n, rows in enumerate(blocks)]
+        parts = [_ask(agent, env_id, rows, shown, count, change, own) for rows, own in zip(blocks, seeds, strict=True)]
         returns, best, steps, folds = zip(*parts, strict=True)
         earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids), 1), np.concatenate(best)[: len(ids)]
         curve = Curve(env_id, split, tuple(ids.tolist()), earned, optimal, random)
@@ -103,12 +104,12 @@ def changes_of(agent: Any, change: str) -> list[str]:
 
 
 def usual_histories(agent: Any, env_id: str) -> tuple[int, tuple[int, ...]]:
-    """The episodes in which rewards are seen, before the first fold, and those of whole histories, after `FOLDS`.
+    """The episodes in which rewards are seen, all folded by the first fold, and those of whole histories, of `FOLDS`.
 
     Raises:
-        ValueError: lifetimes of a single episode, after which nobody is asked anything.
+        ValueError: an unknown id, or lifetimes of a single episode, after which nobody is asked anything.
     """
-    rules = FAMILIES[env_id].rules
+    rules = split_tasks(env_id).test.rules
     if rules.lifetime == 1:
         raise ValueError(f"{env_id} has lifetimes of one episode, after which nothing is left to remember: try another")
     if not hasattr(agent, "replace_latents"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,20 +43,21 @@ def table(found: Found) -> list[tuple[str, ...]]:
     ]
 
 
-def to_json(found: Found, env_id: str, split: str, num_seeds: int) -> str:
+def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int) -> str:
     """All of it, and how it was measured."""
     rows = [
         {"agent": agent, "latents": change, **recall._asdict(), "share": recall.share._asdict()}
         for (agent, change), recalls in found.items()
         for recall in recalls
     ]
-    how = {"env_id": env_id, "split": split, "num_seeds": num_seeds}
+    how = {"env_id": env_id, "split": split, "num_seeds": num_seeds, "seed": seed}
     return dump_results({**how, "recalls": rows, "versions": versions()})
 
 
-def write_probe(found: Found, env_id: str, split: str, num_seeds: int, folder: Path) -> None:
-    """Write `probe.json` and `probe.png` into a folder, both or none."""
-    content = {JSON: to_json(found, env_id, split, num_seeds).encode(), PICTURE: draw(found, env_id, split)}
+def write_probe(found: Found, results: str, folder: Path) -> None:
+    """Write `probe.json`, the `results` of `to_json`, and `probe.png` into a folder, both or none."""
+    how = json.loads(results)
+    content = {JSON: results.encode(), PICTURE: draw(found, how["env_id"], how["split"])}
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder, content)
 

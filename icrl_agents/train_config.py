@@ -39,7 +39,7 @@ class TrainConfig:
     seed: int = 0
     split_seed: int | None = None  # of the train/test split, None for the published one
     precision: str = "auto"  # "fp32", "bf16", "fp16"; auto: bf16 on GPUs, fp32 on CPUs, where bf16 is slower here
-    eval_every: int = 250  # updates between in-context evaluations on validation tasks, 0 for never
+    eval_every: int = 250  # updates between in-context evaluations on validation tasks, 0 for never; once it acts
     eval_episodes: int = 20  # 1 of bandits
     checkpoint_every: int = 100  # updates between the states that --resume continues from, 0 for never
     threads: int = 0  # of PyTorch on the CPU, 0 to leave them; one is fastest for small models
@@ -50,6 +50,14 @@ class TrainConfig:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}, choose from {', '.join(PRECISIONS)}")
         self.most_steps(0.0)
+
+    @property
+    def stage_lengths(self) -> tuple[int, int] | tuple[None, None]:
+        """The fewest and the most steps of a window that are learned from in any part of the training."""
+        if not self.steps:
+            return None, None
+        lengths = [number for _, number in read_stages("steps", self.steps, "steps")]
+        return min(lengths), max(lengths)
 
     def most_steps(self, done: float) -> int | None:
         """The steps of a window that are learned from when the share `done` of the training is over; None for all."""
@@ -83,13 +91,12 @@ def preset(method: str, env_id: str) -> dict[str, int]:
     rules = FAMILIES[env_id].rules if env_id in FAMILIES else None  # unknown ids are refused elsewhere
     if not rules or rules.lifetime > 1:
         return {}
-    one = {"episodes": 1, "eval_episodes": 1}
-    return one if METHODS[method].remembers else {**one, "window": rules.horizon}
+    return {"eval_episodes": 1} | ({} if METHODS[method].remembers else {"episodes": 1, "window": rules.horizon})
 
 
 def split_settings(method: str, env_id: str, settings: dict[str, Any]) -> tuple[TrainConfig, Any, dict[str, Any]]:
     """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest."""
-    config, given = pick(METHODS, method, "method").Config, settings
+    config = pick(METHODS, method, "method").Config
     settings = preset(method, env_id) | settings
     for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
@@ -97,6 +104,6 @@ def split_settings(method: str, env_id: str, settings: dict[str, Any]) -> tuple[
     check_known(rest, mine | theirs, "setting")
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
-    if METHODS[method].remembers and "episodes" not in given and env_id in FAMILIES:  # as long as its windows may be
+    if METHODS[method].remembers and "episodes" not in settings and env_id in FAMILIES:  # as long as its windows may be
         ours = replace(ours, episodes=max(1, math.ceil(agent.span / FAMILIES[env_id].rules.horizon)))
     return ours, agent, for_source

@@ -156,7 +156,8 @@ class Run:
                 f"batch_size={self.config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
         windows, agent = self._windows(), self._new_agent()
-        agent.check_length(windows.batch(0).mask.shape[1])
+        whole = windows.batch(0).mask.shape[1]
+        agent.check_length(*(min(whole, steps or whole) for steps in self.config.stage_lengths))
         # refuses histories it cannot use, before an old run is deleted; statistics are those of whole windows
         first = self._batch(agent, windows, 0, whole=True)
         if accelerator.is_main_process and not self.resumed:
@@ -327,10 +328,11 @@ class Run:
         if self.source is None:
             assert self.histories is not None
             with HistoryStore(self.histories) as store:
-                info = store.info
+                info, tasks = store.info, store.tasks
             data = {"histories": self.histories.name, "streams": info.streams, "episodes": info.episodes}
             facts = {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
-            return facts | {"collect": collect_command(info, self.histories.name)}
+            command = collect_command(info, tasks, self.histories.name)
+            return facts | ({"collect": command} if command else {})
         lifetimes = {"fresh_lifetimes": self.config.updates * self.config.batch_size, "episodes": self.config.episodes}
         return {
             "source": self.config.source or default_source(self.env_id),
@@ -359,14 +361,8 @@ def begin_with(agent: ICAgent, other: ICAgent, name: str) -> None:
         shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
-    for key in (
-        "heads",
-        "compressor_heads",
-        "layout",
-        "marks",
-        "threshold",
-        "min_length",
-    ):  # the same weights would mean something else
+    # where these differ the same weights would mean something else
+    for key in ("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"):
         values = [getattr(one.config, key, None) for one in (agent, other)]
         if values[0] != values[1]:
             raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")

@@ -173,9 +173,9 @@ def concatenate(parts: list[Steps]) -> Steps:
     def join(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
 
-    masks = {part.given["action_mask"].shape[1] for part in parts if "action_mask" in part.given}
-    for actions in masks:  # of tasks without one all actions are legal
-        parts = [_with_mask(part, actions) for part in parts]
+    masks = [part.given["action_mask"] for part in parts if "action_mask" in part.given]
+    if masks:  # where there is none all actions are legal
+        parts = [_with_mask(part, masks[0].shape[1]) for part in parts]
     extras, given = join([part.extras for part in parts]), join([part.given for part in parts])
     return Steps(**join([part.columns for part in parts]), extras=extras, given=given)
 

@@ -22,7 +22,7 @@ from icrl_agents.action_lives import Relabel, Watch, live
 from icrl_agents.action_report import write_sets
 from icrl_agents.action_results import Report, measure
 from icrl_agents.curves import Interval
-from icrl_agents.evaluation import evaluate
+from icrl_agents.evaluation import block_seeds, evaluate
 from icrl_agents.report import spread, write_report
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
@@ -92,7 +92,7 @@ def test_regret_is_what_single_environments_tell():
     assert found.tried.tolist() == [6, 6]
 
 
-def test_lifetimes_on_a_task_are_averaged():
+def test_lifetimes_on_a_task_are_averaged(monkeypatch):
     ids, source = some_of(BERNOULLI, "train", 4), make_source("thompson", BERNOULLI)
     each, both = live(source, BERNOULLI, ids * 2, seed=1), live(source, BERNOULLI, ids, num_seeds=2, seed=1)
     assert (each.curve[:4, -1] != each.curve[4:, -1]).any()
@@ -103,6 +103,13 @@ def test_lifetimes_on_a_task_are_averaged():
     shares = live(Cycle(*range(44, 56)), MACRO, macros, 2, num_seeds=3, groups=groups).shares
     one = live(Cycle(*range(44, 56)), MACRO, macros, 2, groups=groups).shares
     np.testing.assert_allclose(shares["unseen"], one["unseen"])
+    monkeypatch.setattr("icrl_agents.evaluation.MAX_ROWS", 9)
+    blocks = live(source, BERNOULLI, ids, num_seeds=5, seed=1)  # two, two and one on each task
+    parts = [
+        live(source, BERNOULLI, ids, num_seeds=n, seed=s) for n, s in zip((2, 2, 1), block_seeds(1, 3), strict=True)
+    ]
+    wanted = sum(n * part.curve for n, part in zip((2, 2, 1), parts, strict=True)) / 5
+    np.testing.assert_allclose(blocks.curve, wanted)
 
 
 def test_success_and_what_was_tried_are_told_by_episode():
@@ -213,7 +220,10 @@ def test_agents_alike_are_training_seeds():
     agents["e"].facts["data"] = {"settings": {"sharpness": 3.0}}
     assert find_entries(agents)[-1].name == "headless-ad (dropout=0.1, source.sharpness=3.0)"
     agents["f"] = fresh("headless-ad", prompt=False, temperature=3.0)  # the short name is taken
-    assert find_entries(agents)[-1].name == "headless-ad (prompt=False, temperature=3.0)"
+    for order in (agents, {"a": agents["a"], "f": agents["f"], "d": agents["d"]}):  # whoever comes first
+        names = {path: entry.name for entry in find_entries(order) for path in entry.agents}
+        assert names["f"] == "headless-ad (prompt=False, temperature=3.0)"
+        assert names["d"] == "headless-ad (prompt=False, temperature=2.0)"
 
 
 def test_foreign_facts_are_no_hyperparameters():
@@ -379,15 +389,14 @@ def test_means_are_those_over_all_sets(bandits, macros):
 
 
 def test_sets_are_drawn_anew_apart():
-    """The interval of a mean over sets is narrower than those of the sets, unless training seeds make it wide."""
-    rng = np.random.default_rng(0)
-    scores = [[rng.random((40, 1)) for _ in range(2)] for _ in range(8)]
-    lives = [{who: [action_results.Life(s, s[:, 0], {}) for s in group] for who in "abc"} for group in scores]
-    each = [action_results._scores(life, {}, bandit=False, number=n) for n, life in enumerate(lives, 1)]
-    mean = action_results._means({"a": [found["a"] for found in each]})[0].score
-    one = action_results._interval(each[0]["a"].score)
-    assert mean.value == pytest.approx(np.mean(scores))
-    assert 0.25 < (mean.high - mean.low) / (one.high - one.low) < 0.6
+    """The interval of a mean over eight sets is narrower than that of one, even if all of them bring the same."""
+    score = np.random.default_rng(0).random((40, 1))
+    lives = {who: [action_results.Life(score, score[:, 0], {})] for who in "abc"}
+    each = [action_results._scores(lives, {}, bandit=False, number=number)["a"] for number in range(1, 9)]
+    mean = action_results._means({"a": each})[0].score
+    one = action_results._interval(each[0].score)
+    assert mean.value == pytest.approx(score.mean())
+    assert 0.3 < (mean.high - mean.low) / (one.high - one.low) < 0.45  # 1 / sqrt(8)
 
 
 def test_many_variants_can_be_told_apart():

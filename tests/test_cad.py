@@ -403,6 +403,11 @@ class TestStages:
         short = lambda: train("cad", ENV, tmp_path / "1", settings=settings, histories=path, device="cpu", quiet=True)  # noqa: E731
         one_line(short, ValueError, *line)
 
+    @pytest.mark.parametrize("changes", [{"steps": "0:8"}, {"steps": "0:8 0.5:30", "pretrain": 0.5}])
+    def test_beginnings_that_are_never_folded_are_refused(self, tmp_path, changes: dict):
+        one_line(lambda: fit(tmp_path / "1", **changes), ValueError, "lifetimes of 8 steps", "steps=...")
+        fit(tmp_path / "2", updates=2, steps="0:8 0.5:30")
+
     @pytest.mark.parametrize(("env_id", "episodes"), [(ENV, 78), ("icrl/Darkroom-v0", 24), ("icrl/LinearBandit-v0", 3)])
     def test_lifetimes_are_as_long_as_its_windows_by_default(self, env_id: str, episodes: int):
         config, agent, _ = split_settings("cad", env_id, {})

@@ -328,12 +328,13 @@ def test_fresh_lifetimes_have_whole_episodes_on_their_own_tasks():
 
 def test_the_command_that_makes_a_store_anew(tmp_path):
     with HistoryStore(collect(ENV, "noise", tmp_path / "a b.h5", streams=3, episodes=2, seed=4)) as store:
-        info = store.info
-    words = shlex.split(collect_command(info, "a b.h5"))
+        info, tasks = store.info, store.tasks
+    words = shlex.split(collect_command(info, tasks, "a b.h5"))
     assert words[:4] == ["icrl-agents", "collect", "--env", ENV]
     done(*words[1:-1], tmp_path / "again.h5")
     with HistoryStore(tmp_path / "again.h5") as store:
         assert store.info == info
-    told = collect_command(replace(info, settings={**info.settings, "start": 0.25}), "h.h5")
+    told = collect_command(replace(info, settings={**info.settings, "start": 0.25}), tasks, "h.h5")
     assert "--set start=0.25 -o h.h5" in told
-    assert collect_command(replace(info, source="mine"), "h.h5") is None
+    assert collect_command(replace(info, source="mine"), tasks, "h.h5") is None
+    assert collect_command(info, tasks[1:], "h.h5") is None

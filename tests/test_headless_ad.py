@@ -433,6 +433,35 @@ class TestActing:
             mask = agent.context.steps.given["action_mask"]
             np.testing.assert_array_equal(mask, env.unwrapped.action_mask())
 
+    def test_a_set_that_was_given_stays_where_tasks_are_new(self):
+        """Only sets that were read off the env are read off it again."""
+        rows = np.array([True, False])
+        for env_id, method in (("icrl/Darkroom-v0", "ad"), (ENV, "headless-ad")):
+            env = gymnasium.make_vec(env_id, num_envs=2)
+            env.reset(seed=0)
+            agent = METHODS[method](env.single_observation_space, env.single_action_space).eval()
+            agent.reset(env, action_set=[0, 1])
+            agent.reset(mask=rows)
+            assert agent.context.steps.given["action_mask"].sum(1).tolist() == [2, 2]
+
+    def test_new_tasks_have_no_more_actions_than_their_env(self):
+        history = live_lifetimes(ENV, make_source("uniform", ENV), FAMILIES[ENV].named("num_50").ids[:2], 1, 0)
+        env = gymnasium.make_vec(ENV, num_envs=2, num_arms=5)
+        env.reset(seed=0)
+        agent = METHODS["headless-ad"](spaces.Discrete(1), spaces.Discrete(50)).eval()
+        agent.reset(env, history=history)
+        agent.reset(mask=np.array([True, False]))
+        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [5, 5]
+
+    def test_a_planner_may_choose_once_all_actions_are_legal(self):
+        agent = Variant("ad", (("dynamics", True),)).build()
+        agent.use_plan("lookahead")
+        agent.reset(num_envs=2, action_set=[0, 1])
+        obs = lifetimes(rows=2, count=1).obs[:, 0]
+        one_line(lambda: agent.act(obs), ValueError, "action set")
+        agent.reset(num_envs=2, num_actions=5)
+        agent.act(obs)
+
     def test_a_history_brings_its_set(self):
         steps = live_lifetimes(ENV, make_source("uniform", ENV), FAMILIES[ENV].named("num_10").ids[:2], 1, 0)
         agent = METHODS["ad"](spaces.Discrete(1), spaces.Discrete(50)).eval()
@@ -441,7 +470,7 @@ class TestActing:
         agent.reset(num_envs=2, history=steps, num_actions=12)
         assert agent.context.steps.given["action_mask"].sum(1).tolist() == [12, 12]
         bad = steps._replace(given={"action_mask": np.ones((2, 7), bool)})
-        one_line(lambda: agent.reset(num_envs=2, history=bad), ValueError, "action_set")
+        one_line(lambda: agent.reset(num_envs=2, history=bad), ValueError, "history's action_mask", "(2, 7)", "(2, 50)")
 
     @pytest.mark.parametrize("actions", [{"num_actions": 2}, {"action_set": [1, 0]}])
     def test_a_history_may_have_actions_that_are_gone(self, actions: dict):

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from icrl_agents import ICAgent, train
+from icrl_agents import probe as probing
 from icrl_agents.probe import CHANGES, make_history, probe, usual_histories
 from icrl_agents.transforms import hide_rewards
 from tests.conftest import one_line
@@ -143,14 +144,23 @@ def test_histories_fit_the_folds():
     for folds, count in zip((1, 5, 20), (2, 6, 21), strict=True):
         assert agent._folds(count * 50) >= folds
     one_line(lambda: probe(agent, "icrl/BernoulliBandit-v0"), ValueError, "lifetimes of one episode")
+    one_line(lambda: probe(agent, "icrl/Nope-v0"), ValueError, "icrl/Nope-v0", "did you mean")
+    assert "CartPole-v1" in refused("probe", "icrl/ad-darkroom", "--env", "CartPole-v1")
 
 
 def test_many_rows_are_asked_in_blocks(monkeypatch):
-    whole = probe(Knowing(memory=1000), ENV, episodes=(2, 9), num_seeds=8)
-    monkeypatch.setattr("icrl_agents.probe.MAX_ROWS", 3)
-    parts = probe(Knowing(memory=1000), ENV, episodes=(2, 9), num_seeds=8)
+    """Of every task each, so that latents can be swapped with another one's."""
+    seen = []
+    ask = probing._ask
+    monkeypatch.setattr(probing, "_ask", lambda *how: seen.append(how) or ask(*how))
+    whole = probe(Knowing(memory=1000), "icrl/Darkroom-v0", episodes=(2, 9), num_seeds=5)
+    monkeypatch.setattr("icrl_agents.evaluation.MAX_ROWS", 17)
+    parts = probe(Knowing(memory=1000), "icrl/Darkroom-v0", episodes=(2, 9), num_seeds=5)
+    assert [len(how[2]) for how in seen] == [40, 40, 16, 16, 8, 16, 16, 8]
+    assert all(len(set(how[2][:8])) == 8 for how in seen)
+    assert len({how[-1] for how in seen[2:5]}) == 3  # seeds
     assert [(one.steps, one.random) for one in parts] == [(one.steps, one.random) for one in whole]
-    assert all(one.share.value > 0.8 for one in parts)
+    assert all(one.share.value > 0.9 for one in parts)
 
 
 def test_the_command(tmp_path):

@@ -288,7 +288,10 @@ class TestData:
                 StoreWindows(store, [77], 12, 16, 0)
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
         assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
-        assert agent.facts["collect"] in (tmp_path / "run" / "README.md").read_text()
+        assert "collect" not in agent.facts  # all tasks are more than the train split
+        collect(ID, "posterior", tmp_path / "t.h5", streams=2, episodes=4, seed=0)
+        agent = train("ad", ID, tmp_path / "2", histories=tmp_path / "t.h5", settings=FAST, device="cpu", quiet=True)
+        assert agent.facts["collect"] in (tmp_path / "2" / "README.md").read_text()
 
 
 class TestMistakes:

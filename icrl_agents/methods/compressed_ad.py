@@ -129,17 +129,18 @@ class CAD(PerceptAgent):
         possible = self._folds(int(lengths[0] if (lengths == lengths[0]).all() else rng.choice(lengths)))
         folds = int(rng.integers(1, max(1, min(self.config.most_folds(done), possible)) + 1))
         steps = steps.window(0, self.end(folds))
-        acts = np.full(steps.mask.shape, self.acts_at(done))
+        acts = np.full(steps.mask.shape, self.acts_at(done))  # a column, which micro-batches take along
         return steps._replace(extras={**steps.extras, "acts": acts})
 
     def acts_at(self, done: float) -> bool:
         return done >= self.config.pretrain and self.config.pretrain < 1
 
-    def check_length(self, steps: int) -> None:
+    def check_length(self, fewest: int, most: int) -> None:
+        steps = fewest if self.config.pretrain else most  # a pretraining learns from folds alone
         if not self._folds(steps):
             raise ValueError(
                 f"lifetimes of {steps} steps fit into window={self.config.window}, so that nothing would be folded: "
-                f"train with longer ones (episodes=...), or with a shorter window"
+                f"train on longer ones (episodes=..., steps=...), or with a shorter window"
             )
 
     def count(self, steps: Steps) -> Any:

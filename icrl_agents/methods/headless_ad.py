@@ -28,7 +28,7 @@ from icrl_agents.steps import Steps
 class HeadlessADConfig(AgentConfig):
     vector_size: int = 128  # K; so many actions have orthonormal vectors
     vectors: str = "orthonormal"  # or "normal": independent standard normal entries
-    drawn: str = "sequence"  # anew for each "sequence"; "batch": one for all of a training batch, as published
+    drawn: str = "sequence"  # anew for each "sequence"; "batch": one basis for all of a training batch, as published
     prompt: bool = True  # whether the action set is told before the first step
     votes: bool = True  # whether tokens also speak for or against their own actions; published: no
     objective: str = "nce"  # "nce": -log softmax of the similarities; "mse": distance to the action's vector
@@ -56,7 +56,8 @@ class HeadlessADConfig(AgentConfig):
         check_choice("choice", self.choice, self.CHOICES)
         if 0 < self.acting_temperature < self.LEAST_TEMPERATURE:
             raise ValueError(
-                f"acting_temperature={self.acting_temperature} is below {self.LEAST_TEMPERATURE}: give choice='mode'"
+                f"acting_temperature={self.acting_temperature} is neither 0 nor from {self.LEAST_TEMPERATURE} on: "
+                "give choice='mode' for the best action"
             )
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
