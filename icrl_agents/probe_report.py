@@ -28,10 +28,14 @@ def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
         for recall in recalls:
             name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
             value, low, high = (round(number, 4) for number in recall.share)
-            shown = f"{recall.shown} episode{'s' * (recall.shown > 1)} with rewards, {split} tasks"
-            note = f"{shown}; {recall.folds} folds; random {recall.random:.2f}"
+            shown, folds = _counted(recall.shown, "episode"), _counted(recall.folds, "fold")
+            note = f"{shown} with rewards, {split} tasks; {folds}; random {recall.random:.2f}"
             rows.append(Row(name, value, low, high, "share of optimum", note))
     return rows
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
