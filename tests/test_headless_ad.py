@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from icrl_envs import FAMILIES
 
+from icrl_agents import collection
 from icrl_agents.action_sets import check_legal, draw_vectors, legal_actions, read_action_set
 from icrl_agents.collection import collect
 from icrl_agents.collection import lifetimes as live_lifetimes
@@ -280,8 +281,9 @@ class TestTraining:
         assert set(mask.sum(1)) <= set(range(4, 21))
         assert mask[np.arange(4)[:, None], batch.action].all()
 
-    def test_all_actions_are_told_where_other_tasks_have_fewer(self, tmp_path):
-        """A store's blocks are of one task each; a batch mixes them."""
+    def test_all_actions_are_told_where_other_tasks_have_fewer(self, tmp_path, monkeypatch):
+        """A block of tasks with all actions has no masks; a batch mixes it with others."""
+        monkeypatch.setattr(collection, "ROWS", 2)
         macro = "icrl/DarkroomMacro-v0"
         tasks = [int(FAMILIES[macro].named(name).ids[0]) for name in ("train_train", "all_train")]
         path = collect(macro, "noise", tmp_path / "h.h5", tasks=tasks, streams=2, episodes=2)
