@@ -174,12 +174,12 @@ def history_actions(agent: ICAgent, history: Steps, rows: int) -> np.ndarray | N
 
 def new_actions(agent: ICAgent, running: Running, action_set: Any, num_actions: Any) -> np.ndarray | None:
     """The legal actions (B, A) bool of rows whose tasks are new, as told or as the env has them; None: as they were."""
-    rows, env = running.context.rows, running.env
+    rows = running.context.rows
     legal = read_actions(agent, action_set, num_actions, rows)
-    if legal is not None or env is None:
+    if legal is not None or running.env is None:
         return legal
-    space: Any = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
-    legal = legal_actions(env)
+    legal = env_actions(agent, running.env, rows)
+    space: Any = agent.action_space
     return np.ones((rows, space.n), bool) if legal is None else legal
 
 

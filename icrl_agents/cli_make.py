@@ -195,7 +195,10 @@ def train(
     print(f"{output}: trained in {time.perf_counter() - began:.1f} s{_validation(output)}")
     if with_report:
         _measure_and_write(agent, env, output)
-    print(f"watch it: icrl-agents play {output}")
+    if agent.acts_at(1.0):
+        print(f"watch it: icrl-agents play {output}")
+    else:
+        print(f"it has not learned to act yet: icrl-agents train {method} --env {env} --stage finetune --init {output}")
 
 
 def study(

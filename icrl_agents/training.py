@@ -310,9 +310,11 @@ class Run:
         return update
 
     def _finish(self, agent: ICAgent) -> None:
+        untrained = [] if agent.acts_at(1.0) else ["It was pretrained only and has not learned to act."]
         agent.facts = {
             "env_id": self.env_id,
             **self._data(),
+            **({"limits": untrained} if untrained else {}),
             "split_seed": self.config.split_seed,
             "train": asdict(self.config),
             "command": read_json(self.out / NOTE)["command"],  # of the start, also where the run was resumed

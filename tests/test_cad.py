@@ -313,13 +313,17 @@ class TestStages:
     def test_the_commands_of_both_stages(self, tmp_path):
         sizes = [word for name, value in FAST.items() for word in ("--set", f"{name}={value}")]
         words = ("train", "cad", "--env", ENV, *sizes, "--updates", 2)
-        run_command(*words, "--stage", "pretrain", "-o", tmp_path / "1")
+        assert f"--stage finetune --init {tmp_path / '1'}" in run_command(
+            *words, "--stage", "pretrain", "-o", tmp_path / "1"
+        )
         run_command(*words, "--stage", "finetune", "--init", tmp_path / "1", "-o", tmp_path / "2")
         first, second = (
             [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12"
         )
         assert ["action" in row for row in first + second] == [False, False, True, True]
         assert second[0]["rebuilt_obs"] < first[0]["rebuilt_obs"]  # it goes on where the other ended
+        assert "has not learned to act" in (tmp_path / "1" / "README.md").read_text()
+        assert "has not learned to act" not in (tmp_path / "2" / "README.md").read_text()
         facts = json.loads((tmp_path / "2" / "config.json").read_text())["facts"]
         assert facts["train"]["init"] == str(tmp_path / "1")
 

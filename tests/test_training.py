@@ -355,6 +355,14 @@ class TestMistakes:
         with pytest.raises(ValueError, match="leave one of them out"):
             train("ad", ID, tmp_path / "run", histories="h.h5", settings={**FAST, "source": "ppo"})
 
+    @pytest.mark.parametrize("changes", [{"threshold": 0.9}, {"min_length": 3}])
+    def test_marks_of_another_meaning_are_no_beginning(self, tmp_path, changes):
+        settings = {**FAST, "source": "q-learning", "min_length": 2, "updates": 1}
+        train("marked-ad", ID, tmp_path / "1", settings=settings, device="cpu", quiet=True)
+        settings |= {"init": str(tmp_path / "1"), **changes}
+        with pytest.raises(ValueError, match=f"has {next(iter(changes))}="):
+            train("marked-ad", ID, tmp_path / "2", settings=settings, device="cpu", quiet=True)
+
     def test_divergence_is_named(self, tmp_path, monkeypatch):
         from icrl_agents.methods import AD
 
