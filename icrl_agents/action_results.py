@@ -7,7 +7,7 @@ A actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,6 +192,7 @@ def measure(
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
+    numbers = {name: number for number, name in enumerate(rules.named, 1)}
     for done, name in enumerate(names, 1):
         ids = spread(FAMILIES[env_id].named(name).ids, tasks)
         how = env_id, ids, episodes, num_seeds, seed
@@ -199,9 +200,10 @@ def measure(
         lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in learners.items()}
         moved = [entry.name for entry in entries if relabel]
         again = {who: [live(one, *how, relabel=True) for one in learners[who]] for who in moved}
-        results += _results(name, rules.action_mask(np.array(ids)), lives, again, bandit)
-        for who, found in _scores(lives, again, bandit, done).items():
-            scores.setdefault(who, []).append(found)
+        found = _on_set(name, numbers[name], rules.action_mask(np.array(ids)), lives, again, bandit)
+        for who, (result, score) in found.items():
+            results.append(result)
+            scores.setdefault(who, []).append(score)
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
     measured = "regret" if bandit else "success"
@@ -220,38 +222,6 @@ def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
     return learners
 
 
-def _results(
-    name: str,
-    legal: np.ndarray,
-    lives: Mapping[str, Sequence[Life]],
-    again: Mapping[str, Sequence[Life]],
-    bandit: bool,
-) -> list[Result]:
-    """All learners on one set; the first is random play, the second the source."""
-    means = {who: _resampled([life.curve for life in group]) for who, group in lives.items()}
-    random, source = (mean[:, -1] for mean in list(means.values())[:2])
-    found = []
-    for who, group in lives.items():
-        final = means[who][:, -1]
-        moved = _resampled([life.curve[:, -1] for life in again[who]]) if who in again else None
-        result = Result(
-            set=name,
-            learner=who,
-            tasks=len(legal),
-            actions=float(legal.sum(1).mean()),
-            final=_interval(final),
-            normalised=_interval(_divide(random - final, random - source)) if bandit else None,
-            ratio=_interval(_divide(final, source)) if bandit else None,
-            tried=_interval(_resampled([life.tried for life in group])),
-            relabelled=None if moved is None else _interval(moved),
-            difference=None if moved is None else _interval(moved - final),
-            curve=_band(means[who]),
-            shares={kind: _band(_resampled([life.shares[kind] for life in group])) for kind in group[0].shares},
-        )
-        found.append(result)
-    return found
-
-
 class Scores(NamedTuple):
     """What `Mean` is made of, of one set and as often as means are resampled, (1 + RESAMPLES,) each."""
 
@@ -260,21 +230,44 @@ class Scores(NamedTuple):
     relabelled: np.ndarray | None
 
 
-def _scores(
-    lives: Mapping[str, Sequence[Life]], again: Mapping[str, Sequence[Life]], bandit: bool, number: int
-) -> dict[str, Scores]:
-    """By learner, those of the set of that number."""
-    final = {who: _resampled([life.curve[:, -1] for life in group], number) for who, group in lives.items()}
-    random, source = list(final.values())[:2]
+def _on_set(
+    name: str,
+    number: int,
+    legal: np.ndarray,
+    lives: Mapping[str, Sequence[Life]],
+    again: Mapping[str, Sequence[Life]],
+    bandit: bool,
+) -> dict[str, tuple[Result, Scores]]:
+    """All learners on the set of that number; the first is random play, the second the source."""
 
-    def scale(value: np.ndarray) -> np.ndarray:
+    def mean(scores: Iterable[np.ndarray]) -> np.ndarray:
+        return _resampled(list(scores), number)
+
+    means = {who: mean(life.curve for life in group) for who, group in lives.items()}
+    random, source = (curve[:, -1] for curve in list(means.values())[:2])
+
+    def scaled(value: np.ndarray) -> np.ndarray:
         return _divide(random - value, random - source) if bandit else value
 
     found = {}
     for who, group in lives.items():
-        moved = _resampled([life.curve[:, -1] for life in again[who]], number) if who in again else None
-        tried = _resampled([life.tried for life in group], number)
-        found[who] = Scores(scale(final[who]), tried, None if moved is None else scale(moved))
+        final, tried = means[who][:, -1], mean(life.tried for life in group)
+        moved = mean(life.curve[:, -1] for life in again[who]) if who in again else None
+        result = Result(
+            set=name,
+            learner=who,
+            tasks=len(legal),
+            actions=float(legal.sum(1).mean()),
+            final=_interval(final),
+            normalised=_interval(scaled(final)) if bandit else None,
+            ratio=_interval(_divide(final, source)) if bandit else None,
+            tried=_interval(tried),
+            relabelled=None if moved is None else _interval(moved),
+            difference=None if moved is None else _interval(moved - final),
+            curve=_band(means[who]),
+            shares={kind: _band(mean(life.shares[kind] for life in group)) for kind in group[0].shares},
+        )
+        found[who] = result, Scores(scaled(final), tried, None if moved is None else scaled(moved))
     return found
 
 

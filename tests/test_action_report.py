@@ -390,9 +390,9 @@ def test_means_are_those_over_all_sets(bandits, macros):
 
 def test_sets_are_drawn_anew_apart():
     """The interval of a mean over eight sets is narrower than that of one, even if all of them bring the same."""
-    score = np.random.default_rng(0).random((40, 1))
+    score, legal = np.random.default_rng(0).random((40, 1)), np.ones((40, 3), bool)
     lives = {who: [action_results.Life(score, score[:, 0], {})] for who in "abc"}
-    each = [action_results._scores(lives, {}, bandit=False, number=number)["a"] for number in range(1, 9)]
+    each = [action_results._on_set("s", number, legal, lives, {}, bandit=False)["a"][1] for number in range(1, 9)]
     mean = action_results._means({"a": each})[0].score
     one = action_results._interval(each[0].score)
     assert mean.value == pytest.approx(score.mean())
