@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from icrl_agents.methods import METHODS, method_name
+from icrl_agents.splits import TRAIN
 from icrl_agents.train_config import TrainConfig
 
 # what variants are named after, if they differ in it
-ABLATED = ("renumber", "votes", "vectors", "drawn", "objective", "prompt")
+ABLATED = ("task_set", "renumber", "votes", "vectors", "drawn", "objective", "prompt")
 # what changes no training, or differs between the seeds of one
 FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
 
@@ -74,6 +75,8 @@ def names_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
     long, short = [], []
     for mine in found:
         first = firsts.setdefault(mine["method"], mine)
+        if "task_set" in mine:
+            first = {**first, "task_set": TRAIN}  # another one is always told
         changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
         long.append(_named(mine, changed))
         short.append(_named(mine, [name for name in changed if name in ABLATED] or changed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from icrl_agents.report import include_rows
 MARKDOWN, CSV, HYPER_CSV = "sets.md", "sets.csv", "hyperparameters.csv"
 BARS, MEANS, CURVES, TRIED = "bars.png", "means.png", "curves.png", "tried.png"
 FILES = (JSON, MARKDOWN, CSV, HYPER_CSV, BARS, MEANS, CURVES, TRIED)
+NUMBER = re.compile(r"_\d+$")  # of actions, in the name of a set
 RENUMBERED = ", renumbered"  # behind the name of a learner whose actions were
 COLUMNS = ("set", "learner", "tasks", "actions", "final", "normalised", "ratio", "tried", "relabelled", "difference")
 
@@ -66,6 +68,8 @@ def card_rows(report: Report, entry: Entry) -> list[Row]:
     trainings = f", {len(entry.agents)} training seeds" if len(entry.agents) > 1 else ""
     rows = []
     for name, learners in found.items():
+        if entry.name not in learners:
+            continue
         mine, (random, source) = learners[entry.name], report.references[:2]
         note = f"{random} {learners[random].final.value:.2f}, {source} {learners[source].final.value:.2f}{trainings}"
         rows.append(_row(f"{name}: {report.measure}", mine.final, report.measure, note))
@@ -140,28 +144,42 @@ def figures(report: Report) -> dict[str, bytes]:
     return found
 
 
+def drawn_as(report: Report) -> dict[str, str]:
+    """What figures call each learner: those trained on sets that differ in a number are one there.
+
+    As AD for each number of arms is, which is measured where there are so many.
+    """
+    names = {name: name for name in report.references}
+    for entry in report.entries:
+        task_set = str(entry.hyperparameters.get("task_set", ""))
+        names[entry.name] = entry.name.replace(task_set, NUMBER.sub("_k", task_set)) if task_set else entry.name
+    return names
+
+
 def looks(report: Report) -> dict[str, Look]:
     """How each learner is drawn: in greys those that are no agents, hatched those with renumbered actions."""
-    moved = {result.learner for result in report.results if result.relabelled}
+    names = drawn_as(report)
+    moved = {names[result.learner] for result in report.results if result.relabelled}
     found = {name: Look(grey, "--") for name, grey in zip(report.references, REFERENCES, strict=False)}
-    for number, entry in enumerate(report.entries):
+    for number, name in enumerate(dict.fromkeys(names[entry.name] for entry in report.entries)):
         look = Look(COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)])
-        found[entry.name] = look
-        if entry.name in moved:
-            found[entry.name + RENUMBERED] = look._replace(hatch="////")
+        found[name] = look
+        if name in moved:
+            found[name + RENUMBERED] = look._replace(hatch="////")
     return found
 
 
 def bars(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
     """By panel, set and learner; sets <actions>_<goals> have a panel for each kind of goals."""
     panels: dict[str, dict[str, dict[str, Interval]]] = {}
+    names = drawn_as(report)
     for result in report.results:
         head, _, tail = result.set.rpartition("_")
         title, name = (report.env_id, result.set) if report.measure == "regret" else (f"{tail} goals", head or tail)
         learners = panels.setdefault(title, {}).setdefault(name, {})
-        learners[result.learner] = result.final
+        learners[names[result.learner]] = result.final
         if result.relabelled:
-            learners[result.learner + RENUMBERED] = result.relabelled
+            learners[names[result.learner] + RENUMBERED] = result.relabelled
     return panels
 
 
@@ -171,19 +189,22 @@ def means(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
     title = f"normalised regret, 0 {random}, 1 {source}" if report.measure == "regret" else f"final {report.measure}"
     score: dict[str, Interval] = {}
     tried: dict[str, Interval] = {}
+    names = drawn_as(report)
     for mean in report.means:
-        values = {mean.learner: mean.score, mean.learner + RENUMBERED: mean.relabelled}
+        shown = names[mean.learner]
+        values = {shown: mean.score, shown + RENUMBERED: mean.relabelled}
         score |= {name: value for name, value in values.items() if value is not None}
-        tried[mean.learner] = mean.tried
+        tried[shown] = mean.tried
     panels = {title: score, "different actions in a lifetime": tried}
     return {title: {"all sets": panel} for title, panel in panels.items()}
 
 
 def lines(report: Report, pick: Callable[[Result], Mapping[str, Band]]) -> dict[str, dict[str, Series]]:
     """By panel and learner what `pick` takes from each result for the panels that it names."""
-    palette = looks(report)
+    palette, names = looks(report), drawn_as(report)
     panels: dict[str, dict[str, Series]] = {}
     for result in report.results:
+        name = names[result.learner]
         for title, band in pick(result).items():
-            panels.setdefault(title, {})[result.learner] = Series(*band, palette[result.learner])
+            panels.setdefault(title, {})[name] = Series(*band, palette[name])
     return panels

@@ -23,6 +23,7 @@ from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import default_source, make_source
+from icrl_agents.splits import TRAIN
 from icrl_agents.strict_json import read_json
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
@@ -150,6 +151,21 @@ def default_sets(env_id: str) -> list[str]:
     return list({ids: name for name, ids in FAMILIES[env_id].rules.named.items()}.values())
 
 
+def suits(entry: Entry, env_id: str, name: str) -> bool:
+    """Whether agents are measured on a set: those trained on one of their own, on sets with as many actions.
+
+    So the published figures have it, in which AD is trained for each number of arms.
+    """
+    task_set = entry.hyperparameters.get("task_set", TRAIN)
+    if task_set == TRAIN:
+        return True
+    counts = [
+        set(FAMILIES[env_id].rules.action_mask(FAMILIES[env_id].named(each).ids).sum(1).tolist())
+        for each in (task_set, name)
+    ]
+    return counts[0] == counts[1]
+
+
 def measure(
     agents: Mapping[str, Any],
     env_id: str,
@@ -167,7 +183,8 @@ def measure(
     Args:
         agents: by the folders or names they came from.
         sets: names of published sets; default all.
-        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds.
+        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds. Agents
+            that were trained on a set of their own are measured where there are as many actions (see `suits`).
         num_seeds: lifetimes on each task.
         episodes: of a lifetime; default as published.
         relabel: measure agents with renumbered actions as well.
@@ -181,7 +198,7 @@ def measure(
         check_value(name, "int", value, (least, 2**31 - 1))
     check_value("episodes", "int | None", episodes, (1, 10**6))
     rules, names = FAMILIES[env_id].rules, list(dict.fromkeys(sets or published))
-    check_known(names, rules.named, "set of tasks")
+    check_known(names, {**rules.named, **rules.extra}, "set of tasks")
     for path, agent in agents.items():
         if (split := agent.facts.get("split_seed")) is not None:
             raise ValueError(f"{path} was trained with split_seed={split}, on tasks of these sets: give another agent")
@@ -192,13 +209,15 @@ def measure(
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
-    numbers = {name: number for number, name in enumerate(rules.named, 1)}
+    numbers = {name: number for number, name in enumerate({**rules.named, **rules.extra}, 1)}
     for done, name in enumerate(names, 1):
         ids = spread(FAMILIES[env_id].named(name).ids, tasks)
         how = env_id, ids, episodes, num_seeds, seed
         groups = action_groups(env_id, ids)
-        lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in learners.items()}
-        moved = [entry.name for entry in entries if relabel]
+        here = {who: learners[who] for who in references}
+        here |= {entry.name: learners[entry.name] for entry in entries if suits(entry, env_id, name)}
+        lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in here.items()}
+        moved = [entry.name for entry in entries if relabel and entry.name in here]
         again = {who: [live(one, *how, relabel=True) for one in learners[who]] for who in moved}
         found = _on_set(name, numbers[name], rules.action_mask(np.array(ids)), lives, again, bandit)
         for who, (result, score) in found.items():
@@ -207,7 +226,10 @@ def measure(
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
     measured = "regret" if bandit else "success"
-    return Report(env_id, measured, settings, tuple(references), entries, tuple(results), _means(scores))
+    whole = {
+        who: parts for who, parts in scores.items() if len(parts) == len(names)
+    }  # other means say nothing beside it
+    return Report(env_id, measured, settings, tuple(references), entries, tuple(results), _means(whole))
 
 
 def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:

@@ -128,9 +128,9 @@ def _whole(name: str, value: Any, low: int) -> int:
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
-    known = set(FAMILIES[env_id].ids.tolist())
+    known = range(FAMILIES[env_id].rules.set_tasks)
     if wrong := [task for task in tasks if task not in known]:
-        raise ValueError(f"task {wrong[0]!r} is not one of {env_id}: its ids are {min(known)}..{max(known)}")
+        raise ValueError(f"task {wrong[0]!r} is not one of {env_id}: its ids are 0..{known.stop - 1}")
     if not len(tasks) or len(set(tasks)) < len(tasks):
         raise ValueError(f"{len(tasks)} tasks, {len(set(tasks))} of them different: give each of one or more ids once")
     return sorted(int(task) for task in tasks)

@@ -23,7 +23,7 @@ from icrl_agents.config import check_value
 from icrl_agents.curves import Curve
 from icrl_agents.planning import Planner
 from icrl_agents.rollout import Learner, rollout
-from icrl_agents.splits import Splits, split_tasks
+from icrl_agents.splits import TRAIN, Splits, split_tasks
 
 RANDOM_EPISODES = 1000  # episodes per task behind the random line
 MAX_ROWS = 2048  # lifetimes at once: an agent remembers the steps of every one
@@ -174,8 +174,8 @@ def _whole(name: str, value: Any, low: int = 1) -> int:
 
 def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
     """Task ids (N,) as given, each one checked: neither 2.9 nor True is a task."""
-    known = FAMILIES[env_id].ids
-    rule = f"give a list of whole numbers within {known.min()}..{known.max()}, such as a task set's ids"
+    known = range(FAMILIES[env_id].rules.set_tasks)
+    rule = f"give a list of whole numbers within 0..{known.stop - 1}, such as a task set's ids"
     try:
         given = [] if isinstance(tasks, Mapping) else list(tasks)
         ids = [operator.index(task) for task in given if not isinstance(task, bool | np.bool_)]
@@ -183,7 +183,7 @@ def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
         ids = given = []
     if not ids or len(ids) != len(given):
         raise ValueError(f"tasks={str(tasks)[:80]!r} are not task ids: {rule}")
-    if strange := sorted(set(ids) - set(known.tolist())):
+    if strange := sorted(set(ids) - set(known)):
         raise ValueError(f"tasks has {strange[0]}, which is no task of {env_id}: {rule}")
     return np.asarray(ids, np.int64)
 
@@ -192,11 +192,16 @@ def learner_splits(learner: Any, env_id: str) -> Splits:
     """The split that an agent was trained with, as its facts tell; for all other learners the published one.
 
     Raises:
-        ValueError: unknown id, or facts of a foreign checkpoint that cannot be a seed.
+        ValueError: unknown id, or facts of a foreign checkpoint that cannot be a seed or a set.
     """
-    seed = getattr(learner, "facts", {}).get("split_seed")
+    facts = getattr(learner, "facts", {})
+    train = part if isinstance(part := facts.get("train"), dict) else {}
+    seed, task_set = facts.get("split_seed"), train.get("task_set", TRAIN)
     check_value("split_seed", "int | None", seed, (0, 2**31 - 1))
-    return split_tasks(env_id, seed)
+    check_value("task_set", "str", task_set, None)
+    if facts.get("env_id", env_id) != env_id:  # where another one's sets mean nothing
+        task_set = TRAIN
+    return split_tasks(env_id, seed, task_set)
 
 
 class RandomLearner:

@@ -175,17 +175,18 @@ def draw_bars(
         _bars(axes, panel, looks)
         axes.set_title(title, fontsize=11)
         axes.set_ylabel(ylabel)
-    _legend(figure, grid[:1])
+    _legend(figure, grid)
     return _png(figure)
 
 
 def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], looks: Mapping[str, Look]) -> None:
     width = 0.85 / len(looks)
     for number, (learner, look) in enumerate(looks.items()):
-        if not all(learner in learners for learners in panel.values()):
+        here = [place for place, learners in enumerate(panel.values()) if learner in learners]
+        if not here:
             continue
-        value, low, high = np.array([learners[learner] for learners in panel.values()]).T
-        place = np.arange(len(panel)) + (number - (len(looks) - 1) / 2) * width
+        value, low, high = np.array([learners[learner] for learners in panel.values() if learner in learners]).T
+        place = np.array(here) + (number - (len(looks) - 1) / 2) * width
         error = np.maximum([value - low, high - value], 0)
         style = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
         axes.bar(place, value, width, label=learner, yerr=error, error_kw={"linewidth": 0.8}, **style)

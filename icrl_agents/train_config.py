@@ -11,6 +11,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.checkpoint import pick
 from icrl_agents.config import check_known, check_value, read_stages, stage_at
 from icrl_agents.methods import METHODS
+from icrl_agents.splits import TRAIN
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class TrainConfig:
     step, AdamW with warm-up and cosine decay.
     """
 
+    task_set: str = (
+        TRAIN  # the training tasks, or a set that the environment names for it, such as "train_50" of bandits
+    )
     source: str = ""  # of fresh lifetimes, "" for the environment's default
     episodes: int = 12  # length of a fresh lifetime; 1 of bandits; as long as the windows of methods that remember
     updates: int = 1000

@@ -49,7 +49,7 @@ from icrl_agents.run_folder import (
 )
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.source import Source
-from icrl_agents.splits import split_tasks
+from icrl_agents.splits import Splits, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
@@ -103,7 +103,7 @@ def train(
         if is_finished(out):
             return ICAgent.from_pretrained(out, device=device)
     config, agent_config, for_source = split_settings(method, env_id, settings)
-    split_tasks(env_id, config.split_seed)  # refuses unknown ids before anything is written
+    split_tasks(env_id, config.split_seed, config.task_set)  # refuses unknown ids before anything is written
     path = None if histories is None else Path(histories).expanduser().resolve()
     if path and (config.source or for_source):
         raise ValueError(
@@ -268,7 +268,7 @@ class Run:
         return {"update": update + 1, **rounded, "lr": learning_rate(update, cfg)}
 
     def _windows(self) -> Windows:
-        cfg, tasks = self.config, split_tasks(self.env_id, self.config.split_seed).train.ids
+        cfg, tasks = self.config, self._splits().train.ids
         window, aligned = self.agent_config.span, METHODS[self.method].aligned
         if self.histories is not None:
             with HistoryStore(self.histories) as store:
@@ -280,14 +280,17 @@ class Run:
         assert self.source is not None
         return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, window, cfg.batch_size, cfg.seed, aligned)
 
+    def _splits(self) -> Splits:
+        return split_tasks(self.env_id, self.config.split_seed, self.config.task_set)
+
     def _validate(self, accelerator: Accelerator, agent: ICAgent) -> dict[str, float]:
         """In-context return on validation tasks; never the test tasks, which would make them a choice's judge."""
         row: dict[str, float] = {}
         if accelerator.is_main_process:
             agent.eval()
             episodes = self.config.eval_episodes
-            tasks = split_tasks(self.env_id, self.config.split_seed).validation.ids[:VALIDATION_TASKS]
-            agent.facts = {"split_seed": self.config.split_seed}
+            tasks = self._splits().validation.ids[:VALIDATION_TASKS]
+            agent.facts = {"split_seed": self.config.split_seed, "train": asdict(self.config)}
             curve = evaluate(agent, self.env_id, episodes=episodes, num_seeds=4, seed=self.config.seed, tasks=tasks)
             half = max(1, episodes // 2)
             row = {

@@ -388,6 +388,42 @@ def test_means_are_those_over_all_sets(bandits, macros):
     assert success.value == pytest.approx(np.mean([final.value for final in all_of]))
 
 
+def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path):
+    agents = {"all": fresh("ad"), "10": fresh("ad"), "20": fresh("ad")}
+    for name in ("10", "20"):
+        agents[name].facts["train"]["task_set"] = f"train_{name}"
+    report = measure(agents, BERNOULLI, ["num_10", "num_20", "all_new"], tasks=2, relabel=False)
+    own = [(row.set, row.learner) for row in report.results if "task_set" in row.learner]
+    assert own == [("num_10", "ad (task_set=train_10)"), ("num_20", "ad (task_set=train_20)")]
+    assert {mean.learner for mean in report.means} == {"random", "thompson", "ucb", "ad"}
+    (panel,) = action_report.bars(report).values()
+    assert [name for name, learners in panel.items() if "ad (task_set=train_k)" in learners] == ["num_10", "num_20"]
+    assert list(action_report.looks(report))[3:] == ["ad", "ad (task_set=train_k)"]
+    axes = plots.require_matplotlib()().add_subplot()
+    plots._bars(axes, panel, action_report.looks(report))
+    (bars,) = [bars for bars in axes.containers if bars.get_label() == "ad (task_set=train_k)"]
+    assert [bar.get_height() for bar in bars] == [
+        panel[name]["ad (task_set=train_k)"].value for name in ("num_10", "num_20")
+    ]
+    shown = action_report.lines(report, lambda result: {result.set: result.curve})
+    assert ["ad (task_set=train_k)" in panel for panel in shown.values()] == [True, True, False]
+    write_sets(report, tmp_path)  # every figure is drawn
+    assert Report.load(tmp_path) == report
+    assert {row.name.partition(":")[0] for row in action_report.card_rows(report, report.entries[1])} == {"num_10"}
+    alone = measure({"20": agents["20"]}, BERNOULLI, ["num_20"], tasks=2, relabel=False)
+    assert [entry.name for entry in alone.entries] == ["ad (task_set=train_20)"]
+    assert "ad (task_set=train_k)" in action_report.means(alone)["different actions in a lifetime"]["all sets"]
+
+
+def test_macros_are_suited_by_their_number():
+    agent = fresh("ad", MACRO)
+    for task_set, suited in (("test_train", {"test_train", "test_test"}), ("perm_train_train", 6), ("train", 10)):
+        agent.facts["train"]["task_set"] = task_set
+        (entry,) = find_entries({"a": agent})
+        found = {name for name in action_results.default_sets(MACRO) if action_results.suits(entry, MACRO, name)}
+        assert found == suited or len(found) == suited
+
+
 def test_sets_are_drawn_anew_apart():
     """The interval of a mean over eight sets is narrower than that of one, even if all of them bring the same."""
     score, legal = np.random.default_rng(0).random((40, 1)), np.ones((40, 3), bool)

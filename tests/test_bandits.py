@@ -249,6 +249,25 @@ def test_all_but_the_training_set_is_held_out(env_id):
     assert held_out == splits.test.ids.tolist()
 
 
+def test_sets_to_train_on_have_the_law_of_training_and_are_outside_the_split():
+    tasks = FAMILIES[COINS]
+    assert tasks.rules.training == tuple(tasks.rules.extra) == tuple(f"train_{k}" for k in (10, 20, 25, 30, 40, 50))
+    assert [ids.start for ids in tasks.rules.extra.values()] == list(range(11_600, 23_600, 2000))
+    means = np.array([task["means"] for task in tasks.named("train_40")])
+    assert means.shape == (2000, 40)
+    assert np.mean((means[:, 1::2].min(1) >= 0.5) & (means[:, ::2].max(1) < 0.5)) == 0.95
+    splits = split_tasks(COINS, task_set="train_40")
+    assert sorted([*splits.train.ids, *splits.validation.ids]) == tasks.named("train_40").ids.tolist()
+    assert len(splits.validation) == 200
+    assert splits.test.ids.tolist() == split_tasks(COINS).test.ids.tolist()
+    assert not gymnasium.make_vec(COINS, 2, num_arms=9).unwrapped.rules.extra
+    for name, why in (("num_40", "unknown set of tasks to train on 'num_40'"), ("train_41", "did you mean 'train_40'")):
+        with pytest.raises(ValueError, match=why):
+            split_tasks(COINS, task_set=name)
+    with pytest.raises(ValueError, match="split_seed=3 splits all tasks anew"):
+        split_tasks(COINS, 3, "train_40")
+
+
 def test_tasks_are_the_same_for_ever():
     best = FAMILIES[COINS].rules.tasks.best[[0, 9999, 10_000, 11_599]]
     pinned = [0.9094585182025896, 0.6584678140726534, 0.9192505297798337, 0.9661766080232284]
@@ -272,20 +291,21 @@ def test_options_choose_action_sets():
     env = gymnasium.make_vec(COINS, 3)
     known = FAMILIES[COINS][5]["means"]
     tasks = [{"means": (0.1, 0.2)}, {"means": known}, {"means": (0.1, 0.2, 0.3)}]
+    behind = FAMILIES[COINS].rules.set_tasks
     for _ in range(2):  # given again they are the same tasks
         _, info = env.reset(options={"task": tasks})
-        assert info["task"].tolist() == [11_600, 5, 11_601]
+        assert info["task"].tolist() == [behind, 5, behind + 1]
         assert info["action_mask"].sum(1).tolist() == [2, len(known), 3]
     np.testing.assert_allclose(info["optimal_return"], [60, 300 * max(known), 90])
     _, info = env.reset(options={"task": info["task"]})  # what infos tell can be given back
-    assert info["task"].tolist() == [11_600, 5, 11_601]
-    with pytest.raises(ValueError, match="from 0 to 11601"):
-        env.reset(options={"task": np.full(3, 11_602)})
+    assert info["task"].tolist() == [behind, 5, behind + 1]
+    with pytest.raises(ValueError, match=f"from 0 to {behind + 1}"):
+        env.reset(options={"task": np.full(3, behind + 2)})
     env.step([1, 0, 2])
     single = gymnasium.make(COINS)
     single.reset(options={"task": {"means": [1, 0]}})
     assert single.step(0)[1] == 1.0
-    assert single.reset()[1]["task"] == 11_600
+    assert single.reset()[1]["task"] == behind
 
 
 def test_means_of_the_linear_bandit_lie_on_a_plane():

@@ -118,6 +118,26 @@ def test_all_but_the_training_set_is_held_out():
     assert splits.pick("perm_train_test").ids.tolist() == TASKS.named("perm_train_test").ids.tolist()
 
 
+def test_one_order_for_all_tasks_is_outside_the_split():
+    sets = {name: TASKS.named(name) for name in RULES.extra}
+    assert [*sets] == ["one_perm_train_train", "one_perm_train_test"]
+    assert [id for tasks in sets.values() for id in tasks.ids] == list(range(564, RULES.set_tasks))
+    (order,) = {task["action_set"] for tasks in sets.values() for task in tasks}
+    seen = published_sets()["train_train"][0][1]
+    assert sorted(order) == sorted(seen)
+    assert order != seen
+    for part, tasks in zip(("train", "test"), sets.values(), strict=True):
+        assert [task["goal"] for task in tasks] == [task["goal"] for task in TASKS.named(f"train_{part}")]
+
+
+def test_what_is_trained_on_is_not_held_out():
+    splits = split_tasks(ENV, task_set="all_train")
+    own = TASKS.named("all_train").ids
+    assert sorted([*splits.train.ids, *splits.validation.ids]) == own.tolist()
+    assert not set(splits.test.ids) & set(own)
+    assert len(splits.test) == 564 - 68 - 68
+
+
 def test_tasks_are_the_same_for_ever():
     pinned = [((3, 1), (84, 52, 67, 79, 77)), ((2, 4), (117, 105, 25, 7, 24))]
     assert [(task["goal"], task["action_set"][:5]) for task in (TASKS[0], TASKS[563])] == pinned
@@ -129,7 +149,7 @@ def test_tasks_given_by_hand():
     swapped = {"goal": (0, 0), "action_set": [MOVED["up"], MOVED["left"]]}
     for _ in range(2):  # given again they are the same tasks
         _, info = env.reset(options={"task": [other, known, swapped]})
-        assert info["task"].tolist() == [564, 100, 565]
+        assert info["task"].tolist() == [RULES.set_tasks, 100, RULES.set_tasks + 1]
         assert info["action_mask"].sum(1).tolist() == [2, len(known["action_set"]), 2]
     env.reset(options={"task": info["task"]})  # what infos tell can be given back
     assert env.step([0, 0, 0])[0][[0, 2]].tolist() == [[4, 1], [1, 4]]
@@ -152,7 +172,7 @@ def test_the_expert_takes_a_shortest_way():
         assert RULES.action_mask(task)[task, RULES.expert_action(state, task)].all()
         state = np.where(playing, RULES.step(state, RULES.expert_action(state, task), task)[0], state)
         steps += playing
-    np.testing.assert_array_equal(steps, RULES.tasks.steps)
+    np.testing.assert_array_equal(steps, RULES.tasks.steps[task])
     assert steps.max() <= RULES.horizon
     for index in range(0, len(task), 40):  # breadth first, from the start
         kwargs, reached, depth, found = TASKS[index], {(4, 4)}, 0, False

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from icrl_envs import FAMILIES
 from safetensors.torch import load_file
 
-from icrl_agents import ICAgent, train
+from icrl_agents import ICAgent, evaluate, train, training
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
@@ -205,10 +206,31 @@ def test_actions_may_have_other_numbers_in_each_window(tmp_path, monkeypatch):
     assert ((number != torch.arange(5)) & (number >= 0)).any(1).sum() > 55
 
 
+def test_other_sets_to_train_on(tmp_path, monkeypatch):
+    """Its tasks are seen, and no others; those who were trained on them are not measured on them by mistake."""
+    env_id, made = "icrl/BernoulliBandit-v0", []
+    monkeypatch.setattr(training, "FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1])
+    settings = {**TINY, "batch_size": 4, "updates": 1, "eval_every": 1, "task_set": "train_30"}
+    agent = train("ad", env_id, tmp_path / "a", settings=settings, quiet=True)
+    tasks = FAMILIES[env_id].named("train_30").ids
+    assert len(made[0].tasks) == 1800
+    assert set(made[0].tasks) < set(tasks)
+    assert (made[0].batch(0).given["action_mask"].sum(1) == 30).all()
+    assert "validation_return" in (tmp_path / "a" / "metrics.jsonl").read_text()
+    how = {"episodes": 1, "num_seeds": 1}
+    with pytest.raises(ValueError, match="among the agent.s training tasks"):
+        evaluate(agent, env_id, **how, tasks=made[0].tasks[:2])
+    assert evaluate(agent, env_id, **how, tasks=[0, 1]).runs.shape == (1, 2, 1)
+    agent.facts["train"]["task_set"] = ["train_30"]
+    with pytest.raises(ValueError, match="task_set="):
+        evaluate(agent, env_id, **how, tasks=[0, 1])
+    with pytest.raises(ValueError, match="unknown set of tasks to train on 'num_30'"):
+        train("ad", env_id, tmp_path / "b", settings={"task_set": "num_30"}, quiet=True)
+    assert not (tmp_path / "b").exists()
+
+
 def test_it_learns(tmp_path):
     """After seconds of training the agent finds a 3x3 room's goals in context and then goes straight to them."""
-    from icrl_agents import evaluate
-
     agent = run(
         tmp_path / "run",
         width=32,

@@ -18,6 +18,7 @@ from icrl_envs.vector import Rules
 SEED = 0  # of all sets of tasks; each set has a child of its own
 FEWEST_ARMS, MOST_ARMS, MAX_ARMS = 4, 20, 1000  # as drawn, and as given by hand
 EVAL_TASKS = 200  # in every set but "train"
+EXTRA_TASKS = 2000  # in every set train_k
 
 BAR, PULLED, GROUND = (60, 170, 90), (38, 84, 160), (236, 236, 232)
 WIDTH, HEIGHT = 12, 96  # of an arm's bar, in pixels
@@ -58,6 +59,10 @@ class BanditRules(Rules):
         starts = [0, *range(self.train_tasks, self.train_tasks + EVAL_TASKS * len(names), EVAL_TASKS)]
         self.named = {name: range(*starts[i : i + 2]) for i, name in enumerate(names)}
         self.num_tasks = starts[len(names)]
+        exact = [f"train_{k}" for k in self.eval_arms if mixed]
+        ends = range(self.num_tasks, self.num_tasks + EXTRA_TASKS * (len(exact) + 1), EXTRA_TASKS)
+        self.extra = {name: range(*ends[i : i + 2]) for i, name in enumerate(exact)}
+        self.training = tuple(self.extra)
         self._ids: dict[bytes, int] = {}  # of tasks given by hand
         self._given: list[Tasks] = []  # those of them that are not yet among the others
         self._tasks: Tasks | None = None
@@ -87,7 +92,7 @@ class BanditRules(Rules):
     @property
     def known_tasks(self) -> int:
         """Count those given by hand as well."""
-        return self.num_tasks + len(self._ids)
+        return self.set_tasks + len(self._ids)
 
     @property
     def tasks(self) -> Tasks:
@@ -114,7 +119,7 @@ class BanditRules(Rules):
         value = value.astype(np.float64)
         key, known = value.tobytes(), task_ids(type(self), self.num_arms)
         if key not in known and key not in self._ids:
-            self._ids[key] = self.num_tasks + len(self._ids)
+            self._ids[key] = self.set_tasks + len(self._ids)
             self._given.append(complete(type(self), value[None], np.array([len(value)]), most))
         return known[key] if key in known else self._ids[key]
 
@@ -236,11 +241,12 @@ def drawn_tasks(rules_class: type[BanditRules], num_arms: int | None) -> Tasks:
     """Draw all sets of a family; environments share them."""
     rules = rules_class(num_arms)
     parts, arms = [], []
-    children = np.random.SeedSequence(SEED).spawn(len(rules.named))
-    for (name, ids), child in zip(rules.named.items(), children, strict=True):
+    sets = {**rules.named, **rules.extra}
+    for (name, ids), child in zip(sets.items(), np.random.SeedSequence(SEED).spawn(len(sets)), strict=True):
         rng = np.random.default_rng(child)
-        exact = int(name.removeprefix("num_")) if name.startswith("num_") else num_arms
-        values = rules_class.draw(name, (len(ids), exact or MOST_ARMS), rng)
+        law, _, number = name.rpartition("_")
+        law, exact = (law, int(number)) if number.isdigit() else (name, num_arms)
+        values = rules_class.draw(law, (len(ids), exact or MOST_ARMS), rng)
         counts = rng.integers(FEWEST_ARMS, MOST_ARMS, len(ids), endpoint=True) if exact is None else exact
         arms.append(np.broadcast_to(counts, len(ids)))
         parts.append(complete(rules_class, values, arms[-1], int(rules.action_space.n)))

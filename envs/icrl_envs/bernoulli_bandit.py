@@ -64,6 +64,7 @@ class BernoulliBanditEnv(ArrayEnv):
     `FAMILIES[id].named(name)`: "train" (10,000 tasks; in 95% the arms 1, 3, 5, ... have means uniform in (0.5, 1), the
     others in (0, 0.5), in 5% the other way round), "inverse" (5% and 95%), "all_new" (all means uniform in (0, 1)),
     "num_10", "num_20", "num_25", "num_30", "num_40" and "num_50" (so many arms, uniform). All but "train" are held out.
+    Outside the split, to train on: "train_10" to "train_50", 2,000 tasks of so many arms each with the law of "train".
 
     ## Info
     `task`, `success` (the best arm was pulled), `optimal_return` (expected), `regret` (of this step: the best arm's

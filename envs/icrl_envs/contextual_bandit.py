@@ -87,7 +87,8 @@ class ContextualBanditEnv(ArrayEnv):
     ## Tasks
     `FAMILIES[id].named(name)`: "train" (10,000 tasks with normal weights of variance 1/2), "eval" (the same law),
     "eval_scaled" (weights twice as large), "num_20", "num_25", "num_30", "num_40", "num_50" and "num_100" (so many
-    arms). All but "train" are held out.
+    arms). All but "train" are held out. Outside the split, to train on: "train_20" to "train_100", 2,000 tasks of so
+    many arms each.
 
     ## Info
     As in `BernoulliBanditEnv`; `regret` and `success` are about the context of the pull, `optimal_return` is expected

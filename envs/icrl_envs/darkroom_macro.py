@@ -48,9 +48,11 @@ class DarkroomMacro(GridRules):
         self.paths = np.stack(cells[1:], -1)  # (C, 125, 3) the cells that a macro passes, its end the last
         sets = published_sets()
         ends = np.cumsum([0, *map(len, sets.values())]).tolist()
-        named = {name: range(*ends[i : i + 2]) for i, name in enumerate(sets)}
-        self.named = {"train": named["train_train"], **named}
-        self.num_tasks = ends[-1]
+        found = {name: range(*ends[i : i + 2]) for i, name in enumerate(sets)}
+        self.extra = {name: found.pop(name) for name in sets if name.startswith("one_")}
+        self.named = {"train": found["train_train"], **found}
+        self.training = tuple(name for name in sets if name.endswith("_train"))
+        self.num_tasks = min(ids.start for ids in self.extra.values())
         self._ids = {task: i for i, task in enumerate(itertools.chain(*sets.values()))}
         self._given: list[Task] = []  # by hand, and not yet among the others
         self._tasks: MacroTasks | None = None
@@ -181,7 +183,7 @@ class DarkroomMacro(GridRules):
 @lru_cache(maxsize=1)
 def published_sets() -> dict[str, list[Task]]:
     """Draw the sets, the training tasks first; environments share them."""
-    one, two, *others = map(np.random.default_rng, np.random.SeedSequence(SEED).spawn(4))
+    one, two, *others, three = map(np.random.default_rng, np.random.SeedSequence(SEED).spawn(5))
     cells, macros = one.permutation(SIZE**2).tolist(), tuple(two.permutation(len(MACROS)).tolist())
     goals = {"train": cells[:TRAIN_GOALS], "test": cells[TRAIN_GOALS:]}
     train, test = macros[:TRAIN_MACROS], macros[TRAIN_MACROS:]
@@ -190,7 +192,8 @@ def published_sets() -> dict[str, list[Task]]:
     for part, rng in zip(goals, others, strict=True):
         again = goals[part] * ORDERS[part]
         drawn[f"perm_train_{part}"] = [(goal, tuple(rng.permutation(train).tolist())) for goal in again]
-    return drawn
+    order = tuple(three.permutation(train).tolist())
+    return drawn | {f"one_perm_train_{part}": [(goal, order) for goal in goals[part]] for part in goals}
 
 
 @lru_cache(maxsize=1)
@@ -233,7 +236,7 @@ class DarkroomMacroEnv(ArrayEnv):
     each once, with the training macros) and <macros>_<goals> where goals are "train" or "test" and macros are "train",
     "perm_train" (the same ones in an order that each task has for itself; several tasks a goal), "cut_test" (50 of the
     others), "test" (all 75 others) and "all" (training macros, then the others). "train_train" is "train"; all other
-    sets are held out.
+    sets are held out. Outside the split: "one_perm_train_train" and "one_perm_train_test", whose tasks share one order.
 
     ## Info
     `task`, `success` (the goal was found in this episode), `optimal_return` and `action_mask` (int8, as
@@ -241,7 +244,7 @@ class DarkroomMacroEnv(ArrayEnv):
 
     ## Version
     v0: dynamics and sets as in the Headless-AD paper (Sinii et al. 2024). In its public code the 10,000 training tasks
-    and the 100 of each other set draw their goals with replacement, and "perm_train" has one order for all tasks.
+    and the 100 of each other set draw their goals with replacement, and "perm_train" is what "one_perm_train" is here.
     """
 
     rules_class = DarkroomMacro

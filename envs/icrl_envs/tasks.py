@@ -102,9 +102,14 @@ class TaskSet:
         return self._with(ids[:cut]), self._with(ids[cut:])
 
     def named(self, name: str) -> TaskSet:
-        """Give the published set of that name; ValueError if the family has none of it."""
-        reject_unknown([name], tuple(self.rules.named), "set of tasks")
-        return self._with(self.rules.named[name])
+        """Give the set of that name; ValueError if the family has none of it."""
+        sets = {**self.rules.named, **self.rules.extra}
+        reject_unknown([name], tuple(sets), "set of tasks")
+        return self._with(sets[name])
+
+    def without(self, other: TaskSet) -> TaskSet:
+        """Give the tasks that are not in another set."""
+        return self._with(self.ids[~np.isin(self.ids, other.ids)])
 
     def _with(self, ids):
         return TaskSet(self.env_id, self.rules, self.fraction, self.seed, self.shuffle, ids)

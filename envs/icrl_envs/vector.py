@@ -48,11 +48,18 @@ class Rules(ABC):
     num_tasks: int
     stochastic: ClassVar[bool] = False
     named: Mapping[str, range] = MappingProxyType({})  # task ids of the published sets that have a name
+    extra: Mapping[str, range] = MappingProxyType({})  # and of sets outside the split, whose ids follow
+    training: tuple[str, ...] = ()  # sets that an agent may be trained on in place of the training tasks
+
+    @property
+    def set_tasks(self) -> int:
+        """How many tasks there are in the split and in all sets."""
+        return max([self.num_tasks, *(ids.stop for ids in self.extra.values())])
 
     @property
     def known_tasks(self) -> int:
         """How many tasks have an id: those given by hand may add some."""
-        return self.num_tasks
+        return self.set_tasks
 
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
