@@ -35,6 +35,9 @@ HEADLESS = [
         {"objective": "mse", "votes": False, "choice": "mode"},
         {"vectors": "normal"},
         {"acting_temperature": 0.5},
+        {"illegal": "zero", "votes": False},
+        {"illegal": "zero", "votes": False, "prompt": False},
+        {"similarity": "cosine"},
     )
 ]
 
@@ -147,6 +150,35 @@ def test_acting_equals_training_in_sets_of_any_size(variant: Variant, slide: int
         assert torch.equal(training.isinf(), acting.isinf())
         torch.testing.assert_close(acting.exp(), training.exp(), atol=1e-5, rtol=1e-5)
         close(agent, steps, t)
+
+
+@torch.no_grad()
+def test_illegal_actions_may_stay_as_zeros():
+    """As published: they are in the prompt, and in the loss's softmax with logits of 0; no policy takes them."""
+    agent, steps = Variant("headless-ad", (("illegal", "zero"), ("votes", False))).build(), lifetimes(count=9)
+    given = agent.give(3, MASK, np.random.default_rng(0))
+    assert (given["action_vectors"][~MASK] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(given["action_vectors"][MASK], axis=-1), 1, rtol=1e-5)
+    window = agent.tensors(steps._replace(given=given))
+    assert agent.prompt(window.given)[1].tolist() == [7, 7, 7]
+    scores = agent.hidden(window)[:, :, 0]
+    assert (scores.masked_fill(torch.as_tensor(MASK)[:, None], 0) == 0).all()
+    action = torch.as_tensor(steps.action)
+    whole = scores.logsumexp(-1) - scores.gather(-1, action[..., None])[..., 0]
+    torch.testing.assert_close(agent.loss(window)["action"], whole[window.mask].mean())
+    policy = agent.choices(agent.hidden(window), window.given).logits.exp()[:, -1, 0]
+    assert policy[torch.as_tensor(~MASK)].max() == 0
+
+
+@torch.no_grad()
+def test_cosine_similarity_forgets_how_long_the_output_is():
+    agent, steps = Variant("headless-ad", (("similarity", "cosine"), ("votes", False))).build(), lifetimes(count=9)
+    window = agent.tensors(steps._replace(given=agent.give(3, MASK, np.random.default_rng(0))))
+    scores = agent.hidden(window)
+    assert abs(scores).max() <= 1
+    for parameter in agent.action.output.parameters():
+        parameter *= 7
+    torch.testing.assert_close(agent.hidden(window), scores)
 
 
 @torch.no_grad()
@@ -565,6 +597,10 @@ def test_a_history_records_the_action_sets(tmp_path):
         ({"choice": "best"}, ["choice='best'", "sample, mode"]),
         ({"acting_temperature": 1e-9}, ["acting_temperature=1e-09", "choice='mode'"]),
         ({"temperature": 0.0}, ["temperature=0.0"]),
+        ({"illegal": "masked"}, ["illegal='masked'", "absent, zero"]),
+        ({"illegal": "zero"}, ["illegal='zero'", "votes=false"]),
+        ({"similarity": "l2"}, ["similarity='l2'", "dot, cosine"]),
+        ({"similarity": "cosine", "objective": "mse", "votes": False}, ["objective='mse'", "similarity='cosine'"]),
     ],
     ids=str,
 )

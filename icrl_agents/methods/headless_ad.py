@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from icrl_agents.acting import read_cached
 from icrl_agents.action_sets import actions_in, draw_vectors
@@ -30,7 +31,10 @@ class HeadlessADConfig(AgentConfig):
     vectors: str = "orthonormal"  # or "normal": independent standard normal entries
     drawn: str = "sequence"  # anew for each "sequence"; "batch": one basis for all of a training batch, as published
     prompt: bool = True  # whether the action set is told before the first step
+    illegal: str = "absent"  # actions that are not legal; "zero": their vectors are zero, which the prompt and the loss
+    # still have, as published
     votes: bool = True  # whether tokens also speak for or against their own actions; published: no
+    similarity: str = "dot"  # of output and vector; "cosine": the output's length does not matter
     objective: str = "nce"  # "nce": -log softmax of the similarities; "mse": distance to the action's vector
     temperature: float = 1.0  # of the scores in training
     acting_temperature: float = 0.0  # and in acting; 0: the same (the published code leaves it out: 1)
@@ -38,6 +42,8 @@ class HeadlessADConfig(AgentConfig):
 
     VECTORS: ClassVar = ("orthonormal", "normal")
     DRAWN: ClassVar = ("sequence", "batch")
+    ILLEGAL: ClassVar = ("absent", "zero")
+    SIMILARITIES: ClassVar = ("dot", "cosine")
     OBJECTIVES: ClassVar = ("nce", "mse")
     CHOICES: ClassVar = ("sample", "mode")
     LEAST_TEMPERATURE: ClassVar = 1e-3
@@ -52,6 +58,8 @@ class HeadlessADConfig(AgentConfig):
         super().__post_init__()
         check_choice("vectors", self.vectors, self.VECTORS)
         check_choice("drawn", self.drawn, self.DRAWN)
+        check_choice("illegal", self.illegal, self.ILLEGAL)
+        check_choice("similarity", self.similarity, self.SIMILARITIES)
         check_choice("objective", self.objective, self.OBJECTIVES)
         check_choice("choice", self.choice, self.CHOICES)
         if 0 < self.acting_temperature < self.LEAST_TEMPERATURE:
@@ -61,6 +69,10 @@ class HeadlessADConfig(AgentConfig):
             )
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
+        if self.votes and self.illegal == "zero":
+            raise ValueError("illegal='zero' tells of actions that nobody can vote for: give votes=false with it")
+        if self.similarity == "cosine" and self.objective == "mse":
+            raise ValueError("objective='mse' learns distances: leave similarity='cosine' out")
         if self.votes and self.objective == "mse":
             raise ValueError("objective='mse' learns vectors, and votes are none: give votes=false with it")
 
@@ -76,11 +88,11 @@ class HeadlessAD(ICAgent):
     output . vector / temperature over the legal actions (InfoNCE), at every step.
 
     Deviations from the public code: illegal actions are left out, where there they keep zero vectors in the prompt
-    and logits of 0 in the loss; the prompt's order is random, as its positions would otherwise tell actions apart; no
-    dropout when acting; one token a step, and none for "no action yet": nothing is added instead. With `votes`, ours,
-    an action's score is not only its vector's similarity to the output, but also the sum of what its own tokens say
-    about it (see `Votes`). Without them trainings of minutes do not get as far as to tell an action that failed once
-    from one that was never tried.
+    and logits of 0 in the loss (`illegal="zero"`, which has them for the whole action space); the prompt's order is
+    random, as its positions would otherwise tell actions apart; no dropout when acting; one token a step, and none for
+    "no action yet": nothing is added instead. With `votes`, ours, an action's score is not only its vector's similarity
+    to the output, but also the sum of what its own tokens say about it (see `Votes`). Without them trainings of minutes
+    do not get as far as to tell an action that failed once from one that was never tried.
     """
 
     Config = HeadlessADConfig
@@ -123,6 +135,8 @@ class HeadlessAD(ICAgent):
         vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
         place = (~action_mask).argsort(1, kind="stable").argsort(1)  # legal ones share a basis, as far as it goes
         vectors = vectors[np.arange(rows)[:, None] % draws, place]
+        if self.config.illegal == "zero":
+            vectors = vectors * action_mask[..., None]
         return {"action_mask": action_mask, "action_vectors": vectors, "prompt_order": order}
 
     # ---- the model --------------------------------------------------------------------------------------------------
@@ -141,8 +155,13 @@ class HeadlessAD(ICAgent):
 
     def offered(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The actions (B, P) that the prompt's tokens tell of, and how many (B,) of them each row has."""
-        count = given["action_mask"].sum(1) * self.config.prompt
+        count = self.lead(given["action_mask"])
         return given["prompt_order"][:, : int(count.max())], count
+
+    def lead(self, action_mask: Any) -> Any:
+        """How many tokens (B,) of the prompt stand before each row's steps, for a NumPy array or a tensor (B, A)."""
+        told = action_mask if self.config.illegal == "absent" else action_mask | True
+        return told.sum(1) * self.config.prompt
 
     def outputs(self, steps: Steps) -> tuple[Tensor, Tensor]:
         """What becomes of all tokens (B, L, D), and the place (B, T) of each step, which its row's own prompt leads."""
@@ -179,7 +198,10 @@ class HeadlessAD(ICAgent):
             given: what the rows know from the start.
         """
         vectors = given["action_vectors"]
-        scores = torch.einsum("bqk,bak->bqa", self.action.head(query).mean, vectors)
+        output = self.action.head(query).mean
+        if self.config.similarity == "cosine":
+            output = F.normalize(output, dim=-1)
+        scores = torch.einsum("bqk,bak->bqa", output, vectors)
         if self.config.objective == "mse":  # half the squared distance, negative, but for what all actions share
             scores = scores - vectors.square().sum(-1)[:, None] / 2
         if self.votes is None or outputs is None:
@@ -189,19 +211,19 @@ class HeadlessAD(ICAgent):
 
     def choices(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Categorical:
         """The policy by scores (B, ..., A)."""
-        found = self._among(hidden, given, self.config.acting_temperature or self.config.temperature)
+        temperature = self.config.acting_temperature or self.config.temperature
+        found = Categorical(hidden / temperature).among(given["action_mask"])
         if self.config.choice == "mode":
             best = found.logits == found.logits.amax(-1, keepdim=True)
             return Categorical(best.log())
         return found
 
-    def _among(self, scores: Tensor, given: Mapping[str, Tensor], temperature: float) -> Categorical:
-        return Categorical(scores / temperature).among(given["action_mask"])
-
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         action, count = intended_action(steps), steps.mask.sum()
         if self.config.objective == "nce":
-            choices = self._among(self.hidden(steps)[:, :, 0], steps.given, self.config.temperature)
+            choices = Categorical(self.hidden(steps)[:, :, 0] / self.config.temperature)
+            if self.config.illegal == "absent":
+                choices = choices.among(steps.given["action_mask"])
             return {"action": masked_nll(choices, action, steps.mask, count)}
         outputs, place = self.outputs(steps)
         predicted = self.action.head(outputs.take_along_dim(place[..., None], 1))
@@ -217,7 +239,7 @@ class HeadlessAD(ICAgent):
     def attend(self, context: Context, live: np.ndarray) -> Tensor:
         cache: Cache = context.memory
         given = self.given(context.steps)
-        lead = context.steps.given["action_mask"].sum(1) * self.config.prompt
+        lead = self.lead(context.steps.given["action_mask"])
         if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):
             prompt, count = self.prompt(self.given(context.steps.rows(index)))
             part = cache.select(index)
