@@ -144,14 +144,13 @@ def probe(
             raise ValueError("--write is for results on the environment of the card: leave --env out")
     loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents}
     env_id = _one_env(loaded.values(), env)
-    usual = usual_histories(next(iter(loaded.values())), env_id)
-    lengths = usual[1] if episodes is None else numbers(episodes)
+    first, usual = usual_histories(next(iter(loaded.values())), env_id, shown)
+    lengths = usual if episodes is None else numbers(episodes)
     parts = [(name, each) for name, agent in loaded.items() for each in changes_of(agent, change)]
     found = {}
     with progress_bar("measuring", len(parts), "histories") as step:
         for done, (name, each) in enumerate(parts, 1):
-            how = lengths, each, usual[0] if shown is None else shown, split, seeds, seed
-            found[name, each] = measure(loaded[name], env_id, *how)
+            found[name, each] = measure(loaded[name], env_id, lengths, each, first, split, seeds, seed)
             step(done)
     results = report.to_json(found, env_id, split, seeds, seed)
     print(results, end="") if as_json else print_table(report.HEADER, report.table(found))
@@ -171,11 +170,13 @@ def sets(
         typer.Option(metavar="FOLDER", help="Instead of agents: what was measured before, all in one report."),
     ] = None,
     names: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="Default: every set.")] = None,
-    tasks: Annotated[int, typer.Option(help="At most so many of each set, evenly spaced.")] = 100,
-    seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 1,
-    seed: Seed = 0,
+    tasks: Annotated[int | None, typer.Option(help="At most so many of each set, evenly spaced. Default: 100.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: as published.")] = None,
-    relabel: Annotated[bool, typer.Option(help="Measure agents with renumbered actions as well.")] = True,
+    relabel: Annotated[
+        bool | None, typer.Option("--relabel/--no-relabel", help="Measure agents with renumbered actions as well.")
+    ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
     output: Annotated[
@@ -199,8 +200,12 @@ def sets(
         require_matplotlib()
     if bool(agents) == bool(stored):
         raise ValueError("give agents to measure, or --stored with folders of results, and not both")
-    if stored and (write or env or names or episodes):
-        raise ValueError("--stored measures nothing: leave --write, --env, --set and --episodes out, or --stored")
+    told = {"num_seeds": seeds, "tasks": tasks, "seed": seed, "relabel": relabel}
+    how: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    if stored and (write or env or names or episodes or how):
+        raise ValueError(
+            "--stored measures nothing: leave --write, --env, --set and all that measures out, or --stored"
+        )
     if stored:
         found = results.Report.join([results.Report.load(folder) for folder in stored])
     else:
@@ -209,17 +214,7 @@ def sets(
         if write:
             check_measured(agents or ())
         with progress_bar("measuring", len(names or results.default_sets(env_id)), "sets") as step:
-            found = results.measure(
-                loaded,
-                env_id,
-                names,
-                tasks=tasks,
-                num_seeds=seeds,
-                seed=seed,
-                episodes=episodes,
-                relabel=relabel,
-                on_done=step,
-            )
+            found = results.measure(loaded, env_id, names, episodes=episodes, on_done=step, **how)
     print(found.to_json(), end="") if as_json else print_table(*report.table(found))
     if output:
         report.write_sets(found, output)

@@ -123,6 +123,33 @@ class Pretrained(nn.Module, ABC):
             "facts": self.facts,
         }
 
+    def begin_with(self, other: Pretrained, name: str) -> None:
+        """Take the weights of another agent, which came from `name`.
+
+        Raises:
+            ValueError: the other one is of another method, other sizes or other spaces.
+        """
+        from icrl_agents.methods import method_name
+
+        if type(other) is not type(self):
+            raise ValueError(f"init={name!r} is {method_name(type(other))}, not {method_name(type(self))}: train that")
+        mine, theirs = self.state_dict(), other.state_dict()
+        for key in sorted(mine.keys() | theirs.keys()):
+            shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings"
+                )
+        # where these differ the same weights would mean something else
+        for key in ("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"):
+            values = [getattr(one.config, key, None) for one in (self, other)]
+            if values[0] != values[1]:
+                raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
+        spaces = [(one.observation_space, one.action_space) for one in (self, other)]
+        if spaces[0] != spaces[1]:
+            raise ValueError(f"init={name!r} acts in {spaces[1]}, not {spaces[0]}: give an agent of these spaces")
+        self.load_state_dict(theirs)
+
 
 def pick_device(device: str | torch.device) -> torch.device:
     """`auto` is the GPU where there is one; a device is never stored in a checkpoint.

@@ -103,8 +103,11 @@ def changes_of(agent: Any, change: str) -> list[str]:
     return [change] if change != "all" else list(CHANGES) if hasattr(agent, "replace_latents") else ["none"]
 
 
-def usual_histories(agent: Any, env_id: str) -> tuple[int, tuple[int, ...]]:
+def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[int, tuple[int, ...]]:
     """The episodes in which rewards are seen, all folded by the first fold, and those of whole histories, of `FOLDS`.
+
+    Args:
+        shown: the first of them, if that is known; no history is shorter.
 
     Raises:
         ValueError: an unknown id, or lifetimes of a single episode, after which nobody is asked anything.
@@ -113,9 +116,12 @@ def usual_histories(agent: Any, env_id: str) -> tuple[int, tuple[int, ...]]:
     if rules.lifetime == 1:
         raise ValueError(f"{env_id} has lifetimes of one episode, after which nothing is left to remember: try another")
     if not hasattr(agent, "replace_latents"):
-        return SHOWN, EPISODES
-    shown = max(1, agent.begin(1) // rules.horizon)
-    return shown, tuple(max(shown, math.ceil(agent.end(folds - 1) / rules.horizon)) for folds in FOLDS)
+        usual, lengths = SHOWN, EPISODES
+    else:
+        usual = max(1, agent.begin(1) // rules.horizon)
+        lengths = tuple(math.ceil(agent.end(folds - 1) / rules.horizon) for folds in FOLDS)
+    shown = usual if shown is None else shown
+    return shown, tuple(dict.fromkeys(max(shown, length) for length in lengths))
 
 
 def _ask(

@@ -30,7 +30,8 @@ from icrl_agents.collection import collect_command
 from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
-from icrl_agents.methods import METHODS, method_name
+from icrl_agents.methods import METHODS
+from icrl_agents.optimizer import learning_rate, make_optimizer
 from icrl_agents.pretrained import pick_device
 from icrl_agents.run_folder import (
     NOTE,
@@ -189,7 +190,7 @@ class Run:
         torch.manual_seed(self.config.seed)  # of the initial weights and of dropout
         agent = METHODS[self.method](*env_spaces(self.env_id), self.agent_config)
         if self.config.init and not (self.resumed and newest_checkpoint(self.out)):
-            begin_with(agent, ICAgent.from_pretrained(self.config.init, device="cpu"), self.config.init)
+            agent.begin_with(ICAgent.from_pretrained(self.config.init, device="cpu"), self.config.init)
         return agent
 
     def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:
@@ -351,49 +352,6 @@ def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
     env = gymnasium.make_vec(env_id, num_envs=1)
     env.close()
     return env.single_observation_space, env.single_action_space
-
-
-def begin_with(agent: ICAgent, other: ICAgent, name: str) -> None:
-    """Give an agent the weights of another.
-
-    Raises:
-        ValueError: the other one is of another method, other sizes or other spaces.
-    """
-    if type(other) is not type(agent):
-        raise ValueError(f"init={name!r} is {method_name(type(other))}, not {method_name(type(agent))}: train that")
-    mine, theirs = agent.state_dict(), other.state_dict()
-    for key in sorted(mine.keys() | theirs.keys()):
-        shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
-    # where these differ the same weights would mean something else
-    for key in ("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"):
-        values = [getattr(one.config, key, None) for one in (agent, other)]
-        if values[0] != values[1]:
-            raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
-    spaces = [(one.observation_space, one.action_space) for one in (agent, other)]
-    if spaces[0] != spaces[1]:
-        raise ValueError(f"init={name!r} acts in {spaces[1]}, not {spaces[0]}: give an agent of these spaces")
-    agent.load_state_dict(theirs)
-
-
-def make_optimizer(agent: ICAgent, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; norms, biases and embeddings are not decayed."""
-    decayed = {module.weight for module in agent.modules() if isinstance(module, nn.Linear)}
-    groups = [
-        {"params": [p for p in agent.parameters() if p in decayed], "weight_decay": cfg.weight_decay},
-        {"params": [p for p in agent.parameters() if p not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=True)
-
-
-def learning_rate(update: int, cfg: TrainConfig) -> float:
-    """Linear warm-up to `cfg.lr`, then half a cosine down to a hundredth of it."""
-    warm = max(1, round(cfg.warmup * cfg.updates))
-    if update < warm:
-        return cfg.lr * (update + 1) / warm
-    done = (update - warm) / max(1, cfg.updates - warm)
-    return cfg.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _validation_note(row: dict[str, Any]) -> str:

@@ -479,7 +479,8 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     assert (tmp_path / "both" / "means.png").stat().st_size > 1000
     assert "not both" in refused("sets", "icrl/ad-darkroom", *folders)
     assert "not both" in refused("sets")
-    for option in (("--write",), ("--env", BERNOULLI), ("--set", "num_10"), ("--episodes", 1)):
+    measuring = ("--tasks", 9), ("--seeds", 2), ("--seed", 0), ("--no-relabel",), ("--episodes", 1)
+    for option in (("--write",), ("--env", BERNOULLI), ("--set", "num_10"), *measuring):
         assert "or --stored" in refused("sets", *folders, *option)
 
 

@@ -138,6 +138,8 @@ def test_histories_fit_the_folds():
     blind = ICAgent.from_pretrained("icrl/cad-blind-darkroom")
     assert usual_histories(blind, "icrl/Darkroom-v0") == (2, (3, 10, 36))
     assert usual_histories(Variant("ad").build(), "icrl/Darkroom-v0") == (2, (3, 10, 36))
+    assert usual_histories(blind, "icrl/Darkroom-v0", shown=5) == (5, (5, 10, 36))  # none is shorter
+    assert usual_histories(blind, "icrl/Darkroom-v0", shown=1) == (1, (3, 10, 36))
     agent = Variant("cad").build(window=60, slide=50, latents=4)
     assert agent.begin(1) == 54
     assert usual_histories(agent, "icrl/DarkKeyToDoor-v0") == (1, (2, 6, 21))  # 60, 260 and 1010 steps

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from icrl_agents import ICAgent, evaluate, train, training
 from icrl_agents.methods import METHODS
+from icrl_agents.optimizer import learning_rate
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
-from icrl_agents.training import TrainConfig, learning_rate
+from icrl_agents.train_config import TrainConfig
 from icrl_agents.windows import FreshWindows, cut_windows
 from tests.fakes import lifetimes
 

@@ -14,8 +14,9 @@ import torch
 import icrl_agents  # noqa: F401  registers the environments
 from icrl_agents.collection import lifetimes
 from icrl_agents.methods.ad import AD, ADConfig
+from icrl_agents.optimizer import make_optimizer
 from icrl_agents.sources import make_source
-from icrl_agents.training import TrainConfig, make_optimizer
+from icrl_agents.train_config import TrainConfig
 
 ID, WINDOW, BATCH, MICRO = "icrl/Darkroom-v0", 80, 512, 64
 
