@@ -16,6 +16,7 @@ from torch import Tensor
 from icrl_agents.action_sets import legal_actions, padded, read_action_set
 from icrl_agents.context import Context
 from icrl_agents.imagination import Plans
+from icrl_agents.model import with_query
 from icrl_agents.nn.transformer import Cache
 from icrl_agents.steps import Boundary, Steps, check_steps
 
@@ -121,13 +122,6 @@ def _feed(
         hidden = agent.body(fed, cache)[rows, torch.as_tensor(missing, device=device)]
     cache.advance(torch.as_tensor(live * (missing + agent.query_stays), device=device))
     return hidden
-
-
-def with_query(tokens: Tensor, query: Tensor, last: Tensor) -> Tensor:
-    """`tokens` (B, T, D) with the query (B, T, D) of each row's step `last` (B,) in its place; one token a step."""
-    rows, tokens = torch.arange(len(tokens), device=tokens.device), tokens.clone()
-    tokens[rows, last] = query[rows, last]
-    return tokens
 
 
 def read_env(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> tuple[int | None, AutoresetMode | None]:
