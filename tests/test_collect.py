@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES
 
-from icrl_agents import collection, history
+from icrl_agents import collection, history, history_writer
 from icrl_agents.collection import collect, collect_command, lifetimes
 from icrl_agents.history import HistoryStore
 from icrl_agents.sources import make_source
@@ -184,7 +184,7 @@ def test_a_second_collector_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tm
     with HistoryStore(undisturbed) as store:
         info = store.info
     refused = pytest.raises(BlockingIOError, match=f"process {os.getpid()} is collecting")
-    with collection.HistoryWriter(path, info, SMALL["tasks"]), refused:
+    with history_writer.HistoryWriter(path, info, SMALL["tasks"]), refused:
         make(path)
     make(path)
     assert_same_histories(path, undisturbed)
@@ -204,7 +204,7 @@ def test_a_second_collector_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tm
 )
 def test_another_collection_does_not_mix_with_one_that_was_begun(tmp_path, undisturbed, changes):
     path = tmp_path / "h.h5"
-    with HistoryStore(undisturbed) as store, collection.HistoryWriter(path, store.info, SMALL["tasks"]) as writer:
+    with HistoryStore(undisturbed) as store, history_writer.HistoryWriter(path, store.info, SMALL["tasks"]) as writer:
         writer.add({2: store[2]})
     with pytest.raises(FileExistsError, match=r"was begun with \w+") as error:
         make(path, **changes)

@@ -14,8 +14,8 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from icrl_agents.codecs import space_to_json
-from icrl_agents.collection import HistoryWriter
 from icrl_agents.history import FIELDS, HistoryInfo, HistoryStore, RecordHistory
+from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.steps import Steps
 
 EPISODES = 4

@@ -20,8 +20,8 @@ from icrl_agents import HistoryStore, ICAgent, collect, evaluate, plots, train
 from icrl_agents import marks as report
 from icrl_agents.cli import app
 from icrl_agents.codecs import space_to_json
-from icrl_agents.collection import HistoryWriter
 from icrl_agents.history import HistoryInfo
+from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.imagination import AgentImagination, Branch
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
 from icrl_agents.nn.fork import Fork

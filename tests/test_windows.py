@@ -12,8 +12,8 @@ from gymnasium import spaces
 
 from icrl_agents import HistoryStore, collect
 from icrl_agents.codecs import space_to_json
-from icrl_agents.collection import HistoryWriter
 from icrl_agents.history import HistoryInfo
+from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
 from icrl_agents.steps import Steps

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from icrl_envs.checks import as_array, check_int, short
-from icrl_envs.vector import Rules
+from icrl_envs.rules import Rules
 
 SEED = 0  # of all sets of tasks; each set has a child of its own
 FEWEST_ARMS, MOST_ARMS, MAX_ARMS = 4, 20, 1000  # as drawn, and as given by hand

@@ -9,7 +9,8 @@ import numpy as np
 
 from icrl_envs.checks import as_array, check_int, short
 from icrl_envs.grid import CONTRADICTION, GOAL, MOVES, GridRules
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv, Belief
+from icrl_envs.rules import Belief
+from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
 
 
 class DarkroomPermuted(GridRules):

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from icrl_envs.checks import check_int, short
-from icrl_envs.vector import Belief, Rules
+from icrl_envs.rules import Belief, Rules
 
 MOVES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)])  # x0+1, x0-1, x1+1, x1-1, stay
 STAY = 4

@@ -11,7 +11,7 @@ import numpy as np
 from icrl_envs.checks import as_array, reject_unknown, short
 
 if TYPE_CHECKING:
-    from icrl_envs.vector import Rules
+    from icrl_envs.rules import Rules
 
 Shuffle = Callable[[list[int], int], None]  # shuffles a list in place from a seed
 
