@@ -1,7 +1,8 @@
 """Agents with equal parameters and equal visible tokens: AD, and CAD whose latents take the place of steps.
 
 CAD's window counts its latents (see `CADConfig`), so AD with the same window sees as many tokens. CAD has a compressor
-and what its reconstruction needs as well; AD gets as many weights by a larger `inner`.
+and what its reconstruction needs as well; AD gets as many weights by a larger `inner`. CAD learns from what is decided
+after its newest folds, about twice as many steps as are visible; AD learns from as many an update by larger batches.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Design(NamedTuple):
     method: str
     config: Any
     parameters: int
+    batch_size: int
 
     @property
     def window(self) -> int:
@@ -103,15 +105,16 @@ def make_plan(
         )
     rooms = {count: replace(base, window=count + 2, slide=1, latents=count).room for count in latents}
     fit = {(window, count): 2 * room <= window for window in windows for count, room in rooms.items()}
-    with_memory = [_cad(env_id, base, window, count, steps) for (window, count), fits in fit.items() if fits]
+    batch = train.batch_size
+    with_memory = [_cad(env_id, base, window, count, steps, batch) for (window, count), fits in fit.items() if fits]
     if not with_memory:
         raise ValueError(f"latents={latents} take more than half of every window of {windows}: give fewer, or longer")
-    without = [_ad(env_id, base, window, with_memory) for window in windows]
+    without = [_ad(env_id, base, window, with_memory, batch) for window in windows]
     training = {name: value for name, value in values.items() if name not in asdict(base)}
     return Plan(env_id, training, [*without, *with_memory], [pair for pair, fits in fit.items() if not fits])
 
 
-def _cad(env_id: str, base: Any, window: int, latents: int, steps: int) -> Design:
+def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_size: int) -> Design:
     """Half of the steps beside the latents are folded at once.
 
     More would leave an agent that has just folded without its last steps; fewer would send what is known through more
@@ -121,19 +124,23 @@ def _cad(env_id: str, base: Any, window: int, latents: int, steps: int) -> Desig
     slide = max(1, (window - config.room) // 2)
     folds = min(MOST_FOLDS, math.ceil((steps - window) / slide))  # a training window is a whole lifetime, if it may be
     config = replace(config, slide=slide, folds=folds)
-    return Design("cad", config, _parameters("cad", env_id, config))
+    return Design("cad", config, _parameters("cad", env_id, config), batch_size)
 
 
-def _ad(env_id: str, base: Any, window: int, others: Sequence[Design]) -> Design:
-    """As wide inside as makes its parameters those of the others with its window, or of all if none has it."""
+def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_size: int) -> Design:
+    """As wide inside as makes its parameters those of the others with its window, or of all if none has it.
+
+    And batches as large as make the steps learned from in an update theirs; windows that no CAD has are learned alike.
+    """
     shared = {field.name: getattr(base, field.name) for field in fields(AgentConfig)}
     slide = max(1, window // 3)  # the share that agents drop by default
     config = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
-    counts = [other.parameters for other in others if other.window == window]
-    wanted = np.mean(counts or [other.parameters for other in others])
+    rivals = [other for other in others if other.window == window] or others
+    wanted = np.mean([rival.parameters for rival in rivals])
+    more = np.mean([rival.config.learned / rival.window for rival in rivals])
     one, two = (_parameters("ad", env_id, replace(config, inner=inner)) for inner in (1, 2))
     config = replace(config, inner=max(1, 1 + round((wanted - one) / (two - one))))
-    return Design("ad", config, _parameters("ad", env_id, config))
+    return Design("ad", config, _parameters("ad", env_id, config), round(batch_size * more))
 
 
 def _parameters(method: str, env_id: str, config: Any) -> int:

@@ -1,8 +1,8 @@
 """What a memory is worth beside a longer window: AD and CAD, trained alike, on lifetimes of many windows.
 
-All agents have the same lifetimes, updates, batch sizes and seeds. What they learn from in an update differs: AD from
-all steps of a window, CAD from those decided after its newest folds, which all of the life before has led to. That
-takes longer, and the results say how long. With one training seed their intervals are about that one training.
+All agents have the same lifetimes, updates and seeds, and learn from about as many steps in an update: AD from all
+steps of its windows, CAD from those decided after its newest folds, which all of the life before has led to. That takes
+longer, and the results say how long. With one training seed their intervals are about that one training.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Measured(NamedTuple):
             "window": design.window,
             "latents": design.latents,
             "parameters": design.parameters,
+            "batch_size": design.batch_size,
             "seconds": self.seconds,
             **{name: value and value._asdict() for name, value in returns.items()},
             "optimal": None if math.isnan(optimal) else optimal,
@@ -103,7 +104,7 @@ def study_windows(
             design.method,
             plan.env_id,
             out / f"{design.name}-seed{seed}",
-            {**plan.settings, **asdict(design.config), "seed": seed},
+            {**plan.settings, **asdict(design.config), "batch_size": design.batch_size, "seed": seed},
             episodes,
             num_seeds,
             most_tasks,

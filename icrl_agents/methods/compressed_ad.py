@@ -69,6 +69,16 @@ class CADConfig(AgentConfig):
     def span(self) -> int:
         return self.window + self.folds * self.slide
 
+    @property
+    def learned(self) -> float:
+        """The steps of a training window that are learned from, a mean over its numbers of folds once all may come."""
+        newest = self.folds_with_gradient
+        counts = [
+            self.window + folds * self.slide if folds <= newest else (newest + 1) * self.slide
+            for folds in range(1, self.folds + 1)
+        ]
+        return sum(counts) / len(counts)
+
     def most_folds(self, done: float) -> int:
         """The most folds in a training window when the share `done` of the training is over."""
         return min(self.folds, stage_at(read_stages("curriculum", self.curriculum, "folds"), done))
