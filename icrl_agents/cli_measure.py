@@ -66,6 +66,9 @@ def evaluate(
     beam_width: BeamWidth = None,
     plan_depth: PlanDepth = None,
     plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None,
+    change: Annotated[
+        str | None, typer.Option(help="Of latents, after every fold: zeroed, swapped, shuffled or frozen.")
+    ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None,
@@ -76,6 +79,7 @@ def evaluate(
     """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it."""
     from icrl_agents import ICAgent, plots, report
     from icrl_agents.atomic import write_text
+    from icrl_agents.interventions import Changed
     from icrl_agents.terminal import progress_bar
 
     if curve:
@@ -88,8 +92,11 @@ def evaluate(
     loaded = ICAgent.from_pretrained(agent, device=device)
     if write and loaded.source != "local":
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
+    if change and (write or plan):
+        raise ValueError(f"--change {change} shows what latents are worth, not the agent: leave --write and --plan out")
+    learner = Changed(loaded, change) if change else loaded
     with progress_bar("evaluating", episodes or lifetime_of(loaded, env), "episodes") as step:
-        curves = report.measure(loaded, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
+        curves = report.measure(learner, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
     if output:
@@ -127,6 +134,7 @@ def probe(
     """Measure how long agents remember rewards that they do not see any more."""
     from icrl_agents import ICAgent
     from icrl_agents import probe_report as report
+    from icrl_agents.evaluation import learner_splits
     from icrl_agents.plots import require_matplotlib
     from icrl_agents.probe import changes_of, usual_histories
     from icrl_agents.probe import probe as measure
@@ -146,7 +154,8 @@ def probe(
     env_id = _one_env(loaded.values(), env)
     first, usual = usual_histories(next(iter(loaded.values())), env_id, shown)
     lengths = usual if episodes is None else numbers(episodes)
-    parts = [(name, each) for name, agent in loaded.items() for each in changes_of(agent, change)]
+    tasks = len(learner_splits(next(iter(loaded.values())), env_id).pick(split))
+    parts = [(name, each) for name, agent in loaded.items() for each in changes_of(agent, change, tasks)]
     found = {}
     with progress_bar("measuring", len(parts), "histories") as step:
         for done, (name, each) in enumerate(parts, 1):

@@ -8,18 +8,17 @@ and its true return is measured. Axis letters: B rows (tasks x runs), T steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-import torch
-from torch import Tensor
 
 from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
 from icrl_agents.curves import Curve, Interval
 from icrl_agents.evaluation import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
+from icrl_agents.interventions import CHANGES, Changed
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
@@ -41,15 +40,6 @@ class Recall(NamedTuple):
     random: float  # what random actions earn, likewise
 
 
-CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "none": lambda latents, first: latents,
-    "zeroed": lambda latents, first: torch.zeros_like(latents),
-    "swapped": lambda latents, first: latents.roll(1, 0),  # with those of another task
-    "shuffled": lambda latents, first: latents.roll(1, 1),  # within a row
-    "frozen": lambda latents, first: first,  # as the first fold left them
-}
-
-
 def probe(
     agent: Any,
     env_id: str,
@@ -65,18 +55,16 @@ def probe(
     Args:
         episodes, shown: lengths of the histories, and their first episodes, in which rewards are seen; by default as
             `usual_histories` has them.
-        change: what is done to latents before the agent acts: a name in `CHANGES`.
+        change: what is done to latents before the agent acts on them: a name in `CHANGES`.
         num_seeds: histories of every task.
 
     Raises:
-        ValueError: an unknown change, or one for an agent without latents; the environment has no expert, or
-            lifetimes of a single episode.
+        ValueError: an unknown change, or one for an agent without latents or histories that are not folded; the
+            environment has no expert, or lifetimes of a single episode.
     """
-    check_choice("change", change, CHANGES)
-    if change != "none" and not hasattr(agent, "replace_latents"):
-        raise ValueError(f"change={change!r} is for agents with latents, such as cad: leave it out")
-    usual = usual_histories(agent, env_id)
-    shown, episodes = usual[0] if shown is None else shown, usual[1] if episodes is None else episodes
+    Changed(agent, change)  # refuses what cannot be
+    shown, usual = usual_histories(agent, env_id, shown)
+    episodes = usual if episodes is None else episodes
     for name, value, least in (("shown", shown, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
         check_value(name, "int", value, (least, 2**31 - 1))
     if not episodes or min(episodes) < shown:
@@ -97,10 +85,14 @@ def probe(
     return found
 
 
-def changes_of(agent: Any, change: str) -> list[str]:
-    """The names in `CHANGES` that `change` stands for: itself or, if it is "all", those that the agent can have."""
+def changes_of(agent: Any, change: str, tasks: int) -> list[str]:
+    """The names in `CHANGES` that `change` stands for: itself or, if it is "all", those possible with so many tasks."""
     check_choice("change", change, ("all", *CHANGES))
-    return [change] if change != "all" else list(CHANGES) if hasattr(agent, "replace_latents") else ["none"]
+    if change != "all":
+        return [change]
+    if not hasattr(agent, "replace_latents"):
+        return ["none"]
+    return [name for name in CHANGES if name != "swapped" or tasks > 1]
 
 
 def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[int, tuple[int, ...]]:
@@ -110,7 +102,8 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
         shown: the first of them, if that is known; no history is shorter.
 
     Raises:
-        ValueError: an unknown id, or lifetimes of a single episode, after which nobody is asked anything.
+        ValueError: an unknown id, lifetimes of a single episode, after which nobody is asked anything, or a first fold
+            of less than an episode, unless `shown` is known.
     """
     rules = split_tasks(env_id).test.rules
     if rules.lifetime == 1:
@@ -118,7 +111,12 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
     if not hasattr(agent, "replace_latents"):
         usual, lengths = SHOWN, EPISODES
     else:
-        usual = max(1, agent.begin(1) // rules.horizon)
+        usual = agent.begin(1) // rules.horizon
+        if not usual and shown is None:
+            raise ValueError(
+                f"the first fold takes {agent.begin(1)} steps, less than an episode of {rules.horizon}, so no episode "
+                "with rewards is before it: give shown=1, of which some stays visible"
+            )
         lengths = tuple(math.ceil(agent.end(folds - 1) / rules.horizon) for folds in FOLDS)
     shown = usual if shown is None else shown
     return shown, tuple(dict.fromkeys(max(shown, length) for length in lengths))
@@ -129,11 +127,14 @@ def _ask(
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """What the agent earns (B,) on the tasks `rows` and their optima (B,); the longest history's steps and folds."""
     history = make_history(env_id, rows, shown, episodes, seed)
-    learner, env = Blind(agent, history, CHANGES[change]), gymnasium.make_vec(env_id, num_envs=len(rows))
+    learner, env = Blind(agent, history, change), gymnasium.make_vec(env_id, num_envs=len(rows))
     optimal = optimal_returns(env, rows)
     earned = rollout(learner, env, 1, seed=seed, options={"task": rows})[:, 0]
     env.close()
-    return earned, optimal, int(history.mask.sum(1).max()), learner.folds
+    steps = int(history.mask.sum(1).max())
+    if change != "none" and not learner.known:
+        raise ValueError(f"after {steps} steps nothing was folded yet, so change={change!r} changes nothing: ask later")
+    return earned, optimal, steps, learner.known
 
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:
@@ -149,12 +150,12 @@ def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed
     return stack_steps(**columns)
 
 
-class Blind:
-    """An agent that begins with a history, has its latents changed, and sees no reward."""
+class Blind(Changed):
+    """An agent that begins with a history and sees no reward, its latents changed from the start."""
 
-    def __init__(self, agent: Any, history: Steps, change: Callable[[Tensor, Tensor], Tensor]):
-        self.agent, self.history, self.change = agent, history, change
-        self.folds = 0
+    def __init__(self, agent: Any, history: Steps, change: str):
+        super().__init__(agent, change)
+        self.history, self.known = history, 0
 
     def reset(self, env: Any, *, seed: int | None = None) -> None:
         agent = self.agent
@@ -162,14 +163,11 @@ class Blind:
             return agent.reset(env, seed=seed, history=self.history)
         before = self.history.mask & (np.arange(self.history.mask.shape[1]) < agent.end(0))
         agent.reset(env, history=self.history._replace(mask=before))
-        first = agent.context.memory.latents.clone()
+        self._begin()
+        first = agent.context.memory.latents
         agent.reset(env, seed=seed, history=self.history)
-        memory = agent.context.memory
-        self.folds = int(memory.folds.max())
-        agent.replace_latents(agent.context, self.change(memory.latents.clone(), first))
-
-    def act(self, obs: Any) -> Any:
-        return self.agent.act(obs)
+        self.known = int(agent.context.memory.folds.max())
+        self._begin(first)
 
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
-        self.agent.observe(obs, np.zeros_like(reward), terminated, truncated, info)
+        super().observe(obs, np.zeros_like(reward), terminated, truncated, info)

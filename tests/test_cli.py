@@ -354,6 +354,8 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("evaluate", "{agent}", "--env", "icrl/Darkroom-v0"), ("observation_space",)),
     (("evaluate", "{agent}", "--split", "tset"), ("tset", "test")),
     (("evaluate", "{agent}", "--plan", "beam"), ("plan", "dynamics=True")),
+    (("evaluate", "{agent}", "--change", "zeroed"), ("zeroed", "agents with latents")),
+    (("evaluate", "{agent}", "--change", "frozen", "--plan", "beam"), ("--change frozen", "leave")),
     (("evaluate", "{agent}", "--plan", "bem"), ("bem", "did you mean 'beam'")),
     (("evaluate", "{agent}", "--beam-width", "5"), ("--plan",)),
     (("evaluate", "{agent}", "--plan", "beam", "--beam-width", "0"), ("width=0",)),

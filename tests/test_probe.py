@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from icrl_agents import ICAgent, train
+from icrl_agents import ICAgent, evaluate, train
 from icrl_agents import probe as probing
-from icrl_agents.probe import CHANGES, make_history, probe, usual_histories
+from icrl_agents.interventions import CHANGES, Changed
+from icrl_agents.probe import changes_of, make_history, probe, usual_histories
 from icrl_agents.transforms import hide_rewards
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes
@@ -103,11 +104,37 @@ def test_latents_are_changed_as_told():
     assert torch.equal(CHANGES["frozen"](given, first), first)
     shares = {}
     for change in CHANGES:
-        recalls = probe(agent, "icrl/Darkroom-v0", episodes=(2, 4), change=change, num_seeds=2)
+        recalls = probe(agent, "icrl/Darkroom-v0", episodes=(2, 4), change=change, shown=2, num_seeds=2)
         assert [recall.folds for recall in recalls] == [agent._folds(41), agent._folds(81)]
         shares[change] = [recall.share for recall in recalls]
         seen = agent.context.memory.latents
         assert seen.isfinite().all()
+
+
+def test_latents_are_changed_after_every_fold_and_before_any_action_on_them(monkeypatch):
+    agent = Variant("cad").build(window=12, slide=5, latents=2)
+    seen, attend = [], type(agent).attend
+
+    def watch(self, context, live):
+        seen.append((context.memory.folds.copy(), context.memory.latents.clone()))
+        return attend(self, context, live)
+
+    monkeypatch.setattr(type(agent), "attend", watch)
+    lives = {}
+    for change in CHANGES:
+        seen.clear()
+        evaluate(Changed(agent, change), "icrl/Darkroom-v0", episodes=3, num_seeds=2, tasks=[0, 1, 2])
+        lives[change] = [(folds, latents) for folds, latents in seen if folds.all()]
+    assert [folds[0] for folds, _ in lives["none"]][-1] == agent._folds(60) == 10
+    first = lives["none"][0][1]
+    assert first.any()
+    assert not any(latents.any() for _, latents in lives["zeroed"])
+    assert all(torch.equal(latents, first) for _, latents in lives["frozen"])
+    torch.testing.assert_close(lives["swapped"][0][1], first.roll(1, 0))
+    torch.testing.assert_close(lives["shuffled"][0][1], first.roll(1, 1))
+    for (folds, latents), (_, before) in zip(lives["shuffled"][1:], lives["shuffled"], strict=False):
+        assert torch.equal(latents, before) or folds[0] > 1  # not once more while nothing is folded
+    one_line(lambda: Changed(Variant("ad").build(), "zeroed"), ValueError, "agents with latents")
 
 
 def test_what_cannot_be_asked_is_told_in_a_line():
@@ -118,13 +145,19 @@ def test_what_cannot_be_asked_is_told_in_a_line():
 
     alone = Variant("cad").build()
     one_line(lambda: probe(alone, "icrl/Darkroom3x3-v0", (6,), "swapped"), ValueError, "another task", "split")
+    assert "swapped" not in changes_of(alone, "all", 1)
+    assert changes_of(alone, "all", 2) == list(CHANGES)
+    late = Variant("cad").build(window=60, slide=50, latents=4)
+    one_line(lambda: probe(late, "icrl/Darkroom-v0", (2,), "zeroed"), ValueError, "40 steps", "nothing was folded")
+    early = Variant("cad").build(window=12, slide=5)
+    one_line(lambda: probe(early, "icrl/Darkroom-v0"), ValueError, "less than an episode of 20", "shown=1")
 
 
 def test_the_command_adds_to_a_card(tmp_path):
     folder, agent = tmp_path / "cad", Variant("cad").build()
     agent.facts = {"env_id": "icrl/Darkroom-v0"}
     agent.save_pretrained(folder)
-    words = ("probe", folder, "--episodes", "2,3", "--seeds", 1, "--change", "none")
+    words = ("probe", folder, "--episodes", "2,3", "--shown", 1, "--seeds", 1, "--change", "none")
     assert f"evaluate {folder}" in refused(*words, "--write")
     done("evaluate", folder, "--episodes", 1, "--seeds", 1, "--write")
     assert "leave --env out" in refused(*words, "--write", "--env", "icrl/Darkroom-v0")
