@@ -11,7 +11,7 @@ from icrl_agents.splits import TRAIN
 from icrl_agents.train_config import TrainConfig
 
 # what variants are named after, if they differ in it
-ABLATED = ("task_set", "renumber", "votes", "vectors", "drawn", "objective", "prompt")
+ABLATED = ("task_set", "renumber", "votes", "vectors", "drawn", "objective", "prompt", "illegal", "similarity")
 # what changes no training, or differs between the seeds of one
 FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
 

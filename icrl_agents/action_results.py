@@ -19,6 +19,7 @@ from icrl_agents.action_entries import Entry, complete, find_entries, names_of
 from icrl_agents.action_lives import Life, action_groups, live
 from icrl_agents.config import check_known, check_value
 from icrl_agents.curves import QUANTILES, RESAMPLES, Interval
+from icrl_agents.methods import METHODS
 from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
@@ -152,17 +153,16 @@ def default_sets(env_id: str) -> list[str]:
 
 
 def suits(entry: Entry, env_id: str, name: str) -> bool:
-    """Whether agents are measured on a set: those trained on one of their own, on sets with as many actions.
+    """Whether agents are measured on a set unless sets are chosen.
 
-    So the published figures have it, in which AD is trained for each number of arms.
+    With a head and a set of their own to train on they are where there are as many actions: so the published figures
+    have it, in which AD is trained for each number of arms.
     """
-    task_set = entry.hyperparameters.get("task_set", TRAIN)
-    if task_set == TRAIN:
+    sets, method = FAMILIES[env_id], METHODS.get(entry.hyperparameters["method"])
+    own = sets.named(entry.hyperparameters.get("task_set", TRAIN)).ids
+    if method is None or method.any_actions or np.array_equal(own, sets.named(TRAIN).ids):
         return True
-    counts = [
-        set(FAMILIES[env_id].rules.action_mask(FAMILIES[env_id].named(each).ids).sum(1).tolist())
-        for each in (task_set, name)
-    ]
+    counts = [set(sets.rules.action_mask(ids).sum(1).tolist()) for ids in (own, sets.named(name).ids)]
     return counts[0] == counts[1]
 
 
@@ -182,9 +182,9 @@ def measure(
 
     Args:
         agents: by the folders or names they came from.
-        sets: names of published sets; default all.
-        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds. Agents
-            that were trained on a set of their own are measured where there are as many actions (see `suits`).
+        sets: names of sets; default all published ones, of which agents with a head that were trained on a set of their
+            own are measured on those with as many actions (see `suits`).
+        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds.
         num_seeds: lifetimes on each task.
         episodes: of a lifetime; default as published.
         relabel: measure agents with renumbered actions as well.
@@ -215,7 +215,7 @@ def measure(
         how = env_id, ids, episodes, num_seeds, seed
         groups = action_groups(env_id, ids)
         here = {who: learners[who] for who in references}
-        here |= {entry.name: learners[entry.name] for entry in entries if suits(entry, env_id, name)}
+        here |= {entry.name: learners[entry.name] for entry in entries if sets or suits(entry, env_id, name)}
         lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in here.items()}
         moved = [entry.name for entry in entries if relabel and entry.name in here]
         again = {who: [live(one, *how, relabel=True) for one in learners[who]] for who in moved}

@@ -63,7 +63,7 @@ class ICAgent(StepModel):
     # ---- what a method may change about a life ------------------------------------------------------------------
 
     def visible(self, context: Context) -> Steps:
-        """The steps that can still influence an action."""
+        """The steps in the window that can still influence an action."""
         return context.visible()
 
     def make_room(self, context: Context) -> None:

@@ -169,7 +169,6 @@ class Prose(NamedTuple):
 
 
 def _method(name: str) -> Prose:
-    from icrl_agents.agent import ICAgent
     from icrl_agents.methods import METHODS
 
     check_known([name], METHODS, "method")
@@ -180,7 +179,7 @@ def _method(name: str) -> Prose:
     return Prose(
         summary="\n\n".join(paragraphs[:2]),
         deviations=deviations[:1].upper() + deviations[1:],
-        any_actions=METHODS[name].fits is not ICAgent.fits,
+        any_actions=METHODS[name].any_actions,
         arxiv=arxiv.group(1) if arxiv else None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -100,7 +101,9 @@ def collect(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")],
     streams: Annotated[int, typer.Option(help="Histories of each task.")] = 100,
     episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50,
-    split: Annotated[str, typer.Option("--split", "--tasks-split", help="train, validation, test or all.")] = "train",
+    split: Annotated[
+        str, typer.Option("--split", "--tasks-split", help="train, validation, test, all or a named set.")
+    ] = "train",
     processes: Annotated[int, typer.Option(help="More pay for ppo.")] = 1,
     seed: Seed = 0,
     settings: Settings = None,
@@ -198,7 +201,23 @@ def train(
     if agent.acts_at(1.0):
         print(f"watch it: icrl-agents play {output}")
     else:
-        print(f"it has not learned to act yet: icrl-agents train {method} --env {env} --stage finetune --init {output}")
+        print(f"it has not learned to act yet: {_finetuning(agent.facts['command'], output)}")
+
+
+def _finetuning(command: str, output: Path) -> str:
+    """What goes on with the pretrained agent in `output`, which `command` has trained."""
+    words, kept = iter(shlex.split(command)), list[str]()
+    for word in words:
+        name, told, _ = word.partition("=")
+        if name in ("--stage", "--init", "-o", "--output"):
+            _ = told or next(words, "")
+        elif word == "--set":
+            pair = next(words, "")
+            kept += ["--set", pair] if pair.partition("=")[0] not in ("pretrain", "init") else []
+        elif word not in ("--resume", "--overwrite"):
+            kept.append(word)
+    more = ["--stage", "finetune", "--init", str(output), "-o", f"{output}-finetuned"]
+    return shlex.join([*kept, *more])
 
 
 def study(

@@ -33,7 +33,7 @@ from icrl_agents.history import (
 )
 from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, find_source, make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.splits import TRAIN, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.terminal import progress_bar
 
@@ -210,10 +210,12 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 
 
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
-    """What collects a store's `tasks` anew; None unless they are the train split and the source is one of `SOURCES`."""
+    """What collects a store's `tasks` anew; None unless they are a split or named set, its source one of `SOURCES`."""
     if info.source not in SOURCES or info.env_id not in FAMILIES:
         return None
-    if set(tasks) != set(split_tasks(info.env_id).train.ids.tolist()):
+    splits = split_tasks(info.env_id)
+    split = next((name for name in splits.names() if set(splits.pick(name).ids.tolist()) == set(tasks)), None)
+    if split is None:
         return None
     try:
         usual = asdict(make_source(info.source, info.env_id).settings)
@@ -221,6 +223,7 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
         usual = {}
     words = ["icrl-agents", "collect", "--env", info.env_id, "--source", info.source, "--streams", str(info.streams)]
     words += ["--episodes", str(info.episodes), "--seed", str(info.seed)]
+    words += [] if split == TRAIN else ["--split", split]
     for setting, value in info.settings.items():
         if value != usual.get(setting):
             words += ["--set", f"{setting}={json.dumps(value)}"]

@@ -191,7 +191,10 @@ class Context:
         return self.steps.map(lambda value: value[index[:, None], columns])._replace(given=given)
 
     def visible(self) -> Steps:
-        """The closed steps (B, max length) that can still influence an action; `mask` marks the real ones."""
+        """The closed steps (B, max length) in the window; `mask` marks the real ones.
+
+        All that a context knows, unless the agent remembers what has left the window (`cad`).
+        """
         return self.steps.window(0, int(self.length.max(initial=0)))
 
     def steps_left(self) -> np.ndarray:

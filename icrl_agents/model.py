@@ -33,6 +33,7 @@ class StepModel(Pretrained):
     slots: tuple[str, ...] = ("percept",)
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
     aligned: ClassVar[bool] = False  # windows to train on begin with an episode
+    any_actions: ClassVar[bool] = False  # it chooses among whatever actions it is told of
     heads: ClassVar[bool] = False  # obs and reward are predicted without dynamics, too
 
     def __init__(

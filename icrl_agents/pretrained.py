@@ -17,6 +17,12 @@ from icrl_agents.codecs import Codec, space_from_json, space_to_json
 from icrl_agents.config import AgentConfig
 from icrl_agents.planning import Planner, make_planner
 
+# settings that say what weights of the same sizes mean
+MEANINGS = (
+    *("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"),
+    *("vectors", "objective", "prompt", "illegal", "similarity"),
+)
+
 
 class Pretrained(nn.Module, ABC):
     """The part of an agent that loads and saves it."""
@@ -141,7 +147,7 @@ class Pretrained(nn.Module, ABC):
                     f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings"
                 )
         # where these differ the same weights would mean something else
-        for key in ("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"):
+        for key in MEANINGS:
             values = [getattr(one.config, key, None) for one in (self, other)]
             if values[0] != values[1]:
                 raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")

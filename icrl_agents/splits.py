@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import icrl_envs
+import numpy as np
 
 from icrl_agents.config import check_known
 
@@ -21,17 +22,21 @@ class Splits(NamedTuple):
 
     def pick(self, name: str) -> icrl_envs.TaskSet:
         """One of these, or a set that the family names, such as "num_50" of the bandits."""
+        check_known([name], self.names(), "split")
+        return getattr(self, name) if name in self._fields else self.test.named(name)
+
+    def names(self) -> list[str]:
+        """What can be picked."""
         rules = self.test.rules
-        named = [known for known in {**rules.named, **rules.extra} if known not in self._fields]
-        check_known([name], [*self._fields, *named], "split")
-        return self.test.named(name) if name in named else getattr(self, name)
+        return list(dict.fromkeys([*self._fields, *rules.named, *rules.extra]))
 
 
 def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> Splits:
     """The published train/test split of `env_id` (or that of another `seed`), validation tasks taken out of train.
 
     Args:
-        task_set: a set that the family names for training, in place of the training tasks.
+        task_set: a set that the family names for training, in place of the training tasks; test tasks are then those
+            with as many actions.
 
     Raises:
         ValueError: `env_id` is not one of this package's environments, or has no such set, or no other split of it.
@@ -45,6 +50,12 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
                 f"split_seed={seed} splits all tasks anew, and task_set={task_set!r} is one of them: leave one out"
             )
         rest = rest.named(task_set)
-        test = test.without(rest)
+        test = _like(test.without(rest), rest)
     train, validation = rest.split(1 - VALIDATION_SHARE, seed=0)
     return Splits(train, validation, test)
+
+
+def _like(tasks: icrl_envs.TaskSet, others: icrl_envs.TaskSet) -> icrl_envs.TaskSet:
+    """Those of `tasks` that have as many actions as there are in `others`."""
+    counts, wanted = (one.rules.action_mask(one.ids).sum(1) for one in (tasks, others))
+    return tasks.among(np.isin(counts, wanted))

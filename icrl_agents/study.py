@@ -16,7 +16,7 @@ from icrl_agents.cells import Cell, run_cells
 from icrl_agents.curves import Curve, bootstrap_mean
 from icrl_agents.report import include_rows, span_name, spans, usual_seeds
 from icrl_agents.run_folder import versions
-from icrl_agents.splits import split_tasks
+from icrl_agents.splits import TRAIN, split_tasks
 
 
 def study(
@@ -51,6 +51,8 @@ def study(
     fixed = {"split_seed", "seed"} & set(settings or {})
     if fixed:
         raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")
+    if (task_set := (settings or {}).get("task_set", TRAIN)) != TRAIN:
+        raise ValueError(f"task_set={task_set!r} is not split anew, as a study does: train it with each --seed instead")
     test = split_tasks(env_id).test
     episodes = test.rules.lifetime if episodes is None else episodes
     num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds

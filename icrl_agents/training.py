@@ -27,7 +27,7 @@ from torch import nn
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
 from icrl_agents.collection import collect_command
-from icrl_agents.evaluation import evaluate
+from icrl_agents.evaluation import evaluate, learner_splits
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
 from icrl_agents.methods import METHODS
@@ -157,6 +157,8 @@ class Run:
                 f"batch_size={self.config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
         windows, agent = self._windows(), self._new_agent()
+        if agent.acts_at(1.0) and not agent.acts_at(1 - 1 / self.config.updates):
+            raise ValueError(f"updates={self.config.updates} end before one of them learns actions: lower pretrain")
         whole = windows.batch(0).mask.shape[1]
         agent.check_length(*(min(whole, steps or whole) for steps in self.config.stage_lengths))
         # refuses histories it cannot use, before an old run is deleted; statistics are those of whole windows
@@ -190,8 +192,21 @@ class Run:
         torch.manual_seed(self.config.seed)  # of the initial weights and of dropout
         agent = METHODS[self.method](*env_spaces(self.env_id), self.agent_config)
         if self.config.init and not (self.resumed and newest_checkpoint(self.out)):
-            agent.begin_with(ICAgent.from_pretrained(self.config.init, device="cpu"), self.config.init)
+            other = ICAgent.from_pretrained(self.config.init, device="cpu")
+            if other.facts.get("env_id") == self.env_id:
+                self._refuse_leak(learner_splits(other, self.env_id))
+            agent.begin_with(other, self.config.init)
         return agent
+
+    def _refuse_leak(self, before: Splits) -> None:
+        """Refuse to go on with an agent that was trained on tasks that are held out from this training."""
+        mine = self._splits()
+        leaked = np.intersect1d(before.train.ids, [*mine.validation.ids, *mine.test.ids])
+        if len(leaked):
+            raise ValueError(
+                f"init={self.config.init!r} was trained on {len(leaked)} tasks that are held out here: give its "
+                "split_seed and task_set"
+            )
 
     def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:
         cfg, main = self.config, accelerator.is_main_process

@@ -97,6 +97,8 @@ def make_plan(
     windows, latents, horizon = sorted(set(windows)), sorted(set(latents)), FAMILIES[env_id].rules.horizon
     values: dict[str, Any] = {"episodes": math.ceil(LIVES * windows[-1] / horizon), **DEFAULTS, **(settings or {})}
     train, base, _ = split_settings("cad", env_id, values)
+    if base.pretrain == 1:
+        raise ValueError("pretrain=1 learns no actions, and agents that act are compared: give a smaller share")
     steps = train.episodes * horizon
     if steps <= windows[-1]:
         raise ValueError(

@@ -125,7 +125,10 @@ class StoreWindows:
         wanted = {int(task) for task in tasks}
         found = [task for task in store.tasks if task in wanted]
         if not found:
-            raise ValueError(f"{store.path} has none of the {len(tasks)} training tasks: collect the train split")
+            raise ValueError(
+                f"{store.path} has none of the {len(tasks)} training tasks: collect those (--split), or train on the "
+                "set it was collected for (task_set)"
+            )
         codecs = _codecs(store, spaces)
         self.histories = [store[task, :] for task in found]
         for task, history in zip(found, self.histories, strict=True):

@@ -226,6 +226,17 @@ def test_agents_alike_are_training_seeds():
         assert names["d"] == "headless-ad (prompt=False, temperature=2.0)"
 
 
+def test_ablations_that_go_together_are_both_told():
+    agents = {
+        "a": fresh("headless-ad"),
+        "b": fresh("headless-ad", votes=False),
+        "c": fresh("headless-ad", votes=False, illegal="zero"),
+        "d": fresh("headless-ad", votes=False, similarity="cosine"),
+    }
+    names = [entry.name.removeprefix("headless-ad") for entry in find_entries(agents)]
+    assert names == ["", " (votes=False)", " (illegal=zero, votes=False)", " (votes=False, similarity=cosine)"]
+
+
 def test_foreign_facts_are_no_hyperparameters():
     agent = fresh("ad")
     agent.facts = {"train": [1], "data": "nothing", "source": 3}
@@ -388,11 +399,12 @@ def test_means_are_those_over_all_sets(bandits, macros):
     assert success.value == pytest.approx(np.mean([final.value for final in all_of]))
 
 
-def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path):
+def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, monkeypatch):
     agents = {"all": fresh("ad"), "10": fresh("ad"), "20": fresh("ad")}
     for name in ("10", "20"):
         agents[name].facts["train"]["task_set"] = f"train_{name}"
-    report = measure(agents, BERNOULLI, ["num_10", "num_20", "all_new"], tasks=2, relabel=False)
+    monkeypatch.setattr(action_results, "default_sets", lambda env_id: ["num_10", "num_20", "all_new"])
+    report = measure(agents, BERNOULLI, tasks=2, relabel=False)
     own = [(row.set, row.learner) for row in report.results if "task_set" in row.learner]
     assert own == [("num_10", "ad (task_set=train_10)"), ("num_20", "ad (task_set=train_20)")]
     assert {mean.learner for mean in report.means} == {"random", "thompson", "ucb", "ad"}
@@ -410,18 +422,25 @@ def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path):
     write_sets(report, tmp_path)  # every figure is drawn
     assert Report.load(tmp_path) == report
     assert {row.name.partition(":")[0] for row in action_report.card_rows(report, report.entries[1])} == {"num_10"}
+    chosen = measure({"20": agents["20"]}, BERNOULLI, ["num_10"], tasks=2, relabel=False)  # whoever asks for it
+    assert "ad (task_set=train_20)" in {row.learner for row in chosen.results}
     alone = measure({"20": agents["20"]}, BERNOULLI, ["num_20"], tasks=2, relabel=False)
     assert [entry.name for entry in alone.entries] == ["ad (task_set=train_20)"]
     assert "ad (task_set=train_k)" in action_report.means(alone)["different actions in a lifetime"]["all sets"]
 
 
 def test_macros_are_suited_by_their_number():
-    agent = fresh("ad", MACRO)
-    for task_set, suited in (("test_train", {"test_train", "test_test"}), ("perm_train_train", 6), ("train", 10)):
+    sets, (head, none) = action_results.default_sets(MACRO), (fresh("ad", MACRO), fresh("headless-ad", MACRO))
+    for agent, task_set, suited in (
+        (head, "test_train", 2),
+        (head, "one_perm_train_train", 6),
+        (head, "train", 10),
+        (head, "train_train", 10),  # the same tasks
+        (none, "test_train", 10),
+    ):
         agent.facts["train"]["task_set"] = task_set
         (entry,) = find_entries({"a": agent})
-        found = {name for name in action_results.default_sets(MACRO) if action_results.suits(entry, MACRO, name)}
-        assert found == suited or len(found) == suited
+        assert sum(action_results.suits(entry, MACRO, name) for name in sets) == suited
 
 
 def test_sets_are_drawn_anew_apart():

@@ -259,7 +259,8 @@ def test_sets_to_train_on_have_the_law_of_training_and_are_outside_the_split():
     splits = split_tasks(COINS, task_set="train_40")
     assert sorted([*splits.train.ids, *splits.validation.ids]) == tasks.named("train_40").ids.tolist()
     assert len(splits.validation) == 200
-    assert splits.test.ids.tolist() == split_tasks(COINS).test.ids.tolist()
+    assert splits.test.ids.tolist() == tasks.named("num_40").ids.tolist()  # as many arms
+    assert set(tasks.named("num_10").ids) < set(split_tasks(COINS, task_set="train_10").test.ids)
     assert not gymnasium.make_vec(COINS, 2, num_arms=9).unwrapped.rules.extra
     for name, why in (("num_40", "unknown set of tasks to train on 'num_40'"), ("train_41", "did you mean 'train_40'")):
         with pytest.raises(ValueError, match=why):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from icrl_agents import collect, train
+from icrl_agents.cli_make import _finetuning
 from icrl_agents.imagination import AgentImagination, Branch
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
@@ -309,6 +311,19 @@ class TestStages:
         begun = fit(tmp_path / "2", updates=1, lr=0.0, init=str(tmp_path / "1"), seed=5)
         for name, weight in first.state_dict().items():
             torch.testing.assert_close(weight, begun.state_dict()[name], msg=name)
+
+    def test_what_goes_on_is_told_with_all_that_was_given(self):
+        begin = "icrl-agents train cad --env X --config r.toml"
+        told = f"{begin} --set pretrain=1 --set window=9 --stage=pretrain -o a --overwrite"
+        want = f"{begin} --set window=9 --stage finetune --init b/a -o b/a-finetuned"
+        assert _finetuning(told, Path("b/a")) == want
+        assert _finetuning(told.replace("--stage=", "--init c --stage "), Path("b/a")) == want
+
+    def test_trainings_that_end_before_actions_are_refused(self, tmp_path):
+        one_line(lambda: fit(tmp_path / "1", updates=2, pretrain=0.6), ValueError, "updates=2", "pretrain")
+        assert not (tmp_path / "1" / "train.json").exists()
+        fit(tmp_path / "2", updates=2, pretrain=0.5)
+        assert '"action"' in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()[-1]
 
     def test_the_commands_of_both_stages(self, tmp_path):
         sizes = [word for name, value in FAST.items() for word in ("--set", f"{name}={value}")]

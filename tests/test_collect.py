@@ -338,3 +338,7 @@ def test_the_command_that_makes_a_store_anew(tmp_path):
     assert "--set start=0.25 -o h.h5" in told
     assert collect_command(replace(info, source="mine"), tasks, "h.h5") is None
     assert collect_command(info, tasks[1:], "h.h5") is None
+    others = split_tasks(ENV).test.ids.tolist()
+    assert "--split test -o h.h5" in collect_command(info, others, "h.h5")
+    arms = replace(info, env_id="icrl/BernoulliBandit-v0")
+    assert "--split train_40" in collect_command(arms, FAMILIES[arms.env_id].named("train_40").ids.tolist(), "h.h5")

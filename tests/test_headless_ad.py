@@ -166,6 +166,8 @@ def test_illegal_actions_may_stay_as_zeros():
     action = torch.as_tensor(steps.action)
     whole = scores.logsumexp(-1) - scores.gather(-1, action[..., None])[..., 0]
     torch.testing.assert_close(agent.loss(window)["action"], whole[window.mask].mean())
+    few, many = (agent.give(1, mask, np.random.default_rng(0)) for mask in (MASK[1:2, :3], MASK[1:2, :5]))
+    assert few["action_mask"].shape == many["action_mask"].shape == (1, 5)  # however a set is told
     policy = agent.choices(agent.hidden(window), window.given).logits.exp()[:, -1, 0]
     assert policy[torch.as_tensor(~MASK)].max() == 0
 
@@ -181,10 +183,11 @@ def test_cosine_similarity_forgets_how_long_the_output_is():
     torch.testing.assert_close(agent.hidden(window), scores)
 
 
+@pytest.mark.parametrize("variant", HEADLESS, ids=str)
 @torch.no_grad()
-def test_a_row_is_the_same_alone():
+def test_a_row_is_the_same_alone(variant: Variant):
     """However many actions other rows have: their longer prompts are no padding of its own."""
-    agent, alone, steps = (*(Variant("headless-ad").build() for _ in range(2)), lifetimes(count=12))
+    agent, alone, steps = (*(variant.build() for _ in range(2)), lifetimes(count=12))
     agent.reset(num_envs=3, action_set=MASK, seed=0)
     alone.reset(num_envs=1, action_set=MASK[1:2], seed=0)
     for name, value in agent.context.steps.given.items():

@@ -132,7 +132,10 @@ def test_settings_that_are_not_given_are_not_compared(tmp_path):
     one_line(lambda: run(tmp_path, splits=[0], seeds=[1]), ValueError, "train.json", "another folder")
 
 
-@pytest.mark.parametrize("changes", [{"jobs": 0}, {"splits": []}, {"settings": {**SETTINGS, "seed": 1}}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"jobs": 0}, {"splits": []}, {"settings": {**SETTINGS, "seed": 1}}, {"settings": {"task_set": "train_20"}}],
+)
 def test_mistakes(tmp_path, changes):
-    with pytest.raises(ValueError, match=r"at least one of each|varies seed itself"):
+    with pytest.raises(ValueError, match=r"at least one of each|varies seed itself|train_20.*each --seed instead"):
         run(tmp_path, **changes)

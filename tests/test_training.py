@@ -230,6 +230,16 @@ def test_other_sets_to_train_on(tmp_path, monkeypatch):
     assert not (tmp_path / "b").exists()
 
 
+def test_an_agent_of_other_tasks_is_not_gone_on_with(tmp_path):
+    env_id = "icrl/DarkroomMacro-v0"
+    settings = {**TINY, "batch_size": 4, "updates": 1, "eval_every": 0, "episodes": 1}
+    train("ad", env_id, tmp_path / "a", settings={**settings, "task_set": "all_train"}, quiet=True)
+    with pytest.raises(ValueError, match="was trained on 61 tasks that are held out here: give its split_seed"):
+        train("ad", env_id, tmp_path / "b", settings={**settings, "init": str(tmp_path / "a")}, quiet=True)
+    assert not (tmp_path / "b" / "train.json").exists()
+    train("ad", env_id, tmp_path / "c", settings={**settings, "task_set": "all_train", "init": str(tmp_path / "a")})
+
+
 def test_it_learns(tmp_path):
     """After seconds of training the agent finds a 3x3 room's goals in context and then goes straight to them."""
     agent = run(

@@ -3,9 +3,11 @@
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
-from icrl_agents import ICAgent
+from icrl_agents import METHODS, ICAgent
+from icrl_agents.training import env_spaces
 from icrl_agents.window_plan import LATENTS, WINDOWS, make_plan
 from icrl_agents.window_study import JSON, PICTURE, study_windows
 from tests.conftest import one_line
@@ -48,6 +50,19 @@ def test_parameters_are_equal(plan):
     assert abs(alone[0].parameters / alone[2].parameters - 1) < 0.03
 
 
+def test_as_many_steps_are_learned_from_in_an_update(plan):
+    for design in plan.designs:
+        if design.latents:
+            assert design.batch_size == 32
+            agent = METHODS["cad"](*env_spaces(plan.env_id), design.config)
+            lengths = [agent.end(folds) for folds in range(1, design.config.folds + 1)]
+            assert design.config.learned == np.mean([length - agent._since(length) for length in lengths])
+            continue
+        rivals = [other for other in plan.designs if other.latents and other.window == design.window]
+        learned = np.mean([rival.config.learned for rival in rivals]) * 32
+        assert design.batch_size * design.window == pytest.approx(learned, rel=0.02)
+
+
 def test_lifetimes_are_long_and_a_training_window_covers_them(plan):
     steps = plan.settings["episodes"] * 50
     assert steps >= 4 * max(WINDOWS)
@@ -79,6 +94,7 @@ def test_settings_reach_whom_they_are_for():
         ({"settings": {"slide": 3}}, ("slide", "windows")),
         ({"settings": {"folds": 3, "seed": 1}}, ("folds and seed",)),
         ({"settings": {"widht": 3}}, ("widht", "width")),
+        ({"settings": {"pretrain": 1.0}}, ("pretrain=1", "no actions")),
         ({"settings": {"episodes": 2}}, ("episodes=2", "window=12", "episodes=3")),
     ],
 )

@@ -109,7 +109,11 @@ class TaskSet:
 
     def without(self, other: TaskSet) -> TaskSet:
         """Give the tasks that are not in another set."""
-        return self._with(self.ids[~np.isin(self.ids, other.ids)])
+        return self.among(~np.isin(self.ids, other.ids))
+
+    def among(self, mask: np.ndarray) -> TaskSet:
+        """Give the tasks where `mask` (N,) is true."""
+        return self._with(self.ids[mask])
 
     def _with(self, ids):
         return TaskSet(self.env_id, self.rules, self.fraction, self.seed, self.shuffle, ids)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icrl_agents.acting import read_cached
-from icrl_agents.action_sets import actions_in, draw_vectors
+from icrl_agents.action_sets import actions_in, draw_vectors, padded
 from icrl_agents.agent import ICAgent
 from icrl_agents.codecs import EMBEDDING_STD, ActionVectors
 from icrl_agents.config import AgentConfig, check_choice
@@ -96,6 +96,7 @@ class HeadlessAD(ICAgent):
     """
 
     Config = HeadlessADConfig
+    any_actions = True
     config: HeadlessADConfig
     action: ActionVectors
 
@@ -130,6 +131,8 @@ class HeadlessAD(ICAgent):
     ) -> dict[str, np.ndarray]:
         if action_mask is None:
             action_mask = np.ones((rows, self.action.count), bool)
+        if self.config.illegal == "zero":
+            action_mask = padded(action_mask, self.action.count)  # however it was told, and whoever is beside it
         order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # legal ones first
         sizes = draws, action_mask.shape[1], self.config.vector_size
         vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
