@@ -75,6 +75,7 @@ def render_card(
         summary=method.summary,
         deviations=method.deviations,
         any_actions=method.any_actions,
+        remembers=method.remembers,
         arxiv=method.arxiv,
         measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
         rows=rows,
@@ -165,6 +166,7 @@ class Prose(NamedTuple):
     summary: str
     deviations: str
     any_actions: bool  # whether its agents choose among whatever actions they are given
+    remembers: bool  # more than stands in their window
     arxiv: str | None
 
 
@@ -180,6 +182,7 @@ def _method(name: str) -> Prose:
         summary="\n\n".join(paragraphs[:2]),
         deviations=deviations[:1].upper() + deviations[1:],
         any_actions=METHODS[name].any_actions,
+        remembers=METHODS[name].remembers,
         arxiv=arxiv.group(1) if arxiv else None,
     )
 

@@ -9,13 +9,16 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from icrl_envs import FAMILIES
 
-from icrl_agents import collect, train
+from icrl_agents import ICAgent, collect, train
 from icrl_agents.cli_make import _finetuning
+from icrl_agents.collection import lifetimes as recorded
 from icrl_agents.imagination import AgentImagination, Branch
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork
+from icrl_agents.sources import make_source
 from icrl_agents.train_config import split_settings
 from icrl_agents.training import Run
 from tests.conftest import one_line
@@ -139,6 +142,24 @@ class TestParity:
             torch.testing.assert_close(part[:, since:], whole[:, since:], atol=1e-6, rtol=1e-6)
             assert len(made) == min(newest, agent._folds(30))
             assert (since > 0) == (newest < agent._folds(30))
+
+
+@pytest.mark.parametrize("name", ["cad-darkroom", "cad-blind-darkroom", "cad-dark-key-to-door"])
+@torch.no_grad()
+def test_released_agents_act_as_a_replay_of_their_lives_says(name: str):
+    """Log-probabilities of every step over ten folds, to 1e-5 and 1e-5 of their value."""
+    agent = ICAgent.from_pretrained(f"icrl/{name}")
+    env_id, count = agent.facts["env_id"], agent.end(10) + 1
+    source, horizon = make_source("posterior", env_id), FAMILIES[env_id].rules.horizon
+    steps = recorded(env_id, source, FAMILIES[env_id].ids[:3], -(-count // horizon), 0).window(0, count)
+    window = agent.tensors(steps)
+    replayed = statistics(agent.choices(agent.hidden(window)[:, :, 0], window.given))
+    agent.reset(num_envs=3, seed=0)
+    for t in range(count):
+        acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
+        torch.testing.assert_close(acting, replayed[:, t], atol=1e-5, rtol=1e-5)
+        close(agent, steps, t)
+    assert agent.context.memory.folds.tolist() == [11] * 3
 
 
 def test_dropout_reaches_the_compressor_and_the_decoder():
