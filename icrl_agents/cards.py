@@ -76,6 +76,7 @@ def render_card(
         deviations=method.deviations,
         any_actions=method.any_actions,
         remembers=method.remembers,
+        steps="10 * agent.config.window" if method.remembers else "agent.config.window",  # show what it can
         arxiv=method.arxiv,
         measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
         rows=rows,

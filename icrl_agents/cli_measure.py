@@ -198,6 +198,7 @@ def sets(
     from icrl_agents import ICAgent
     from icrl_agents import action_report as report
     from icrl_agents import action_results as results
+    from icrl_agents.action_entries import find_entries
     from icrl_agents.plots import require_matplotlib
     from icrl_agents.report import check_measured
     from icrl_agents.terminal import print_table, progress_bar
@@ -221,7 +222,7 @@ def sets(
         loaded = {name: ICAgent.from_pretrained(name, device=device) for name in agents or ()}
         env_id = _one_env(loaded.values(), env)
         if write:
-            check_measured(agents or ())
+            check_measured([entry.agents[0] for entry in find_entries(loaded)])  # whose cards get the results
         with progress_bar("measuring", len(names or results.default_sets(env_id)), "sets") as step:
             found = results.measure(loaded, env_id, names, episodes=episodes, on_done=step, **how)
     print(found.to_json(), end="") if as_json else print_table(*report.table(found))
