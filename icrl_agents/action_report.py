@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,13 +148,15 @@ def figures(report: Report) -> dict[str, bytes]:
 def drawn_as(report: Report) -> dict[str, str]:
     """What figures call each learner: those trained on sets that differ in a number are one there.
 
-    As AD for each number of arms is, which is measured where there are so many.
+    As AD for each number of arms is, which is measured where there are so many; not if two are measured on one set.
     """
     names = {name: name for name in report.references}
     for entry in report.entries:
         task_set = str(entry.hyperparameters.get("task_set", ""))
         names[entry.name] = entry.name.replace(task_set, NUMBER.sub("_k", task_set)) if task_set else entry.name
-    return names
+    shown = Counter((result.set, names[result.learner]) for result in report.results)
+    several = {name for (_, name), count in shown.items() if count > 1}
+    return {name: name if found in several else found for name, found in names.items()}
 
 
 def looks(report: Report) -> dict[str, Look]:

@@ -159,8 +159,11 @@ def suits(entry: Entry, env_id: str, name: str) -> bool:
     have it, in which AD is trained for each number of arms.
     """
     sets, method = FAMILIES[env_id], METHODS.get(entry.hyperparameters["method"])
-    own = sets.named(entry.hyperparameters.get("task_set", TRAIN)).ids
-    if method is None or method.any_actions or np.array_equal(own, sets.named(TRAIN).ids):
+    task_set = entry.hyperparameters.get("task_set", TRAIN)
+    if method is None or method.any_actions or task_set not in sets.rules.training:
+        return True
+    own = sets.named(task_set).ids
+    if np.array_equal(own, sets.named(TRAIN).ids):
         return True
     counts = [set(sets.rules.action_mask(ids).sum(1).tolist()) for ids in (own, sets.named(name).ids)]
     return counts[0] == counts[1]

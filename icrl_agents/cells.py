@@ -70,7 +70,8 @@ def check_cell(cell: Cell) -> None:
         curve = Curve.load(done)
         found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
         evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
-        held_out = len(split_tasks(cell.env_id).test)  # as many with every seed of the split
+        names = {name: cell.settings[name] for name in ("task_set",) if name in cell.settings}
+        held_out = len(split_tasks(cell.env_id, **names).test)  # as many with every seed of the split
         count = min(cell.most_tasks or held_out, held_out)
         wanted |= {"env_id": cell.env_id, "split": "test", **evaluation, "tasks": count}
     for name, value in wanted.items():

@@ -206,18 +206,19 @@ def train(
 
 def _finetuning(command: str, output: Path) -> str:
     """What goes on with the pretrained agent in `output`, which `command` has trained."""
-    words, kept = iter(shlex.split(command)), list[str]()
-    for word in words:
-        name, told, _ = word.partition("=")
-        if name in ("--stage", "--init", "-o", "--output"):
-            _ = told or next(words, "")
-        elif word == "--set":
-            pair = next(words, "")
-            kept += ["--set", pair] if pair.partition("=")[0] not in ("pretrain", "init") else []
+    words = shlex.split(command)
+    if words[:1] != ["icrl-agents"]:  # trained from Python
+        return f"go on with init={str(output)!r} and pretrain=0"
+    kept, rest = list[str](), iter(words)
+    for word in rest:
+        option, told, value = word.partition("=")
+        if option in ("--stage", "--init", "-o", "--output", "--set"):
+            value = value if told else next(rest, "")
+            if option == "--set" and value.partition("=")[0] not in ("pretrain", "init"):
+                kept += ["--set", value]
         elif word not in ("--resume", "--overwrite"):
             kept.append(word)
-    more = ["--stage", "finetune", "--init", str(output), "-o", f"{output}-finetuned"]
-    return shlex.join([*kept, *more])
+    return shlex.join([*kept, "--set", "pretrain=0", "--init", str(output), "-o", f"{output}-finetuned"])
 
 
 def study(

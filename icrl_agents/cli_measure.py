@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +80,8 @@ def evaluate(
     """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it."""
     from icrl_agents import ICAgent, plots, report
     from icrl_agents.atomic import write_text
-    from icrl_agents.interventions import Changed
+    from icrl_agents.evaluation import learner_splits
+    from icrl_agents.interventions import Changed, check_change
     from icrl_agents.terminal import progress_bar
 
     if curve:
@@ -94,9 +96,15 @@ def evaluate(
         raise ValueError(f"--write needs an agent in a folder of yours, {agent} is {loaded.source}: use --output")
     if change and (write or plan):
         raise ValueError(f"--change {change} shows what latents are worth, not the agent: leave --write and --plan out")
-    learner = Changed(loaded, change) if change else loaded
+    learner: Any = loaded
+    if change:
+        check_change(loaded, change, len(learner_splits(loaded, env_of(loaded, env)).pick(split)))
+        learner = Changed(loaded, change)
     with progress_bar("evaluating", episodes or lifetime_of(loaded, env), "episodes") as step:
         curves = report.measure(learner, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
+    if change:
+        facts = {**curves[0].facts, "latents": change}
+        curves[0] = replace(curves[0], name=f"agent, latents {change}", facts=facts)
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
     if output:

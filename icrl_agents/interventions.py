@@ -17,25 +17,32 @@ from icrl_agents.config import check_choice
 CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of latents (B, Z, D), given those of each row's first fold
     "none": lambda latents, first: latents,
     "zeroed": lambda latents, first: torch.zeros_like(latents),
-    "swapped": lambda latents, first: latents.roll(1, 0),  # with those of another task
+    "swapped": lambda latents, first: latents.roll(1, 0),  # with those of another row: zeros if it has folded nothing
     "shuffled": lambda latents, first: latents.roll(1, 1),  # within a row
     "frozen": lambda latents, first: first,  # as the first fold left them
 }
 
 
-class Changed:
-    """A learner: an agent whose latents are changed after every fold, before it acts on them.
-
-    `evaluate(Changed(agent, "zeroed"), env_id)` tells what a lifetime without its memory is worth.
+def check_change(agent: Any, change: str, tasks: int) -> None:
+    """Refuse a change that there is not, or that is none for this agent on so many tasks.
 
     Raises:
-        ValueError: no such change, or one for an agent without latents.
+        ValueError: no such change, one for an agent without latents, or a swap of a task with itself.
+    """
+    check_choice("change", change, CHANGES)
+    if change != "none" and not hasattr(agent, "replace_latents"):
+        raise ValueError(f"change={change!r} is for agents with latents, such as cad: leave it out")
+    if change == "swapped" and tasks < 2:
+        raise ValueError("change='swapped' takes latents of another task, here is one: give another split")
+
+
+class Changed:
+    """A learner: an agent that sees its latents changed as soon as they are made, and folds the true ones.
+
+    `evaluate(Changed(agent, "zeroed"), env_id)` tells what a lifetime without its memory is worth.
     """
 
     def __init__(self, agent: Any, change: str):
-        check_choice("change", change, CHANGES)
-        if change != "none" and not hasattr(agent, "replace_latents"):
-            raise ValueError(f"change={change!r} is for agents with latents, such as cad: leave it out")
         self.agent, self.change, self.facts = agent, CHANGES[change], getattr(agent, "facts", {})
 
     def reset(self, env: Any, *, seed: int | None = None) -> None:
@@ -43,7 +50,8 @@ class Changed:
         self._begin()
 
     def act(self, obs: Any) -> Any:
-        self._change_new()
+        if hasattr(self.agent, "replace_latents"):
+            self._change_new()
         return self.agent.act(obs)
 
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
@@ -53,23 +61,24 @@ class Changed:
         """Nothing was changed yet; `first` are the latents of each row's first fold, if that is long ago."""
         if hasattr(self.agent, "replace_latents"):
             memory = self.agent.context.memory
-            self.folds, self.first = np.zeros_like(memory.folds), memory.latents if first is None else first
+            self.folds, self.shown = np.zeros_like(memory.folds), memory.latents.clone()
+            self.first = self.shown if first is None else first
 
     @torch.inference_mode()
     def _change_new(self) -> None:
-        """Let the rows fold that are about to, and change what they have folded since the last change."""
-        if not hasattr(self.agent, "replace_latents"):
-            return
+        """Let the rows fold that are about to, and change what those see that have folded since the last change."""
         context = self.agent.context
         self.agent.make_room(context)
         memory = context.memory
         if not (memory.folds > self.folds).any():
             return
-        latents = memory.latents.clone()
+        true = memory.latents.clone()
         new, begun = (
-            torch.as_tensor(rows, device=latents.device)[:, None, None]
+            torch.as_tensor(rows, device=true.device)[:, None, None]
             for rows in (memory.folds > self.folds, memory.folds == 1)
         )
-        self.first = torch.where(new & begun, latents, self.first)
+        self.first = torch.where(new & begun, true, self.first)
+        self.shown = torch.where(new, self.change(true, self.first), self.shown)
         self.folds = memory.folds.copy()
-        self.agent.replace_latents(context, torch.where(new, self.change(latents, self.first), latents))
+        self.agent.replace_latents(context, self.shown)
+        memory.latents.copy_(true)

@@ -7,11 +7,10 @@ import math
 import torch
 from torch import nn
 
-from icrl_agents.agent import ICAgent
 from icrl_agents.train_config import TrainConfig
 
 
-def make_optimizer(agent: ICAgent, cfg: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(agent: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
     """AdamW; norms, biases and embeddings are not decayed."""
     decayed = {module.weight for module in agent.modules() if isinstance(module, nn.Linear)}
     groups = [

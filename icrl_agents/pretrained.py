@@ -133,7 +133,7 @@ class Pretrained(nn.Module, ABC):
         """Take the weights of another agent, which came from `name`.
 
         Raises:
-            ValueError: the other one is of another method, other sizes or other spaces.
+            ValueError: the other one is of another method, other sizes or spaces, or its weights mean something else.
         """
         from icrl_agents.methods import method_name
 

@@ -18,7 +18,7 @@ from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
 from icrl_agents.curves import Curve, Interval
 from icrl_agents.evaluation import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
-from icrl_agents.interventions import CHANGES, Changed
+from icrl_agents.interventions import CHANGES, Changed, check_change
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
@@ -62,7 +62,6 @@ def probe(
         ValueError: an unknown change, or one for an agent without latents or histories that are not folded; the
             environment has no expert, or lifetimes of a single episode.
     """
-    Changed(agent, change)  # refuses what cannot be
     shown, usual = usual_histories(agent, env_id, shown)
     episodes = usual if episodes is None else episodes
     for name, value, least in (("shown", shown, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
@@ -70,8 +69,9 @@ def probe(
     if not episodes or min(episodes) < shown:
         raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
     ids = learner_splits(agent, env_id).pick(split).ids
-    if change == "swapped" and len(ids) < 2:
-        raise ValueError(f"change='swapped' takes latents of another task, {split} has one: give another split")
+    check_change(agent, change, len(ids))
+    if change != "none" and min(episodes) * split_tasks(env_id).test.rules.horizon < agent.end(0):
+        raise ValueError(f"the first fold comes after {agent.end(0)} steps, and change={change!r} before: ask later")
     blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]
     seeds = block_seeds(seed, len(blocks))
     random, found = random_returns(env_id, ids, seed), []
@@ -131,10 +131,7 @@ def _ask(
     optimal = optimal_returns(env, rows)
     earned = rollout(learner, env, 1, seed=seed, options={"task": rows})[:, 0]
     env.close()
-    steps = int(history.mask.sum(1).max())
-    if change != "none" and not learner.known:
-        raise ValueError(f"after {steps} steps nothing was folded yet, so change={change!r} changes nothing: ask later")
-    return earned, optimal, steps, learner.known
+    return earned, optimal, int(history.mask.sum(1).max()), learner.known
 
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:
@@ -151,7 +148,7 @@ def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed
 
 
 class Blind(Changed):
-    """An agent that begins with a history and sees no reward, its latents changed from the start."""
+    """An agent that begins with a history and sees no reward, its latents changed before it acts."""
 
     def __init__(self, agent: Any, history: Steps, change: str):
         super().__init__(agent, change)
@@ -163,7 +160,6 @@ class Blind(Changed):
             return agent.reset(env, seed=seed, history=self.history)
         before = self.history.mask & (np.arange(self.history.mask.shape[1]) < agent.end(0))
         agent.reset(env, history=self.history._replace(mask=before))
-        self._begin()
         first = agent.context.memory.latents
         agent.reset(env, seed=seed, history=self.history)
         self.known = int(agent.context.memory.folds.max())

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import nn
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
 from icrl_agents.collection import collect_command
-from icrl_agents.evaluation import evaluate, learner_splits
+from icrl_agents.evaluation import evaluate
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
 from icrl_agents.methods import METHODS
@@ -50,7 +50,7 @@ from icrl_agents.run_folder import (
 )
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.source import Source
-from icrl_agents.splits import Splits, split_tasks
+from icrl_agents.splits import TRAIN, Splits, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
@@ -194,18 +194,20 @@ class Run:
         if self.config.init and not (self.resumed and newest_checkpoint(self.out)):
             other = ICAgent.from_pretrained(self.config.init, device="cpu")
             if other.facts.get("env_id") == self.env_id:
-                self._refuse_leak(learner_splits(other, self.env_id))
+                self._refuse_leak(other.facts)
             agent.begin_with(other, self.config.init)
         return agent
 
-    def _refuse_leak(self, before: Splits) -> None:
-        """Refuse to go on with an agent that was trained on tasks that are held out from this training."""
-        mine = self._splits()
-        leaked = np.intersect1d(before.train.ids, [*mine.validation.ids, *mine.test.ids])
-        if len(leaked):
+    def _refuse_leak(self, before: Mapping[str, Any]) -> None:
+        """Refuse to go on with an agent that was trained on other tasks, some of which are held out here."""
+        known = part if isinstance(part := before.get("train"), dict) else {}
+        theirs = before.get("split_seed"), known.get("task_set", TRAIN)
+        mine = self.config.split_seed, self.config.task_set
+        if theirs != mine:
+            names = "split_seed={!r}, task_set={!r}"
             raise ValueError(
-                f"init={self.config.init!r} was trained on {len(leaked)} tasks that are held out here: give its "
-                "split_seed and task_set"
+                f"init={self.config.init!r} was trained with {names.format(*theirs)}, this is {names.format(*mine)}: "
+                "train on the same, or tasks that it has seen would pass for held out"
             )
 
     def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:

@@ -126,8 +126,8 @@ class StoreWindows:
         found = [task for task in store.tasks if task in wanted]
         if not found:
             raise ValueError(
-                f"{store.path} has none of the {len(tasks)} training tasks: collect those (--split), or train on the "
-                "set it was collected for (task_set)"
+                f"{store.path} has none of the {len(tasks)} training tasks: collect the split or set of tasks that you "
+                "train on"
             )
         codecs = _codecs(store, spaces)
         self.histories = [store[task, :] for task in found]

@@ -417,6 +417,8 @@ def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, 
     assert [bar.get_height() for bar in bars] == [
         panel[name]["ad (task_set=train_k)"].value for name in ("num_10", "num_20")
     ]
+    both = measure(agents, BERNOULLI, ["num_10"], tasks=2, relabel=False)  # two on one set are drawn apart
+    assert list(action_report.looks(both))[3:] == ["ad", "ad (task_set=train_10)", "ad (task_set=train_20)"]
     shown = action_report.lines(report, lambda result: {result.set: result.curve})
     assert ["ad (task_set=train_k)" in panel for panel in shown.values()] == [True, True, False]
     write_sets(report, tmp_path)  # every figure is drawn
@@ -437,6 +439,7 @@ def test_macros_are_suited_by_their_number():
         (head, "train", 10),
         (head, "train_train", 10),  # the same tasks
         (none, "test_train", 10),
+        (head, "train_20", 10),  # which is one of another environment
     ):
         agent.facts["train"]["task_set"] = task_set
         (entry,) = find_entries({"a": agent})

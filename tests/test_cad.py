@@ -336,9 +336,10 @@ class TestStages:
     def test_what_goes_on_is_told_with_all_that_was_given(self):
         begin = "icrl-agents train cad --env X --config r.toml"
         told = f"{begin} --set pretrain=1 --set window=9 --stage=pretrain -o a --overwrite"
-        want = f"{begin} --set window=9 --stage finetune --init b/a -o b/a-finetuned"
+        want = f"{begin} --set window=9 --set pretrain=0 --init b/a -o b/a-finetuned"
         assert _finetuning(told, Path("b/a")) == want
-        assert _finetuning(told.replace("--stage=", "--init c --stage "), Path("b/a")) == want
+        assert _finetuning(told.replace("--stage=", "--set=pretrain=1 --init c --stage "), Path("b/a")) == want
+        assert _finetuning("icrl_agents.train(...)", Path("a")) == "go on with init='a' and pretrain=0"
 
     def test_trainings_that_end_before_actions_are_refused(self, tmp_path):
         one_line(lambda: fit(tmp_path / "1", updates=2, pretrain=0.6), ValueError, "updates=2", "pretrain")
@@ -349,9 +350,7 @@ class TestStages:
     def test_the_commands_of_both_stages(self, tmp_path):
         sizes = [word for name, value in FAST.items() for word in ("--set", f"{name}={value}")]
         words = ("train", "cad", "--env", ENV, *sizes, "--updates", 2)
-        assert f"--stage finetune --init {tmp_path / '1'}" in run_command(
-            *words, "--stage", "pretrain", "-o", tmp_path / "1"
-        )
+        assert f"init='{tmp_path / '1'}'" in run_command(*words, "--stage", "pretrain", "-o", tmp_path / "1")
         run_command(*words, "--stage", "finetune", "--init", tmp_path / "1", "-o", tmp_path / "2")
         first, second = (
             [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12"

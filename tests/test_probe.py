@@ -12,7 +12,7 @@ from icrl_agents.interventions import CHANGES, Changed
 from icrl_agents.probe import changes_of, make_history, probe, usual_histories
 from icrl_agents.transforms import hide_rewards
 from tests.conftest import one_line
-from tests.fakes import Variant, lifetimes
+from tests.fakes import Variant, lifetimes, statistics
 from tests.test_cli import done, refused
 
 ENV = "icrl/Darkroom3x3-v0"
@@ -111,30 +111,46 @@ def test_latents_are_changed_as_told():
         assert seen.isfinite().all()
 
 
-def test_latents_are_changed_after_every_fold_and_before_any_action_on_them(monkeypatch):
-    agent = Variant("cad").build(window=12, slide=5, latents=2)
-    seen, attend = [], type(agent).attend
-
-    def watch(self, context, live):
-        seen.append((context.memory.folds.copy(), context.memory.latents.clone()))
-        return attend(self, context, live)
-
-    monkeypatch.setattr(type(agent), "attend", watch)
-    lives = {}
+@torch.no_grad()
+def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
+    agent, steps = Variant("cad").build(window=12, slide=5, latents=2), lifetimes(count=40)
+    lives: dict[str, list] = {}
     for change in CHANGES:
-        seen.clear()
-        evaluate(Changed(agent, change), "icrl/Darkroom-v0", episodes=3, num_seeds=2, tasks=[0, 1, 2])
-        lives[change] = [(folds, latents) for folds, latents in seen if folds.all()]
-    assert [folds[0] for folds, _ in lives["none"]][-1] == agent._folds(60) == 10
-    first = lives["none"][0][1]
-    assert first.any()
-    assert not any(latents.any() for _, latents in lives["zeroed"])
-    assert all(torch.equal(latents, first) for _, latents in lives["frozen"])
-    torch.testing.assert_close(lives["swapped"][0][1], first.roll(1, 0))
-    torch.testing.assert_close(lives["shuffled"][0][1], first.roll(1, 1))
-    for (folds, latents), (_, before) in zip(lives["shuffled"][1:], lives["shuffled"], strict=False):
-        assert torch.equal(latents, before) or folds[0] > 1  # not once more while nothing is folded
-    one_line(lambda: Changed(Variant("ad").build(), "zeroed"), ValueError, "agents with latents")
+        learner, lives[change] = Changed(agent, change), []
+        agent.reset(num_envs=3, seed=0)
+        learner._begin()
+        for t in range(40):
+            learner._change_new()
+            policy = statistics(agent.policy(agent.context, steps.obs[:, t]))
+            memory = agent.context.memory
+            lives[change].append((int(memory.folds[0]), memory.latents.clone(), learner.shown.clone(), policy))
+            ends = steps.terminated[:, t], steps.truncated[:, t], np.ones(3, bool)
+            agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends)
+    first = next(true for folds, true, *_ in lives["none"] if folds)
+    assert lives["none"][-1][0] == agent._folds(40) == 6
+    for change, life in lives.items():
+        for (folds, true, shown, policy), (_, wanted, _, plain) in zip(life, lives["none"], strict=True):
+            torch.testing.assert_close(true, wanted)
+            if folds:
+                torch.testing.assert_close(shown, CHANGES[change](wanted, first))
+            same = change == "none" or folds == 0 or (change == "frozen" and folds == 1)
+            assert torch.allclose(policy, plain, atol=1e-5) == same
+
+
+def test_whole_lives_with_changed_latents(tmp_path):
+    agent = Variant("cad").build(window=12, slide=5, latents=2)
+    curves = [
+        evaluate(who, "icrl/Darkroom-v0", episodes=3, num_seeds=2)
+        for who in (agent, *(Changed(agent, change) for change in ("none", "swapped")))
+    ]
+    assert np.array_equal(curves[0].runs, curves[1].runs)
+    assert curves[2].runs.shape == curves[0].runs.shape
+    agent.facts = {"env_id": "icrl/Darkroom-v0"}
+    agent.save_pretrained(tmp_path)
+    told = json.loads(done("evaluate", tmp_path, "--episodes", 2, "--seeds", 1, "--change", "frozen", "--json"))
+    assert "frozen" in json.dumps(told)
+    small = ("evaluate", tmp_path, "--env", "icrl/Darkroom3x3-v0", "--change", "swapped")
+    assert "latents of another task" in refused(*small)
 
 
 def test_what_cannot_be_asked_is_told_in_a_line():
@@ -148,7 +164,7 @@ def test_what_cannot_be_asked_is_told_in_a_line():
     assert "swapped" not in changes_of(alone, "all", 1)
     assert changes_of(alone, "all", 2) == list(CHANGES)
     late = Variant("cad").build(window=60, slide=50, latents=4)
-    one_line(lambda: probe(late, "icrl/Darkroom-v0", (2,), "zeroed"), ValueError, "40 steps", "nothing was folded")
+    one_line(lambda: probe(late, "icrl/Darkroom-v0", (2,), "zeroed"), ValueError, "after 60 steps", "ask later")
     early = Variant("cad").build(window=12, slide=5)
     one_line(lambda: probe(early, "icrl/Darkroom-v0"), ValueError, "less than an episode of 20", "shown=1")
 

@@ -234,10 +234,12 @@ def test_an_agent_of_other_tasks_is_not_gone_on_with(tmp_path):
     env_id = "icrl/DarkroomMacro-v0"
     settings = {**TINY, "batch_size": 4, "updates": 1, "eval_every": 0, "episodes": 1}
     train("ad", env_id, tmp_path / "a", settings={**settings, "task_set": "all_train"}, quiet=True)
-    with pytest.raises(ValueError, match="was trained on 61 tasks that are held out here: give its split_seed"):
-        train("ad", env_id, tmp_path / "b", settings={**settings, "init": str(tmp_path / "a")}, quiet=True)
+    again = {**settings, "init": str(tmp_path / "a")}
+    with pytest.raises(ValueError, match=r"task_set='all_train', this is .* task_set='train': train on the same"):
+        train("ad", env_id, tmp_path / "b", settings=again, quiet=True)
     assert not (tmp_path / "b" / "train.json").exists()
-    train("ad", env_id, tmp_path / "c", settings={**settings, "task_set": "all_train", "init": str(tmp_path / "a")})
+    more = train("ad", env_id, tmp_path / "c", settings={**again, "task_set": "all_train", "lr": 0.0}, quiet=True)
+    assert same(more.state_dict(), weights(tmp_path / "a"))
 
 
 def test_it_learns(tmp_path):
@@ -321,7 +323,7 @@ class TestData:
                 StoreWindows(store, [77], 12, 16, 0)
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
         assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
-        assert "collect" not in agent.facts  # all tasks are more than the train split
+        assert "--split all" in agent.facts["collect"]
         collect(ID, "posterior", tmp_path / "t.h5", streams=2, episodes=4, seed=0)
         agent = train("ad", ID, tmp_path / "2", histories=tmp_path / "t.h5", settings=FAST, device="cpu", quiet=True)
         assert agent.facts["collect"] in (tmp_path / "2" / "README.md").read_text()

@@ -16,7 +16,7 @@ from icrl_envs.checks import reject_unknown
 class Rules(ABC):
     """One family's dynamics on B rows at once.
 
-    A row's whole situation is one int64 `state`, its task one int64 `task` in `range(num_tasks)`; arrays are (B,)
+    A row's whole situation is one int64 `state`, its task one int64 `task` in `range(known_tasks)`; arrays are (B,)
     unless said otherwise. Methods draw nothing at random, change none of their arguments and return fresh arrays.
     A `stochastic` family keeps its place in the randomness (`noise.py`) in its state, and `resume`s from there; the
     shell draws the first place from a row's own generator. An episode ends by its horizon unless `terminated` says so.

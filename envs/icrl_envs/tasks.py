@@ -78,7 +78,7 @@ class TaskSet:
 
     def __repr__(self) -> str:
         """Say what is in here."""
-        return f"TaskSet({self.env_id!r}, {len(self)} of {self.rules.num_tasks} tasks)"
+        return f"TaskSet({self.env_id!r}, {len(self)} of {self.rules.set_tasks} tasks)"
 
     def split(self, fraction: float | None = None, seed: int | None = None) -> tuple[TaskSet, TaskSet]:
         """Shuffle these tasks and cut them into (train, test); what is not given is as published.
