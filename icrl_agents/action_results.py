@@ -229,9 +229,7 @@ def measure(
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
     measured = "regret" if bandit else "success"
-    whole = {
-        who: parts for who, parts in scores.items() if len(parts) == len(names)
-    }  # other means say nothing beside it
+    whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # else means are of other sets
     return Report(env_id, measured, settings, tuple(references), entries, tuple(results), _means(whole))
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from icrl_agents.curves import Curve
 from icrl_agents.report import spread
 from icrl_agents.run_folder import MODEL, NOTE, read_started
-from icrl_agents.splits import split_tasks
+from icrl_agents.splits import TRAIN, split_tasks
 
 CURVE = "curve.json"
 
@@ -70,8 +70,8 @@ def check_cell(cell: Cell) -> None:
         curve = Curve.load(done)
         found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
         evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
-        names = {name: cell.settings[name] for name in ("task_set",) if name in cell.settings}
-        held_out = len(split_tasks(cell.env_id, **names).test)  # as many with every seed of the split
+        task_set = cell.settings.get("task_set", TRAIN)
+        held_out = len(split_tasks(cell.env_id, task_set=task_set).test)  # as many with every seed of the split
         count = min(cell.most_tasks or held_out, held_out)
         wanted |= {"env_id": cell.env_id, "split": "test", **evaluation, "tasks": count}
     for name, value in wanted.items():

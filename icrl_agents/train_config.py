@@ -22,9 +22,7 @@ class TrainConfig:
     step, AdamW with warm-up and cosine decay.
     """
 
-    task_set: str = (
-        TRAIN  # the training tasks, or a set that the environment names for it, such as "train_50" of bandits
-    )
+    task_set: str = TRAIN  # the training tasks, or another set that the environment names for training: "train_50"
     source: str = ""  # of fresh lifetimes, "" for the environment's default
     episodes: int = 12  # length of a fresh lifetime; 1 of bandits; as long as the windows of methods that remember
     updates: int = 1000

@@ -132,7 +132,7 @@ def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_si
 def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_size: int) -> Design:
     """As wide inside as makes its parameters those of the others with its window, or of all if none has it.
 
-    And batches as large as make the steps learned from in an update theirs; windows that no CAD has are learned alike.
+    And with batches in which as many steps are learned from as in theirs.
     """
     shared = {field.name: getattr(base, field.name) for field in fields(AgentConfig)}
     slide = max(1, window // 3)  # the share that agents drop by default
