@@ -103,6 +103,14 @@ def test_mistakes_in_the_plan(changes, words):
     one_line(lambda: make_plan(**given), ValueError, *words)
 
 
+def test_studies_of_another_set_go_on(tmp_path):
+    settings = {**TINY, "task_set": "test_train", "episodes": 2, "updates": 1}
+    for _ in range(2):  # the second time nothing is left to do
+        plan = make_plan("icrl/DarkroomMacro-v0", (20,), (2,), settings)
+        found = study_windows(plan, tmp_path, episodes=2, num_seeds=1)
+    assert len(found[0].curve.tasks) == 13  # of 75 actions, as in training
+
+
 # ---- what is made -----------------------------------------------------------------------------------------------
 
 
