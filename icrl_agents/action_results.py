@@ -201,7 +201,7 @@ def measure(
         check_value(name, "int", value, (least, 2**31 - 1))
     check_value("episodes", "int | None", episodes, (1, 10**6))
     rules, names = FAMILIES[env_id].rules, list(dict.fromkeys(sets or published))
-    check_known(names, {**rules.named, **rules.extra}, "set of tasks")
+    check_known(names, rules.sets, "set of tasks")
     for path, agent in agents.items():
         if (split := agent.facts.get("split_seed")) is not None:
             raise ValueError(f"{path} was trained with split_seed={split}, on tasks of these sets: give another agent")
@@ -212,7 +212,7 @@ def measure(
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
-    numbers = {name: number for number, name in enumerate({**rules.named, **rules.extra}, 1)}
+    numbers = {name: number for number, name in enumerate(rules.sets, 1)}
     for done, name in enumerate(names, 1):
         ids = spread(FAMILIES[env_id].named(name).ids, tasks)
         how = env_id, ids, episodes, num_seeds, seed

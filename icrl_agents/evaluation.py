@@ -195,13 +195,18 @@ def learner_splits(learner: Any, env_id: str) -> Splits:
         ValueError: unknown id, or facts of a foreign checkpoint that cannot be a seed or a set.
     """
     facts = getattr(learner, "facts", {})
+    seed, task_set = trained_on(facts)
+    own = facts.get("env_id", env_id) == env_id  # another one's sets mean nothing here
+    return split_tasks(env_id, seed, task_set if own else TRAIN)
+
+
+def trained_on(facts: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The seed of the split and the set of tasks that an agent's facts tell; ValueError if they cannot be those."""
     train = part if isinstance(part := facts.get("train"), dict) else {}
     seed, task_set = facts.get("split_seed"), train.get("task_set", TRAIN)
     check_value("split_seed", "int | None", seed, (0, 2**31 - 1))
     check_value("task_set", "str", task_set, None)
-    if facts.get("env_id", env_id) != env_id:  # where another one's sets mean nothing
-        task_set = TRAIN
-    return split_tasks(env_id, seed, task_set)
+    return seed, task_set
 
 
 class RandomLearner:

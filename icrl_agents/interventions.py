@@ -23,7 +23,7 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of latents (B, Z, 
 }
 
 
-def check_change(agent: Any, change: str, tasks: int) -> None:
+def check_change(agent: Any, change: str, tasks: int = 2) -> None:
     """Refuse a change that there is not, or that is none for this agent on so many tasks.
 
     Raises:
@@ -40,9 +40,13 @@ class Changed:
     """A learner: an agent that sees its latents changed as soon as they are made, and folds the true ones.
 
     `evaluate(Changed(agent, "zeroed"), env_id)` tells what a lifetime without its memory is worth.
+
+    Raises:
+        ValueError: no such change, or one for an agent without latents.
     """
 
     def __init__(self, agent: Any, change: str):
+        check_change(agent, change)
         self.agent, self.change, self.facts = agent, CHANGES[change], getattr(agent, "facts", {})
 
     def reset(self, env: Any, *, seed: int | None = None) -> None:

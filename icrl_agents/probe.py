@@ -62,10 +62,11 @@ def probe(
         ValueError: an unknown change, or one for an agent without latents or histories that are not folded; the
             environment has no expert, or lifetimes of a single episode.
     """
+    check_value("shown", "int | None", shown, (1, 2**31 - 1))
+    for name, value, least in (("num_seeds", num_seeds, 1), ("seed", seed, 0)):
+        check_value(name, "int", value, (least, 2**31 - 1))
     shown, usual = usual_histories(agent, env_id, shown)
     episodes = usual if episodes is None else episodes
-    for name, value, least in (("shown", shown, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
-        check_value(name, "int", value, (least, 2**31 - 1))
     if not episodes or min(episodes) < shown:
         raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
     ids = learner_splits(agent, env_id).pick(split).ids

@@ -27,8 +27,7 @@ class Splits(NamedTuple):
 
     def names(self) -> list[str]:
         """What can be picked."""
-        rules = self.test.rules
-        return list(dict.fromkeys([*self._fields, *rules.named, *rules.extra]))
+        return list(dict.fromkeys([*self._fields, *self.test.rules.sets]))
 
 
 def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> Splits:

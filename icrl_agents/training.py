@@ -27,7 +27,7 @@ from torch import nn
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
 from icrl_agents.collection import collect_command
-from icrl_agents.evaluation import evaluate
+from icrl_agents.evaluation import evaluate, trained_on
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
 from icrl_agents.methods import METHODS
@@ -50,7 +50,7 @@ from icrl_agents.run_folder import (
 )
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.source import Source
-from icrl_agents.splits import TRAIN, Splits, split_tasks
+from icrl_agents.splits import Splits, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
@@ -200,9 +200,7 @@ class Run:
 
     def _refuse_leak(self, before: Mapping[str, Any]) -> None:
         """Refuse to go on with an agent that was trained on other tasks, some of which are held out here."""
-        known = part if isinstance(part := before.get("train"), dict) else {}
-        theirs = before.get("split_seed"), known.get("task_set", TRAIN)
-        mine = self.config.split_seed, self.config.task_set
+        theirs, mine = trained_on(before), (self.config.split_seed, self.config.task_set)
         if theirs != mine:
             names = "split_seed={!r}, task_set={!r}"
             raise ValueError(

@@ -137,6 +137,12 @@ def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
             assert torch.allclose(policy, plain, atol=1e-5) == same
 
 
+def test_changes_that_would_do_nothing_are_refused():
+    one_line(lambda: Changed(Variant("ad").build(), "zeroed"), ValueError, "zeroed", "agents with latents")
+    one_line(lambda: Changed(Variant("cad").build(), "zero"), ValueError, "zero", "zeroed")
+    one_line(lambda: probe(Variant("ad").build(), "icrl/Darkroom-v0", shown="2"), ValueError, "shown='2'")
+
+
 def test_whole_lives_with_changed_latents(tmp_path):
     agent = Variant("cad").build(window=12, slide=5, latents=2)
     curves = [

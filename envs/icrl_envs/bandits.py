@@ -241,8 +241,8 @@ def drawn_tasks(rules_class: type[BanditRules], num_arms: int | None) -> Tasks:
     """Draw all sets of a family; environments share them."""
     rules = rules_class(num_arms)
     parts, arms = [], []
-    sets = {**rules.named, **rules.extra}
-    for (name, ids), child in zip(sets.items(), np.random.SeedSequence(SEED).spawn(len(sets)), strict=True):
+    children = np.random.SeedSequence(SEED).spawn(len(rules.sets))
+    for (name, ids), child in zip(rules.sets.items(), children, strict=True):
         rng = np.random.default_rng(child)
         law, _, number = name.rpartition("_")
         law, exact = (law, int(number)) if number.isdigit() else (name, num_arms)

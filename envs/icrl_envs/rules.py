@@ -38,6 +38,11 @@ class Rules(ABC):
     training: tuple[str, ...] = ()  # sets that an agent may be trained on in place of the training tasks
 
     @property
+    def sets(self) -> dict[str, range]:
+        """The task ids of all sets that have a name."""
+        return {**self.named, **self.extra}
+
+    @property
     def set_tasks(self) -> int:
         """How many tasks there are in the split and in all sets."""
         return max([self.num_tasks, *(ids.stop for ids in self.extra.values())])

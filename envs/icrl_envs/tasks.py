@@ -103,9 +103,8 @@ class TaskSet:
 
     def named(self, name: str) -> TaskSet:
         """Give the set of that name; ValueError if the family has none of it."""
-        sets = {**self.rules.named, **self.rules.extra}
-        reject_unknown([name], tuple(sets), "set of tasks")
-        return self._with(sets[name])
+        reject_unknown([name], tuple(self.rules.sets), "set of tasks")
+        return self._with(self.rules.sets[name])
 
     def without(self, other: TaskSet) -> TaskSet:
         """Give the tasks that are not in another set."""
