@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from icrl_agents.arrays import stored, to_array
 from icrl_agents.distributions import Categorical, Distribution, Gaussian, Independent
 
 
@@ -61,16 +62,13 @@ class Codec(nn.Module, ABC):
         """Refuse statistics that no data has; a ValueError if so. To be called on weights that were loaded."""
 
     def check(self, x: Any, rows: int | None, what: str) -> np.ndarray:
-        """Give `x` as an array of shape (rows, *shape), or (*shape) for rows None; refuse what is not in the space."""
-        array = np.asarray(x)
+        """Give `x` as an array (rows, *shape), or (*shape) for rows None, of the space's type; refuse other values."""
+        array = to_array(x, what)
         shape = tuple(self.space.shape or ())
         wanted = shape if rows is None else (rows, *shape)
         if array.shape != wanted:
             raise ValueError(f"{what} has shape {array.shape}, expected {wanted}: {_shape_hint(array, wanted, rows)}")
-        if not np.can_cast(array.dtype, self.space.dtype or array.dtype, "same_kind"):
-            raise ValueError(
-                f"{what} has dtype {array.dtype}, expected {self.space.dtype}: convert it, or check the env"
-            )
+        array = stored(array, self.space.dtype or array.dtype, what)
         self.check_range(array, what)
         return array
 
@@ -221,8 +219,7 @@ class BoxCodec(Codec):
         return Gaussian(mean * self.std + self.mean, log_std + self.std.log(), self.low, self.high, self.dims)
 
     def check_range(self, array: np.ndarray, what: str) -> None:
-        if not np.isfinite(array).all():
-            raise ValueError(f"{what} holds NaN or infinity: {array.tolist()}; the environment returned a broken value")
+        check_finite(array, what)
         if (array < self.limits[0]).any() or (array > self.limits[1]).any():
             raise ValueError(f"{what} {array.tolist()} is outside its Box: is this the env the agent was trained on?")
 
@@ -244,6 +241,16 @@ class BoxCodec(Codec):
                 f"the normalisation of {self.space} has std {self.std.tolist()} and mean {self.mean.tolist()}, "
                 "expected finite numbers and std > 0: the checkpoint is damaged, load it again"
             )
+
+
+def check_finite(array: np.ndarray, what: str) -> None:
+    """Refuse what is not finite in the float32 of the model."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+    if not finite.all():
+        value = array[~finite].flat[0]
+        kind = "a number beyond float32" if np.isfinite(value) else "NaN or infinity"
+        raise ValueError(f"{what} holds {kind}: {value}; the environment returned a broken value")
 
 
 def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
@@ -269,8 +276,7 @@ class RewardCodec(BoxCodec):
         return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
 
     def check_range(self, array: np.ndarray, what: str) -> None:
-        if not np.isfinite(array).all():
-            raise ValueError(f"{what} holds NaN or infinity: {array.tolist()}; the environment returned a broken value")
+        check_finite(array, what)
 
     def fit(self, x: Tensor) -> None:
         """Nothing: rewards keep their unit, because their scale is part of the task."""

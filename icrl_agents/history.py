@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import gymnasium
 import h5py
@@ -23,7 +23,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from icrl_agents.action_sets import legal_actions
-from icrl_agents.steps import Boundary, Steps, stack_steps
+from icrl_agents.arrays import stored, to_array
+from icrl_agents.steps import Boundary, Steps, autoreset_mode, stack_steps
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
 GIVEN = "given."  # before the names of what is given, which are no columns
@@ -46,46 +47,87 @@ class RecordHistory(VectorWrapper):
         super().__init__(env)
         rows = getattr(env.unwrapped, "envs", [env.unwrapped])  # the single environments of a sync vector env
         self.has_expert = all(hasattr(row.unwrapped, "expert_action") for row in rows)
-        self._boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+        self._boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
         self._given: dict[str, np.ndarray] = {}
         self._clear()
 
     def _clear(self) -> None:
-        self._live: list[np.ndarray] = []
-        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
+        self._torn = False  # a step was taken that could not be recorded
+        self._steps: list[_Recorded] = []
+        self._notes: dict[str, list[np.ndarray]] = {}
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all rows, or those of `options["reset_mask"]` (B,) bool."""
         rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
         obs, info = super().reset(seed=seed, options=options)
+        if self._torn and rows.all():
+            self._clear()
         self._truncate(rows & ~self._boundary.ended)
         self._boundary.forget(rows)
-        self._obs = np.array(obs)
+        self._obs = self._stored(obs, self.single_observation_space, "obs")
         mask = legal_actions(self.env)
         self._given = {} if mask is None else {"action_mask": mask}
         return obs, info
 
     def _truncate(self, rows: np.ndarray) -> None:
-        """Whoever resets a running episode has truncated it."""
-        terminated, truncated = self._columns["terminated"], self._columns["truncated"]
-        for row in np.flatnonzero(rows) if self._live else ():
-            last = max((step for step, live in enumerate(self._live) if live[row]), default=0)
-            truncated[last][row] |= not terminated[last][row]
+        """A reset in mid-episode truncates that episode."""
+        for row in np.flatnonzero(rows):
+            last = next((step for step in reversed(self._steps) if step.live[row]), None)
+            if last is not None:
+                last.truncated[row] |= not last.terminated[row]
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As `env.step`; what it returns is recorded.
+
+        Raises:
+            ValueError: what the env returned is not in its spaces, or its final observations are missing. The step was
+                taken, so the record has a gap and ends here: reset all rows for a new one.
+        """
+        self._require_whole()
+        self._boundary.require_reset()
+        action = self._stored(actions, self.single_action_space, "actions")
         expert = self.expert_action() if self.has_expert else None
-        obs, reward, terminated, truncated, info = super().step(actions)
-        next_obs, live = self._boundary.read(obs, terminated, truncated, info)
-        before, self._obs = self._obs, np.array(obs)
-        action, reward32 = np.array(actions, self.single_action_space.dtype), np.array(reward, np.float32)
-        next_obs = self._obs if next_obs is obs else next_obs
-        step = (before, action, reward32, next_obs, np.array(terminated), np.array(truncated))
-        for name, value in zip(FIELDS, step, strict=True):
-            self._columns[name].append(value)
-        self._live.append(live)
+        self._torn = True
+        try:
+            obs, reward, terminated, truncated, info = super().step(actions)
+        except Exception:  # the env refused the step
+            self._torn = False
+            raise
+        seen = self._stored(obs, self.single_observation_space, "obs")
+        flags = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")
+        reward32 = stored(self._batched(reward, "reward"), np.float32, "reward")
+        next_obs, live = self._boundary.read(seen, *flags, info, given=obs)
         if expert is not None:
             self.note(expert_action=expert)
+        self._steps.append(_Recorded(self._obs, action, reward32, next_obs, *flags, live))
+        self._obs, self._torn = seen, False
         return obs, reward, terminated, truncated, info
+
+    def _require_whole(self) -> None:
+        if self._torn:
+            raise ValueError(
+                "a step could not be recorded, so the record has a gap: reset() all rows to begin a new one"
+            )
+
+    def _stored(self, value: Any, space: gymnasium.Space, what: str) -> np.ndarray:
+        """A copy of a batch, of the space's type."""
+        array = to_array(value, what)
+        if space.shape is not None and array.shape != (self.num_envs, *space.shape):
+            raise ValueError(f"{what} has shape {array.shape}, expected {(self.num_envs, *space.shape)}: check the env")
+        return np.array(array if space.dtype is None else stored(array, space.dtype, what))
+
+    def _batched(self, value: Any, what: str) -> np.ndarray:
+        """A copy of one value a row."""
+        array = np.array(to_array(value, what))
+        if array.shape != (self.num_envs,):
+            raise ValueError(f"{what} has shape {array.shape}, expected ({self.num_envs},): check the env")
+        return array
+
+    def _flag(self, value: Any, what: str) -> np.ndarray:
+        array = self._batched(value, what)
+        if array.dtype != bool:
+            raise ValueError(f"{what} has dtype {array.dtype}, expected bool: check the env")
+        return array
 
     def expert_action(self) -> np.ndarray:
         """What the environment's expert would do now, (B, ...)."""
@@ -98,7 +140,7 @@ class RecordHistory(VectorWrapper):
         """Add a value, or one a row (B, ...), to columns of your own: exactly once for every step, before or after."""
         for name, value in columns.items():
             value = np.array(np.broadcast_to(value, self.num_envs) if np.ndim(value) == 0 else value)
-            self._columns.setdefault(_column_name(name), []).append(value)
+            self._notes.setdefault(_column_name(name), []).append(value)
 
     def steps(self, episodes: int | None = None) -> Steps:
         """Hand over what was recorded, (B, T), left-packed, and forget it.
@@ -109,14 +151,17 @@ class RecordHistory(VectorWrapper):
         Raises:
             ValueError: nothing was recorded, or a noted column does not have one value for each step.
         """
-        count = len(self._live)
-        if uneven := [name for name, values in self._columns.items() if len(values) != count]:
+        self._require_whole()
+        count = len(self._steps)
+        if uneven := [name for name, values in self._notes.items() if len(values) != count]:
             raise ValueError(f"column {uneven[0]!r} has not one value for each of {count} steps: note it every step")
         if not count:
             raise ValueError("0 steps were recorded: call reset() and step() first")
-        live = np.stack(self._live, 1)
-        columns = {name: np.stack(values, 1) for name, values in self._columns.items()}
+        recorded = _Recorded(*(np.stack(values, 1) for values in zip(*self._steps, strict=True)))
+        noted = {name: np.stack(values, 1) for name, values in self._notes.items()}
         self._clear()
+        live, columns = recorded.live, {**recorded._asdict(), **noted}
+        del columns["live"]
         if episodes is not None:
             ended = live & (columns["terminated"] | columns["truncated"])
             live &= np.cumsum(ended, 1) - ended < episodes
@@ -124,6 +169,18 @@ class RecordHistory(VectorWrapper):
             live, columns = _pack(live, columns)
         fields = {name: columns.pop(name) for name in FIELDS}
         return stack_steps(**fields, mask=live, extras=columns, given=self._given)
+
+
+class _Recorded(NamedTuple):
+    """One step of all rows, (B, ...) each; of a whole record (B, T, ...)."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_obs: np.ndarray  # the final one at an episode's end
+    terminated: np.ndarray
+    truncated: np.ndarray
+    live: np.ndarray  # bool: the step was real
 
 
 def _pack(live: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

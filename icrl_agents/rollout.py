@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from icrl_agents.steps import Boundary
+from icrl_agents.arrays import to_array
+from icrl_agents.steps import Boundary, autoreset_mode
 
 
 class Learner(Protocol):
@@ -41,15 +42,17 @@ def rollout(
     """
     obs, info = env.reset(seed=seed, options=options)
     learner.reset(env, seed=seed)
-    boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+    boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
     rows = np.arange(env.num_envs)
     returns = np.zeros((env.num_envs, episodes + 1))  # the last column takes what rows ahead of others do beyond
     episode = np.zeros(env.num_envs, np.int64)
     done = 0
     while done < episodes:
+        boundary.require_reset()
         obs, reward, terminated, truncated, info = env.step(learner.act(obs))
         learner.observe(obs, reward, terminated, truncated, info)
         _, live = boundary.read(obs, terminated, truncated, info)
+        reward = to_array(reward, "reward")
         returns[rows, np.minimum(episode, episodes)] += reward * live
         episode += boundary.ended
         if on_step:

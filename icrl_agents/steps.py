@@ -10,7 +10,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium import Wrapper
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import Autoreset
+
+from icrl_agents.arrays import stored, to_array
 
 OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
 
@@ -103,22 +107,30 @@ def _shift(value: np.ndarray, before: Any) -> np.ndarray:
 
 
 class Boundary:
-    """Reads what a vectorised `env.step` returned, so that all autoreset modes give the same record.
+    """Reads what `env.step` returned, so that all autoreset modes give the same record.
 
-    SAME_STEP: a finished row's `obs` is already the next episode's; its final one is in `info["final_obs"]`.
-    NEXT_STEP: the step after a finished one is a dummy (action ignored, reward 0) and is not `live`.
+    SAME_STEP: an ended row's `obs` is already the next episode's; its final one is in `info["final_obs"]`.
+    NEXT_STEP: the step after the end is a dummy (action ignored, reward 0) and is not `live`.
     DISABLED, and a single environment: `obs` is the final observation and the caller resets.
+
+    What it returns is the record that the dynamics had; where that cannot be told, it raises and remembers nothing.
 
     Args:
         num_envs: B.
         mode: the vector env's `metadata["autoreset_mode"]`; None for a single environment or when unknown, in which
             case SAME_STEP is recognised by `info["final_obs"]`.
+        single: a single environment is behind it, whose observations and infos are not batched.
+        known: the env was looked at, so that a single one with no mode is known not to reset itself.
     """
 
-    def __init__(self, num_envs: int, mode: AutoresetMode | None):
-        self.mode = mode
+    def __init__(self, num_envs: int, mode: AutoresetMode | str | None, *, single: bool = False, known: bool = False):
+        self.mode = None if mode is None else AutoresetMode(mode)
+        self.single, self.known = single, known
         self.ended = np.zeros(num_envs, bool)  # the row's last live step ended an episode
-        self._none = np.zeros(num_envs, bool)
+        self._none = self._waiting = np.zeros(num_envs, bool)  # waiting: ended, and nothing says that the env resets it
+        self._final = np.zeros(0)  # (B, ...) what the last step showed, if it ended an episode
+        self._shown: Any = None  # the latest observation, the very object
+        self._reuses = False  # the env returns one and the same object again
 
     @property
     def resetting(self) -> np.ndarray:
@@ -126,20 +138,134 @@ class Boundary:
         return self.ended if self.mode == AutoresetMode.NEXT_STEP else self._none
 
     def forget(self, rows: np.ndarray) -> None:
-        self.ended[rows] = False
+        """The caller has reset the rows `rows`."""
+        self.ended, self._waiting = self.ended.copy(), self._waiting.copy()
+        self.ended[rows] = self._waiting[rows] = False
+
+    def draft(self) -> Boundary:
+        """A copy; changing it never changes this one."""
+        copy = object.__new__(Boundary)
+        vars(copy).update(vars(self))
+        return copy
+
+    def begin(self, given: Any, obs: np.ndarray) -> None:
+        """Compare the observations before a step, as `given` and as (B, ...), with those after the one before.
+
+        Ended rows that show another one were reset by the caller, also in a NEXT_STEP env, whose next step is then a
+        real one. Callers that know of every reset (`forget`) need not call it.
+
+        Raises:
+            ValueError: an ended row was not reset, and whether the env does that by itself is not known.
+        """
+        again, self._shown = given is self._shown, given
+        if not self.resetting.any() and not self._waiting.any():
+            return
+        same = (obs == self._final).reshape(len(obs), -1).all(1)
+        if self.mode == AutoresetMode.NEXT_STEP:
+            self.ended = self.ended & same
+            return
+        if not again or isinstance(given, int | float):  # a reset gives a new array, which may hold the same
+            same = self._none
+        self._waiting = self._waiting & same
+        if not self.single:
+            self.require_reset()
+        elif self._waiting.any() and not self.known and not self._reuses:
+            raise ValueError(
+                "obs is the array that ended the episode: call env.reset() first, and give an env that resets itself "
+                "as agent.reset(env)"
+            )
+
+    def require_reset(self) -> None:
+        """Refuse (ValueError) a step in which an env of unknown mode may reset a row, or not."""
+        if self._waiting.any():
+            raise ValueError(
+                f"row {int(self._waiting.argmax())} ended its episode and was not reset, and whether the env does that "
+                "is not known: call agent.reset(env) with an env that has metadata['autoreset_mode'], or reset the row"
+            )
 
     def read(
-        self, obs: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]
+        self, obs: Any, terminated: Any, truncated: Any, info: Any, given: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Give `next_obs` (B, ...) with final observations in place, and `live` (B,): whether the step was real."""
-        live = ~self.resetting
-        ended = np.asarray(terminated) | np.asarray(truncated)
-        if info.get("final_obs") is not None and self.mode in (None, AutoresetMode.SAME_STEP):
-            obs = np.array(obs)
-            for row in np.flatnonzero(ended):
-                obs[row] = info["final_obs"][row]
-        self.ended = ended & live
+        """Give `next_obs` (B, ...) with final observations in place, and `live` (B,): whether the step was real.
+
+        Args:
+            obs, terminated, truncated: what `env.step` returned, batched: (B, ...), and (B,) bool.
+            info: likewise: a dict, a list of one dict a row, or None if it is not known.
+            given: the observations as the env returned them, where `obs` is not that object.
+
+        Raises:
+            ValueError: an ended row's final observation is missing or malformed, or cannot be told from the next one.
+        """
+        given = obs if given is None else given
+        obs, over = to_array(obs, "obs"), np.asarray(terminated) | np.asarray(truncated)
+        live, rows = ~self.resetting, np.flatnonzero(over)
+        if not live[rows].all():
+            raise ValueError(
+                f"row {rows[~live[rows]][0]} ended in the step that should only reset it: act() on what env.reset() "
+                "returned, where rows are reset by hand"
+            )
+        finals = [_final_obs(info, int(row), self.single) for row in rows] if self.mode in MAY_HOLD_FINALS else []
+        same_step = self.mode == AutoresetMode.SAME_STEP or any(final is not None for final in finals)
+        if len(rows) and info is None and self.mode is None and not self.single:
+            raise ValueError(f"row {rows[0]} ended its episode, and nothing tells its final observation: {PASS_INFO}")
+        if same_step:
+            obs = _finished(obs, rows, finals)
+        self._reuses, self._shown = self._reuses or given is self._shown, given
+        self._waiting = self._none if same_step or self.mode is not None else over
+        self._final = obs.copy() if len(rows) else self._final
+        self.ended = over
         return obs, live
+
+
+MAY_HOLD_FINALS = (None, AutoresetMode.SAME_STEP)
+PASS_INFO = "pass the info that env.step returned"
+
+
+def _finished(obs: np.ndarray, rows: np.ndarray, finals: list[Any]) -> np.ndarray:
+    """`obs` (B, ...) with the final observations of `rows` in place."""
+    found = obs.copy()
+    for row, final in zip(rows, finals, strict=True):
+        if final is None:
+            raise ValueError(f"row {row} ended its episode, but info['final_obs'] has nothing for it: {PASS_INFO}")
+        value = to_array(final, "info['final_obs']")
+        if value.shape != obs.shape[1:]:
+            raise ValueError(
+                f"info['final_obs'] of row {row} has shape {value.shape}, expected {obs.shape[1:]}: {PASS_INFO}"
+            )
+        found[row] = stored(value, obs.dtype, "info['final_obs']")
+    return found
+
+
+def _final_obs(info: Any, row: int, single: bool) -> Any:
+    """What an info says was the final observation of a row; None if it says nothing."""
+    if isinstance(info, list | tuple) and not single and all(isinstance(one, Mapping) for one in info):
+        return info[row].get("final_obs") if row < len(info) else None  # as DictInfoToList has it
+    if not isinstance(info, Mapping | None):
+        raise ValueError(f"info is a {type(info).__name__}, expected the dict that env.step returned")
+    finals = (info or {}).get("final_obs")
+    if finals is None or single:
+        return finals
+    try:
+        told = (info or {}).get("_final_obs")
+        return finals[row] if told is None or told[row] else None
+    except (IndexError, KeyError, TypeError):
+        shown = " ".join(str(finals).split())[:60]
+        raise ValueError(f"info['final_obs'] is {shown}, expected one for row {row}: {PASS_INFO}") from None
+
+
+def autoreset_mode(env: Any) -> AutoresetMode | None:
+    """How an env resets rows whose episodes have ended; None if the caller does, or the env does not say.
+
+    A single environment behind Gymnasium's `Autoreset` behaves like NEXT_STEP.
+    """
+    if isinstance(env, VectorEnv):
+        mode = env.metadata.get("autoreset_mode")
+        return None if mode is None else AutoresetMode(mode)
+    while isinstance(env, Wrapper):
+        if isinstance(env, Autoreset):
+            return AutoresetMode.NEXT_STEP
+        env = env.env
+    return None
 
 
 def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:

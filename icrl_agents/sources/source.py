@@ -13,7 +13,7 @@ from icrl_agents.action_sets import choose_any, legal_actions
 from icrl_agents.config import check_known
 from icrl_agents.history import RecordHistory
 from icrl_agents.rollout import rollout
-from icrl_agents.steps import Boundary
+from icrl_agents.steps import Boundary, autoreset_mode
 
 GENERATOR = 1  # sets a source's generator apart from the environments', which are seeded with the same number
 
@@ -92,7 +92,7 @@ class StepSource(Source):
     def reset(self, env: Any, *, seed: int | None = None) -> None:
         """Forget everything: new lifetimes begin in all rows of the vector env."""
         self.env = env
-        self.boundary = Boundary(env.num_envs, env.metadata.get("autoreset_mode"))
+        self.boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
         self.rng = np.random.default_rng(None if seed is None else [seed, GENERATOR])
         self.rows = np.arange(env.num_envs)
         self.starts = np.ones(env.num_envs, bool)  # (B,) rows whose next action is an episode's first
