@@ -5,6 +5,10 @@ Axis letters: B rows (environments), S tokens (slots) of a step, L tokens, D wid
 
 from __future__ import annotations
 
+import copy
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -14,27 +18,32 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from icrl_agents.action_sets import legal_actions, padded, read_action_set
+from icrl_agents.arrays import to_array
 from icrl_agents.context import Context
 from icrl_agents.imagination import Plans
 from icrl_agents.model import with_query
 from icrl_agents.nn.transformer import Cache
-from icrl_agents.steps import Boundary, Steps, check_steps
+from icrl_agents.steps import Boundary, Steps, autoreset_mode, check_steps
 
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
 
 
+commit = deque[None](maxlen=0).extend  # one call of C: no signal is handled, and nothing else can fail, inside of it
 PLANNING, DRAWING = 0x5EED, 0xD2A4  # set these generators apart from that of actions
 
 
 class Running:
-    """The acting state between two calls of `reset`."""
+    """The acting state between two calls of `reset`.
+
+    A call works on a draft, and commits it as the last thing it does: one that fails changes nothing.
+    """
 
     def __init__(
         self,
         agent: ICAgent,
         num_envs: int | None,
-        mode: AutoresetMode | None,
+        boundary: Boundary,
         seed: int | None,
         learn: bool,
         action_mask: np.ndarray | None,
@@ -42,12 +51,13 @@ class Running:
     ):
         rows, window = num_envs or 1, agent.config.window
         self.env = env  # where the action sets are from, those of new tasks as well; None if not from an env
+        self.lost_env = False  # it was, before the agent was pickled
         self.num_envs = num_envs  # None: single observations in and out
         self.plans = Plans()
         self.learn = learn  # whether what is observed is remembered
-        self.boundary = Boundary(rows, mode)
+        self.boundary = boundary
         self.acted: np.ndarray | None = None  # (B, ...) actions that wait for their observe()
-        self.generator, self.planning = torch.Generator(agent.device), torch.Generator(agent.device)
+        self.device = agent.device
         self.seed(seed)
         spaces = agent.observation_space, agent.action_space
         given = agent.give(rows, action_mask, self.drawing)
@@ -55,12 +65,48 @@ class Running:
 
     def seed(self, seed: int | None) -> None:
         """Actions, plans and what is given have generators of their own: one row's must not change another's."""
+        self.generator, self.planning = torch.Generator(self.device), torch.Generator(self.device)
         if seed is None:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
         self.planning.manual_seed(self.generator.initial_seed() ^ PLANNING)
         self.drawing = np.random.default_rng([self.generator.initial_seed(), DRAWING])
+
+    def draft(self) -> Running:
+        """A copy to work on, which shares what is written to beyond what this one reads; see `Context`."""
+        draft = object.__new__(Running)
+        vars(draft).update(vars(self))
+        draft.context, draft.boundary, draft.plans = self.context.draft(), self.boundary.draft(), self.plans.draft()
+        return draft
+
+    def changes(self, draft: Running) -> Iterator[None]:
+        """What makes this one the draft; `commit` does it."""
+        parts = {name: getattr(self, name) for name in ("context", "boundary", "plans")}
+        ours = [vars(self), *(vars(part) for part in parts.values())]
+        theirs = [{**vars(draft), **parts}, *(vars(getattr(draft, name)) for name in parts)]
+        return map(dict.update, ours, theirs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Running:
+        """The env is not the agent's: a copy shares it."""
+        twin = self.draft()
+        twin.context = self.context.select(np.arange(self.context.rows))
+        twin.generator, twin.planning = self.generator.clone_state(), self.planning.clone_state()
+        twin.drawing = copy.deepcopy(self.drawing)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle leaves the env out, which may be pipes to processes or gigabytes of tables."""
+        return {**vars(self), "env": None, "lost_env": self.lost_env or self.env is not None}
+
+    @contextmanager
+    def attempt(self) -> Iterator[Running]:
+        """Choose actions on a draft, with copies of the generators; if that fails nothing of it remains."""
+        with self.context.attempt() as context:
+            draft = self.draft()
+            draft.context = context
+            draft.generator, draft.planning = self.generator.clone_state(), self.planning.clone_state()
+            yield draft
 
 
 def read_cached(
@@ -133,7 +179,7 @@ def read_env(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> tuple[int | None
         theirs, ours = getattr(env, prefix + kind), getattr(agent, kind)
         if theirs != ours and not (kind == "action_space" and agent.fits(theirs)):
             raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
-    return (env.num_envs, env.metadata.get("autoreset_mode")) if isinstance(env, VectorEnv) else (None, None)
+    return env.num_envs if isinstance(env, VectorEnv) else None, autoreset_mode(env)
 
 
 def read_actions(agent: ICAgent, action_set: Any, num_actions: Any, rows: int) -> np.ndarray | None:
@@ -170,6 +216,11 @@ def new_actions(agent: ICAgent, running: Running, action_set: Any, num_actions: 
     """The legal actions (B, A) bool of rows whose tasks are new, as told or as the env has them; None: as they were."""
     rows = running.context.rows
     legal = read_actions(agent, action_set, num_actions, rows)
+    if legal is None and running.lost_env:
+        raise ValueError(
+            "the action sets of new tasks are the env's, which a pickled agent has not: give action_set or "
+            "num_actions, or reset(env) all rows"
+        )
     if legal is not None or running.env is None:
         return legal
     legal = env_actions(agent, running.env, rows)
@@ -180,9 +231,9 @@ def new_actions(agent: ICAgent, running: Running, action_set: Any, num_actions: 
 def give_anew(agent: ICAgent, running: Running, index: np.ndarray, legal: np.ndarray | None) -> None:
     """Give the rows `index` what a new lifetime is given, with the action sets `legal` (B, A) or those they had."""
     steps = running.context.steps
-    if legal is not None and "action_mask" not in steps.given:  # all actions were legal in all rows
-        running.context.steps = steps = steps._replace(given={**steps.given, "action_mask": np.ones_like(legal)})
-    given = steps.given
+    given = {name: value.copy() for name, value in steps.given.items()}
+    if legal is not None and "action_mask" not in given:  # all actions were legal in all rows
+        given["action_mask"] = np.ones_like(legal)
     mask = given.get("action_mask")
     if legal is not None:
         mask = padded(legal, given["action_mask"].shape[1])
@@ -193,22 +244,7 @@ def give_anew(agent: ICAgent, running: Running, index: np.ndarray, legal: np.nda
         )
     for name, value in new.items():
         given[name][index] = value
-
-
-def read_step(
-    agent: ICAgent, obs: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """`Boundary.read`, with final observations checked like all others before anything is remembered."""
-    running = agent._require_running()
-    before = running.boundary.ended
-    next_obs, live = running.boundary.read(obs, terminated, truncated, info)
-    try:
-        if next_obs is not obs:
-            agent.obs.check(next_obs, running.num_envs or 1, "info['final_obs']")
-    except ValueError:
-        running.boundary.ended = before
-        raise
-    return next_obs, live
+    running.context.steps = steps._replace(given=given)
 
 
 def check_history(agent: ICAgent, history: Steps, rows: int) -> Steps:
@@ -246,7 +282,7 @@ def _pad(history: Steps) -> Steps:
 
 
 def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:
-    array = np.asarray(value)
+    array = to_array(value, what)
     wanted = () if rows is None else (rows,)
     if array.shape != wanted or array.dtype != bool:
         raise ValueError(

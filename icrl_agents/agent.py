@@ -5,21 +5,23 @@ Axis letters: B rows (environments), T environment steps, S tokens (slots) of a 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from icrl_agents.acting import (
     Running,
     check_flag,
     check_history,
+    commit,
     env_actions,
     give_anew,
     history_actions,
@@ -27,17 +29,16 @@ from icrl_agents.acting import (
     read_actions,
     read_cached,
     read_env,
-    read_step,
 )
 from icrl_agents.action_sets import tells_actions, widened
-from icrl_agents.config import AgentConfig, check_value
+from icrl_agents.config import AgentConfig, check_choice, check_value, whole
 from icrl_agents.context import UNKNOWN, Context, Memory
 from icrl_agents.distributions import Distribution
 from icrl_agents.imagination import plan_actions
 from icrl_agents.model import StepModel
 from icrl_agents.nn.transformer import Cache
 from icrl_agents.planning import Planner, make_planner
-from icrl_agents.steps import Steps
+from icrl_agents.steps import Boundary, Steps
 
 
 class ICAgent(StepModel):
@@ -47,6 +48,7 @@ class ICAgent(StepModel):
     the new episode's first observation after an `observe` that ended one.
     """
 
+    reset_options: ClassVar[tuple[str, ...]] = ()  # keywords of `reset` that `begin_task` takes
     notes: Mapping[str, float] = MappingProxyType({})  # extras that a context keeps, and their value if unknown
     remembers: ClassVar[bool] = False  # what has left the window influences actions
 
@@ -59,6 +61,16 @@ class ICAgent(StepModel):
         super().__init__(observation_space, action_space, config)
         self.planner: Planner | None = None
         self._running: Running | None = None
+
+    def __copy__(self) -> Self:
+        """An agent with the same weights and a context of its own, which acts on from here; its env is the same one.
+
+        `copy.deepcopy` also copies the weights. A pickle holds weights and context, and no env.
+        """
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        twin._running = copy.deepcopy(self._running)
+        return twin
 
     # ---- what a method may change about a life ------------------------------------------------------------------
 
@@ -85,6 +97,8 @@ class ICAgent(StepModel):
         learn: bool = True,
         num_actions: Any = None,
         action_set: Any = None,
+        autoreset_mode: AutoresetMode | str | None = None,
+        **options: Any,
     ) -> None:
         """Forget: a new task begins. A new EPISODE of the same task needs no reset.
 
@@ -103,17 +117,30 @@ class ICAgent(StepModel):
             action_set: the legal actions, such as [0, 3, 7], or a mask (A,) or (B, A) of bools or int8, such as an
                 info's "action_mask"; with `mask`, of all rows. Without either, those that the env says are legal (its
                 `action_mask()`), without an env those of the history, else all. No other is ever chosen.
+            autoreset_mode: how the rows of an env begin new episodes that is not given, or does not say: Gymnasium's
+                "Disabled" (the caller resets them), "NextStep" or "SameStep".
+            options: a method's own, see its `begin_task`.
 
         Raises:
             ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
                 arguments contradict each other.
         """
+        if unknown := options.keys() - set(self.reset_options):
+            raise TypeError(f"reset() of this agent has no option {min(unknown)!r}: leave it out")
         if mask is not None:
             if history is not None or not learn:
                 raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
-            self._forget_rows(mask, env, num_envs, seed, (action_set, num_actions))
+            if env is not None or num_envs is not None or autoreset_mode is not None:
+                raise ValueError("reset(mask=...) keeps the running batch: leave env, num_envs and autoreset_mode out")
+            draft = self._forget_rows(mask, seed, (action_set, num_actions), options)
+            commit(self._require_running().changes(draft))
             return
-        self._running = self._begin(env, num_envs, seed, history, learn, (action_set, num_actions))
+        running = self._begin(env, num_envs, seed, history, learn, (action_set, num_actions), autoreset_mode)
+        self.begin_task(running.context, np.arange(running.context.rows), **options)
+        self._running = running
+
+    def begin_task(self, context: Context, index: np.ndarray) -> None:
+        """New tasks begin in the rows `index`; a method takes its own options of `reset` here."""
 
     def _begin(
         self,
@@ -122,20 +149,24 @@ class ICAgent(StepModel):
         seed: int | None,
         history: Steps | None,
         learn: bool,
-        actions: tuple[Any, Any] = (None, None),
+        actions: tuple[Any, Any],
+        mode: AutoresetMode | str | None,
     ) -> Running:
         """A new task's state, once all arguments are checked."""
-        mode = None
+        if mode is not None:
+            name = mode.value if isinstance(mode, AutoresetMode) else str(mode)
+            check_choice("autoreset_mode", name, [known.value for known in AutoresetMode])
         if env is not None:
-            found, mode = read_env(self, env)
+            found, own = read_env(self, env)
+            if own is not None and mode is not None and own != AutoresetMode(mode):
+                raise ValueError(f"autoreset_mode={mode!r}, but the env has {own.value!r}: leave it out")
+            mode = own or mode
             if num_envs not in (None, found):
                 raise ValueError(f"num_envs={num_envs}, but the env has {found}: leave num_envs out when you give env")
             num_envs = found
         if num_envs is not None:
-            if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
-                raise ValueError(f"num_envs={num_envs!r}, expected a whole number from 1 on")
-            num_envs = int(num_envs)
-        check_value("seed", "int | None", seed, (0, 2**63 - 1))
+            num_envs = whole("num_envs", num_envs, 1)
+        seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
         check_value("learn", "bool", learn, None)
         legal = read_actions(self, *actions, num_envs or 1)
         teller = env if legal is None and env is not None and tells_actions(env) else None
@@ -146,7 +177,8 @@ class ICAgent(StepModel):
             if legal is None and env is None:
                 legal = history_actions(self, history, num_envs or 1)
             history, legal = checked, widened(legal, checked)
-        running = Running(self, num_envs, mode, seed, learn, legal, teller)
+        boundary = Boundary(num_envs or 1, mode, single=num_envs is None, known=env is not None)
+        running = Running(self, num_envs, boundary, seed, learn, legal, teller)
         if history is not None:
             with torch.inference_mode():
                 self.catch_up(running.context, history)
@@ -176,13 +208,22 @@ class ICAgent(StepModel):
         planner = self.planner if plan is True else self._planner(plan or None)
         checked = self.obs.check(obs, running.num_envs, "obs")
         batch = checked if running.num_envs else checked[None]
+        with running.attempt() as draft:
+            draft.boundary.begin(obs, batch)
+            draft.acted = self._choose(draft, batch, deterministic, planner)
+        action = draft.acted.copy() if draft.num_envs else draft.acted[0].copy()[()]
+        commit(running.changes(draft))
+        return action
+
+    def _choose(self, running: Running, batch: np.ndarray, deterministic: bool, planner: Planner | None) -> np.ndarray:
+        """The actions (B, ...) at the observations `batch` (B, ...)."""
         live, context = ~running.boundary.resetting, running.context
         if planner is not None and not context.steps.given.get("action_mask", np.True_).all():
             raise ValueError("a planner cannot hold to an action set: act with plan=None")
         if not running.learn:
             context.open(batch)
             context = context.select(np.arange(context.rows))  # what is computed now leaves no trace
-        hidden = self.see(context, batch, live)
+        hidden = self._read(context, batch, live)
         distribution = self.choices(hidden, self.given(context.steps))
         choice = distribution.mode() if deterministic else distribution.sample(running.generator)
         if planner is None:
@@ -190,8 +231,7 @@ class ICAgent(StepModel):
         else:
             choice = plan_actions(self, planner, running.plans, context, hidden, choice, live, running.planning)
         self.chose(context, distribution, choice)
-        running.acted = self.action.array(choice)
-        return running.acted.copy() if running.num_envs else running.acted[0].copy()[()]
+        return self.action.array(choice)
 
     def chose(self, context: Context, distribution: Distribution, action: Tensor) -> None:
         """Called with each action (B, ...) and the policy's distribution it is from or, with a planner, is not.
@@ -219,19 +259,23 @@ class ICAgent(StepModel):
         if running.acted is None:
             raise RuntimeError("observe() was called before act(): the order is act, env.step, observe")
         rows = running.num_envs
-        obs = self.obs.check(obs, rows, "obs")
+        checked = self.obs.check(obs, rows, "obs")
         reward = self.reward.check(reward, rows, "reward")
         terminated = check_flag(terminated, rows, "terminated")
         truncated = check_flag(truncated, rows, "truncated")
         if rows is None:
-            obs, reward, terminated, truncated = obs[None], reward[None], terminated[None], truncated[None]
-        next_obs, live = read_step(self, obs, terminated, truncated, info or {})
-        running.plans.judge(next_obs, live)
-        if running.learn:
-            running.context.close(running.acted, reward, next_obs, terminated, truncated, live)
+            checked, reward, terminated, truncated = checked[None], reward[None], terminated[None], truncated[None]
+        draft = running.draft()
+        next_obs, live = draft.boundary.read(checked, terminated, truncated, info, given=obs)
+        if next_obs is not checked:
+            self.obs.check(next_obs, rows or 1, "info['final_obs']")
+        draft.plans.judge(next_obs, live)
+        if draft.learn:
+            draft.context.close(running.acted, reward, next_obs, terminated, truncated, live)
         else:
-            running.context.pass_by(running.acted, reward, terminated | truncated, live)
-        running.acted = None
+            draft.context.pass_by(running.acted, reward, terminated | truncated, live)
+        draft.acted = None
+        commit(running.changes(draft))
 
     @property
     def context(self) -> Context:
@@ -244,19 +288,33 @@ class ICAgent(StepModel):
 
         Rows outside `live` (B,) are computed but leave no trace.
         """
-        return self.choices(self.see(context, obs, live), self.given(context.steps))
+        with context.attempt() as draft:
+            hidden = self._read(draft, obs, np.ones(context.rows, bool) if live is None else live)
+            distribution = self.choices(hidden, self.given(draft.steps))
+        vars(context).update(vars(draft))
+        return distribution
 
     @torch.inference_mode()
     def see(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Tensor:
-        """The hidden vectors (B, D) at which actions are read. This is the one place where a context is read."""
-        self.make_room(context)
-        context.open(obs)
-        live = np.ones(context.rows, bool) if live is None else live
+        """The hidden vectors (B, D) at which actions are read, of the rows of `context` with `obs` (B, ...) as open."""
+        with context.attempt() as draft:
+            hidden = self._read(draft, obs, np.ones(context.rows, bool) if live is None else live)
+        vars(context).update(vars(draft))
+        return hidden
+
+    def _read(self, context: Context, obs: np.ndarray, live: np.ndarray) -> Tensor:
+        """`see` on a draft. This is the one place where a context is read."""
         if self.training:
             raise RuntimeError("the agent is in training mode, where dropout disturbs actions: call agent.eval() first")
+        self.make_room(context)
+        context.open(obs)
         hidden = self.attend(context, live)
         if not math.isfinite(hidden.sum()):  # one NaN or infinity shows in the sum
-            raise ValueError("the model's output is not finite: its weights are damaged, or an input is far too large")
+            row = int(hidden.flatten(1).isfinite().all(1).logical_not().int().argmax())
+            raise ValueError(
+                f"the model's output in row {row} is not finite: its weights are damaged, or an input of that row is "
+                "far too large; reset(mask=...) forgets a row"
+            )
         return hidden
 
     def use_plan(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> None:
@@ -306,22 +364,29 @@ class ICAgent(StepModel):
         return self._running
 
     def _forget_rows(
-        self, mask: np.ndarray, env: Any, num_envs: int | None, seed: int | None, actions: tuple[Any, Any]
-    ) -> None:
+        self,
+        mask: np.ndarray,
+        seed: int | None,
+        actions: tuple[Any, Any],
+        options: Mapping[str, Any],
+    ) -> Running:
+        """The state in which new tasks begin in the rows `mask` (B,)."""
         running = self._require_running()
         mask = np.asarray(mask)
-        if env is not None or num_envs is not None:
-            raise ValueError("reset(mask=...) keeps the running batch: leave env and num_envs out")
         if mask.dtype != bool or mask.shape != (running.context.rows,):
             raise ValueError(
                 f"mask has dtype {mask.dtype} and shape {mask.shape}, expected bool ({running.context.rows},)"
             )
         if running.acted is not None:
             raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
-        index = np.flatnonzero(mask)
-        give_anew(self, running, index, new_actions(self, running, *actions))
-        running.context.forget(index)
-        running.boundary.forget(index)
-        running.plans.forget(index)
+        seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
+        index, draft = np.flatnonzero(mask), running.draft()
+        draft.drawing = copy.deepcopy(running.drawing)
+        give_anew(self, draft, index, new_actions(self, draft, *actions))
+        draft.context.forget(index)
+        draft.boundary.forget(index)
+        draft.plans.forget(index)
+        self.begin_task(draft.context, index, **options)
         if seed is not None:
-            running.seed(seed)
+            draft.seed(seed)
+        return draft

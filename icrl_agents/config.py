@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class AgentConfig:
@@ -70,6 +72,13 @@ def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | 
         raise ValueError(f"{name}={str(value)[:80]!r} is not a {kind}")
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise ValueError(f"{name}={value} is outside {limits[0]}..{limits[1]}")
+
+
+def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
+    """A whole number of Python's or NumPy's, within `low`..`high`, as an int."""
+    value = int(value) if isinstance(value, np.integer) else value
+    check_value(name, "int", value, (low, high))
+    return value
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -7,7 +7,8 @@ B rows, N the window's capacity in steps, S tokens of one step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -25,8 +26,17 @@ class Memory(Protocol):
     def select(self, index: np.ndarray) -> Self:
         """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
 
+    def draft(self) -> Self:
+        """A copy that shares what is cached: it may append to that, which this one does not see, and replace it."""
+
+    def wipe(self) -> None:
+        """Zero what was appended by drafts that came to nothing: masks hide it, but not NaN."""
+
     def drop(self, index: np.ndarray) -> None:
-        """The oldest steps of the rows `index` have left, and the others stand elsewhere: forget where they stood."""
+        """The oldest steps of the rows `index` have left, and the others stand elsewhere: forget where they stood.
+
+        What is cached of them is void from now on in this one and in those that share it: it is written over.
+        """
 
     def forget(self, index: np.ndarray) -> None:
         """Forget the rows `index`: a new task begins there."""
@@ -38,6 +48,10 @@ class Context:
 
     The step that is being decided is `open`: its obs, prev_action, prev_reward and first are known and stand at
     column `length`; `close` adds what came of it.
+
+    A call that fails half-way must change nothing. So calls work on a `draft`, which shares the arrays: it writes in
+    place only where this one does not read (what comes of the open step, and beyond it) or would be written the same
+    way again, and replaces all else.
     """
 
     steps: Steps  # arrays (B, N, ...)
@@ -126,9 +140,9 @@ class Context:
         for name, value in record.items():
             column = getattr(self.steps, name)
             column[here] = value
-        self.steps.mask[here] = live
         self.length = self.length + live
         self.full = self.full | (self.length >= self.window)
+        self._mark()
         self._follow(np.flatnonzero(live & (self.length < self.window)))
 
     def pass_by(self, action: np.ndarray, reward: np.ndarray, ended: np.ndarray, live: np.ndarray) -> None:
@@ -158,24 +172,34 @@ class Context:
         for name in mine.keys() & theirs.keys():
             index = columns.reshape(*columns.shape, *[1] * (theirs[name].ndim - 2))
             mine[name][:, :-1] = np.take_along_axis(theirs[name], index, 1)
-        self.steps.mask[:] = np.arange(self.window) < self.length[:, None]
+        self._mark()
         self._follow(np.flatnonzero(self.length))
         self._start(np.flatnonzero(self.length == 0))
 
-    def drop(self, index: np.ndarray, count: int) -> None:
-        """Forget the `count` oldest steps of the rows `index`; what stays must be fed to the transformer anew."""
-        for value in (*self.steps.columns.values(), *self.steps.extras.values()):
-            value[index, :-count] = value[index, count:].copy()
+    def drop(self, index: np.ndarray, count: int | np.ndarray) -> None:
+        """Forget the `count` (or one a row) oldest steps of the rows `index`; what stays must be fed once more."""
+        columns = np.minimum(np.arange(self.window) + np.broadcast_to(count, len(index))[:, None], self.window - 1)
+
+        def shifted(value: np.ndarray) -> np.ndarray:
+            value = value.copy()
+            value[index] = value[index[:, None], columns]
+            return value
+
+        self.steps = self.steps.map(shifted)
+        self.length = self.length.copy()
         self.length[index] -= count
-        self.steps.mask[index] = np.arange(self.window) < self.length[index, None]
+        self._mark()
         self._follow(index)
         if self.memory is not None:
             self.memory.drop(index)
 
     def forget(self, index: np.ndarray) -> None:
         """Forget everything in the rows `index`, but not what was given: a new task starts there."""
+        self.length, self.full = self.length.copy(), self.full.copy()
         self.length[index], self.full[index] = 0, False
-        self.steps.mask[index] = False
+        self._mark()
+        names = ("prev_obs", "prev_action", "prev_reward", "first", "start")
+        self.steps = self.steps._replace(**{name: getattr(self.steps, name).copy() for name in names})
         self._start(index)
         if self.memory is not None:
             self.memory.forget(index)
@@ -221,9 +245,27 @@ class Context:
         """`count` copies of every row, the copies of one row next to each other."""
         return self.select(np.repeat(np.arange(self.rows), count))
 
+    def draft(self) -> Context:
+        """A copy to work on, which takes this one's place once all has gone well."""
+        return Context(self.steps, self.length, self.full, None if self.memory is None else self.memory.draft())
+
+    @contextmanager
+    def attempt(self) -> Iterator[Context]:
+        """Work on a draft; if that fails nothing of it remains."""
+        try:
+            yield self.draft()
+        except BaseException:
+            if self.memory is not None:
+                self.memory.wipe()
+            raise
+
     @property
     def _here(self) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(self.rows), np.minimum(self.length, self.window - 1)
+
+    def _mark(self) -> None:
+        """The mask follows from the lengths."""
+        self.steps = self.steps._replace(mask=np.arange(self.window) < self.length[:, None])
 
     def _start(self, index: np.ndarray) -> None:
         """Before a lifetime's first step the previous observation, action and reward are zero."""

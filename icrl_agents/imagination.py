@@ -105,6 +105,12 @@ class Plans:
         self.path: Path | None = None  # (B, T, ...)
         self.length = self.place = torch.zeros(0, dtype=torch.long)  # (B,) steps to follow, and taken of them
 
+    def draft(self) -> Plans:
+        """A copy; changing it never changes this one, as all that is held is replaced, never written to."""
+        copy = Plans()
+        vars(copy).update(vars(self))
+        return copy
+
     def on(self, planner: Planner, context: Context) -> Tensor:
         """(B,) bool: the rows whose last step came out as this planner imagined, with steps left to follow."""
         if self.planner != planner:
@@ -134,6 +140,7 @@ class Plans:
     def forget(self, rows: np.ndarray) -> None:
         """A new task begins in some rows: trust has to be won again."""
         if len(self.total):
+            self.right, self.total = self.right.copy(), self.total.copy()
             self.right[rows] = self.total[rows] = 0.0
         if len(self.length):
             self.length = self.length.index_fill(0, torch.as_tensor(rows, device=self.length.device), 0)
@@ -154,8 +161,9 @@ class Plans:
             self.path = Path(*(x.new_zeros(rows, follow, *x.shape[2:]) for x in found.path))
             self.length = self.place = torch.zeros(rows, dtype=torch.long, device=index.device)
         count = min(follow, found.path.reward.shape[1])
-        for mine, theirs in zip(self.path, found.path, strict=True):
-            mine[index, :count] = theirs[:, :count]
+        self.path = Path(*(ours.clone() for ours in self.path))
+        for ours, theirs in zip(self.path, found.path, strict=True):
+            ours[index, :count] = theirs[:, :count]
         heard = torch.where(found.known, found.length, 0).clamp_max(follow)
         self.length = self.length.index_copy(0, index, heard)
         self.place = self.place.index_fill(0, index, 0)
@@ -191,7 +199,8 @@ def plan_actions(
         act = torch.as_tensor(following & live, device=otherwise.device) & (plans.place < plans.length)
         action[act] = plans.path.action[act, plans.place[act]]
         plans.place = plans.place + act
-        plans.length[torch.as_tensor(live & ~following, device=otherwise.device)] = 0  # what was not followed is void
+        void = torch.as_tensor(live & ~following, device=otherwise.device)  # what was not followed
+        plans.length = plans.length.masked_fill(void, 0)
     if planner.trust:
         plans.predict(agent, context, action)
     return action

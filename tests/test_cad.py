@@ -248,7 +248,9 @@ class TestMemory:
             assert memory.cache.lengths.max() <= 9
             sizes.add((memory.cache.keys.nbytes, memory.latents.nbytes, agent.context.steps.obs.nbytes))
             agent.observe(
-                steps.next_obs[:, t % 20], *(x[:, t % 20] for x in (steps.reward, steps.terminated, steps.truncated))
+                steps.next_obs[:, t % 20],
+                *(x[:, t % 20] for x in (steps.reward, steps.terminated, steps.truncated)),
+                {},
             )
         assert len(sizes) == 1
         assert memory.latents.isfinite().all()

@@ -362,7 +362,7 @@ def test_cached_steps_keep_their_marks_until_the_window_slides(slide: int, monke
     agent, seen = build(slide=slide), []
 
     def note(steps: Steps) -> np.ndarray:
-        seen.append((agent.context.length.copy(), MarkedAD._marks(agent, steps)))
+        seen.append((steps.mask.sum(1), MarkedAD._marks(agent, steps)))
         return seen[-1][1]
 
     monkeypatch.setattr(agent, "_marks", note)

@@ -554,7 +554,7 @@ def test_who_never_saw_a_reward_never_plans(variant: Variant, deterministic: boo
         for t in range(25):
             actions.append(agent.act(steps.obs[:, t], deterministic).tolist())
             ends = steps.terminated[:, t], steps.truncated[:, t]
-            agent.observe(steps.next_obs[:, t], np.zeros(3, np.float32), *ends)
+            agent.observe(steps.next_obs[:, t], np.zeros(3, np.float32), *ends, {})
         lived.append(actions)
     assert lived[0] == lived[1]
     assert len({tuple(actions) for actions in lived[0]}) > 1
@@ -598,7 +598,7 @@ def follower(rows: int, follow: int, count: int = 4, known: bool = True) -> tupl
 
     agent = AD.build()
     agent.use_plan(Scripted(follow=follow, when="known" if not known else "always"))
-    agent.reset(num_envs=rows, seed=0)
+    agent.reset(num_envs=rows, seed=0, autoreset_mode="Disabled")
     return agent, asked
 
 
@@ -606,7 +606,7 @@ def observe(agent: ICAgent, cells: list[int], reward: Any = 0.0, ended: Any = Fa
     """What came of the action; the next obs (B, 2)."""
     obs = np.repeat(np.array(cells, np.int32)[:, None], 2, 1)
     reward, ended = (np.broadcast_to(np.asarray(x), len(obs)) for x in (np.float32(reward), ended))
-    agent.observe(obs, reward, np.zeros(len(obs), bool), ended)
+    agent.observe(obs, reward, np.zeros(len(obs), bool), ended, {})
     return obs
 
 
@@ -661,7 +661,7 @@ def test_full_is_silent_until_the_window_is_full(variant: Variant):
     agent, steps, heard = variant.build(), lifetimes(count=25), []
     agent.chose = lambda *given: None  # what the script wants is no action
     agent.use_plan(planner)
-    agent.reset(num_envs=3, seed=0)
+    agent.reset(num_envs=3, seed=0, autoreset_mode="Disabled")
     for t in range(25):
         action = agent.act(steps.obs[:, t])
         heard.append((action == -1).tolist())
@@ -889,7 +889,7 @@ def test_a_search_is_told_how_far_it_may_look(variant: Variant):
     steps = stack_steps(steps.obs, steps.action, steps.reward, steps.next_obs, no, np.arange(24)[None] % 4 == 3)
     planner, asked = scripted(when="always")
     agent = variant.build()
-    agent.reset(num_envs=1, seed=0)
+    agent.reset(num_envs=1, seed=0, autoreset_mode="Disabled")
     for t in range(24):
         agent.act(steps.obs[:, t], plan=planner)
         left, ends = (x.item() for x in asked[-1])

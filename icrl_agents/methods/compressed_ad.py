@@ -259,10 +259,10 @@ class CAD(PerceptAgent):
         known, at = memory.folds[index[0]] > 0, torch.as_tensor(index, device=self.device)
         count = self.begin(memory.folds[index[0]] + 1) - self.begin(memory.folds[index[0]])
         tokens = self.tokens(self.tensors(context.read(np.zeros(len(index), int), count, index)))
-        memory.latents[at] = self.fold(memory.latents[at] if known else None, tokens)
+        folded = self.fold(memory.latents[at] if known else None, tokens)
+        memory.latents, memory.folds = memory.latents.index_copy(0, at, folded), memory.folds.copy()
         memory.folds[index] += 1
         context.drop(index, count)
-        self._lead(memory, index)
 
     def _lead(self, memory: Latents, index: np.ndarray) -> None:
         """Feed the latents of the rows `index`, of which nothing is cached, before their steps."""
@@ -283,7 +283,10 @@ class CAD(PerceptAgent):
 
     def attend(self, context: Context, live: np.ndarray) -> Tensor:
         memory = context.memory
-        before = self.config.latents * (memory.folds > 0)
+        known = memory.folds > 0
+        if known.any() and len(index := np.flatnonzero(known & (memory.cache.lengths.cpu().numpy() == 0))):
+            self._lead(memory, index)
+        before = self.config.latents * known
         return read_cached(self, context, memory.cache, live, np.zeros(context.rows, np.int64), before)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
@@ -307,9 +310,7 @@ class CAD(PerceptAgent):
         rest = history.map(lambda value: value[np.arange(len(start))[:, None], columns])
         rest = rest._replace(mask=np.arange(self.config.window) < (length - start)[:, None])
         context.load(rest)
-        memory.folds[:], context.full = folds, folds > 0
-        if folds.any():
-            self._lead(memory, np.flatnonzero(folds))
+        memory.folds, context.full = folds, folds > 0
 
 
 @dataclass
@@ -324,10 +325,17 @@ class Latents:
         at = torch.as_tensor(index, device=self.latents.device)
         return Latents(self.cache.select(index), self.latents[at], self.folds[index])
 
+    def draft(self) -> Latents:
+        return Latents(self.cache.draft(), self.latents, self.folds)
+
+    def wipe(self) -> None:
+        self.cache.wipe()
+
     def drop(self, index: np.ndarray) -> None:
         self.cache.drop(index)
 
     def forget(self, index: np.ndarray) -> None:
         self.cache.forget(index)
-        self.latents[torch.as_tensor(index, device=self.latents.device)] = 0
+        self.latents = self.latents.index_fill(0, torch.as_tensor(index, device=self.latents.device), 0)
+        self.folds = self.folds.copy()
         self.folds[index] = 0

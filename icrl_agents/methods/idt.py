@@ -131,36 +131,17 @@ class IDT(PerceptAgent):
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
-    def reset(
-        self,
-        env: Any = None,
-        *,
-        num_envs: int | None = None,
-        mask: np.ndarray | None = None,
-        seed: int | None = None,
-        history: Steps | None = None,
-        learn: bool = True,
-        num_actions: Any = None,
-        action_set: Any = None,
-        target_return: float | np.ndarray | None = None,
-    ) -> None:
-        """Forget, as `ICAgent.reset`.
+    reset_options = ("target_return",)
 
-        Args:
-            target_return: the return to ask for in every episode, a number or one a row (B,); without it an episode
-                is asked for the best return of those in the window, the first one for 0.
+    def begin_task(self, context: Context, index: np.ndarray, target_return: Any = None) -> None:
+        """`target_return`: the return to ask for in every episode, a number or one a row (B,).
+
+        Without it an episode is asked for the best return of those in the window, the first one for 0.
         """
-        if mask is None:
-            running = self._begin(env, num_envs, seed, history, learn, (action_set, num_actions))
-            asked = running.context.memory.target
-            asked[:] = check_target(target_return, len(asked))
-            self._running = running
-            return
-        asked = self._require_running().context.memory.target
-        target = check_target(target_return, len(asked))
-        others = {"seed": seed, "history": history, "learn": learn, "num_actions": num_actions}
-        super().reset(env, num_envs=num_envs, mask=mask, action_set=action_set, **others)
-        asked[mask] = target[mask]
+        target = check_target(target_return, context.rows)
+        asked = context.memory.target.copy()
+        asked[index] = target[index]
+        context.memory.target = asked
 
     def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Decisions:
         return Decisions(
@@ -171,13 +152,19 @@ class IDT(PerceptAgent):
         )
 
     def make_room(self, context: Context) -> None:
+        full = np.flatnonzero(context.length >= context.window)
+        if len(full):
+            context.drop(full, np.array([self._leaving(context.steps.first[row]) for row in full]))
+
+    def _leaving(self, first: np.ndarray) -> int:
         """The oldest `slide` steps go, with what remains of their last episode; where that is long, of its chunk."""
-        for row in np.flatnonzero(context.length >= context.window):
-            first = np.flatnonzero(context.steps.first[row])
-            later = first[first >= self.config.slide]
-            begin = first[first < self.config.slide].max(initial=0)
-            chunks = -(-(self.config.slide - begin) // self.config.chunk)
-            context.drop(np.array([row]), int(later[0]) if len(later) else begin + chunks * self.config.chunk)
+        begins = np.flatnonzero(first)
+        later = begins[begins >= self.config.slide]
+        if len(later):
+            return int(later[0])
+        begin = begins.max(initial=0)
+        chunks = -(-(self.config.slide - begin) // self.config.chunk)
+        return int(begin + chunks * self.config.chunk)
 
     def attend(self, context: Context, live: np.ndarray) -> Tensor:
         memory, length = context.memory, context.length
@@ -214,7 +201,7 @@ class IDT(PerceptAgent):
         cache.advance(torch.ones_like(cache.lengths))
         if cache is not memory.high:
             memory.high.assign(index, cache)
-        memory.begin[index] = length
+        memory.start(index, length)
         return self._decide(hidden)[0]
 
     def _decide_anew(self, context: Context, index: np.ndarray) -> Tensor:
@@ -228,7 +215,7 @@ class IDT(PerceptAgent):
         hidden = self.high(tokens, cache)[now[0], number]
         cache.advance(number + 1)
         memory.high.assign(index, cache)
-        memory.begin[index] = chunks.begin[now[0], number].cpu().numpy()
+        memory.start(index, chunks.begin[now[0], number].cpu().numpy())
         return self._decide(hidden)[0]
 
     def _seen(self, context: Context, index: np.ndarray) -> Steps:
@@ -251,13 +238,28 @@ class Decisions:
         caches = self.high.select(index), self.low.select(index)
         return Decisions(*caches, self.begin[index], self.target[index])
 
+    def draft(self) -> Decisions:
+        return Decisions(self.high.draft(), self.low.draft(), self.begin, self.target)
+
+    def wipe(self) -> None:
+        self.high.wipe()
+        self.low.wipe()
+
+    def start(self, index: np.ndarray, column: Any) -> None:
+        """The current chunks of the rows `index` begin at `column` (n,)."""
+        self.begin = self.begin.copy()
+        self.begin[index] = column
+
+    def drop(self, index: np.ndarray) -> None:
+        self.high.drop(index)
+        self.low.drop(index)
+        self.start(index, -1)
+
     def forget(self, index: np.ndarray) -> None:
         """Forget what was computed; the return to ask for stays."""
         self.high.forget(index)
         self.low.forget(index)
-        self.begin[index] = -1
-
-    drop = forget
+        self.start(index, -1)
 
 
 def check_target(value: Any, rows: int) -> np.ndarray:

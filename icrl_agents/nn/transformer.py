@@ -52,7 +52,7 @@ class Cache:
         """Overwrite the rows `index` with `rows`."""
         index = self._index(index)
         self.keys[:, index], self.values[:, index] = rows.keys, rows.values
-        self.lengths[index] = rows.lengths
+        self.lengths = self.lengths.index_copy(0, index, rows.lengths)
         if self.outputs is not None and rows.outputs is not None:
             self.outputs[index] = rows.outputs
 
@@ -66,10 +66,25 @@ class Cache:
         """Keep the first `count` (B,) tokens of the last call; what lies beyond is overwritten by the next."""
         self.lengths = self.lengths + count
 
+    def draft(self) -> Cache:
+        """A cache that shares what is held: it may append, which this one does not see, as its `lengths` stay."""
+        return Cache(self.keys, self.values, self.lengths, self.turns, self.outputs)
+
+    def wipe(self) -> None:
+        """Zero what lies beyond each row's tokens: masks hide it, but not NaN."""
+        beyond = torch.arange(self.capacity, device=self.lengths.device) >= self.lengths[:, None]  # (B, C)
+        for held in (self.keys, self.values):
+            held.masked_fill_(beyond[:, None, :, None], 0)
+        if self.outputs is not None:
+            self.outputs.masked_fill_(beyond[..., None], 0)
+
     def forget(self, index: Any) -> None:
+        """Forget the rows `index`; caches that share what is held keep theirs."""
         self.lengths = self.lengths.index_fill(0, self._index(index), 0)
 
-    drop = forget  # a token's place is part of what was cached
+    def drop(self, index: Any) -> None:
+        """The rows `index` begin elsewhere, and a token's place is part of what was cached: it is void for all."""
+        self.lengths.index_fill_(0, self._index(index), 0)
 
     def _index(self, index: Any) -> Tensor:
         return torch.as_tensor(index, device=self.lengths.device)
