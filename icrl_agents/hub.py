@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from icrl_agents import __version__
-from icrl_agents.atomic import write_text
 from icrl_agents.bundled import bundled
 from icrl_agents.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS, make_card
-from icrl_agents.hub_errors import LOGIN, explain_download, explain_upload, explained, token_of
+from icrl_agents.hub_cache import FILES, RepoCache
+from icrl_agents.hub_errors import LOGIN, check_token, explain_download, explain_upload, explained, shown, token_of
+from icrl_agents.hub_transfer import Patience, Remote
 
 BUNDLED = "icrl/"  # the only ids that ship with the package; nobody else's can be shadowed by them
+CANNOT_SAY = (408, 429, *range(500, 600))  # a server too busy or broken to say which commit a branch names
+REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\/][^\x00-\x20\x7f~^:?*\[\\]{0,249}")
 
 
 class Found(NamedTuple):
@@ -49,18 +54,22 @@ def fetch(
     """
     if not isinstance(id_or_path, str | PurePath) or not str(id_or_path):
         raise ValueError(
-            f"{id_or_path!r} is no checkpoint: give a folder, a Hub repo id or one of `icrl-agents agents`"
+            f"{shown(repr(id_or_path), 200)} is no checkpoint: give a folder, a Hub repo id or one of "
+            "`icrl-agents agents`"
         )
     # os.path says no where Path raises: names that are too long, users that do not exist.
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
         return Found(Path(folder), "local")
-    if os.path.isfile(folder):  # noqa: PTH113
-        raise NotADirectoryError(f"{id_or_path} is a file: give the folder that holds {CONFIG} and {WEIGHTS}")
-    if _is_path(id_or_path):
-        raise FileNotFoundError(
-            f"there is no folder {str(id_or_path)!r}: Hub repos are named org/name, without ./ or /"
+    if os.path.exists(folder):  # noqa: PTH110
+        raise NotADirectoryError(
+            f"{shown(id_or_path, 200)} is a file: give the folder that holds {CONFIG} and {WEIGHTS}"
         )
+    if os.path.lexists(folder):
+        raise FileNotFoundError(f"{shown(id_or_path, 200)} is a link to nothing: give the folder it is meant for")
+    if _is_path(id_or_path):
+        name = shown(repr(str(id_or_path)), 200)
+        raise FileNotFoundError(f"there is no folder {name}: Hub repos are named org/name, without ./ or /")
     name = str(id_or_path)
     if name in list_pretrained() and revision is None and not force_download:
         return Found(bundled_folder() / name.removeprefix(BUNDLED), "bundled")
@@ -93,65 +102,73 @@ def _fetch_hub(
     local_files_only: bool,
     force_download: bool,
 ) -> Found:
-    from huggingface_hub import errors
+    from huggingface_hub import constants
 
     api = _api(token)
     with explained(lambda error: explain_download(error, api, repo_id, revision, list_pretrained())):
         _check_id(repo_id)
-        cached = None if force_download else _cached(repo_id, revision, cache_dir)
-        if cached and (local_files_only or cached.name == revision):
-            return Found(cached, f"hub@{cached.name}")
-        if local_files_only:
-            raise errors.LocalEntryNotFoundError(repo_id)
-        commit = _resolve(api, repo_id, revision, cached.name if cached else None)
-        folder = _download(api, repo_id, commit, cache_dir, force_download)
-    _remember(folder, revision or "main")
-    return Found(folder, f"hub@{folder.name}")
+        _check_revision(revision)
+        if repo_id.startswith(BUNDLED) and revision is None and not force_download:
+            raise FileNotFoundError(_no_such_bundle(repo_id))
+        cache = RepoCache(repo_id, cache_dir)
+        offline = local_files_only or (constants.is_offline_mode() and not force_download)
+        seen = None if force_download else _last_seen(cache, revision, offline)
+        if seen and (offline or seen == revision):
+            commit = seen
+        else:
+            check_token(api)
+            commit = _download(Remote(api, repo_id), cache, revision, seen, force_download)
+    cache.remember(revision or "main", commit)
+    return Found(cache.snapshot(commit), f"hub@{commit}")
 
 
-def _cached(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path | None:
-    """The snapshot of `revision`, as far as it was last seen, if it is complete."""
-    from huggingface_hub import try_to_load_from_cache
+def _last_seen(cache: RepoCache, revision: str | None, offline: bool) -> str | None:
+    """The commit that `revision` named when last seen, if it is cached whole; None lets it be downloaded."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    paths = [
-        try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=revision) for name in (CONFIG, WEIGHTS)
-    ]
-    return Path(str(paths[0])).parent if all(isinstance(path, str) for path in paths) else None
+    commit = cache.commit(revision)
+    damaged = cache.damaged(commit) if commit else []
+    if offline and damaged:
+        raise ValueError(
+            f"{' and '.join(damaged)} of {cache.repo_id} in the cache {'are' if damaged[1:] else 'is'} damaged: "
+            "load it once with downloads on and force_download=True"
+        )
+    if offline and not commit:
+        raise LocalEntryNotFoundError(cache.repo_id)
+    return None if damaged else commit
 
 
-def _resolve(api: Any, repo_id: str, revision: str | None, last_seen: str | None) -> str:
-    """The commit that `revision` names now, or that it named when last seen if the Hub cannot say.
-
-    One request without retries: hf_hub_download would try for 23 s to reach a server that is not there, and it asks
-    for size and content of a moving branch one after the other, so that one commit's name may get another's content.
-    """
-    from huggingface_hub import errors, hf_hub_url
+def _download(
+    remote: Remote, cache: RepoCache, revision: str | None, last_seen: str | None, force_download: bool
+) -> str:
+    """Bring the commit that `revision` names into the cache; gives the commit, or `last_seen` if the Hub cannot say."""
+    from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    url = hf_hub_url(repo_id, CONFIG, revision=revision, endpoint=api.endpoint)
     try:
-        commit = api.get_hf_file_metadata(url=url).commit_hash
-    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, httpx.TransportError) as error:
-        refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500
+        config = remote.published(CONFIG, revision)
+    except (errors.HfHubHTTPError, httpx.TransportError, TimeoutError) as error:
+        refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code not in CANNOT_SAY
         if last_seen is None or refused:
             raise
         return last_seen
-    if commit is None:
-        raise ConnectionError(f"{api.endpoint} does not answer like a Hub: check the proxy and HF_ENDPOINT")
-    return str(commit)
+    for name in FILES if force_download else cache.damaged(config.commit):
+        file = config if name == CONFIG else remote.published(name, config.commit)
+        if force_download or not cache.link(file):
+            cache.keep(file, remote.content(file))
+    return config.commit
 
 
-def _download(api: Any, repo_id: str, commit: str, cache_dir: str | Path | None, force_download: bool) -> Path:
-    for name in (CONFIG, WEIGHTS):
-        path = api.hf_hub_download(repo_id, name, revision=commit, cache_dir=cache_dir, force_download=force_download)
-    return Path(path).parent
+def _no_such_bundle(name: str) -> str:
+    near = difflib.get_close_matches(name, list_pretrained(), 1)
+    hint = f"did you mean {near[0]!r}?" if near else "`icrl-agents agents` lists all."
+    return f"{name!r} is no folder here and no bundled agent: {hint} For a Hub repo of that name give revision='main'"
 
 
-def _remember(folder: Path, revision: str) -> None:
-    """Note in the Hub's cache which commit a branch named, so that it loads by that name without a network."""
-    if revision != folder.name and ".." not in revision:
-        with suppress(OSError):  # a read-only cache serves as well
-            write_text(folder.parents[1] / "refs" / revision, folder.name)
+def _check_revision(revision: str | None) -> None:
+    """Git's rules for names, as far as a name becomes a path in the cache."""
+    if revision not in (None, "") and (not REVISION.fullmatch(str(revision)) or ".." in str(revision)):
+        raise ValueError(f"revision {shown(repr(revision), 80)} is no branch, tag or commit: give the name of one")
 
 
 def _check_id(repo_id: str) -> None:
@@ -207,21 +224,24 @@ def upload(
     with explained(lambda error: explain_upload(error, api, repo_id)):
         _check_writable(api, repo_id)
         files = _to_upload(Path(folder).expanduser(), repo_id)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        patience = Patience()
+        patience.extend(sum(map(len, files.values())))
+        repo = patience.wait(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
         if revision not in (None, "main"):
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        info = api.repo_info(repo, revision=revision)
+            patience.wait(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
+        info = patience.wait(lambda: api.repo_info(repo, revision=revision))
         if private and not info.private:
             raise PermissionError(f"{repo} is public: make it private in its settings first, or leave private out")
         stale = {there.rfilename for there in info.siblings or []} & {RESULTS, CURVE} - set(files)
         operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
         operations += [CommitOperationDelete(name) for name in sorted(stale)]
-        commit = api.create_commit(repo, operations, commit_message=commit_message, revision=revision)
-        return str(commit.commit_url)
+        send = partial(api.create_commit, repo, operations, commit_message=commit_message, revision=revision)
+        return shown(patience.wait(send).commit_url, 300)
 
 
 def _check_writable(api: Any, repo_id: str) -> None:
     _check_id(repo_id)
+    check_token(api)
     if not token_of(api):
         raise PermissionError(f"cannot write to {repo_id} without a token: {LOGIN}")
 

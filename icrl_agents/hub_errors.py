@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,12 @@ from typing import Any
 from icrl_agents.checkpoint import CONFIG, WEIGHTS
 
 LOGIN = "log in with `hf auth login`, set HF_TOKEN or pass token="
+
+
+def shown(text: object, limit: int) -> str:
+    """Text of a server or a user as part of an error: one line of printable characters, at most `limit`."""
+    line = " ".join(str(text).split())[:limit]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)[:limit]
 
 
 @contextmanager
@@ -24,24 +31,22 @@ def explained(explain: Callable[[Exception], Exception]) -> Iterator[None]:
         errors.LocalEntryNotFoundError,
         errors.OfflineModeIsEnabled,
         httpx.HTTPError,
+        httpx.InvalidURL,
+        TimeoutError,
     )
     try:
         yield
     except client_errors as error:
         raise explain(error) from None
-    except OSError as error:
-        if type(error) is OSError and error.errno is None:  # how the client reports a download cut short
-            raise explain(error) from None
-        raise
 
 
 def explain_download(
     error: Exception, api: Any, repo_id: str, revision: str | None, pretrained: list[str]
 ) -> Exception:
-    """What went wrong while loading, for somebody who may not know that there is a Hub."""
+    """Map the Hub client's errors while loading to built-in ones with a one-line fix."""
     from huggingface_hub import errors
 
-    page, name, at = f"{api.endpoint}/{repo_id}", repr(repo_id)[:120], repr(revision or "main")
+    page, name, at = f"{api.endpoint}/{repo_id}", shown(repr(repo_id), 100), shown(repr(revision or "main"), 80)
     near = difflib.get_close_matches(repo_id, pretrained, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     match error:
@@ -68,26 +73,24 @@ def explain_download(
             )
         case errors.HfHubHTTPError():
             return _explain_status(error, page)
-        case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError(__cause__=None):
+        case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():
             return FileNotFoundError(
                 f"{name} is not in the cache at revision {at}, and downloads are off (local_files_only or "
                 f"HF_HUB_OFFLINE): load it once with them on{hint}"
             )
-    if type(error) is OSError:
-        return ConnectionError(f"the download of {name} was cut short: load it again with force_download=True")
     near = difflib.get_close_matches(repo_id, pretrained, 3, 0)
     instead = f", or load one that needs none, such as {', '.join(near)} (icrl-agents agents lists all)" if near else ""
     return ConnectionError(f"{name} is not in the cache, and {_unreachable(error, api)}{instead}{hint}")
 
 
 def explain_upload(error: Exception, api: Any, repo_id: str) -> Exception:
-    """What went wrong while uploading."""
+    """Map the Hub client's errors while uploading to built-in ones with a one-line fix."""
     from huggingface_hub import errors
 
     match error:
         case errors.HFValidationError():
             return ValueError(
-                f"{repr(repo_id)[:120]} is no Hub repo id: use org/name of letters, digits, '-', '_', '.'"
+                f"{shown(repr(repo_id), 100)} is no Hub repo id: use org/name of letters, digits, '-', '_', '.'"
             )
         case errors.RepositoryNotFoundError():
             return PermissionError(
@@ -97,10 +100,15 @@ def explain_upload(error: Exception, api: Any, repo_id: str) -> Exception:
             return _explain_status(error, f"{api.endpoint}/{repo_id}")
         case errors.OfflineModeIsEnabled():
             return ConnectionError(f"cannot upload to {repo_id} while HF_HUB_OFFLINE is set: unset it")
+        case TimeoutError():
+            page = f"{api.endpoint}/{repo_id}"
+            return ConnectionError(f"no answer from {page} in time: look there for what arrived, or push again later")
     return ConnectionError(f"cannot upload to {repo_id}: {_unreachable(error, api)}")
 
 
 def _unreachable(error: Exception, api: Any) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{api.endpoint} is too slow ({error}): try again later, or check the network and the proxy"
     return f"{api.endpoint} cannot be reached ({type(error).__name__}): check the network, the proxy and HF_ENDPOINT"
 
 
@@ -108,8 +116,15 @@ def _explain_status(error: Any, page: str) -> Exception:
     status = error.response.status_code
     if status in (401, 403):
         return PermissionError(f"{page} refuses your token ({status}): {LOGIN} of a token with the needed permission")
-    said = " ".join(str(error.server_message or "").split())[:200]
-    return ConnectionError(f"{page} answered {status}{f' ({said})' if said else ''}: try again later")
+    said = shown(error.server_message or "", 100)
+    when = _retry_after(error.response.headers)
+    return ConnectionError(f"{page} answered {status}{f' ({said})' if said else ''}: try again {when}")
+
+
+def _retry_after(headers: Any) -> str:
+    asked = re.fullmatch(r"\d{1,9}", headers.get("Retry-After", "").strip())
+    limit = re.search(r";\s*t=(\d{1,9})\b", headers.get("RateLimit", ""))
+    return f"in {asked[0]} s" if asked else f"in {limit[1]} s" if limit else "later"
 
 
 def token_of(api: Any) -> str | None:
@@ -117,3 +132,17 @@ def token_of(api: Any) -> str | None:
     from huggingface_hub import get_token
 
     return None if api.token is False else api.token if isinstance(api.token, str) else get_token()
+
+
+def check_token(api: Any) -> None:
+    """Refuse a token that no header can carry, before a client logs it or fails to encode it.
+
+    Raises:
+        PermissionError: `token=True`, and none is stored.
+        ValueError: line breaks, spaces, letters beyond ASCII, or nothing; the message does not show the token.
+    """
+    token = token_of(api)
+    if api.token is True and token is None:
+        raise PermissionError(f"token=True, but no token is stored here: {LOGIN}")
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("the token is empty or has spaces, line breaks or letters beyond ASCII: copy it again")

@@ -1,8 +1,9 @@
 """A small Hugging Face Hub on loopback: real HTTP, real commits in memory, enough of the protocol to push and load.
 
-Every file is answered as `"uploadMode": "regular"`, so commits carry the weights inline and neither LFS nor Xet is
-needed. What tests look at: `repos`, `requests` (method, path), `agents`; what they set: `on_request`, called before
-each answer and free to raise `Refused`, and `cut`.
+Every file is uploaded as `"uploadMode": "regular"`, so commits carry the weights inline and neither LFS nor Xet is
+needed. What tests look at: `repos`, `requests` (method, path), `agents`, `cdn_tokens`; what they set: `on_request`,
+called before each answer and free to raise `Refused`; `on_answer`, which may replace a file's content and headers;
+`lfs`, to send files from another host, as the Hub does with large ones; `drip`, the methods whose answers never end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
+Answer = tuple[bytes, dict[str, str]]  # content, headers
 
 
 @dataclass
@@ -47,8 +50,11 @@ class HubServer(ThreadingHTTPServer):
         self.tokens = {"reader": "read", "writer": "write"}
         self.requests: list[tuple[str, str]] = []
         self.agents: set[str] = set()
-        self.cut = False  # send less of each file than announced
+        self.cdn_tokens: set[str] = set()
+        self.lfs = False
+        self.drip: set[str] = set()
         self.on_request: Callable[[str, str], None] = lambda method, path: None
+        self.on_answer: Callable[[str, str, bytes, dict[str, str]], Answer] = lambda method, path, *answer: answer
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -58,14 +64,19 @@ class HubServer(ThreadingHTTPServer):
         self.repos[name].commit(files or {".gitattributes": b""})
         return self.repos[name]
 
+    def handle_error(self, *args: Any) -> None:
+        """Clients that leave early are what some tests are about."""
+
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
 
 
 class Refused(Exception):
-    def __init__(self, status: int, code: str = "", message: str = ""):
-        self.status, self.code, self.message = status, code, message
+    def __init__(self, status: int, code: str = "", message: str = "", headers: dict[str, str] | None = None):
+        self.status, self.message = status, message
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message.splitlines()[0] if message else ""}
+        self.headers |= headers or {}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # ---- routes -------------------------------------------------------------------------------------------------
 
-    def _get(self, parts: list[str]) -> tuple[bytes, dict[str, str]]:
+    def _get(self, parts: list[str]) -> Answer:
         match parts:
             case [org, name, "resolve", revision, path]:
                 repo = self._readable(f"{org}/{name}")
@@ -95,8 +106,17 @@ class Handler(BaseHTTPRequestHandler):
                 if path not in repo.commits[sha]:
                     raise Refused(404, "EntryNotFound")
                 content = repo.commits[sha][path]
-                sent = content[:-1] if self.server.cut and self.command == "GET" else content
-                return sent, {"X-Repo-Commit": sha, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+                if self.server.lfs:
+                    raise self._elsewhere(sha, content)
+                headers = {"X-Repo-Commit": sha, "ETag": f'"{git_sha1(content)}"'}
+                return self.server.on_answer(self.command, path, content, headers)
+            case ["cdn", digest, path]:
+                self.server.cdn_tokens.add(self.headers.get("Authorization", ""))
+                contents = {
+                    c for repo in self.server.repos.values() for files in repo.commits.values() for c in files.values()
+                }
+                content = next(c for c in contents if hashlib.sha256(c).hexdigest() == digest)
+                return self.server.on_answer(self.command, path, content, {"ETag": '"of the CDN"'})
             case ["api", "models", org, name, *rest]:
                 repo = self._readable(f"{org}/{name}")
                 sha = self._resolved(repo, rest[1] if rest else "main")
@@ -104,7 +124,14 @@ class Handler(BaseHTTPRequestHandler):
                 return _json(id=f"{org}/{name}", sha=sha, private=repo.private, siblings=siblings)
         raise Refused(404)
 
-    def _post(self, parts: list[str]) -> tuple[bytes, dict[str, str]]:
+    def _elsewhere(self, sha: str, content: bytes) -> Refused:
+        digest = hashlib.sha256(content).hexdigest()
+        host = self.server.url.replace("127.0.0.1", "localhost")
+        headers = {"X-Repo-Commit": sha, "X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(content))}
+        name = self.path.rsplit("/", 1)[1]
+        return Refused(302, headers=headers | {"Location": f"{host}/cdn/{digest}/{name}"})
+
+    def _post(self, parts: list[str]) -> Answer:
         match parts:
             case ["api", "validate-yaml"]:
                 return _json(errors=[], warnings=[])
@@ -126,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self._commit(f"{org}/{name}", revision)
         raise Refused(404)
 
-    def _create(self, wanted: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+    def _create(self, wanted: dict[str, Any]) -> Answer:
         self._need("write")
         name = f"{wanted['organization'] or 'me'}/{wanted['name']}"
         url = f"{self.server.url}/{name}"
@@ -135,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.repo(name, private=wanted.get("private", wanted.get("visibility") == "private"))
         return _json(url=url)
 
-    def _commit(self, name: str, revision: str) -> tuple[bytes, dict[str, str]]:
+    def _commit(self, name: str, revision: str) -> Answer:
         repo = self._readable(name)
         files = dict(repo.commits[self._resolved(repo, revision)])
         for line in self.body.splitlines():
@@ -178,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "RevisionNotFound")
         return sha
 
-    def _answer(self, route: Callable[[list[str]], tuple[bytes, dict[str, str]]]) -> None:
+    def _answer(self, route: Callable[[list[str]], Answer]) -> None:
         path = urlsplit(self.path).path
         self.server.requests.append((self.command, path))
         self.server.agents.add(self.headers.get("User-Agent", ""))
@@ -187,14 +214,30 @@ class Handler(BaseHTTPRequestHandler):
             status, (content, headers) = 200, route([unquote(part) for part in path.strip("/").split("/")])
         except Refused as refused:
             status, content = refused.status, json.dumps({"error": refused.message, "url": refused.message}).encode()
-            headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
+            headers = refused.headers
+        headers = {"Content-Length": str(len(content)), **headers}
+        if self.command in self.server.drip:
+            return self._drip(headers)
         self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+        for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
+    def _drip(self, headers: dict[str, str]) -> None:
+        """Headers that never end for HEAD, a body of a byte now and then for the others."""
+        lines = ["HTTP/1.0 200 OK", *(f"{key}: {value}" for key, value in headers.items())]
+        self.wfile.write("\r\n".join([*lines, "X-Drip: " if self.command == "HEAD" else "\r\n"]).encode())
+        while True:
+            self.wfile.write(b"x")
+            time.sleep(0.05)
 
-def _json(**content: Any) -> tuple[bytes, dict[str, str]]:
+
+def git_sha1(content: bytes) -> str:
+    """The hash by which Git names a file, which is the ETag of files that are not in LFS."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _json(**content: Any) -> Answer:
     return json.dumps(content).encode(), {"Content-Type": "application/json"}
