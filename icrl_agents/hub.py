@@ -152,8 +152,8 @@ def _download(
         if last_seen is None or refused:
             raise
         return last_seen
-    for name in FILES if force_download else cache.damaged(config.commit):
-        file = config if name == CONFIG else remote.published(name, config.commit)
+    wanted = FILES if force_download else cache.damaged(config.commit)
+    for file in [config if name == CONFIG else remote.published(name, config.commit) for name in wanted]:
         if force_download or not cache.link(file):
             cache.keep(file, remote.content(file))
     return config.commit
