@@ -44,13 +44,17 @@ def fetch(
 ) -> Found:
     """Find a checkpoint: an existing folder, else a bundled id, else a Hub repo with all files of ONE commit.
 
-    Bundled ids touch no network, unless `revision` or `force_download` ask for the Hub's version.
+    Ids of bundled agents (`icrl/...`) touch no network, unless `revision` or `force_download` ask for the Hub's
+    version. Files are compared with the hash that the Hub publishes, in the cache too: a damaged one is downloaded
+    again. A server has 60 s, and one more for every 32 KiB that arrive.
 
     Raises:
         FileNotFoundError: no such folder, repo, revision or file; or not cached, and downloads are off.
         PermissionError: the Hub refuses the token, or the repo asks for access.
-        ConnectionError: the Hub cannot be reached and the checkpoint is not cached.
-        ValueError: neither a path nor a repo id, or arguments that contradict each other.
+        ConnectionError: the checkpoint is not cached, and the Hub cannot be reached, is too slow or too busy, or sends
+            files without a hash or other than their hash.
+        ValueError: neither a path nor a repo id, a malformed revision or token, arguments that contradict each other,
+            or a damaged cached file while downloads are off.
     """
     if not isinstance(id_or_path, str | PurePath) or not str(id_or_path):
         raise ValueError(
@@ -118,7 +122,7 @@ def _fetch_hub(
         else:
             check_token(api)
             commit = _download(Remote(api, repo_id), cache, revision, seen, force_download)
-    cache.remember(revision or "main", commit)
+            cache.remember(revision or "main", commit)
     return Found(cache.snapshot(commit), f"hub@{commit}")
 
 
@@ -223,8 +227,10 @@ def upload(
     api = _api(token)
     with explained(lambda error: explain_upload(error, api, repo_id)):
         _check_writable(api, repo_id)
+        if not commit_message.strip():
+            raise ValueError(f"commit_message={commit_message!r} is empty: say what the commit brings")
         files = _to_upload(Path(folder).expanduser(), repo_id)
-        patience = Patience()
+        patience = Patience(api)
         patience.extend(sum(map(len, files.values())))
         repo = patience.wait(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
         if revision not in (None, "main"):

@@ -80,7 +80,7 @@ def explain_download(
             )
     near = difflib.get_close_matches(repo_id, pretrained, 3, 0)
     instead = f", or load one that needs none, such as {', '.join(near)} (icrl-agents agents lists all)" if near else ""
-    return ConnectionError(f"{name} is not in the cache, and {_unreachable(error, api)}{instead}{hint}")
+    return ConnectionError(f"{name} cannot be downloaded: {_unreachable(error, api)}{instead}{hint}")
 
 
 def explain_upload(error: Exception, api: Any, repo_id: str) -> Exception:

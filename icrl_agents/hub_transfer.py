@@ -18,13 +18,20 @@ from icrl_agents.hub_errors import shown
 PATIENCE = 60.0  # seconds that all answers of a server may take together
 MIN_SPEED = 1 << 15  # bytes that earn a server one second more
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # as the client fails on headers and JSON of others
+
 T = TypeVar("T")
+
+
+def foreign(api: Any) -> str:
+    return f"{api.endpoint} does not answer like a Hub: check the proxy and HF_ENDPOINT"
 
 
 class Patience:
     """The time that a server has left. Requests run in threads, as nothing else ends a name look-up or a header."""
 
-    def __init__(self) -> None:
+    def __init__(self, api: Any) -> None:
+        self.api = api
         self.end = time.monotonic() + PATIENCE
 
     @property
@@ -39,6 +46,7 @@ class Patience:
         """The result of `call`.
 
         Raises:
+            ConnectionError: the client fails to parse the answer.
             TimeoutError: it takes too long; its thread stays behind, and what it returns is dropped.
         """
         future: Future[T] = Future()
@@ -47,7 +55,12 @@ class Patience:
             wait([future], self.end - time.monotonic())
         if not future.done():
             raise TimeoutError(f"no whole answer in {PATIENCE:.0f} s")
-        return future.result()
+        try:
+            return future.result()
+        except MALFORMED as error:
+            if isinstance(error, OSError):  # the client's error for status 400 is both
+                raise
+            raise ConnectionError(foreign(self.api)) from error
 
 
 def _settle(future: Future[T], call: Callable[[], T]) -> None:
@@ -63,7 +76,7 @@ class Remote:
     def __init__(self, api: Any, repo_id: str) -> None:
         self.api = api
         self.repo_id = repo_id
-        self.patience = Patience()
+        self.patience = Patience(api)
 
     def published(self, name: str, revision: str | None) -> Published:
         """Hash, size and commit of a file at `revision`: one request without retries.
@@ -72,11 +85,11 @@ class Remote:
             ConnectionError: the answer is not that of a Hub.
             TimeoutError: no answer in time.
         """
-        found = self.patience.wait(lambda: self._head(name, revision))
+        found = self.patience.wait(lambda: self.api.get_hf_file_metadata(url=self._url(name, revision)))
         commit, digest = found.commit_hash or "", found.etag or ""
         pinned = COMMIT.fullmatch(revision or "")
         if not COMMIT.fullmatch(commit) or (pinned and revision != commit):
-            raise ConnectionError(self._foreign())
+            raise ConnectionError(foreign(self.api))
         if not DIGEST.fullmatch(digest):
             raise ConnectionError(
                 f"{self.api.endpoint} publishes no hash of {name} (ETag '{shown(digest, 60)}', expected 40 or 64 hex "
@@ -86,14 +99,6 @@ class Remote:
             size = shown(found.size, 20)
             raise ValueError(f"{name} of {self.repo_id} has {size} bytes, at most {MAX_BYTES}: load a smaller agent")
         return Published(name, commit, digest, found.size)
-
-    def _head(self, name: str, revision: str | None) -> Any:
-        try:
-            return self.api.get_hf_file_metadata(url=self._url(name, revision))
-        except ValueError as error:
-            if isinstance(error, OSError):  # a status of 400
-                raise
-            raise ConnectionError(self._foreign()) from None  # headers that the client fails to parse
 
     def content(self, file: Published) -> bytes:
         """The file's content, which matches its hash; one that does not is asked for a second time.
@@ -139,9 +144,6 @@ class Remote:
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(self.repo_id, name, revision=revision, endpoint=self.api.endpoint)
-
-    def _foreign(self) -> str:
-        return f"{self.api.endpoint} does not answer like a Hub: check the proxy and HF_ENDPOINT"
 
     def _mismatch(self, file: Published, size: int) -> str:
         what = f"{file.name} of {self.repo_id} from {self.api.endpoint}"

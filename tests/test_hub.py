@@ -321,8 +321,7 @@ def test_a_failing_hub_and_a_foreign_page_are_named_and_the_cache_outlives_the_f
     server.repo(REPO, files_of(tiny_agent(), tmp_path / "agent"))
     server.on_request = fail
     one_line(lambda: ICAgent.from_pretrained(REPO), ConnectionError, *words)
-    if status == 503:
-        one_line(lambda: tiny_agent().push_to_hub(REPO, token="writer"), ConnectionError, server.url, "answered 503")
+    one_line(lambda: tiny_agent().push_to_hub(REPO, token="writer"), ConnectionError, server.url, words[0])
     server.on_request = lambda method, path: None
     ICAgent.from_pretrained(REPO)
     server.on_request = fail
@@ -388,6 +387,7 @@ def test_a_private_repo_opens_with_a_token(server, tiny_agent, monkeypatch):
         (REPO, {"token": "reader"}, PermissionError, ["refuses your token (403)"]),
         (REPO, {"token": "stale"}, PermissionError, ["refuses your token (401)"]),
         (REPO, {"token": "writ er"}, ValueError, ["the token"]),
+        (REPO, {"token": "writer", "commit_message": " "}, ValueError, ["commit_message=' ' is empty"]),
         ("org/a/b", {"token": "writer"}, ValueError, ["org/a/b", "org/name"]),
         ("../agent", {"token": "writer"}, ValueError, ["org/name"]),
         ("org/public", {"token": "writer", "private": True}, PermissionError, ["org/public is public"]),
