@@ -37,6 +37,7 @@ from icrl_agents.distributions import Distribution
 from icrl_agents.imagination import plan_actions
 from icrl_agents.model import StepModel
 from icrl_agents.nn.transformer import Cache
+from icrl_agents.numerics import acting
 from icrl_agents.planning import Planner, make_planner
 from icrl_agents.steps import Boundary, Steps
 
@@ -142,6 +143,7 @@ class ICAgent(StepModel):
     def begin_task(self, context: Context, index: np.ndarray) -> None:
         """New tasks begin in the rows `index`; a method takes its own options of `reset` here."""
 
+    @acting
     def _begin(
         self,
         env: gymnasium.Env | VectorEnv | None,
@@ -180,15 +182,14 @@ class ICAgent(StepModel):
         boundary = Boundary(num_envs or 1, mode, single=num_envs is None, known=env is not None)
         running = Running(self, num_envs, boundary, seed, learn, legal, teller)
         if history is not None:
-            with torch.inference_mode():
-                self.catch_up(running.context, history)
+            self.catch_up(running.context, history)
         return running
 
     def catch_up(self, context: Context, history: Steps) -> None:
         """Begin with the steps (B, T) of `history`: by default with the latest that the window holds."""
         context.load(history, self.aligned)
 
-    @torch.inference_mode()
+    @acting
     def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
         """Choose the next action, or a batch of them, as NumPy inside the action space.
 
@@ -282,7 +283,7 @@ class ICAgent(StepModel):
         """What the agent knows now; fork it with `select` or `repeat`, do not write to it."""
         return self._require_running().context
 
-    @torch.inference_mode()
+    @acting
     def policy(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Any:
         """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
 
@@ -294,7 +295,7 @@ class ICAgent(StepModel):
         vars(context).update(vars(draft))
         return distribution
 
-    @torch.inference_mode()
+    @acting
     def see(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Tensor:
         """The hidden vectors (B, D) at which actions are read, of the rows of `context` with `obs` (B, ...) as open."""
         with context.attempt() as draft:
@@ -361,6 +362,11 @@ class ICAgent(StepModel):
     def _require_running(self) -> Running:
         if self._running is None:
             raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
+        if self._running.generator.device != self.device:
+            raise RuntimeError(
+                f"the agent moved from {self._running.generator.device} to {self.device} in the middle of a task: "
+                "call agent.reset(), or move it back"
+            )
         return self._running
 
     def _forget_rows(

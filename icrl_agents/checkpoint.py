@@ -21,6 +21,7 @@ from icrl_agents import __version__
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import render_card
 from icrl_agents.config import check_known
+from icrl_agents.numerics import own_settings
 from icrl_agents.strict_json import dump_json, parse_json, read_json, require_file
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -125,15 +126,34 @@ def load_weights(build: Callable[[], Module], folder: Path, device: torch.device
     path = folder / WEIGHTS
     _refuse_pickles(path)
     require_file(path)
+    with own_settings():
+        if misfit := _misfit(read_header(path), _kinds(build)):
+            raise ValueError(f"{path} does not fit {CONFIG}: {misfit}: they do not belong together")
+        weights = load_file(path)
+        _check_finite(weights, path)
+        with torch.random.fork_rng(devices=[]):  # random weights are drawn and overwritten: the caller sees no draw
+            module = build()
+        module.load_state_dict(weights)
+        return module.to(device)
+
+
+def check_state(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Refuse to write weights that `load_weights` would not load.
+
+    Raises:
+        ValueError: missing, extra or misshapen weights.
+    """
+    if misfit := _misfit({name: _kind(tensor) for name, tensor in state.items()}, _kinds(build)):
+        raise ValueError(f"this agent's weights do not fit its config: {misfit}: save it as it was built")
+
+
+def _kinds(build: Callable[[], nn.Module]) -> dict[str, Kind]:
     with torch.device("meta"), _Undrawn():
-        wanted = build().state_dict()
-    _check_kinds(read_header(path), wanted, path)
-    weights = load_file(path)
-    _check_finite(weights, path)
-    with torch.random.fork_rng(devices=[]):  # random weights are drawn and overwritten: the caller sees no draw
-        module = build()
-    module.load_state_dict(weights)
-    return module.to(device)
+        return {name: _kind(tensor) for name, tensor in build().state_dict().items()}
+
+
+def _kind(tensor: Tensor) -> Kind:
+    return Kind(DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
 
 
 class _Undrawn(TorchFunctionMode):
@@ -173,8 +193,8 @@ def _refuse_pickles(path: Path) -> None:
             )
 
 
-def _check_kinds(found: dict[str, Kind], wanted: Mapping[str, Tensor], path: Path) -> None:
-    expected = {name: Kind(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in wanted.items()}
+def _misfit(found: Mapping[str, Kind], expected: Mapping[str, Kind]) -> str:
+    """How some weights differ from those expected; empty if they do not."""
     problems = {
         "missing": sorted(set(expected) - set(found)),
         "extra": [name[:80] for name in sorted(set(found) - set(expected))],
@@ -184,11 +204,9 @@ def _check_kinds(found: dict[str, Kind], wanted: Mapping[str, Tensor], path: Pat
             if name in found and found[name] != kind
         ],
     }
-    if any(problems.values()):
-        told = [
-            f"{what}: {'; '.join(map(repr, names[:2]))} ({len(names)})" for what, names in problems.items() if names
-        ]
-        raise ValueError(f"{path} does not fit {CONFIG}: {', '.join(told)}: they do not belong together")
+    return ", ".join(
+        f"{what}: {'; '.join(map(repr, names[:2]))} ({len(names)})" for what, names in problems.items() if names
+    )
 
 
 def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
@@ -220,7 +238,10 @@ def write_checkpoint(folder: str | Path, data: dict[str, Any], state: Mapping[st
     path = folder / CONFIG
     text = dump_json({"format_version": FORMAT_VERSION, "library_version": __version__, **data}, path)
     config = _check_config(parse_json(text, path), path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # copies: safetensors refuses memory that two names share
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+    }
     _check_finite(tensors, folder)
     card = render_card(config, parameters=sum(t.numel() for t in tensors.values()))
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icr
 AgentEnv = Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: the one it was trained on.")]
 Split = Annotated[str, typer.Option(help="test (held out), validation, train, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn at random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1, as far as this machine has it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Plan = Annotated[str | None, typer.Option(help="A planner: lookahead, beam (as published) or best-of-n.")]
 Episodes = Annotated[int, typer.Option(help="Length of a lifetime.")]

@@ -65,7 +65,8 @@ class Independent:
 
     def log_prob(self, value: Tensor) -> Tensor:
         flat = value.flatten(-len(self.shape))
-        return sum((part.log_prob(flat[..., i]) for i, part in enumerate(self.parts)), torch.zeros(()))
+        nothing = torch.zeros((), dtype=torch.float32, device=value.device)
+        return sum((part.log_prob(flat[..., i]) for i, part in enumerate(self.parts)), nothing)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return torch.stack([part.sample(generator) for part in self.parts], -1).unflatten(-1, self.shape)
@@ -89,7 +90,7 @@ class Gaussian:
         return each.flatten(-self.dims).sum(-1) if self.dims else each
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32, device=self.mean.device)
         return self._clip(self.mean + self.log_std.exp() * noise)
 
     def mode(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,9 @@ from torch import nn
 from icrl_agents import checkpoint, hub
 from icrl_agents.codecs import Codec, space_from_json, space_to_json
 from icrl_agents.config import AgentConfig
+from icrl_agents.devices import pick_device
+from icrl_agents.nn.stamp import Stamp
+from icrl_agents.numerics import BuiltInFloat32, check_float32
 from icrl_agents.planning import Planner, make_planner
 
 # settings that say what weights of the same sizes mean
@@ -24,9 +27,10 @@ MEANINGS = (
 )
 
 
-class Pretrained(nn.Module, ABC):
+class Pretrained(nn.Module, metaclass=BuiltInFloat32):
     """The part of an agent that loads and saves it."""
 
+    stamp: Stamp | None = None  # of the weights that were found to be float32
     config: AgentConfig
     observation_space: gymnasium.Space
     action_space: gymnasium.Space
@@ -56,12 +60,18 @@ class Pretrained(nn.Module, ABC):
         `agent.source` says which of the three it was. Nothing is ever unpickled. `plan` and `plan_kwargs` are those of
         `use_plan`.
 
+        Args:
+            device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda", "cuda:1" or a `torch.device`;
+                weights are float32 on all of them. An agent that is moved later with `to` begins its next task there.
+
         Raises:
             FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
-            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config.
+            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config; a
+                device that this machine lacks.
         """
+        chosen = pick_device(device)  # a misspelt name should not cost a download
         if plan is not None:
-            make_planner(plan, plan_kwargs)  # a misspelt name should not cost a download
+            make_planner(plan, plan_kwargs)  # nor should this one
         found = hub.fetch(
             id_or_path,
             revision=revision,
@@ -70,7 +80,7 @@ class Pretrained(nn.Module, ABC):
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        agent = cls._from_folder(found.folder, pick_device(device))
+        agent = cls._from_folder(found.folder, chosen)
         agent.source = found.source
         agent.use_plan(plan, plan_kwargs)
         return agent
@@ -88,15 +98,29 @@ class Pretrained(nn.Module, ABC):
         config = method.Config.from_json(data["config"])
         obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
         agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
-        for module in agent.modules():
-            if isinstance(module, Codec):
-                module.validate()
+        agent.validate()
         agent.facts = data["facts"]
         return agent.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all."""
-        checkpoint.write_checkpoint(folder, self.to_json(), self.state_dict())
+        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all.
+
+        Raises:
+            NotADirectoryError: `folder` is a file.
+            ValueError: `from_pretrained` would refuse the result: weights that are not float32, not finite, or not
+                those of the agent's config.
+        """
+        check_float32(self)
+        self.validate()
+        state = self.state_dict()
+        checkpoint.check_state(lambda: type(self)(self.observation_space, self.action_space, self.config), state)
+        checkpoint.write_checkpoint(folder, self.to_json(), state)
+
+    def validate(self) -> None:
+        """Refuse statistics of normalisation that no data has; a ValueError if so."""
+        for module in self.modules():
+            if isinstance(module, Codec):
+                module.validate()
 
     def push_to_hub(
         self,
@@ -155,20 +179,3 @@ class Pretrained(nn.Module, ABC):
         if spaces[0] != spaces[1]:
             raise ValueError(f"init={name!r} acts in {spaces[1]}, not {spaces[0]}: give an agent of these spaces")
         self.load_state_dict(theirs)
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is the GPU where there is one; a device is never stored in a checkpoint.
-
-    Raises:
-        ValueError: no such device, or not on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device {str(device)!r}: choose auto, cpu or cuda") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r}: PyTorch finds no CUDA GPU here, choose auto or cpu")
-    return found

@@ -27,12 +27,13 @@ from torch import nn
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
 from icrl_agents.collection import collect_command
+from icrl_agents.devices import accelerate_on, training_device
 from icrl_agents.evaluation import evaluate, trained_on
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
 from icrl_agents.methods import METHODS
+from icrl_agents.numerics import own_settings
 from icrl_agents.optimizer import learning_rate, make_optimizer
-from icrl_agents.pretrained import pick_device
 from icrl_agents.run_folder import (
     NOTE,
     STATES,
@@ -85,7 +86,8 @@ def train(
         histories: an HDF5 file of `collect`; without it fresh lifetimes are made on the fly.
         settings: fields of `TrainConfig` and of the method's config, and of the source's settings as "source.<name>";
             the rest keep their defaults.
-        device: "auto", "cpu" or "cuda".
+        device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda" or "cuda:1". Under `accelerate
+            launch` every process takes its own of that kind. Mixed precision (bf16) is the default on CUDA only.
         resume: continue the run in `out` where its last checkpoint is, with the settings it was started with; give
             none, or the same.
         overwrite: delete the run in `out` first.
@@ -95,6 +97,7 @@ def train(
         ValueError: an unknown name or a bad value.
         FileExistsError: `out` is not empty and neither `resume` nor `overwrite` is given.
     """
+    chosen = training_device(device)
     out = Path(out).expanduser()
     settings = dict(settings or {})
     if resume and overwrite:
@@ -111,11 +114,12 @@ def train(
             f"source={config.source!r} makes fresh lifetimes, {path.name} holds its own: leave one of them out"
         )
     source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
-    pick_device(device)
     if not resume:
         claim(out, overwrite)
-    run = Run(method, env_id, out, path, source, for_source, config, agent_config, device, quiet, resume)
-    with _threads(config.threads), torch.random.fork_rng():  # the caller's random numbers go on as they were
+    run = Run(method, env_id, out, path, source, for_source, config, agent_config, chosen, quiet, resume)
+    # the caller's settings and random numbers stay as they were
+    forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
+    with own_settings(), _threads(config.threads), forked, accelerate_on(chosen):
         return run.go()
 
 
@@ -131,7 +135,7 @@ class Run:
     for_source: dict[str, Any]  # its settings that are not the defaults
     config: TrainConfig
     agent_config: Any
-    device: str
+    device: torch.device
     quiet: bool
     resumed: bool
     seconds: float = 0.0  # spent so far, earlier parts of a resumed run included
@@ -176,17 +180,15 @@ class Run:
             self._finish(agent.eval())
         accelerator.wait_for_everyone()
         accelerator.end_training()
-        if accelerator.num_processes == 1:
-            accelerator.state._reset_state(reset_partial_state=True)  # else the next run could not choose a precision
         return agent.eval()
 
     def _accelerator(self) -> Accelerator:
         accelerate = need("accelerate", "train")
-        cpu = pick_device(self.device).type == "cpu"
-        precision = PRECISIONS[self.config.precision] or ("no" if cpu else "bf16")
+        kind = self.device.type
+        precision = PRECISIONS[self.config.precision] or ("bf16" if kind == "cuda" else "no")
         # where memories are trained, a window may be too short for some weights to matter
         handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=METHODS[self.method].remembers)
-        return accelerate.Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler])
+        return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=[handler])
 
     def _new_agent(self) -> ICAgent:
         torch.manual_seed(self.config.seed)  # of the initial weights and of dropout

@@ -16,6 +16,7 @@ from icrl_agents.config import AgentConfig, check_choice, read_stages, stage_at
 from icrl_agents.context import Context
 from icrl_agents.nn.compressor import QUERY_STD, Compressor, Reader
 from icrl_agents.nn.transformer import Cache
+from icrl_agents.numerics import acting
 from icrl_agents.percepts import PerceptAgent, intended_action
 from icrl_agents.steps import Steps
 
@@ -271,7 +272,7 @@ class CAD(PerceptAgent):
         cache.advance(torch.full_like(cache.lengths, self.config.latents))
         memory.cache.assign(index, cache)
 
-    @torch.inference_mode()
+    @acting
     def replace_latents(self, context: Context, latents: Tensor) -> None:
         """Let the rows that have folded something remember `latents` (B, Z, D) instead, for interventions."""
         memory, index = context.memory, np.flatnonzero(context.memory.folds)

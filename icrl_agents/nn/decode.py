@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from icrl_agents.nn.stamp import Stamp
+
 if TYPE_CHECKING:
     from icrl_agents.nn.transformer import Cache, Transformer
 
 
 def can_decode(x: torch.Tensor) -> bool:
-    """Whether the tokens `x` (B, L, D) are one a row, plain CPU floats, and no gradient is wanted."""
-    return x.shape[1] == 1 and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    """Whether the tokens `x` (B, L, D) are one a row, plain CPU floats, and no gradient or graph is wanted."""
+    if x.shape[1] != 1 or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def decode(body: Transformer, x: torch.Tensor, cache: Cache) -> torch.Tensor:
     """Run the tokens `x` (B, 1, D) behind what `cache` holds; gives (B, 1, D) and stores keys and values."""
-    if body.views is None or body.views.address != body.norm.weight.data_ptr():
+    if body.views is None or not body.views.stamp.holds():
         body.views = Views.of(body)
     where, stream = Place(cache, x.shape[2]), x[:, 0].numpy()  # (B, D)
     keys, values = cache.keys.numpy(), cache.values.numpy()
@@ -49,14 +53,14 @@ class Weights(NamedTuple):
 class Views(NamedTuple):
     """The module's weights as NumPy sees them: views, so training steps and loading show through."""
 
-    address: int  # of the memory they look at; moving the module to a device and back changes it
+    stamp: Stamp  # of the weights they look at; moving, converting or replacing some of them ends it
     layers: list[Weights]
     norm: np.ndarray
 
     @classmethod
     def of(cls, body: Transformer) -> Views:
         layers = [_weights(block) for block in body.blocks]
-        return cls(body.norm.weight.data_ptr(), layers, body.norm.weight.detach().numpy())
+        return cls(Stamp.of(body), layers, body.norm.weight.detach().numpy())
 
 
 def _weights(block: Any) -> Weights:

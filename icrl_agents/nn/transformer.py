@@ -113,6 +113,10 @@ class Transformer(nn.Module):
             for last in (block.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * layers) ** 0.5)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles find views of their own weights."""
+        return {**vars(self), "views": None}
+
     def make_cache(self, rows: int, capacity: int, outputs: bool = False) -> Cache:
         """An empty cache for `rows` sequences of at most `capacity` tokens; with `outputs` it keeps those as well."""
         weight = self.norm.weight
@@ -208,7 +212,7 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
 
 def rotations(count: int, head_width: int, device: torch.device) -> Tensor:
     """The unit complex numbers (count, K / 2) by which rotary positions turn the pairs at each place."""
-    inverse = 10000.0 ** -(torch.arange(0, head_width, 2, device=device) / head_width)
+    inverse = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width)
     angle = torch.arange(count, device=device)[:, None] * inverse
     return torch.polar(torch.ones_like(angle), angle)
 

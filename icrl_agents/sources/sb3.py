@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from icrl_agents.history import RecordHistory
+from icrl_agents.numerics import own_settings
 from icrl_agents.sources.source import Source, SourceSettings
 
 
@@ -71,7 +72,7 @@ class PPOSource(Source):
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         knobs = asdict(self.settings)
         adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
-        with _global_generators():
+        with own_settings(), _global_generators():
             model = PPO("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
             model.learn(sys.maxsize, callback=Recorder(env, adapter, episodes))
 
