@@ -31,9 +31,8 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
     """The part of an agent that loads and saves it.
 
     Weights are float32 on every device and in every process; converted ones (`half()`) are refused until `float()`.
-    `agent.body.compile()` compiles an agent and keeps the names of its weights. `agent.body = torch.compile(agent.body)`
-    renames them, so that agent acts, but cannot be saved; a wrapper such as `nn.DataParallel(agent)` acts through its
-    `module`.
+    `agent.body.compile()` compiles an agent and keeps the names of its weights; `agent.body = torch.compile(agent.body)`
+    renames them: that agent acts, but saving it is refused. `nn.DataParallel(agent)` acts through its `module`.
     """
 
     stamp: Stamp | None = None  # of the weights that were found to be float32
