@@ -31,7 +31,7 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
     """The part of an agent that loads and saves it.
 
     Weights are float32 on every device and in every process; converted ones (`half()`) are refused until `float()`.
-    `agent.body.compile()` compiles an agent and keeps the names of its weights; `agent.body = torch.compile(agent.body)`
+    `agent.body.compile()` compiles an agent and keeps the names of its weights; `agent.body = torch.compile(...)`
     renames them: that agent acts, but saving it is refused. `nn.DataParallel(agent)` acts through its `module`.
     """
 
