@@ -123,7 +123,10 @@ def read_cached(
     with the others first. Gives the queries' hidden vectors (B, D).
     """
     before = np.zeros_like(begin) if before is None else before
-    behind = (context.length - begin) * len(agent.slots) + before - cache.lengths.cpu().numpy()
+    closed = (context.length - begin) * len(agent.slots) + before
+    behind = closed - cache.lengths.cpu().numpy()
+    if behind.min() < 0:  # the open step was read before, at another observation
+        cache.lengths = cache.lengths.minimum(torch.as_tensor(closed, device=cache.lengths.device))
     far = behind > len(agent.slots)
     if far.any() and not far.all():
         index = np.flatnonzero(far)

@@ -189,7 +189,6 @@ class ICAgent(StepModel):
         """Begin with the steps (B, T) of `history`: by default with the latest that the window holds."""
         context.load(history, self.aligned)
 
-    @acting
     def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
         """Choose the next action, or a batch of them, as NumPy inside the action space.
 
@@ -216,6 +215,7 @@ class ICAgent(StepModel):
         commit(running.changes(draft))
         return action
 
+    @acting
     def _choose(self, running: Running, batch: np.ndarray, deterministic: bool, planner: Planner | None) -> np.ndarray:
         """The actions (B, ...) at the observations `batch` (B, ...)."""
         live, context = ~running.boundary.resetting, running.context
@@ -283,33 +283,38 @@ class ICAgent(StepModel):
         """What the agent knows now; fork it with `select` or `repeat`, do not write to it."""
         return self._require_running().context
 
-    @acting
     def policy(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Any:
         """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
 
         Rows outside `live` (B,) are computed but leave no trace.
         """
         with context.attempt() as draft:
-            hidden = self._read(draft, obs, np.ones(context.rows, bool) if live is None else live)
-            distribution = self.choices(hidden, self.given(draft.steps))
+            distribution = self._policy(draft, obs, live)
         vars(context).update(vars(draft))
         return distribution
 
-    @acting
     def see(self, context: Context, obs: np.ndarray, live: np.ndarray | None = None) -> Tensor:
         """The hidden vectors (B, D) at which actions are read, of the rows of `context` with `obs` (B, ...) as open."""
         with context.attempt() as draft:
-            hidden = self._read(draft, obs, np.ones(context.rows, bool) if live is None else live)
+            hidden = self._see(draft, obs, live)
         vars(context).update(vars(draft))
         return hidden
 
-    def _read(self, context: Context, obs: np.ndarray, live: np.ndarray) -> Tensor:
+    @acting
+    def _policy(self, context: Context, obs: np.ndarray, live: np.ndarray | None) -> Any:
+        return self.choices(self._read(context, obs, live), self.given(context.steps))
+
+    @acting
+    def _see(self, context: Context, obs: np.ndarray, live: np.ndarray | None) -> Tensor:
+        return self._read(context, obs, live)
+
+    def _read(self, context: Context, obs: np.ndarray, live: np.ndarray | None) -> Tensor:
         """`see` on a draft. This is the one place where a context is read."""
         if self.training:
             raise RuntimeError("the agent is in training mode, where dropout disturbs actions: call agent.eval() first")
         self.make_room(context)
         context.open(obs)
-        hidden = self.attend(context, live)
+        hidden = self.attend(context, np.ones(context.rows, bool) if live is None else live)
         if not math.isfinite(hidden.sum()):  # one NaN or infinity shows in the sum
             row = int(hidden.flatten(1).isfinite().all(1).logical_not().int().argmax())
             raise ValueError(

@@ -138,3 +138,17 @@ def assert_interruptions(base: ICAgent, call: Callable[[ICAgent, int], Any], t: 
         with pytest.raises(Interrupt):
             interrupted(lambda: call(agent, t), place)  # noqa: B023
         assert_twins(agent, twin, t, acted)
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+@torch.no_grad()
+def test_an_observation_may_be_read_more_than_once(variant: Variant):
+    """A look at the policy, at this observation or another one, leaves the next action as it would have been."""
+    agent = grown(variant, 4)
+    for t in range(4, 16):
+        twin = copy.copy(agent)
+        agent.policy(agent.context, STEPS.obs[:, t + 9])
+        agent.policy(agent.context, STEPS.obs[:, t])
+        expected, found = (statistics(one.policy(one.context, STEPS.obs[:, t])) for one in (twin, agent))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        step(agent, t)

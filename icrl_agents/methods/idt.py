@@ -171,6 +171,9 @@ class IDT(PerceptAgent):
         if "latent" not in context.steps.extras:
             column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
             context.steps = context.steps._replace(extras={"latent": column})  # of a row's current chunk everywhere
+        again = live & (memory.begin == length)  # it has been decided at another observation
+        if again.any():
+            memory.forget(np.flatnonzero(again))
         over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
         lost = live & (memory.begin < 0)
         over &= live & ~lost & (memory.begin < length)

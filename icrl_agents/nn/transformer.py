@@ -70,6 +70,7 @@ class Cache:
         """A cache that shares what is held: it may append, which this one does not see, as its `lengths` stay."""
         return Cache(self.keys, self.values, self.lengths, self.turns, self.outputs)
 
+    @torch.inference_mode()
     def wipe(self) -> None:
         """Zero what lies beyond each row's tokens: masks hide it, but not NaN."""
         beyond = torch.arange(self.capacity, device=self.lengths.device) >= self.lengths[:, None]  # (B, C)
@@ -82,6 +83,7 @@ class Cache:
         """Forget the rows `index`; caches that share what is held keep theirs."""
         self.lengths = self.lengths.index_fill(0, self._index(index), 0)
 
+    @torch.inference_mode()
     def drop(self, index: Any) -> None:
         """The rows `index` begin elsewhere, and a token's place is part of what was cached: it is void for all."""
         self.lengths.index_fill_(0, self._index(index), 0)
