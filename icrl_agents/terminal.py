@@ -1,31 +1,124 @@
-"""What commands print: tables on standard output, progress on standard error."""
+"""What commands print: tables and JSON on standard output, progress on standard error."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
-WIDE = 200  # characters, where no terminal sets a width: no row is broken for a file or a pipe
+MARGIN = 2  # characters left of a table, and between its columns
+SEPARATOR = " · "  # between the values below a row
+NOTE = 32  # characters that a progress bar leaves to its note, if it can
+SHORTEST_BAR, LONGEST_BAR = 10, 40  # characters
+
+
+def print_json(data: Any) -> None:
+    """Print `data` as JSON; numbers that are not finite are null."""
+    print(json.dumps(_finite(data), indent=1, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(name): _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not abs(data) < float("inf") else data
+
+
+def count(number: int, noun: str) -> str:
+    """The number with its noun, in the plural unless it is one: "1 episode", "2,000 episodes"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+# ---- tables -----------------------------------------------------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """Which columns of a table stand side by side, how wide, and which stand below their row."""
+
+    widths: dict[int, int]  # characters of each column of the table, by its number
+    below: tuple[int, ...]
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows in columns; no cell is read as markup."""
-    table = Table(box=SIMPLE)
-    for number, name in enumerate(header):
-        table.add_column(name, no_wrap=not number, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    """Print rows in columns as wide as their longest cell; no cell is read as markup.
+
+    Where a terminal is too narrow, the widest columns leave the table, and their values stand on a line below each
+    row, as "name: value". Only headers and that line are folded, between words. Without a terminal nothing is.
+    """
     console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
-    console.print(table)
+    width = console.width if console.is_terminal else None
+    signs = str.maketrans({"─": "-", "·": "|"} if console.options.ascii_only else {})
+    console.print()
+    for line in table_lines(header, [[str(cell) for cell in row] for row in rows], width):
+        console.print(Text(line.plain.translate(signs), line.style), soft_wrap=True)
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[Text]:
+    """The lines of a table in a terminal of `width` characters, None for no limit."""
+    layout = _lay_out(header, rows, width)
+    titles = [fold([header[number]], room) if width else [header[number]] for number, room in layout.widths.items()]
+    height = max(len(title) for title in titles)
+    for words in zip(*([""] * (height - len(title)) + title for title in titles), strict=True):
+        yield _line(words, layout, "bold")
+    yield Text(" " + "─" * (sum(layout.widths.values()) + MARGIN * len(layout.widths)))
+    for row in rows:
+        yield from (_line(words, layout) for words in _cells(row, layout, width))
+        shown = [(header[number], row[number]) for number in layout.below if row[number]]
+        values = [f"{name}: {value}" if name else value for name, value in shown]
+        yield from (Text(" " * 2 * MARGIN + line) for line in fold(values, (width or 0) - 2 * MARGIN, SEPARATOR))
+
+
+def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Layout:
+    """Move the widest column but the first out of the table until the rest fits."""
+    words = [name.split() or [""] for name in header]
+    titles = [max(map(cell_len, parts)) if width else cell_len(name) for name, parts in zip(header, words, strict=True)]
+    cells = [max((cell_len(row[number]) for row in rows), default=0) for number in range(len(header))]
+    widths = {number: max(pair) for number, pair in enumerate(zip(titles, cells, strict=True))}
+    below: list[int] = []
+    while width and sum(widths.values()) + MARGIN * len(widths) > width and len(widths) > 1:
+        below.append(max(list(widths)[1:], key=lambda number: widths[number]))
+        del widths[below[-1]]
+    return Layout(widths, tuple(sorted(below)))
+
+
+def _cells(row: Sequence[str], layout: Layout, width: int | None) -> Iterator[tuple[str, ...]]:
+    """The lines of a row: one, unless its first cell alone is wider than the terminal."""
+    first, *rest = (row[number] for number in layout.widths)
+    lines = fold([first], width - MARGIN) if width and not rest else [first]
+    yield (lines[0], *rest)
+    yield from ((line, *("" for _ in rest)) for line in lines[1:])
+
+
+def _line(words: Sequence[str], layout: Layout, style: str = "") -> Text:
+    rooms = layout.widths.values()
+    padded = [word + " " * (room - cell_len(word)) for word, room in zip(words, rooms, strict=True)]
+    return Text((" " * MARGIN + (" " * MARGIN).join(padded)).rstrip(), style)
+
+
+def fold(parts: Sequence[str], width: int, separator: str = " ") -> list[str]:
+    """Join parts in lines of at most `width` characters (0 or less: in one); a longer part is folded between words."""
+    if width <= 0:
+        return [separator.join(parts)] if parts else []
+    lines: list[str] = []
+    for part in parts:
+        if lines and cell_len(lines[-1] + separator + part) <= width:
+            lines[-1] += separator + part
+        elif cell_len(part) <= width or " " not in part:
+            lines.append(part)
+        else:
+            lines += fold(part.split(), width)
+    return lines
+
+
+# ---- progress ---------------------------------------------------------------------------------------------------
 
 
 class Report(Protocol):
@@ -34,17 +127,29 @@ class Report(Protocol):
     def __call__(self, done: int, note: str = "") -> None: ...
 
 
+class Note(ProgressColumn):
+    """The task's description, cut where the line ends: the other columns keep their room."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, overflow="ellipsis", no_wrap=True)
+
+
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, *, done: int = 0, active: bool = True) -> Iterator[Report]:
     """A bar with the time left, from `done` to `total`; silent where there is no terminal, or not `active`."""
     console = Console(stderr=True)
+    room = console.width - len(f" {total}/{total} {unit} 00:00:00  ")
+    name = Text(title)
+    name.truncate(max(1, room - SHORTEST_BAR), overflow="ellipsis")
+    length = max(SHORTEST_BAR, min(LONGEST_BAR, room - len(name) - NOTE))
+    whole = Column(no_wrap=True)
     columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn(name.plain, markup=False),
+        BarColumn(length, table_column=whole),
+        MofNCompleteColumn(table_column=whole),
         TextColumn(unit),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TimeRemainingColumn(table_column=whole),
+        Note(Column()),
     )
     with Progress(*columns, console=console, disable=not (active and console.is_terminal)) as progress:
         row = progress.add_task("", total=total, completed=done)

@@ -232,7 +232,7 @@ class Run:
                     row |= self._validate(accelerator, agent)
                     note = _validation_note(row)
                 write(row)
-                bar(update + 1, f"loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s{note}")
+                bar(update + 1, f"{note}loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s")
                 if _due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates and main:
                     save_state(self.out, update + 1, agent, optimizer, self.seconds)
 
@@ -374,7 +374,7 @@ def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
 def _validation_note(row: dict[str, Any]) -> str:
     if "validation_return" not in row:  # of the other processes
         return ""
-    return f"  validation return {row['validation_return']:.2f} of {row['validation_optimal']:.2f}"
+    return f"validation {row['validation_return']:.2f} of {row['validation_optimal']:.2f}  "  # first: cut last
 
 
 def _due(update: int, every: int) -> bool:
