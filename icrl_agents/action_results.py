@@ -82,6 +82,8 @@ class Report:
         """What `to_json` wrote, from a file or the `sets.json` of a folder; ValueError if it is not that."""
         path = Path(path).expanduser()
         path = path / JSON if path.is_dir() else path
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is no file: give a folder with {JSON}, as `icrl-agents sets -o` writes it")
         data = read_json(path, MAX_BYTES)
         try:
             entries = tuple(
@@ -96,7 +98,7 @@ class Report:
             given = {name: data[name] for name in ("env_id", "measure", "settings")}
             return cls(**given, references=tuple(data["references"]), entries=entries, results=results, means=means)
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no report on sets ({type(error).__name__}: {error}): measure anew") from None
+            raise ValueError(f"{path} is no report on sets ({type(error).__name__}: {error}): measure again") from None
 
     @classmethod
     def join(cls, reports: Sequence[Report]) -> Report:

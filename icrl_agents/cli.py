@@ -1,6 +1,6 @@
 """The command line. What a command needs is imported when it runs, so that help is there at once.
 
-The commands themselves are in `cli_make.py` and `cli_measure.py`.
+The commands themselves are in `cli_list.py`, `cli_make.py` and `cli_measure.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from icrl_agents.cli_make import agents, collect, envs, play, push, study, train, windows
+from icrl_agents.cli_list import agents, envs
+from icrl_agents.cli_make import collect, play, push, study, train, windows
 from icrl_agents.cli_measure import compare, evaluate, marks, probe, sets
 
 # in the order of --help
@@ -39,6 +40,19 @@ class Commands(TyperGroup):
         sys.exit(code or 0)
 
 
+class Train(TyperCommand):
+    """`train`, whose --help-settings asks for nothing that it requires otherwise."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--help-settings" in args:
+            from icrl_agents.help_settings import show
+
+            rest = [word for word in args if word != "--help-settings"]
+            show(rest[0] if rest and not rest[0].startswith("-") else None)
+            raise typer.Exit
+        return super().parse_args(ctx, args)
+
+
 def is_mistake(error: Exception) -> bool:
     """Whether an error tells users what they can mend, rather than us what we did wrong."""
     if isinstance(error, ModuleNotFoundError) and error.name:  # of an import statement, not of a missing extra
@@ -49,12 +63,30 @@ def is_mistake(error: Exception) -> bool:
 
 def one_line(error: Exception) -> str:
     if hasattr(error, "format_message"):
-        text = error.format_message()
+        said = error.format_message().rstrip(".")
+        text = f"{said}{'' if said.endswith('?') else '.'} {_usage(getattr(error, 'ctx', None))}"
     elif isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def _usage(context: Any) -> str:
+    """What a command requires, and where its help is."""
+    if context is None:
+        return ""
+    required = [
+        param.metavar or param.name.upper() if param.param_type_name == "argument" else _option(param)
+        for param in context.command.params
+        if param.required
+    ]
+    words = [context.command_path, *(["COMMAND"] if hasattr(context.command, "commands") else required), "[OPTIONS]"]
+    return f"Usage: {' '.join(words)}; try {context.command_path} --help"
+
+
+def _option(param: Any) -> str:
+    return f"{max(param.opts, key=len)} {param.metavar or 'VALUE'}"
 
 
 app = typer.Typer(
@@ -84,7 +116,7 @@ def _root(
 
 
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Train if command is train else TyperCommand)(command)
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
-"""The commands that make things and show them: what there is, histories, trained agents, their play and upload."""
+"""The commands that make things: histories, trained agents, their play and upload."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import time
@@ -16,6 +15,7 @@ import typer
 from icrl_agents.cli_options import (
     Agent,
     AgentEnv,
+    AsJson,
     Device,
     Episodes,
     Overwrite,
@@ -30,12 +30,20 @@ from icrl_agents.cli_options import (
 STAGES = {"pretrain": 1.0, "finetune": 0.0}  # the share of the updates without a loss on actions
 
 Env = Annotated[str, typer.Option("--env", metavar="ID", help="An environment; see `icrl-agents envs`.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="May be given repeatedly.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting; repeatable. `icrl-agents train --help-settings` lists all."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
-Histories = Annotated[Path | None, typer.Option(metavar="FILE.h5", help="Default: fresh ones, made on the way.")]
-Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options beat it.")]
-Source = Annotated[str | None, typer.Option(help="The learner of fresh histories. Default: the environment's.")]
+Histories = Annotated[
+    Path | None, typer.Option(metavar="FILE.h5", help="What `collect` recorded. Default: fresh lifetimes.")
+]
+Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options override them.")]
+Source = Annotated[str | None, typer.Option(help="The learner of fresh lifetimes. Default: the environment's.")]
 
+METHOD = "The method: ad, cad, dpt, headless-ad, idt or marked-ad."
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, ucb, linucb, epsilon-greedy, uniform, noise, ppo."
 )
@@ -51,60 +59,28 @@ def play(
     fps: Annotated[float, typer.Option(help="Steps shown a second.")] = 12.0,
     animation: Annotated[bool, typer.Option("--animation/--no-animation", help="Only in a terminal.")] = True,
     plan: Plan = None,
+    device: Device = "auto",
 ) -> None:
     """Watch an agent learn a task it has never seen."""
     from icrl_agents import ICAgent
     from icrl_agents import play as stage
 
-    loaded = ICAgent.from_pretrained(agent, plan=plan)
+    loaded = ICAgent.from_pretrained(agent, plan=plan, device=device)
     print(f"{agent} ({loaded.source})")
     env_id = env_of(loaded, env)
     stage.play(loaded, env_id, episodes=episodes, seed=seed, task=task, split=split, fps=fps, animate=animation)
-
-
-def envs() -> None:
-    """List the environments."""
-    from icrl_envs import FAMILIES
-
-    from icrl_agents.terminal import print_table
-
-    rows = []
-    for name, tasks in FAMILIES.items():
-        rules, (train, test) = tasks.rules, tasks.split()
-        best = rules.optimal_return(tasks.ids).mean()
-        spaces = str(rules.observation_space), str(rules.action_space)
-        rows.append((name, *spaces, rules.horizon, len(train), len(test), f"{best:.2f}"))
-    print_table(("id", "obs", "actions", "horizon", "train", "test", "optimum"), rows)
-
-
-def agents() -> None:
-    """List the agents that come with the package."""
-    from icrl_agents import report
-    from icrl_agents.checkpoint import MAX_RESULTS_BYTES, RESULTS, WEIGHTS, read_config, read_header
-    from icrl_agents.hub import BUNDLED, bundled_folder, list_pretrained
-    from icrl_agents.strict_json import read_json
-    from icrl_agents.terminal import print_table
-
-    rows = []
-    for name in list_pretrained():
-        folder = bundled_folder() / name.removeprefix(BUNDLED)
-        config, found = read_config(folder), folder / RESULTS
-        parameters = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
-        result = report.headline(read_json(found, MAX_RESULTS_BYTES)) if found.exists() else "not measured"
-        rows.append((name, config["facts"].get("env_id", ""), config["method"], f"{parameters:,}", result))
-    print_table(("id", "env", "method", "parameters", "mean return"), rows)
 
 
 def collect(
     env: Env,
     source: Annotated[str, typer.Option(help=LEARNERS)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")],
-    streams: Annotated[int, typer.Option(help="Histories of each task.")] = 100,
+    streams: Annotated[int, typer.Option(help="Streams: histories of each task.")] = 100,
     episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50,
     split: Annotated[
-        str, typer.Option("--split", "--tasks-split", help="train, validation, test, all or a named set.")
+        str, typer.Option("--split", "--tasks-split", help="Tasks: train, validation, test, all or a named set.")
     ] = "train",
-    processes: Annotated[int, typer.Option(help="More pay for ppo.")] = 1,
+    processes: Annotated[int, typer.Option(help="Worker processes; more than one pay for ppo.")] = 1,
     seed: Seed = 0,
     settings: Settings = None,
     resume: Resume = False,
@@ -117,6 +93,7 @@ def collect(
     from icrl_agents.settings import parse_pairs
     from icrl_agents.sources import find_source
     from icrl_agents.splits import split_tasks
+    from icrl_agents.terminal import counted
 
     if resume and overwrite:
         raise ValueError("--resume and --overwrite contradict each other: give one of them")
@@ -137,12 +114,12 @@ def collect(
         resume=resume,
         overwrite=overwrite,
     )
-    count = streams * len(tasks)
-    print(f"{path}: {count:,} histories of {episodes} episodes in {time.perf_counter() - began:.1f} s")
+    made = f"{counted(streams * len(tasks), 'history', 'histories')} of {counted(episodes, 'episode')}"
+    print(f"{path}: {made} in {time.perf_counter() - began:.1f} s")
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="The method, such as ad.")],
+    method: Annotated[str, typer.Argument(help=METHOD)],
     env: Env,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")],
     histories: Histories = None,
@@ -152,16 +129,20 @@ def train(
     updates: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
     stage: Annotated[str | None, typer.Option(help="pretrain or finetune, of methods that have both.")] = None,
-    init: Annotated[str | None, typer.Option(help="An agent to begin with.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of PyTorch; one is fastest for small models.")] = None,
+    init: Annotated[str | None, typer.Option(help="An agent to start from.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch; 1 is fastest for small models.")] = None,
     device: Device = "auto",
     resume: Resume = False,
     overwrite: Overwrite = False,
     with_report: Annotated[bool, typer.Option("--report", help="Evaluate on the test tasks when trained.")] = False,
+    help_settings: Annotated[
+        bool, typer.Option("--help-settings", help="List all settings, of METHOD or of all methods, and leave.")
+    ] = False,
 ) -> None:
-    """Train an agent; without --histories they are made on the way.
+    """Train an agent; without --histories on lifetimes that its source lives while it trains.
 
-    Settings are those of training and of the method, and as source.NAME those of the source.
+    Settings are those of training and of the method, and as source.NAME those of the source: --help-settings lists
+    them, with types, defaults and meanings.
     """
     from icrl_agents import train as fit
     from icrl_agents.plots import require_matplotlib
@@ -199,7 +180,7 @@ def train(
     if with_report:
         _measure_and_write(agent, env, output)
     if agent.acts_at(1.0):
-        print(f"watch it: icrl-agents play {output}")
+        print(f"watch it: {shlex.join(['icrl-agents', 'play', str(output)])}")
     else:
         print(f"it has not learned to act yet: {_finetuning(agent.facts['command'], output)}")
 
@@ -222,7 +203,7 @@ def _finetuning(command: str, output: Path) -> str:
 
 
 def study(
-    method: Annotated[str, typer.Argument(help="The method, such as ad.")],
+    method: Annotated[str, typer.Argument(help=METHOD)],
     env: Env,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")],
     splits: Annotated[str, typer.Option(help="Seeds of the task split.")] = "0,1,2,3,4",
@@ -231,21 +212,23 @@ def study(
     settings: Settings = None,
     jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
     into: Annotated[Path | None, typer.Option(help="A measured agent, whose results and card get the table.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train and measure on several splits with several seeds; called again, it continues."""
     from icrl_agents import study as studies
     from icrl_agents.settings import parse_pairs, read_toml
-    from icrl_agents.terminal import print_table
+    from icrl_agents.terminal import print_json, print_table
 
     values = read_toml(config) | parse_pairs(settings, _known_settings(method))
     curves = studies.study(
         method, env, output, splits=numbers(splits), seeds=numbers(seeds), settings=values, jobs=jobs
     )
-    rows = [
-        (row.name, row.value, f"{row.low} to {row.high}" if row.low else "", row.note)
-        for row in studies.study_table(curves)
-    ]
-    print_table(("what", "value", "95% interval", ""), rows)
+    rows = studies.study_table(curves)
+    if as_json:
+        print_json([row._asdict() for row in rows])
+    else:
+        cells = [(row.name, row.value, "" if row.low is None else f"{row.low} to {row.high}", row.note) for row in rows]
+        print_table(("what", "value", "95% interval", ""), cells)
     if into:
         studies.include(into, curves)
 
@@ -254,18 +237,19 @@ def windows(
     env: Env,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")],
     windows: Annotated[str, typer.Option(help="Visible steps, of both methods.")] = "30,60,120,240",
-    latents: Annotated[str, typer.Option(help="Of cad, which take the place of steps.")] = "8,16,32",
+    latents: Annotated[str, typer.Option(help="Latents of cad, each in the place of a step.")] = "8,16,32",
     seeds: Annotated[str, typer.Option(help="Seeds of the training.")] = "0",
     config: Config = None,
     settings: Settings = None,
     episodes: Episodes = 100,
-    tasks: Annotated[int, typer.Option(help="Held-out tasks that are measured, at most; evenly spaced.")] = 32,
+    tasks: Annotated[int, typer.Option(help="Maximum number of held-out tasks to measure, evenly spaced.")] = 32,
     jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Compare ad and cad at equal parameters and equal visible tokens; called again, it continues."""
     from icrl_agents import window_study as studies
     from icrl_agents.settings import parse_pairs, read_toml
-    from icrl_agents.terminal import print_table, progress_bar
+    from icrl_agents.terminal import print_json, print_table, progress_bar
     from icrl_agents.window_plan import make_plan
 
     values = read_toml(config) | parse_pairs(settings, _known_settings("cad"))
@@ -274,6 +258,9 @@ def windows(
         found = studies.study_windows(
             plan, output, seeds=trainings, episodes=episodes, most_tasks=tasks, jobs=jobs, on_done=step
         )
+    if as_json:
+        print_json([measured.to_json() for measured in found])
+        return
     print_table(*studies.table(found))
     for window, count in plan.left_out:
         print(f"left out: {count} latents, which take more than half of window {window}")
@@ -285,7 +272,7 @@ def push(
     repo: Annotated[str, typer.Argument(help="The Hub repo, org/name; made if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Make it a private repo.")] = False,
     revision: Annotated[str | None, typer.Option(help="The branch. Default: main.")] = None,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Upload agent",
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload agent",
 ) -> None:
     """Upload an agent to the Hub, with the token of HF_TOKEN or a login."""
     from icrl_agents import hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from icrl_agents.cli_options import (
     Agent,
     AgentEnv,
+    AsJson,
     Device,
     Overwrite,
     Plan,
@@ -28,19 +30,20 @@ PlanDepth = Annotated[int | None, typer.Option(help="Steps it looks ahead. Defau
 
 
 def marks(
-    histories: Annotated[Path, typer.Argument(metavar="FILE.h5", help="Of a source that tells its probabilities.")],
-    threshold: Annotated[float, typer.Option(help="Least probability of a confident step's action.")] = 0.7,
-    min_length: Annotated[int, typer.Option(help="Confident steps in a row that make a run.")] = 10,
+    histories: Annotated[Path, typer.Argument(metavar="FILE.h5", help="Of a source that records its probabilities.")],
+    threshold: Annotated[float, typer.Option(help="Minimum probability of a confident step's action.")] = 0.7,
+    min_length: Annotated[int, typer.Option(help="Minimum number of confident steps in a row for a marked run.")] = 10,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For marks.json and marks.png.")
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how much of recorded histories marked-ad would mark."""
     from icrl_agents import marks as report
     from icrl_agents.history import HistoryStore
     from icrl_agents.plots import require_matplotlib
-    from icrl_agents.terminal import print_table
+    from icrl_agents.terminal import print_json, print_table
 
     if output:
         output = output.expanduser()
@@ -51,6 +54,9 @@ def marks(
         found = report.measure_marks(store, threshold, min_length)
         if output:
             report.write_marks(store, found, output)
+    if as_json:
+        print_json(found.to_json())
+        return
     lines = [*((row.task, row) for row in found.tasks), ("all", found.total)]
     cells = [(name, f"{x.steps:,}", f"{x.runs:,}", f"{x.marked:,}", f"{x.share:.1%}") for name, x in lines]
     print_table(("task", "steps", "runs", "marked", "share"), cells)
@@ -60,7 +66,7 @@ def evaluate(
     agent: Agent,
     env: AgentEnv = None,
     split: Split = "test",
-    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: as published.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None,
     seed: Seed = 0,
     plan: Plan = None,
@@ -68,7 +74,7 @@ def evaluate(
     plan_depth: PlanDepth = None,
     plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None,
     change: Annotated[
-        str | None, typer.Option(help="Of latents, after every fold: zeroed, swapped, shuffled or frozen.")
+        str | None, typer.Option(help="Change latents after every fold: zeroed, swapped, shuffled or frozen.")
     ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
@@ -121,13 +127,15 @@ def probe(
     ],
     env: AgentEnv = None,
     episodes: Annotated[
-        str | None, typer.Option(help="Lengths of the histories. Default: with 1, 5 and 20 folds, else 3,10,36.")
+        str | None, typer.Option(help="Lengths of the histories, such as 3,10,36. Default: with 1, 5 and 20 folds.")
     ] = None,
     shown: Annotated[
         int | None,
-        typer.Option(help="Their first episodes, in which rewards are seen. Default: the first fold's, else 2."),
+        typer.Option(help="First episodes, whose rewards are shown. Default: those of the first fold, else 2."),
     ] = None,
-    change: Annotated[str, typer.Option(help="Of latents: none, zeroed, swapped, shuffled, frozen or all.")] = "none",
+    change: Annotated[
+        str, typer.Option(help="Change latents: none, zeroed, swapped, shuffled, frozen or all.")
+    ] = "none",
     split: Split = "test",
     seeds: Annotated[int, typer.Option(help="Histories of each task.")] = 10,
     seed: Seed = 0,
@@ -186,13 +194,18 @@ def sets(
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Instead of agents: what was measured before, all in one report."),
     ] = None,
-    names: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="Default: every set.")] = None,
-    tasks: Annotated[int | None, typer.Option(help="At most so many of each set, evenly spaced. Default: 100.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--task-set", metavar="NAME", help="A set of tasks; repeatable. Default: every set."),
+    ] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", hidden=True, help="Formerly of --task-set.")] = None,
+    tasks: Annotated[int | None, typer.Option(help="Up to N tasks of each set, evenly spaced. Default: 100.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Of a lifetime. Default: as published.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None,
     relabel: Annotated[
-        bool | None, typer.Option("--relabel/--no-relabel", help="Measure agents with renumbered actions as well.")
+        bool | None,
+        typer.Option("--relabel/--no-relabel", help="Measure agents with renumbered (permuted) actions too."),
     ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")] = False,
@@ -218,11 +231,12 @@ def sets(
         require_matplotlib()
     if bool(agents) == bool(stored):
         raise ValueError("give agents to measure, or --stored with folders of results, and not both")
+    names = [*(names or ()), *(sets or ())] or None
     told = {"num_seeds": seeds, "tasks": tasks, "seed": seed, "relabel": relabel}
     how: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if stored and (write or env or names or episodes or how):
         raise ValueError(
-            "--stored measures nothing: leave --write, --env, --set and all that measures out, or --stored"
+            "--stored measures nothing: leave --write, --env, --task-set and all that measures out, or --stored"
         )
     if stored:
         found = results.Report.join([results.Report.load(folder) for folder in stored])
@@ -242,7 +256,8 @@ def sets(
 
 def compare(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")] = Path("runs/comparison"),
-    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Only this one.")] = None,
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Only agents of this environment.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only this one, such as icrl/ad-darkroom.")] = None,
     also: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="With further trainings, <name>-seed1, ...")
     ] = None,
@@ -251,20 +266,33 @@ def compare(
     beam_width: BeamWidth = None,
     plan_depth: PlanDepth = None,
     stored: Annotated[bool, typer.Option("--stored", help="Show what their cards hold and measure nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure all released agents, without and with planning, beside the published numbers; again, it continues."""
     from icrl_agents import comparison
-    from icrl_agents.terminal import print_table
+    from icrl_agents.config import check_known
+    from icrl_agents.terminal import print_json, print_table
 
-    entries = [entry for entry in comparison.released(also) if env in (None, entry.env_id)]
+    known = comparison.released(also)
+    if agent is not None:
+        check_known([agent], (entry.agents[0] for entry in known), "agent of the table")
+    entries = [entry for entry in known if env in (None, entry.env_id) and agent in (None, entry.agents[0])]
     if not entries:
         raise ValueError(f"no released agent{' of ' + env if env else ''} is in the table: see icrl-agents agents")
     if stored:
         found = [comparison.stored(entry) for entry in entries]
     else:
         planner = _planner(plan, beam_width, plan_depth)
-        found = comparison.compare(entries, output, plan=planner, num_seeds=seeds, on_done=print)
-    print_table(comparison.HEADER, comparison.rows(found))
+        found = comparison.compare(entries, output, plan=planner, num_seeds=seeds, on_done=_say)
+    if as_json:
+        print_json([comparison.to_json(measured) for measured in found])
+    else:
+        print_table(comparison.HEADER, comparison.rows(found))
+
+
+def _say(line: str) -> None:
+    """Print what is no result: standard output is for the table."""
+    print(line, file=sys.stderr)
 
 
 def _one_env(agents: Iterable[Any], env: str | None) -> str:

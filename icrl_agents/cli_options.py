@@ -9,11 +9,12 @@ import typer
 Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icrl/ad-darkroom, or a Hub repo id.")]
 AgentEnv = Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: the one it was trained on.")]
 Split = Annotated[str, typer.Option(help="test (held out), validation, train, or a published set such as num_50.")]
-Seed = Annotated[int, typer.Option(help="Of everything drawn at random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1, as far as this machine has it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Plan = Annotated[str | None, typer.Option(help="A planner: lookahead, beam (as published) or best-of-n.")]
-Episodes = Annotated[int, typer.Option(help="Length of a lifetime.")]
+Episodes = Annotated[int, typer.Option(help="Length of a lifetime: episodes on one task, remembered as a whole.")]
 
 
 def env_of(agent: Any, given: str | None) -> str:
@@ -33,7 +34,7 @@ def lifetime_of(agent: Any, given: str | None) -> int:
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers that commas part."""
+    """Comma-separated integers."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

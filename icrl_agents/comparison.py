@@ -16,6 +16,7 @@ from icrl_agents.planning import Planner, make_planner
 from icrl_agents.report import PLANNED, source_curve, spread, usual_seeds
 from icrl_agents.sources import default_source
 from icrl_agents.splits import split_tasks
+from icrl_agents.terminal import counted
 
 
 class Published(NamedTuple):
@@ -172,7 +173,7 @@ def compare(
     return found
 
 
-HEADER = ("env (optimum)", "agent", "published", "ours", "published, planned", "ours, planned", "trainings")
+HEADER = ("env (test optimum)", "agent", "published", "ours", "published, planned", "ours, planned", "trainings")
 
 
 def markdown(found: Sequence[Measured]) -> str:
@@ -193,7 +194,7 @@ def _row(measured: Measured) -> tuple[str, ...]:
         planned = str(measured.planned.at(EPISODES))
         if (tasks := measured.planned.tasks) != measured.plain.tasks:
             without = measured.plain.on(tasks).at(EPISODES)
-            planned += f" ({len(tasks)} tasks; {without.value:.2f} without)"
+            planned += f" ({counted(len(tasks), 'task')}; {without.value:.2f} without)"
     env = f"{entry.env_id} ({measured.plain.optimal.mean():.2f})"
     published = f"{theirs.plain:.2f}", f"{theirs.planned:.2f}"
     return env, entry.label, published[0], plain, published[1], planned, str(len(entry.agents))

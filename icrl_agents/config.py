@@ -6,7 +6,7 @@ Configs are read from other people's `config.json`, so every value is checked be
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -17,15 +17,15 @@ import numpy as np
 class AgentConfig:
     """Sizes of the model and of its window. Defaults are those of the released agents."""
 
-    width: int = 64  # D
-    layers: int = 4
-    heads: int = 4
-    inner: int = 128  # hidden width of the SwiGLU
-    dropout: float = 0.0
-    window: int = 240  # environment steps the agent sees, the current one included
+    width: int = 64  # size of the model's vectors, D
+    layers: int = 4  # transformer blocks
+    heads: int = 4  # attention heads in each block
+    inner: int = 128  # hidden width of each block's SwiGLU
+    dropout: float = 0.0  # share of activations dropped in training
+    window: int = 240  # environment steps that the agent sees, the current one included
     slide: int = 80  # steps dropped at once when the window is full; 1 is the papers' exact last-n
 
-    dynamics: bool = False  # also predict reward and next_obs, which a planner needs
+    dynamics: bool = False  # whether to predict reward and next_obs too, which a planner needs
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
@@ -79,6 +79,15 @@ def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
     value = int(value) if isinstance(value, np.integer) else value
     check_value(name, "int", value, (low, high))
     return value
+
+
+def as_kinds(values: Mapping[str, Any], known: Iterable[Any]) -> dict[str, Any]:
+    """The values with 1e3 and 100.0 as whole numbers where the dataclass fields `known` want an int."""
+    whole = {field.name for field in known if str(field.type).startswith("int")}
+    return {
+        name: int(value) if name in whole and isinstance(value, float) and value.is_integer() else value
+        for name, value in values.items()
+    }
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from icrl_agents.config import check_value
 from icrl_agents.evaluation import learner_splits, random_returns
+from icrl_agents.terminal import counted
 
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
@@ -73,7 +74,7 @@ def play(
     agent.reset(env, seed=seed)
     random = float(random_returns(env_id, tasks.ids[index : index + 1], seed)[0])
     named = ", ".join(f"{name}={value}" for name, value in tasks[index].items())
-    _say(console, f"{env_id}, task {index} of the {len(tasks)} {split} tasks: {named}; seed {seed}.")
+    _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
     _say(console, "The weights are frozen. The drawing shows you the whole task; the agent sees its observations only.")
     screen = Screen(console, fps if animate and console.is_terminal else 0.0)
     with screen:
@@ -166,11 +167,13 @@ def verdict(played: list[Episode], stakes: Stakes) -> str:
     """One sentence on what happened."""
     found = next((episode.number for episode in played if episode.success), None)
     if found is None:
-        return f"In {len(played)} episodes the agent never succeeded."
+        return f"In {counted(len(played), 'episode')} the agent never succeeded."
     tail = played[-max(1, len(played) // 3) :]
     earned = sum(episode.total for episode in tail) / len(tail)
+    ending = "its last episode" if len(tail) == 1 else f"its last {len(tail)} episodes"
+    ending += f" earned {earned:.2f}" + " each" * (len(tail) > 1)
     return (
-        f"The agent first succeeded in episode {found}; its last {len(tail)} episodes earned {earned:.2f} each, "
+        f"The agent first succeeded in episode {found}; {ending}, "
         f"of {stakes.optimal:.2f} possible, where random play earns {stakes.random:.2f}."
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from icrl_agents.atomic import write_files
 from icrl_agents.extras import need
+from icrl_agents.terminal import counted
 
 if TYPE_CHECKING:
     from icrl_agents.curves import Curve
@@ -99,7 +100,8 @@ def _fill(axes: Any, curves: Sequence[Curve]) -> None:
         source = curve.name.startswith("source")
         (_pace if inside else _line)(axes, curve, GREY if source else next(colours), "-." if source else "-")
     _random(axes, float(np.mean(first.random)) / steps)
-    axes.set_title(f"{first.env_id}, {len(first.tasks)} {first.split} tasks, {len(first.runs)} runs each", fontsize=11)
+    tasks, runs = counted(len(first.tasks), f"{first.split} task"), counted(len(first.runs), "run")
+    axes.set_title(f"{first.env_id}, {tasks}, {runs} each", fontsize=11)
     axes.set_xlabel("step of the only episode (weights frozen)" if inside else "in-context episode (weights frozen)")
     axes.set_ylabel("mean reward of a step" if inside else "return (sum of an episode's rewards)")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -13,6 +13,7 @@ from icrl_agents.plots import draw_sizes
 from icrl_agents.probe import Recall
 from icrl_agents.report import dump_results
 from icrl_agents.run_folder import versions
+from icrl_agents.terminal import counted
 
 JSON, PICTURE = "probe.json", "probe.png"
 FILES = JSON, PICTURE
@@ -28,14 +29,10 @@ def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
         for recall in recalls:
             name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
             value, low, high = (round(number, 4) for number in recall.share)
-            shown, folds = _counted(recall.shown, "episode"), _counted(recall.folds, "fold")
+            shown, folds = counted(recall.shown, "episode"), counted(recall.folds, "fold")
             note = f"{shown} with rewards, {split} tasks; {folds}; random {recall.random:.2f}"
             rows.append(Row(name, value, low, high, "share of optimum", note))
     return rows
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
@@ -73,5 +70,5 @@ def draw(found: Found, env_id: str, split: str) -> bytes:
         name = agent if change == "none" else f"{agent}, latents {change}"
         lines[name] = {recall.steps: recall.share for recall in recalls}
     first = next(iter(found.values()))[0]
-    title = f"{env_id}, {split} tasks, rewards only in the first {first.shown} episodes"
+    title = f"{env_id}, {split} tasks, rewards only in the first {counted(first.shown, 'episode')}"
     return draw_sizes(lines, 1.0, first.random, title, "steps lived before the episode", "share of the optimal return")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from icrl_agents.evaluation import evaluate, learner_splits
 from icrl_agents.planning import Planner
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import SOURCES, make_source
-from icrl_agents.terminal import print_table
+from icrl_agents.terminal import counted, print_table
 
 SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (40, 50))  # episodes, first and last, that published results name
 SEEDS, LIFETIMES = 20, 320  # on each task, and in all where there are many: so many, or one on each task
@@ -128,7 +129,7 @@ def results_table(curves: Sequence[Curve]) -> list[Row]:
     rows = [*_means(curve), *_interquartile(curve), *_worst(curve)]
     for other in rest:
         if not other.name.startswith("source"):
-            count = "" if other.tasks == curve.tasks else f" on {len(other.tasks)} tasks"
+            count = "" if other.tasks == curve.tasks else f" on {counted(len(other.tasks), 'task')}"
             prefix = f"{other.name}{count}: "
             rows += [row._replace(name=prefix + row.name) for row in (*_means(other), *_worst(other))]
         if other.name == PLANNED:
@@ -201,7 +202,7 @@ def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 def show(curves: Sequence[Curve]) -> None:
     """The results table, then how each task ended."""
     curve = curves[0]
-    print(f"{curve.env_id}, {len(curve.tasks)} {curve.split} tasks, {len(curve.runs)} runs each")
+    print(f"{curve.env_id}, {counted(len(curve.tasks), f'{curve.split} task')}, {counted(len(curve.runs), 'run')} each")
     rows = results_table(curves)
     intervals = ["" if row.low is None else f"{row.low:.2f} to {row.high:.2f}" for row in rows]
     lines = [(row.name, f"{row.value:.2f}", i, row.note) for row, i in zip(rows, intervals, strict=True)]
@@ -285,7 +286,8 @@ def check_measured(agents: Sequence[str]) -> None:
 
     for name in agents:
         if not (Path(name).expanduser() / RESULTS).is_file():
-            raise ValueError(f"--write adds to results, {name} has none: icrl-agents evaluate {name} --write first")
+            first = shlex.join(["icrl-agents", "evaluate", name, "--write"])
+            raise ValueError(f"--write adds to results, {name} has none: {first} first")
 
 
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:

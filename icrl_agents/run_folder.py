@@ -76,10 +76,9 @@ def versions() -> dict[str, str]:
 
 def command_line() -> str:
     """The command of this process, or the call for those who train from Python."""
-    program = Path(sys.argv[0]).name
-    return (
-        shlex.join(["icrl-agents", *sys.argv[1:]]) if program in ("icrl-agents", "cli.py") else "icrl_agents.train(...)"
-    )
+    program = Path(sys.argv[0])
+    ours = program.name in ("icrl-agents", "cli.py") or program.parts[-2:] == ("icrl_agents", "__main__.py")
+    return shlex.join(["icrl-agents", *sys.argv[1:]]) if ours else "icrl_agents.train(...)"
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     if not path.exists() and path in (Path("recipes", path.name), Path(path.name)) and ours.is_file():
         path = ours
     try:
-        found = tomllib.loads(path.read_text("utf-8"))
+        found = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML ({error}): write settings as lr = 3e-4, one a line") from None
     values: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from icrl_agents.curves import Curve, bootstrap_mean
 from icrl_agents.report import include_rows, span_name, spans, usual_seeds
 from icrl_agents.run_folder import versions
 from icrl_agents.splits import TRAIN, split_tasks
+from icrl_agents.terminal import counted
 
 
 def study(
@@ -99,7 +100,7 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
 def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
     """Rows of means over all cells, their bootstrap 95% interval over cells, and the worst cell."""
     splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
-    name = f"{splits} split{'s' * (splits > 1)} x {seeds} training seeds"
+    name = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}"
     rows = []
     for span in spans(min(curve.runs.shape[2] for curve in curves.values())):
         rows.append(_row(f"{name}: mean return, {span_name(*span)}", [c.at(*span).value for c in curves.values()]))

@@ -32,9 +32,9 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not abs(data) < float("inf") else data
 
 
-def count(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """The number with its noun, in the plural unless it is one: "1 episode", "2,000 episodes"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 # ---- tables -----------------------------------------------------------------------------------------------------

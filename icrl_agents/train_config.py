@@ -9,7 +9,7 @@ from typing import Any
 from icrl_envs import FAMILIES
 
 from icrl_agents.checkpoint import pick
-from icrl_agents.config import check_known, check_value, read_stages, stage_at
+from icrl_agents.config import as_kinds, check_known, check_value, read_stages, stage_at
 from icrl_agents.methods import METHODS
 from icrl_agents.splits import TRAIN
 
@@ -22,29 +22,29 @@ class TrainConfig:
     step, AdamW with warm-up and cosine decay.
     """
 
-    task_set: str = TRAIN  # the training tasks, or another set that the environment names for training: "train_50"
-    source: str = ""  # of fresh lifetimes, "" for the environment's default
-    episodes: int = 12  # length of a fresh lifetime; 1 of bandits; as long as the windows of methods that remember
-    updates: int = 1000
-    batch_size: int = 32  # windows of an update, over all processes
-    micro_batch: int = 16  # windows of one forward pass; small ones fit a CPU cache and are several times faster there
-    steps: str = ""  # of a window that are learned from, its first ones: "0:40 0.5:300" the first 40 until half-time
-    blind: float = 0.0  # share of the windows in which rewards are hidden soon after the first one: a test of memory
-    blind_after: int = 40  # steps after the first reward, at most
-    renumber: bool = False  # the legal actions of each window have other numbers: no action is known by its own
-    lr: float = 2e-3  # the peak
+    task_set: str = TRAIN  # tasks to train on: "train", or another set that the environment names for training
+    source: str = ""  # learner that makes fresh lifetimes, "" for the environment's default
+    episodes: int = 12  # episodes of a fresh lifetime; bandits: 1; methods that remember: enough for their windows
+    updates: int = 1000  # gradient updates
+    batch_size: int = 32  # windows in an update, over all processes
+    micro_batch: int = 16  # windows in a forward pass; few fit the cache of a CPU and are several times faster there
+    steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
+    blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
+    blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones
+    renumber: bool = False  # whether to permute the numbers of the legal actions in each window
+    lr: float = 2e-3  # peak learning rate
     warmup: float = 0.1  # share of the updates in which the learning rate rises to its peak
-    weight_decay: float = 0.01
-    beta2: float = 0.99
-    clip: float = 1.0  # of the gradient's norm
-    init: str = ""  # an agent to begin with, of the same method and sizes: a folder, a bundled name or a Hub id
-    seed: int = 0
-    split_seed: int | None = None  # of the train/test split, None for the published one
-    precision: str = "auto"  # "fp32", "bf16", "fp16"; auto: bf16 on GPUs, fp32 on CPUs, where bf16 is slower here
-    eval_every: int = 250  # updates between in-context evaluations on validation tasks, 0 for never; once it acts
-    eval_episodes: int = 20  # 1 of bandits
+    weight_decay: float = 0.01  # weight decay of AdamW
+    beta2: float = 0.99  # decay rate of AdamW's second moment
+    clip: float = 1.0  # max gradient norm
+    init: str = ""  # agent to start from, of the same method and sizes: a folder, a bundled name or a Hub id
+    seed: int = 0  # seed of the weights, the lifetimes and the batches
+    split_seed: int | None = None  # seed of the train/test split, None for the published one
+    precision: str = "auto"  # number format, "fp32", "bf16" or "fp16"; "auto": bf16 on GPUs, fp32 on CPUs
+    eval_every: int = 250  # updates between evaluations on validation tasks once the agent acts, 0 for never
+    eval_episodes: int = 20  # episodes of each lifetime in such an evaluation; bandits: 1
     checkpoint_every: int = 100  # updates between the states that --resume continues from, 0 for never
-    threads: int = 0  # of PyTorch on the CPU, 0 to leave them; one is fastest for small models
+    threads: int = 0  # CPU threads of PyTorch, 0 to leave them as they are; 1 is fastest for small models
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -74,7 +74,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "micro_batch": (1, 1 << 20),
     "blind": (0.0, 1.0),
     "blind_after": (1, 1_000_000),
-    "lr": (0.0, 10.0),
+    "lr": (1e-30, 10.0),  # with 0 nothing would be learned
     "warmup": (0.0, 1.0),
     "weight_decay": (0.0, 10.0),
     "beta2": (0.0, 0.99999),
@@ -104,6 +104,7 @@ def split_settings(method: str, env_id: str, settings: dict[str, Any]) -> tuple[
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
     mine, theirs = ({item.name for item in fields(kind)} for kind in (TrainConfig, config))
     check_known(rest, mine | theirs, "setting")
+    rest = as_kinds(rest, (*fields(TrainConfig), *fields(config)))
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
     if METHODS[method].remembers and "episodes" not in settings and env_id in FAMILIES:  # as long as its windows may be

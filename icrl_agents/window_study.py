@@ -23,6 +23,7 @@ from icrl_agents.curves import Curve, Interval
 from icrl_agents.plots import draw_sizes, require_matplotlib
 from icrl_agents.report import LAST, dump_results, span_name
 from icrl_agents.run_folder import versions
+from icrl_agents.terminal import counted
 from icrl_agents.window_plan import Design, Plan
 
 JSON, PICTURE = "windows.json", "windows.png"
@@ -160,7 +161,8 @@ def draw(found: Sequence[Measured]) -> bytes:
     lines: dict[str, dict[int, Interval]] = {}
     for measured in found:
         lines.setdefault(measured.design.line, {})[measured.design.window] = measured.last
-    title = f"{first.env_id}, {len(first.tasks)} {first.split} tasks, {len(first.runs)} runs each, equal parameters"
+    tasks, runs = counted(len(first.tasks), f"{first.split} task"), counted(len(first.runs), "run")
+    title = f"{first.env_id}, {tasks}, {runs} each, equal parameters"
     start, end = _end(first)
     ylabel = f"mean return, {span_name(start, end)}"
     levels = float(first.optimal.mean()), float(first.random.mean())

@@ -285,7 +285,7 @@ def test_play_prints_a_line_an_episode_and_what_happened():
     assert lines[2] == f"episode   1  [{'.' * 20}]  return  0.00   {end}"
     assert lines[3] == f"episode   2  [{'#' * 20}]  return 15.00   {end}"
     assert "first succeeded in episode 2" in lines[-1]
-    assert "earned 15.00 each, of 15.00 possible" in lines[-1]
+    assert "its last episode earned 15.00, of 15.00 possible" in lines[-1]
     assert "\x1b" not in said
 
 
@@ -301,7 +301,7 @@ def test_play_draws_the_room_in_a_terminal_only():
 
 
 def test_play_says_when_nothing_was_found():
-    assert "In 1 episodes the agent never succeeded." in show(terminal=False, episodes=1)[1]
+    assert "In 1 episode the agent never succeeded." in show(terminal=False, episodes=1)[1]
 
 
 def test_play_from_the_command_line(trained):

@@ -92,7 +92,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     """One row of `rules_class` as a Gymnasium environment; `gymnasium.make` adds the time limit.
 
     Without task arguments the task is drawn at the first `reset` and held over later ones; `reset(seed=...)` draws
-    anew, `reset(options={"task": {...}})` sets it.
+    another, `reset(options={"task": {...}})` sets it. A `horizon` that the time limit contradicts is warned of.
     """
 
     metadata: dict[str, Any] = METADATA
@@ -101,6 +101,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     def __init__(self, render_mode: str | None = None, **kwargs: Any):
         self.rules, task = _build(self.rules_class, kwargs)
         self._rows = _Rows(self.rules, task, 1)
+        self._elapsed, self._usual_limit = 0, 0  # steps of the episode, and of those that `make` truncates
         self.observation_space, self.action_space = self.rules.observation_space, self.rules.action_space
         self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
 
@@ -113,6 +114,9 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         """Begin an episode of the same task, or of another if a seed or `options={"task": {...}}` says so."""
         reject_unknown(options or {}, ("task",), "option")
         super().reset(seed=seed)
+        if 0 < self._elapsed == self._usual_limit < self.rules.horizon:
+            _warn_of_limit(self.rules.horizon, self._elapsed)
+        self._elapsed, self._usual_limit = 0, self._find_limit()
         self._rows.begin(np.zeros(1, np.int64), options or {}, seed is not None, lambda row: self.np_random)
         return self._percept()
 
@@ -121,6 +125,9 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         self._rows.require_reset("step")
         checked = _check_action(action, self.rules.action_space, ()).reshape(1)
         self._rows.state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
+        self._elapsed += 1
+        if self.rules.horizon == self._elapsed - 1 < self._usual_limit:
+            _warn_of_limit(self.rules.horizon, self._usual_limit)
         obs, info = self._percept()
         terminated = bool(self.rules.terminated(self._rows.state, self._rows.task)[0])
         return obs, float(reward[0]), terminated, False, info
@@ -136,6 +143,11 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     def render(self) -> Any:
         """Draw the row as `render_mode` says: a frame (height, width, 3) uint8 or a str."""
         return (self._rows.render(self.render_mode) or (None,))[0]
+
+    def _find_limit(self) -> int:
+        """The time limit that `make` sets by default, 0 for none; Gymnasium hides the actual one from the env."""
+        registered = gymnasium.registry.get(self.spec.id) if self.spec else None
+        return (registered.max_episode_steps if registered else None) or 0
 
     def _percept(self) -> tuple[np.ndarray, Info]:
         # Python scalars: Gymnasium's batching of infos knows int, float and bool, but makes np.bool_ an object.
@@ -168,11 +180,18 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._rows = _Rows(self.rules, task, num_envs)
         limit = self.rules.horizon if max_episode_steps is None else max_episode_steps
         self._limit = np.inf if limit == -1 else check_int(limit, "max_episode_steps", 1, 2**31)
+        if self._limit not in (np.inf, self.rules.horizon):
+            _warn_of_limit(self.rules.horizon, limit)
         self._elapsed = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)  # rows whose episode has ended and that were not yet reset
         modes = [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
         self._mode = AutoresetMode(check_choice(autoreset_mode, "autoreset_mode", modes))
         self.metadata = {**METADATA, "autoreset_mode": self._mode}
+        if render_mode == "human":
+            raise ValueError(
+                "render_mode='human': allowed are None, ansi, rgb_array; a window is for one env, "
+                "gymnasium.make(id, render_mode='human'), with pygame installed."
+            )
         self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
         self.single_observation_space, self.single_action_space = self.rules.observation_space, self.rules.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -259,6 +278,13 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._rows.state[0] < 0 and not mask.all():
             raise ResetNeeded("the first reset must reset all rows: call reset() without options['reset_mask'].")
         return mask
+
+
+def _warn_of_limit(horizon: int, limit: int) -> None:
+    gymnasium.logger.warn(
+        f"horizon={horizon} but episodes are truncated after max_episode_steps={limit}, and optimal_return is that of "
+        f"{horizon} steps: give both, horizon and max_episode_steps, the same number."
+    )
 
 
 def _build(rules_class: type[Rules], kwargs: dict[str, Any]) -> tuple[Rules, dict[str, Any]]:

@@ -16,7 +16,7 @@ from icrl_agents.steps import Steps
 @dataclass(frozen=True)
 class ADConfig(AgentConfig):
     LAYOUTS: ClassVar = ("steps", "packed")
-    layout: str = "steps"  # "steps": loss at every step; "packed": the published one target a window
+    layout: str = "steps"  # place of the loss: every step ("steps"), or the published one target a window ("packed")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,18 +23,18 @@ from icrl_agents.steps import Steps
 
 @dataclass(frozen=True)
 class CADConfig(AgentConfig):
-    window: int = 60  # visible tokens of one a step, latents included
+    window: int = 60  # visible tokens, one a step, latents included
     slide: int = 34  # steps folded into the latents at once; window - latents - slide stay visible
-    latents: int = 16
-    compressor_layers: int = 2
-    compressor_heads: int = 4
-    gate: str = "gated"  # how new latents meet old ones: "gated", "residual", "replace"
-    folds: int = 12  # most folds in a training window
-    curriculum: str = "0:4 0.15:1000"  # share of the training done: most folds from then on
-    folds_with_gradient: int = 4  # the newest ones; what was folded before is not learned from
-    pretrain: float = 0.0  # share of the training, from its start, in which only the reconstruction is learned
-    reconstruction: float = 0.1  # weight of its terms
-    reward_weight: float = 5.0  # of steps after a reward, in the reconstruction
+    latents: int = 16  # vectors that hold the folded steps
+    compressor_layers: int = 2  # blocks of the compressor, which folds
+    compressor_heads: int = 4  # attention heads in each of its blocks
+    gate: str = "gated"  # how new latents join old ones: "gated", "residual" or "replace"
+    folds: int = 12  # maximum number of folds in a training window
+    curriculum: str = "0:4 0.15:1000"  # pairs "share of the updates:maximum number of folds from then on"
+    folds_with_gradient: int = 4  # newest folds through which the loss is propagated
+    pretrain: float = 0.0  # share of the updates, the first ones, in which only the reconstruction is learned
+    reconstruction: float = 0.1  # weight of the loss on reconstructed steps
+    reward_weight: float = 5.0  # weight of steps after a reward in the reconstruction
 
     LIMITS: ClassVar = {
         **AgentConfig.LIMITS,

@@ -18,7 +18,7 @@ from icrl_agents.transforms import query_first
 @dataclass(frozen=True)
 class DPTConfig(AgentConfig):
     LAYOUTS: ClassVar = ("steps", "set", "window")
-    layout: str = "steps"  # "steps": a query at every step; "set", "window": the published query before its context
+    layout: str = "steps"  # place of the query: at every step ("steps"), or before the context ("set" or "window")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,18 +27,17 @@ from icrl_agents.steps import Steps
 
 @dataclass(frozen=True)
 class HeadlessADConfig(AgentConfig):
-    vector_size: int = 128  # K; so many actions have orthonormal vectors
-    vectors: str = "orthonormal"  # or "normal": independent standard normal entries
-    drawn: str = "sequence"  # anew for each "sequence"; "batch": one basis for all of a training batch, as published
-    prompt: bool = True  # whether the action set is told before the first step
-    illegal: str = "absent"  # actions that are not legal; "zero": their vectors are zero, which the prompt and the loss
-    # still have, as published
-    votes: bool = True  # whether tokens also speak for or against their own actions; published: no
-    similarity: str = "dot"  # of output and vector; "cosine": the output's length does not matter
-    objective: str = "nce"  # "nce": -log softmax of the similarities; "mse": distance to the action's vector
-    temperature: float = 1.0  # of the scores in training
-    acting_temperature: float = 0.0  # and in acting; 0: the same (the published code leaves it out: 1)
-    choice: str = "sample"  # in acting; "mode": always the action of the highest score, as is published for "mse"
+    vector_size: int = 128  # size of action vectors, K; as many actions can have orthonormal ones
+    vectors: str = "orthonormal"  # kind of random action vectors: "orthonormal", or "normal" with independent entries
+    drawn: str = "sequence"  # unit that shares random vectors: a "sequence", or a training "batch" as published
+    prompt: bool = True  # whether the action set is given before the first step
+    illegal: str = "absent"  # treatment of illegal actions: "absent", or "zero" vectors in prompt and loss (published)
+    votes: bool = True  # whether tokens add to the scores of their own actions; published: no
+    similarity: str = "dot"  # similarity of output and vector: "dot", or "cosine", which ignores the output's length
+    objective: str = "nce"  # loss: -log softmax of the similarities ("nce"), or distance to the vector ("mse")
+    temperature: float = 1.0  # temperature of the scores in training
+    acting_temperature: float = 0.0  # temperature of the scores in acting, 0 for that of training; published: 1
+    choice: str = "sample"  # how to act: "sample", or "mode", the action of the highest score (published with "mse")
 
     VECTORS: ClassVar = ("orthonormal", "normal")
     DRAWN: ClassVar = ("sequence", "batch")

@@ -22,8 +22,8 @@ from icrl_agents.transforms import Chunks, asked_return, best_return, sort_by_re
 
 @dataclass(frozen=True)
 class IDTConfig(AgentConfig):
-    chunk: int = 10  # steps that one decision of the high level is for
-    latent: int = 8  # numbers in such a decision
+    chunk: int = 10  # steps that follow one decision of the high level
+    latent: int = 8  # numbers in a decision of the high level
 
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "chunk": (1, 1000), "latent": (1, 4096)}
 

@@ -23,10 +23,10 @@ OWN_POLICY, OTHER_POLICY = -1, -2  # in the column `update`: the agent's, and on
 
 @dataclass(frozen=True)
 class MarkedADConfig(AgentConfig):
-    threshold: float = 0.7  # the probability of its action that makes a step confident
-    min_length: int = 10  # confident steps in a row that make a run
-    marks: str = "own"  # "own": also when acting, of the agent's own runs; "train": the published ones, only there
-    layout: str = "added"  # "added": to the percept; "inserted": a token of their own before it
+    threshold: float = 0.7  # minimum probability of its action for a step to be confident
+    min_length: int = 10  # minimum number of confident steps in a row for a marked run
+    marks: str = "own"  # place of marks: in training and on the agent's own runs ("own"), or only in training ("train")
+    layout: str = "added"  # form of a mark: "added" to the percept, or "inserted" before it as a token
 
     MARKS: ClassVar = ("own", "train")
     LAYOUTS: ClassVar = ("added", "inserted")

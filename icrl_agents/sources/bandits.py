@@ -52,9 +52,9 @@ class Uniform(BanditSource):
 
 @dataclass(frozen=True)
 class EpsilonGreedySettings(SourceSettings):
-    epsilon_start: float = 1.0  # chance of a random action at the lifetime's first step
-    epsilon_end: float = 0.0  # and after its share `decay`; linear between
-    decay: float = 2 / 3
+    epsilon_start: float = 1.0  # probability of a random action at the first step
+    epsilon_end: float = 0.0  # probability of a random action after the share `decay`; linear before
+    decay: float = 2 / 3  # share of the lifetime over which the probability falls
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "epsilon_start": (0.0, 1.0),
@@ -91,7 +91,7 @@ class EpsilonGreedy(BanditSource):
 
 @dataclass(frozen=True)
 class UCBSettings(SourceSettings):
-    alpha: float = 0.3  # weight of what is uncertain
+    alpha: float = 0.3  # weight of the uncertainty
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6)}
 

@@ -13,7 +13,7 @@ from icrl_agents.sources.source import SourceSettings, Step
 
 @dataclass(frozen=True)
 class LinUCBSettings(SourceSettings):
-    alpha: float = 0.3  # weight of what is uncertain
+    alpha: float = 0.3  # weight of the uncertainty
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6)}
 

@@ -12,8 +12,8 @@ from icrl_agents.sources.source import SourceSettings, StepSource, count_actions
 
 @dataclass(frozen=True)
 class NoiseSettings(SourceSettings):
-    start: float = 1.0  # chance of a random action in the lifetime's first episode
-    end: float = 0.0  # and in its last; linear between
+    start: float = 1.0  # probability of a random action in the first episode
+    end: float = 0.0  # probability of a random action in the last episode; linear between
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"start": (0.0, 1.0), "end": (0.0, 1.0)}
 

@@ -12,9 +12,9 @@ from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_a
 
 @dataclass(frozen=True)
 class PosteriorSettings(SourceSettings):
-    sharpness: float = 1.0  # how much draws prefer what is near at hand to test; 0 draws from the posterior itself
-    noise: float = 0.0  # chance of a random action while searching
-    slips: float = 0.0  # highest chance of a random action at any time; every lifetime draws its own from 0 to this
+    sharpness: float = 1.0  # preference for hypotheses that are quick to test; 0 draws from the posterior itself
+    noise: float = 0.0  # probability of a random action while searching
+    slips: float = 0.0  # maximum probability of a random action at any time; each lifetime draws its own
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "sharpness": (0.0, 100.0),

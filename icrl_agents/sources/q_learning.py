@@ -32,14 +32,14 @@ PRESETS: dict[str, dict[str, float]] = {
 class QLearningSettings(SourceSettings):
     """Defaults learn the dark rooms, whose one rewarded cell chance hardly ever finds."""
 
-    learning_rate: float = 1.0  # the rooms are deterministic: believe the last outcome; lower it where they are not
-    discount: float = 0.9
-    optimism: float = 1.0  # first value of everything untried, so that trying it all is the greedy thing to do
-    initial_noise: float = 0.0  # and on top of it uniform noise from 0 to this
-    epsilon_start: float = 0.1  # chance of a random action in the lifetime's first episode
-    epsilon_end: float = 0.0  # and after its share `decay`; linear between
-    decay: float = 1.0
-    replay: bool = False  # learn from each episode once more when it ends, from its last step to its first (Lin 1992)
+    learning_rate: float = 1.0  # weight of the last outcome; 1 suits deterministic environments only
+    discount: float = 0.9  # discount of later rewards
+    optimism: float = 1.0  # initial value of untried actions, which makes trying them greedy
+    initial_noise: float = 0.0  # maximum of the uniform noise added to initial values
+    epsilon_start: float = 0.1  # probability of a random action in the first episode
+    epsilon_end: float = 0.0  # probability of a random action after the share `decay`; linear before
+    decay: float = 1.0  # share of the lifetime over which the probability falls
+    replay: bool = False  # whether to learn from each episode again when it ends, last step first (Lin 1992)
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "learning_rate": (0.0, 1.0),

@@ -25,17 +25,17 @@ from icrl_agents.sources.source import Source, SourceSettings
 class PPOSettings(SourceSettings):
     """Defaults are the published ones for the dark room; `PRESETS` has what differs elsewhere."""
 
-    n_steps: int = 20  # of each row between two updates
-    batch_size: int = 50
-    n_epochs: int = 20
-    learning_rate: float = 3e-4
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    ent_coef: float = 0.0
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    bootstrap: bool = False  # add the value of a truncated episode's final observation; the published runs do not
+    n_steps: int = 20  # steps of each row between two updates
+    batch_size: int = 50  # steps in a gradient step
+    n_epochs: int = 20  # passes over the collected steps in an update
+    learning_rate: float = 3e-4  # learning rate of Adam
+    gamma: float = 0.99  # discount of later rewards
+    gae_lambda: float = 0.95  # lambda of generalised advantage estimation
+    clip_range: float = 0.2  # maximum change of the probability ratio
+    ent_coef: float = 0.0  # weight of the entropy bonus
+    vf_coef: float = 0.5  # weight of the value loss
+    max_grad_norm: float = 0.5  # max gradient norm
+    bootstrap: bool = False  # whether truncated episodes bootstrap from their final observation; published: no
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "n_steps": (2, 1_000_000),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from icrl_agents.action_sets import choose_any, legal_actions
-from icrl_agents.config import check_known
+from icrl_agents.config import as_kinds, check_known
 from icrl_agents.history import RecordHistory
 from icrl_agents.rollout import rollout
 from icrl_agents.steps import Boundary, autoreset_mode
@@ -54,7 +54,7 @@ class Source(ABC):
         """
         settings = settings or {}
         check_known(settings, (field.name for field in fields(cls.Settings)), "setting")
-        return cls(cls.Settings(**{**cls.preset(env_id), **settings}))
+        return cls(cls.Settings(**as_kinds({**cls.preset(env_id), **settings}, fields(cls.Settings))))
 
     @classmethod
     def preset(cls, env_id: str) -> Mapping[str, Any]:

@@ -14,9 +14,9 @@ from icrl_agents.sources.source import SourceSettings, Step
 
 @dataclass(frozen=True)
 class ThompsonSettings(SourceSettings):
-    successes: float = 1.0  # the prior Beta(successes, failures) of every arm's chance to pay
-    failures: float = 1.0
-    sharpness: float = 1.0  # how often each pull counts; 3 explores less, and loses three tenths less
+    successes: float = 1.0  # successes in the prior Beta(successes, failures) of each arm
+    failures: float = 1.0  # failures in the prior Beta(successes, failures) of each arm
+    sharpness: float = 1.0  # weight of each pull; 3 explores less, and loses three tenths less
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "successes": (1e-3, 1e6),
@@ -49,8 +49,8 @@ class Thompson(BanditSource):
 class GaussianThompsonSettings(SourceSettings):
     """Defaults suit the five arms of the original DPT."""
 
-    mean: float = 0.5  # the prior of every arm's expected reward
-    std: float = 0.3
+    mean: float = 0.5  # prior mean of each arm's expected reward
+    std: float = 0.3  # prior standard deviation of each arm's expected reward
     noise: float = 0.3  # standard deviation of a reward
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"mean": (-1e6, 1e6), "std": (1e-6, 1e6), "noise": (1e-6, 1e6)}

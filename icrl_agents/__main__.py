@@ -1,0 +1,6 @@
+"""`python -m icrl_agents`, which is also what `accelerate launch -m icrl_agents` starts."""
+
+from icrl_agents.cli import main
+
+if __name__ == "__main__":
+    main()
