@@ -68,7 +68,8 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
     height = max(len(title) for title in titles)
     for words in zip(*([""] * (height - len(title)) + title for title in titles), strict=True):
         yield _line(words, layout, "bold")
-    yield Text(" " + "─" * (sum(layout.widths.values()) + MARGIN * len(layout.widths)))
+    length = sum(layout.widths.values()) + MARGIN * len(layout.widths)
+    yield Text(" " + "─" * (min(length, width or length) - 1))
     for row in rows:
         yield from (_line(words, layout) for words in _cells(row, layout, width))
         shown = [(header[number], row[number]) for number in layout.below if row[number]]

@@ -1,0 +1,66 @@
+"""Settings: how they are read, and that each has a type, a default and a meaning wherever they are listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icrl_agents import METHODS
+from icrl_agents.help_settings import markdown, sections
+from icrl_agents.settings import read_toml
+from icrl_agents.sources import SOURCES, make_source
+from icrl_agents.train_config import TrainConfig, split_settings
+from tests.conftest import one_line
+
+ID = "icrl/Darkroom3x3-v0"
+ROOT = Path(__file__).parent.parent
+FRAGMENTS = ("of ", "and ", "in ", "the ", "or ", "by ", "with ", "to ")
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_every_setting_has_a_phrase(method):
+    found = sections(method)
+    assert {section.title for section in found} >= {"Training", *(f"Source {name}" for name in SOURCES)}
+    for section in found:
+        for setting in section.settings:
+            words = setting.meaning
+            assert 8 < len(words) < 120, (section.title, setting)
+            assert words[0].islower() or words.split()[0].isupper() or words.startswith(("CPU", "PyTorch")), setting
+            assert not words.startswith(FRAGMENTS), (section.title, setting)
+            assert setting.type
+            assert setting.default
+
+
+def test_a_methods_settings_are_those_of_its_config():
+    (cad,) = (section for section in sections("cad") if section.title == "Method cad")
+    default = METHODS["cad"].Config()
+    assert {row.name: row.default for row in cad.settings}["slide"] == str(default.slide)
+    assert len(cad.settings) == len(vars(default))
+    one_line(lambda: sections("cda"), ValueError, "'cda'", "did you mean 'cad'")
+
+
+def test_the_page_of_the_documentation_is_what_the_command_writes():
+    assert (ROOT / "docs" / "settings.md").read_text() == markdown()
+
+
+@pytest.mark.parametrize(("given", "read"), [(1e3, 1000), (100.0, 100), (7, 7)])
+def test_whole_numbers_may_be_written_as_floats(given, read):
+    config, agent, _ = split_settings("ad", ID, {"updates": given, "window": given * 1.0, "slide": 2})
+    assert (config.updates, agent.window) == (read, read)
+    assert isinstance(config.updates, int)
+    assert make_source("ppo", ID, {"n_steps": 40.0}).settings.n_steps == 40
+
+
+def test_other_floats_are_refused():
+    one_line(lambda: split_settings("ad", ID, {"updates": 1.5}), ValueError, "updates", "int")
+
+
+def test_a_learning_rate_of_zero_trains_nothing_and_is_refused():
+    one_line(lambda: TrainConfig(lr=0.0), ValueError, "lr=0.0")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xef\xbb\xbflr = 1e-3\n")
+    assert read_toml(path) == {"lr": 1e-3}
