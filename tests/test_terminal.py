@@ -244,3 +244,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     assert result.exit_code == 2
     assert str(tmp_path / "nofolder") in result.stderr
     assert "checkpoint" not in result.stderr
+
+
+def test_the_words_of_the_commands_are_in_the_glossary():
+    text = (Path(__file__).parent.parent / "docs" / "glossary.md").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")][1:]
+    told = {match.group(1) for line in lines if (match := re.match(r"- \*\*([\w %]+)\*\*( \(.+?\))?: \S", line))}
+    assert len(told) == len(lines)  # one line each
+    words = {"lifetime", "fold", "latents", "shown", "change", "relabel", "marks", "streams", "trust", "task set"}
+    assert words | {"source", "window", "slide", "seeds", "split"} <= told
+    assert [name for name in METHODS if f"`{name}`" not in text] == []
