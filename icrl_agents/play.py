@@ -19,7 +19,7 @@ from icrl_agents.terminal import counted
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
 
-BAR = 20  # characters that stand for the optimum
+BAR, BESIDE = 20, 60  # characters of an episode's line that stand for the optimum, and all others
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _live(agent: ICAgent, env: Any, episodes: int, seed: int, random: float, scr
         stakes = Stakes(random, float(info["optimal_return"]))
         caption = f"episode {number} of {episodes}"
         played.append(_episode(agent, env, obs, number, screen if number in slow else None, caption))
-        screen.line(episode_line(played[-1], stakes))
+        screen.line(episode_line(played[-1], stakes, screen.bar))
     screen.close()
     _say(screen.console, verdict(played, stakes))
     return played
@@ -128,6 +128,12 @@ class Screen:
         self.console, self.fps = console, fps
         self.live = Live(console=console, auto_refresh=False, transient=True) if fps else None
 
+    @property
+    def bar(self) -> int:
+        """Characters that an episode's bar may have: fewer, or none, where a terminal is narrow."""
+        room = self.console.width - BESIDE if self.console.is_terminal else BAR
+        return min(BAR, room) if room >= 4 else 0
+
     def __enter__(self) -> Screen:
         if self.live:
             self.live.start()
@@ -154,13 +160,13 @@ class Screen:
         _say(self.console, text)
 
 
-def episode_line(episode: Episode, stakes: Stakes) -> str:
+def episode_line(episode: Episode, stakes: Stakes, length: int = BAR) -> str:
     """The episode's number, a bar as long as its share of the optimum, and the three returns."""
     share = episode.total / stakes.optimal if stakes.optimal > 0 else 0.0
-    filled = round(BAR * min(max(share, 0.0), 1.0))
-    bar = "#" * filled + "." * (BAR - filled)
+    filled = round(length * min(max(share, 0.0), 1.0))
+    bar = f"  [{'#' * filled}{'.' * (length - filled)}]" if length else ""
     beside = f"random {stakes.random:5.2f}   optimal {stakes.optimal:5.2f}"
-    return f"episode {episode.number:3d}  [{bar}]  return {episode.total:5.2f}   {beside}"
+    return f"episode {episode.number:3d}{bar}  return {episode.total:5.2f}   {beside}"
 
 
 def verdict(played: list[Episode], stakes: Stakes) -> str:
@@ -179,5 +185,5 @@ def verdict(played: list[Episode], stakes: Stakes) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    """Print plainly: nothing in the text is markup, and a line stays a line."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print plainly, without markup; a terminal folds text between words, elsewhere a line stays a line."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

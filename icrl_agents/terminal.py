@@ -78,16 +78,22 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
 
 
 def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Layout:
-    """Move the widest column but the first out of the table until the rest fits."""
-    words = [name.split() or [""] for name in header]
-    titles = [max(map(cell_len, parts)) if width else cell_len(name) for name, parts in zip(header, words, strict=True)]
+    """Where a table is too wide, fold its titles, then move the widest column but the first out of it until it fits."""
     cells = [max((cell_len(row[number]) for row in rows), default=0) for number in range(len(header))]
-    widths = {number: max(pair) for number, pair in enumerate(zip(titles, cells, strict=True))}
+    widths = {number: max(room, cell_len(header[number])) for number, room in enumerate(cells)}
+    if _fits(widths, width):
+        return Layout(widths, ())
+    words = [max(map(cell_len, name.split() or [""])) for name in header]
+    widths = {number: max(room, words[number]) for number, room in enumerate(cells)}
     below: list[int] = []
-    while width and sum(widths.values()) + MARGIN * len(widths) > width and len(widths) > 1:
+    while not _fits(widths, width) and len(widths) > 1:
         below.append(max(list(widths)[1:], key=lambda number: widths[number]))
         del widths[below[-1]]
     return Layout(widths, tuple(sorted(below)))
+
+
+def _fits(widths: dict[int, int], width: int | None) -> bool:
+    return width is None or sum(widths.values()) + MARGIN * len(widths) <= width
 
 
 def _cells(row: Sequence[str], layout: Layout, width: int | None) -> Iterator[tuple[str, ...]]:

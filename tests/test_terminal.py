@@ -68,8 +68,9 @@ def printed(*args: object) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "ad"
-    printed("train", "ad", "--env", ID, "-o", out, *TINY, "--updates", 2, "--device", "cpu")
+    out = tmp_path_factory.mktemp("run") / "an agent"
+    said = printed("train", "ad", "--env", ID, "-o", out, *TINY, "--updates", 2, "--device", "cpu")
+    assert f"icrl-agents play '{out}'" in said  # as a shell takes it
     return out
 
 
@@ -152,6 +153,15 @@ def test_progress_of_a_long_title_keeps_its_counter(tmp_path):
     lines = in_terminal(60, "collect", *words, "--split", "num_100", "-o", tmp_path / "h.h5")
     bars = [line for line in lines if line.startswith("uniform on ")]
     assert re.search(r"… ━+ 200/200 histories \d:\d\d:\d\d", bars[-1]), bars
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_play_shows_an_episode_in_a_line(columns, trained):
+    lines = in_terminal(columns, "play", trained, "--episodes", 3, "--seed", 0, "--fps", 1e6)
+    assert max(map(cell_len, lines)) <= columns
+    shown = [line for line in lines if re.match(r"episode +\d  ", line)]
+    assert len(shown) == 3
+    assert all(re.search(r"random +\S+ +optimal +\S+$", line) for line in shown)
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------
