@@ -16,7 +16,7 @@ from icrl_agents.checkpoint import pick
 from icrl_agents.config import AgentConfig
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import SOURCES, find_source
-from icrl_agents.terminal import print_table
+from icrl_agents.terminal import print_table, print_text
 from icrl_agents.train_config import TrainConfig
 
 
@@ -115,9 +115,9 @@ INTRODUCTION = (
 def show(method: str | None = None) -> None:
     """Print the sections for a terminal."""
     found = sections(method)
-    print(textwrap.fill(INTRODUCTION, 79))
+    print_text(INTRODUCTION)
     for section in found:
-        print(f"\n{section.title}: {section.about}")
+        print_text(f"\n{section.title}: {section.about}")
         if section.settings:
             print_table(("name", "type", "default", ""), section.settings)
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 MARGIN = 2  # characters left of a table, and between its columns
 SEPARATOR = " · "  # between the values below a row
-NOTE = 32  # characters that a progress bar leaves to its note, if it can
-SHORTEST_BAR, LONGEST_BAR = 10, 40  # characters
+NOTE = 56  # characters that a progress bar leaves to its note, if it can
+SHORTEST_BAR, LONGEST_BAR = 8, 40  # characters
 
 
 def print_json(data: Any) -> None:
@@ -30,6 +30,12 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not abs(data) < float("inf") else data
+
+
+def print_text(text: str) -> None:
+    """Print text, folded between words in a terminal and in one line elsewhere; nothing in it is markup."""
+    console = Console()
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -129,16 +135,24 @@ def fold(parts: Sequence[str], width: int, separator: str = " ") -> list[str]:
 
 
 class Report(Protocol):
-    """Tells a progress bar how many are done, with a note to show behind it."""
+    """Tells a progress bar how many are done, with a note whose parts, two spaces between, are shown if they fit."""
 
     def __call__(self, done: int, note: str = "") -> None: ...
 
 
 class Note(ProgressColumn):
-    """The task's description, cut where the line ends: the other columns keep their room."""
+    """The parts of the task's description that fit into `room` characters, in order: other columns keep theirs."""
+
+    def __init__(self, room: int):
+        super().__init__(Column())
+        self.room = room
 
     def render(self, task: Task) -> Text:
-        return Text(task.description, overflow="ellipsis", no_wrap=True)
+        shown = ""
+        for part in task.description.split("  "):
+            longer = f"{shown}  {part}" if shown else part
+            shown = longer if cell_len(longer) <= self.room else shown
+        return Text(shown, overflow="ellipsis", no_wrap=True)
 
 
 @contextmanager
@@ -156,7 +170,7 @@ def progress_bar(title: str, total: int, unit: str, *, done: int = 0, active: bo
         MofNCompleteColumn(table_column=whole),
         TextColumn(unit),
         TimeRemainingColumn(table_column=whole),
-        Note(Column()),
+        Note(room - len(name) - length),
     )
     with Progress(*columns, console=console, disable=not (active and console.is_terminal)) as progress:
         row = progress.add_task("", total=total, completed=done)

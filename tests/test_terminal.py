@@ -145,7 +145,8 @@ def test_progress_keeps_bar_counter_and_time_left(columns, tmp_path):
     bars = [line for line in lines if line.startswith("training ")]
     assert all(re.match(r"training [━╸╺ ]+ \d/3 updates (\d:\d\d:\d\d|-:--:--)", line) for line in bars), bars
     assert max(map(cell_len, bars)) <= columns
-    assert re.search(r"3/3 updates \d:\d\d:\d\d validation \d", bars[-1])
+    assert re.search(r"3/3 updates \d:\d\d:\d\d (validation \d.* of \d.\d\d  )?loss \d\.\d{3}", bars[-1]), bars[-1]
+    assert ("validation" in bars[-1]) == (columns == 80)
 
 
 def test_progress_of_a_long_title_keeps_its_counter(tmp_path):
