@@ -68,7 +68,7 @@ def test_it_goes_on_the_card(tmp_path):
 
     write_report(folder, [evaluate(ICAgent.from_pretrained(folder), ID, "test", 3, 2)])
     include(folder, curves)
-    assert "2 splits x 1 training seeds" in (folder / "README.md").read_text()
+    assert "2 splits x 1 training seed:" in (folder / "README.md").read_text()
     results = json.loads((folder / "results.json").read_text())
     assert results["study"] == results["table"][-len(results["study"]) :] == [r._asdict() for r in study_table(curves)]
 
@@ -90,12 +90,12 @@ def test_another_measurement_keeps_its_rows_another_training_does_not(tmp_path):
     write_report(folder, [curves[0, 0]])
     assert read()["study"] == rows == read()["table"][-len(rows) :]
     assert read()["versions"] != {"torch": "1"}
-    assert "2 splits x 1 training seeds" in (folder / "README.md").read_text()
+    assert "2 splits x 1 training seed:" in (folder / "README.md").read_text()
     ICAgent.from_pretrained(tmp_path / "split1-seed0").save_pretrained(folder)
     one_line(lambda: include(folder, curves), ValueError, "other weights")
     write_report(folder, [curves[0, 0]])
     assert read()["study"] == []
-    assert "training seeds" not in results.read_text()
+    assert "training seed" not in results.read_text()
 
 
 @pytest.mark.parametrize(
