@@ -170,6 +170,19 @@ def test_seeds_fix_and_resets_hold_the_task(env_id):
 
 
 @ids
+def test_each_row_may_have_a_seed_of_its_own(env_id):
+    """As in Gymnasium's sync vector env: a row without one keeps its task."""
+    native, sync = gymnasium.make_vec(env_id, 3), gymnasium.make_vec(env_id, 3, vectorization_mode="sync")
+    for seed in ([5, 2, 9], [7, None, 3]):
+        obs = [env.reset(seed=seed)[0] for env in (native, sync)]
+        np.testing.assert_array_equal(*obs)
+        assert native.unwrapped.task_ids.tolist() == [int(row.unwrapped.task_ids[0]) for row in sync.envs]
+    for wrong in ([1, 2], "123", [1, -1, 2], 1.5, [1, 2.0, 3]):
+        with pytest.raises(ValueError, match="seed"):
+            native.reset(seed=wrong)
+
+
+@ids
 def test_a_first_reset_without_seed_draws_and_holds(env_id):
     task = gymnasium.make_vec(env_id, 200).reset()[1]["task"]
     assert len(set(task)) > 5

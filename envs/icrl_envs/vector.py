@@ -7,7 +7,7 @@ truncation, infos, rendering and input checks live here and know nothing of any 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -207,13 +207,22 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """After how many steps an episode is truncated; None for never."""
         return None if self._limit == np.inf else int(self._limit)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
-        """Begin an episode in all rows, or in those of `options["reset_mask"]`. Gives obs (B, ...) and infos."""
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, Info]:
+        """Begin an episode in all rows, or in those of `options["reset_mask"]`. Gives obs (B, ...) and infos.
+
+        `seed` is one for all rows, of which row i takes `seed + i`, or a sequence of one a row, None for no new task.
+        """
         options = options or {}
         reject_unknown(options, ("task", "reset_mask"), "option")
         where = self._reset_mask(options)
-        super().reset(seed=seed)
-        self._rows.begin(np.flatnonzero(where), options, seed is not None, lambda row: self._generator(seed, row))
+        seeds = self._seeds(seed)
+        super().reset(seed=seeds[0])
+        for seeded in (True, False):
+            rows = [row for row in np.flatnonzero(where).tolist() if (seeds[row] is not None) == seeded]
+            if rows:
+                self._rows.begin(np.array(rows), options, seeded, lambda row: self._generator(seeds[row]))
         self._elapsed[where], self._over[where] = 0, False
         return self.rules.observe(self._rows.state), self._rows.info(None if where.all() else where)
 
@@ -251,8 +260,20 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Draw every row as `render_mode` says."""
         return self._rows.render(self.render_mode)
 
-    def _generator(self, seed, row):
-        return self.np_random if seed is None else seeding.np_random(seed + row)[0]
+    def _generator(self, seed):
+        return self.np_random if seed is None else seeding.np_random(seed)[0]
+
+    def _seeds(self, seed: Any) -> list[int | None]:
+        """Give the seed of every row."""
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            first = check_int(seed, "seed", 0, 2**63)
+            return [first + row for row in range(self.num_envs)]
+        given = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else []
+        if len(given) != self.num_envs:
+            raise ValueError(f"seed={short(seed)}: give an integer, or a list of {self.num_envs} of them.")
+        return [None if one is None else check_int(one, "seed", 0, 2**63) for one in given]
 
     def _restart(self, where):
         again = self.rules.resume(self._rows.state, self._rows.task)
