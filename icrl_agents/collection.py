@@ -8,15 +8,13 @@ nor any interruption changes it.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import operator
 import os
 import shlex
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,15 +25,14 @@ import numpy as np
 from icrl_envs import FAMILIES
 
 from icrl_agents.config import check_known
-from icrl_agents.history import (
-    HistoryInfo,
-    RecordHistory,
-)
+from icrl_agents.history import HistoryInfo, RecordHistory
 from icrl_agents.history_writer import HistoryWriter
+from icrl_agents.interrupts import continuing
 from icrl_agents.sources import SOURCES, Source, find_source, make_source
 from icrl_agents.splits import TRAIN, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.terminal import progress_bar
+from icrl_agents.worker_pool import worker_pool
 
 ROWS = 1024  # lifetimes that a source lives at once
 
@@ -104,12 +101,16 @@ def collect(
         size = 1 if learner.one_task else max(1, ROWS // streams)
         blocks = [Block(info, tuple(ids[i : i + size])) for i in range(0, len(ids), size)]
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
-        with _report(progress, f"{source} on {env_id}", len(ids) * streams) as report:
+        with (
+            continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
+            _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
+            closing(_run_all(missing, min(processes, len(missing)))) as made,
+        ):
             report(len(writer.done) * streams, len(ids) * streams)
-            for histories in _run_all(missing, min(processes, len(missing))):
+            for histories in made:
                 writer.add(histories)
                 report(len(writer.done) * streams, len(ids) * streams)
-        writer.finish()
+            writer.finish()
     return Path(path)
 
 
@@ -175,29 +176,12 @@ def _run_all(blocks: list[Block], processes: int) -> Iterator[dict[int, Steps]]:
     if processes <= 1:
         yield from map(_run, blocks)
         return
-    # spawn: a fork would inherit the threads' locks of torch and HDF5
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_die_with_parent) as pool:
-        futures = [pool.submit(_run, block) for block in blocks]
+    with worker_pool(processes) as pool:
         try:
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(_run, block) for block in blocks]):
                 yield future.result()
         except BrokenProcessPool:
             raise RuntimeError(f"a collecting process died: is memory short for {processes}? Run again") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

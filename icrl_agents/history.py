@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -24,6 +23,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 
 from icrl_agents.action_sets import legal_actions
 from icrl_agents.arrays import stored, to_array
+from icrl_agents.hdf5 import reading, writing
 from icrl_agents.steps import Boundary, Steps, autoreset_mode, stack_steps
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
@@ -222,11 +222,11 @@ class HistoryInfo:
 
     @classmethod
     def read(cls, file: h5py.File, path: Path) -> Self:
-        with _reading(path, "its header"):
+        with reading(path, "its header"):
             found = dict(file.attrs)
         if found.get("format") != FORMAT:
             raise ValueError(f"{path} is HDF5, but not a store of histories: make one with `icrl-agents collect`")
-        with _reading(path, "its header"):
+        with reading(path, "its header"):
             if (number := int(found["format_version"])) <= FORMAT_VERSION:
                 return cls(**{field.name: _plain(found[field.name], field.type) for field in fields(cls)})
         raise ValueError(f"{path} has format_version {number}, known are 1..{FORMAT_VERSION}: update icrl-agents")
@@ -240,16 +240,6 @@ def _plain(value: Any, kind: Any) -> Any:
     return data
 
 
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Whatever h5py makes of damage becomes one error."""
-    try:
-        yield
-    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: {what} is damaged, or of another program ({why}): collect it again") from None
-
-
 class HistoryStore(AbstractContextManager):
     """Read histories: `store[task]`, `store[task, stream]`, `store[task, stream, a:b]` give `Steps` (B, T, ...).
 
@@ -261,6 +251,7 @@ class HistoryStore(AbstractContextManager):
     Raises:
         FileNotFoundError: there is neither the file nor an unfinished collection of that name.
         ValueError: the file is truncated, damaged, of another program or of a newer version.
+        OSError: the system cannot read it now: another program has it open, too many files are open, ...
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -276,7 +267,7 @@ class HistoryStore(AbstractContextManager):
         self.info = HistoryInfo.read(self._file(header), header)
         for part in sorted(header.parent.glob("part-*.h5")) if self.partial else [self.path]:
             file = self._file(part)
-            with _reading(part, "the list of its tasks"):
+            with reading(part, "the list of its tasks"):
                 self._where.update((int(name), part) for name in file if name.isdecimal())
 
     @property
@@ -301,6 +292,10 @@ class HistoryStore(AbstractContextManager):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in another process too, opens the path by itself."""
+        return type(self), (self.path.absolute(),)
+
     def close(self) -> None:
         if self._open:
             self._open[1].close()
@@ -312,12 +307,12 @@ class HistoryStore(AbstractContextManager):
             known = ", ".join(map(str, self.tasks[:8])) + (", ..." if len(self) > 8 else "")
             raise IndexError(f"task {task!r} is not in {self.path}: it has {known or 'none yet'}")
         file = self._file(self._where[task])
-        with _reading(self._where[task], f"task {task}"):
+        with reading(self._where[task], f"task {task}"):
             columns = _columns(file, task)
         rows = _as_slice(stream, columns["reward"].shape[0], f"stream of task {task}")
         wanted = _as_slice(steps, columns["reward"].shape[1], f"step of task {task}")
         early = max(wanted.start - 1, 0)  # one step more, for prev_action, prev_reward and first
-        with _reading(self._where[task], f"task {task}"):
+        with reading(self._where[task], f"task {task}"):
             mask = np.arange(early, wanted.stop) < columns.pop("length")[rows][:, None]
             given = {name: columns.pop(name)[rows] for name in list(columns) if name.startswith(GIVEN)}
             read = {name: column[rows, early : wanted.stop] for name, column in columns.items()}
@@ -333,21 +328,15 @@ class HistoryStore(AbstractContextManager):
         _column_name(field)
         if self.partial:
             raise ValueError(f"{self.path} is not finished: run `icrl-agents collect` again before you annotate it")
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        try:
-            shutil.copyfile(self.path, temporary)
-            with h5py.File(temporary, "r+") as file:
-                for task in self.tasks:
-                    write_column(file[str(task)], field, np.asarray(fn(self[task])))
+        with writing(self.path, self.path.with_name(self.path.name + ".tmp"), change=True) as file:
+            for task in self.tasks:
+                write_column(file[str(task)], field, np.asarray(fn(self[task])))
             self.close()  # some systems do not replace an open file
-            settle(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _file(self, path: Path) -> h5py.File:
         if self._open is None or self._open[0] != path:
             self.close()
-            with _reading(path, "it"):
+            with reading(path, "it"):
                 self._open = path, h5py.File(path, "r")
         return self._open[1]
 
@@ -402,16 +391,3 @@ def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
 def partial_folder(path: Path) -> Path:
     """Where the finished histories of an unfinished collection are: part files, each a store of some tasks."""
     return path.with_name(path.name + ".partial")
-
-
-def settle(temporary: Path, path: Path) -> None:
-    """Bring a complete file to the disk, and only then under its name."""
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)

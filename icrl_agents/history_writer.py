@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,23 +13,16 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from icrl_agents.history import (
-    FIELDS,
-    GIVEN,
-    HistoryInfo,
-    HistoryStore,
-    partial_folder,
-    settle,
-    write_column,
-)
+from icrl_agents.folder_lock import OURS, FolderLock
+from icrl_agents.hdf5 import reading, writing
+from icrl_agents.history import FIELDS, GIVEN, HistoryInfo, HistoryStore, partial_folder, write_column
 from icrl_agents.steps import Steps
 
 
 class HistoryWriter:
     """Writes a store part by part: what `add` returned from is on the disk, whatever happens to the process then.
 
-    Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` finds them. One writer a path: the
-    operating system drops the lock of a process that dies.
+    Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` finds them. One writer a path.
 
     Args:
         tasks: the ids that will have been added in the end, sorted.
@@ -52,7 +44,7 @@ class HistoryWriter:
         self.finished = path.exists() and not overwrite
         if self.finished and not (self.folder.exists() and self._is_mine()):
             raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
-        self._lock = _lock(self.folder)
+        self._lock = FolderLock(self.folder, "collecting to")
         try:
             self._begin(resume, overwrite)
         except BaseException:
@@ -91,7 +83,7 @@ class HistoryWriter:
 
     def _difference(self) -> str:
         """In what the collection that was begun differs from this one."""
-        with h5py.File(self.header) as file:
+        with reading(self.header, "it"), h5py.File(self.header) as file:
             begun = {**_made_as(HistoryInfo.read(file, self.header)), "tasks": file["planned"][:].tolist()}
         mine = {**_made_as(self.info), "tasks": self.tasks}
         for name, value in begun.items():
@@ -118,24 +110,31 @@ class HistoryWriter:
             return
         with self._new_file(self.path) as file:
             for part in sorted(self.folder.glob("part-*.h5")):
-                with h5py.File(part) as source:
+                with reading(part, "it"), h5py.File(part) as source:
                     for name in source:
                         source.copy(name, file)
         self.finished = True
 
     def close(self) -> None:
-        """Release the lock; what is not finished stays to be resumed."""
+        """Release the folder; what is not finished stays to be resumed."""
         if self.finished or not self.header.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
+            for part in self.folder.iterdir():
+                if part.name not in OURS:
+                    part.unlink()
+        self._lock.release()
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to resume."""
+        return self.header.exists()
 
     @contextmanager
     def _new_file(self, path: Path) -> Iterator[h5py.File]:
-        temporary = self.folder / "writing.h5.tmp"
-        with h5py.File(temporary, "w", libver="v110") as file:  # the oldest format with checksums everywhere
+        with writing(path, self.folder / "writing.h5.tmp") as file:
             self.info.write(file)
             yield file
-        settle(temporary, path)
 
 
 def _made_as(info: HistoryInfo) -> dict[str, Any]:
@@ -149,20 +148,3 @@ def _write_task(group: h5py.Group, steps: Steps) -> None:
         write_column(group, name, getattr(steps, name))
     for name, value in {**steps.extras, **{GIVEN + name: value for name, value in steps.given.items()}}.items():
         write_column(group, name, value)
-
-
-def _lock(folder: Path) -> int:
-    """Create and lock the folder; gives the open lock file."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 20).decode() or "unknown"
-        os.close(handle)
-        raise BlockingIOError(f"process {owner} is collecting to {folder}: wait, or choose another path") from None
-    os.truncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    return handle
