@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -221,6 +222,7 @@ def _eval_results(env_id: str | None, results: dict[str, Any], rows: list[Row]) 
     ]
 
 
+@cache
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 

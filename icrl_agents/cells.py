@@ -5,9 +5,7 @@ A study that was interrupted continues with the cells, and within a cell with th
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from icrl_agents.curves import Curve
 from icrl_agents.report import spread
 from icrl_agents.run_folder import MODEL, NOTE, read_started
 from icrl_agents.splits import TRAIN, split_tasks
+from icrl_agents.worker_pool import worker_pool
 
 CURVE = "curve.json"
 
@@ -46,7 +45,7 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
     if jobs == 1:
         yield from map(run_cell, cells)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         yield from pool.map(run_cell, cells)
 
 
@@ -61,10 +60,10 @@ def check_cell(cell: Cell) -> None:
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
         return
     try:
-        histories, _ = read_started(cell.folder, cell.method, cell.env_id, None, cell.settings)
+        started = read_started(cell.folder, cell.method, cell.env_id, None, cell.settings)
     except ValueError as error:
         raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
-    found: dict[str, Any] = {"histories": histories}
+    found: dict[str, Any] = {"histories": started.histories}
     wanted: dict[str, Any] = {"histories": None}
     if done.is_file():
         curve = Curve.load(done)

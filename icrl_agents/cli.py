@@ -15,10 +15,11 @@ from typer.core import TyperCommand, TyperGroup
 from icrl_agents.cli_list import agents, envs
 from icrl_agents.cli_make import collect, play, push, study, train, windows
 from icrl_agents.cli_measure import compare, evaluate, marks, probe, sets
+from icrl_agents.interrupts import Interrupted, Terminated
+from icrl_agents.names import check_utf8
 
 # in the order of --help
 COMMANDS = (play, envs, agents, collect, marks, train, evaluate, probe, sets, study, windows, compare, push)
-INTERRUPTED = 130  # the shell's code for a process that Ctrl-C ended
 
 
 class Commands(TyperGroup):
@@ -29,15 +30,21 @@ class Commands(TyperGroup):
         debug = "--debug" in given
         plain = [word for word in given if word != "--debug"]  # it may stand anywhere
         try:
+            check_utf8(*plain)
             code = super().main(plain, *rest, **{**extra, "standalone_mode": False})
         except Exception as error:
             if debug or not is_mistake(error):
                 raise
             print(f"error: {one_line(error)}", file=sys.stderr)
             code = 2
-        if code == INTERRUPTED:
-            print("interrupted; --resume continues a collection or a training", file=sys.stderr)
         sys.exit(code or 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, Terminated) as end:
+            print(str(end) or "interrupted", file=sys.stderr)
+            raise typer.Exit(getattr(end, "code", Interrupted.code)) from None
 
 
 class Train(TyperCommand):

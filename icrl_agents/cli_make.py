@@ -146,6 +146,7 @@ def train(
     """
     from icrl_agents import train as fit
     from icrl_agents.plots import require_matplotlib
+    from icrl_agents.run_folder import is_finished
     from icrl_agents.settings import parse_pairs, read_toml
 
     if with_report:
@@ -170,13 +171,14 @@ def train(
     values |= {name: value for name, value in options.items() if value is not None}
     if stage == "finetune" and not values.get("init") and not resume:
         raise ValueError("--stage finetune goes on with a pretrained agent: give its folder as --init")
-    began = time.perf_counter()
+    began, finished = time.perf_counter(), resume and is_finished(output.expanduser())
     agent = fit(
         method, env, output, histories=histories, settings=values, device=device, resume=resume, overwrite=overwrite
     )
     if os.environ.get("RANK", "0") != "0":  # of the processes that `accelerate launch` starts one reports
         return
-    print(f"{output}: trained in {time.perf_counter() - began:.1f} s{_validation(output)}")
+    done = "was finished already" if finished else f"trained in {time.perf_counter() - began:.1f} s"
+    print(f"{output}: {done}{_validation(output)}")
     if with_report:
         _measure_and_write(agent, env, output)
     if agent.acts_at(1.0):

@@ -11,7 +11,7 @@ import json
 import operator
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -171,7 +171,7 @@ def _run(block: Block) -> dict[int, Steps]:
     return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
 
 
-def _run_all(blocks: list[Block], processes: int) -> Iterator[dict[int, Steps]]:
+def _run_all(blocks: list[Block], processes: int) -> Generator[dict[int, Steps], None, None]:
     """Give the blocks' histories as they are finished."""
     if processes <= 1:
         yield from map(_run, blocks)

@@ -68,7 +68,7 @@ def writing(path: Path, temporary: Path, *, change: bool = False) -> Iterator[h5
 @contextmanager
 def _sink(path: Path, mode: str) -> Iterator[_Sink]:
     """Where HDF5 writes to, whose first error is raised when HDF5 is done; then all is on the disk."""
-    with interrupts.unbroken(), path.open(mode + "b" if mode == "r+" else "w+b", buffering=0) as file:
+    with interrupts.unbroken(), io.FileIO(path, {"w": "w+", "r+": "r+"}[mode]) as file:
         sink = _Sink(file)
         try:
             yield sink

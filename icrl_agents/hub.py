@@ -17,6 +17,7 @@ from icrl_agents.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS, make_c
 from icrl_agents.hub_cache import FILES, RepoCache
 from icrl_agents.hub_errors import LOGIN, check_token, explain_download, explain_upload, explained, shown, token_of
 from icrl_agents.hub_transfer import Patience, Remote
+from icrl_agents.names import check_utf8
 
 BUNDLED = "icrl/"  # the only ids that ship with the package; nobody else's can be shadowed by them
 CANNOT_SAY = (408, 429, *range(500, 600))  # a server too busy or broken to say which commit a branch names
@@ -61,6 +62,7 @@ def fetch(
             f"{shown(repr(id_or_path), 200)} is no checkpoint: give a folder, a Hub repo id or one of "
             "`icrl-agents agents`"
         )
+    check_utf8(id_or_path)
     # os.path says no where Path raises: names that are too long, users that do not exist.
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 PASSED_ON = 1.0  # seconds in which a launcher passes on to its processes a signal that its terminal sent them too
 
@@ -62,7 +63,8 @@ class Stop:
 @contextmanager
 def stopping() -> Iterator[Stop]:
     """Signals that would end the process are kept for it to look at; a caller's own handlers stay."""
-    stop, usual = Stop(), {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    stop = Stop()
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     mine = [number for number, handler in usual.items() if _in_main() and signal.getsignal(number) is handler]
     for number in mine:
         signal.signal(number, stop)

@@ -19,6 +19,7 @@ from icrl_agents.devices import pick_device
 from icrl_agents.nn.stamp import Stamp
 from icrl_agents.numerics import BuiltInFloat32, check_float32
 from icrl_agents.planning import Planner, make_planner
+from icrl_agents.run_folder import refuse_unfinished
 
 # settings that say what weights of the same sizes mean
 MEANINGS = (
@@ -70,7 +71,8 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
                 weights are float32 on all of them. An agent that is moved later with `to` begins its next task there.
 
         Raises:
-            FileNotFoundError: a path that does not exist, or a repo, revision or file that is not on the Hub.
+            FileNotFoundError: a path that does not exist, a run that is not finished, or a repo, revision or file that
+                is not on the Hub.
             ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config; a
                 device that this machine lacks.
         """
@@ -94,6 +96,7 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
     def _from_folder(cls, folder: Path, device: torch.device) -> Self:
         from icrl_agents.methods import METHODS
 
+        refuse_unfinished(folder)
         data = checkpoint.read_config(folder)
         method = checkpoint.pick(METHODS, data["method"], "method")
         if not issubclass(method, cls):

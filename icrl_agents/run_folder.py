@@ -1,60 +1,111 @@
-"""A training run's folder: who may write there, its metrics, and the states a killed run continues from.
+"""A training run's folder: what it holds, its metrics, and the states that an interrupted run continues from.
 
-States are safetensors and JSON, never pickles; on a CPU a resumed run ends with bit-identical weights.
+States are safetensors and JSON, never pickles; on a CPU a resumed run ends with bit-identical weights. Each is a
+checkpoint too, so that an unfinished run can be played and evaluated.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from icrl_agents.atomic import write_text
-from icrl_agents.strict_json import read_json
+from icrl_agents.atomic import append_line, write_files, write_text
+from icrl_agents.folder_lock import OURS, FolderLock
+from icrl_agents.interrupts import continuing
+from icrl_agents.strict_json import dump_json, read_json
 
 NOTE, METRICS, STATES = "train.json", "metrics.jsonl", "checkpoints"
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
+STARTED = {"method": str, "env_id": str, "train": dict, "agent": dict, "source": dict, "command": str}
+
+
+class Started(NamedTuple):
+    """What a run was started with."""
+
+    histories: str | None
+    settings: dict[str, Any]
+    command: str
 
 
 def read_started(
     out: Path, method: str, env_id: str, histories: str | Path | None, settings: dict[str, Any]
-) -> tuple[str | None, dict[str, Any]]:
-    """The histories and settings a run was started with; those given now may only repeat them."""
-    note = out / NOTE
-    if not note.is_file():
-        raise FileNotFoundError(f"{out} has no train.json, so there is no run to resume: leave --resume out")
-    data = read_json(note)
-    if not all(isinstance(data.get(name), dict) for name in ("train", "agent", "source")):
-        raise ValueError(f"{note} is not of a training run: resume in another folder, or start anew")
+) -> Started:
+    """What the run in `out` was started with; what is given now may only repeat it."""
+    data = _read_note(out)
     started = {**data["train"], **data["agent"], **{f"source.{name}": value for name, value in data["source"].items()}}
     given = {"method": method, "env_id": env_id, **settings}
     if histories is not None:
         given["histories"] = str(Path(histories).expanduser().resolve())
+    # learning rate and stages depend on the number of all updates: a longer training is another one from its start
+    way = f"go on with its agent in another folder, --init {out}" if is_finished(out) else "start another run"
     for name, value in given.items():
         if (before := started.get(name, data.get(name))) != value:
-            raise ValueError(
-                f"{name}={value!r}, but {note} was started with {before!r}: resume with the same, or start anew"
-            )
-    return data["histories"], started
+            note = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
+            raise ValueError(f"{note}: resume with that, or {way}")
+    return Started(data["histories"], started, data["command"])
+
+
+def _read_note(out: Path) -> dict[str, Any]:
+    note = out / NOTE
+    if not note.is_file():
+        raise FileNotFoundError(f"{out} has no train.json, so there is no run to resume: leave --resume out")
+    data = read_json(note, fix="the run cannot be resumed, --overwrite starts it over")
+    if not all(isinstance(data.get(name), kind) for name, kind in STARTED.items()):
+        raise ValueError(f"{note} is not of a training run: resume in another folder, or start another run")
+    return data
 
 
 def is_finished(out: Path) -> bool:
-    return (out / MODEL).is_file() and newest_checkpoint(out) is None
+    return (out / MODEL).is_file() and (out / CONFIG).is_file() and newest_checkpoint(out) is None
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """FileNotFoundError for the folder of a run that has not written its agent yet; it says how to get one."""
+    if (folder / CONFIG).exists() or not (folder / NOTE).is_file():
+        return
+    data = _read_note(folder)
+    words = ["train", data["method"], "--env", data["env_id"], "-o", str(folder), "--resume"]
+    state = newest_checkpoint(folder)
+    until_then = f" (until then there is {state})" if state else ""
+    raise FileNotFoundError(f"{folder} is not finished: {shlex.join(['icrl-agents', *words])}{until_then}")
+
+
+def own(out: Path) -> AbstractContextManager[Any]:
+    """The run's folder, for as long as this process trains; of those that `accelerate launch` starts the first owns it.
+
+    Raises:
+        BlockingIOError: another process trains there.
+    """
+    return FolderLock(out, "training in") if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
+def resumable(out: Path) -> AbstractContextManager[None]:
+    """What ends a run early says where --resume continues it."""
+    return continuing(lambda: f"--resume continues at update {_updates_done(out)}")
+
+
+def _updates_done(out: Path) -> int:
+    state = newest_checkpoint(out)
+    return int(state.name) if state else 0
 
 
 def claim(out: Path, overwrite: bool) -> None:
     """Only an empty folder is written to, and only a run of ours is ever deleted."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not _content(out):
         return
     if not overwrite:
         raise FileExistsError(f"{out} is not empty: give --resume to continue it or --overwrite to replace it")
@@ -62,6 +113,11 @@ def claim(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} is not a training run, so it is not overwritten: choose another folder")
 
 
+def _content(out: Path) -> list[Path]:
+    return [child for child in out.iterdir() if child.name not in OURS] if out.exists() else []
+
+
+@cache
 def versions() -> dict[str, str]:
     """What a result depends on besides the settings."""
     names = ("icrl-agents", "torch", "numpy", "gymnasium", "accelerate")
@@ -88,14 +144,13 @@ def open_metrics(out: Path, active: bool) -> Iterator[Callable[[dict[str, Any]],
         yield lambda row: None
         return
     board = _tensorboard(out)
-    with (out / METRICS).open("a", buffering=1) as file:
 
-        def write(row: dict[str, Any]) -> None:
-            file.write(json.dumps(row) + "\n")
-            for name, value in row.items() if board else ():
-                board.add_scalar(name, value, row["update"])
+    def write(row: dict[str, Any]) -> None:
+        append_line(out / METRICS, json.dumps(row))
+        for name, value in row.items() if board else ():
+            board.add_scalar(name, value, row["update"])
 
-        yield write
+    yield write
     if board:
         board.close()
 
@@ -109,26 +164,48 @@ def _tensorboard(out: Path) -> Any:
 
 
 def start_over(out: Path, note: dict[str, Any]) -> None:
-    """An empty folder with the note of what is about to run."""
+    """An empty folder with the note of what is about to run.
+
+    Raises:
+        ValueError: `read_started` would refuse the note; nothing is deleted.
+    """
+    text = dump_json(note, out / NOTE)
     out.mkdir(parents=True, exist_ok=True)
-    for child in out.iterdir():  # the folder itself may be a link, or where the user stands
+    for child in _content(out):  # the folder itself may be a link, or where the user stands
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
-    write_text(out / NOTE, json.dumps(note, indent=2) + "\n")
+    write_files(out, {NOTE: text})
 
 
-def save_state(out: Path, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, seconds: float) -> None:
-    """Write `out/checkpoints/<update>` under a temporary name, rename it, then delete older ones."""
+def save_state(
+    out: Path, update: int, save_agent: Callable[[Path], None], optimizer: torch.optim.Optimizer, seconds: float
+) -> None:
+    """Write `out/checkpoints/<update>` under a temporary name, rename it, then delete older ones.
+
+    Args:
+        save_agent: writes the agent's checkpoint to a folder.
+    """
     folder = out / STATES
     final, temporary = folder / f"{update:09d}", folder / f"{update:09d}.tmp"
+    tensors = save(_optimizer_tensors(optimizer) | {"rng": torch.get_rng_state()})
+    state = json.dumps({"update": update, "seconds": seconds})
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_plain(model.state_dict()), temporary / MODEL)
-    save_file(_optimizer_tensors(optimizer) | {"rng": torch.get_rng_state()}, temporary / OPTIMIZER)
-    (temporary / STATE).write_text(json.dumps({"update": update, "seconds": seconds}))
-    temporary.rename(final)
+    try:
+        temporary.mkdir(parents=True)
+        save_agent(temporary)
+        write_files(temporary, {OPTIMIZER: tensors, STATE: state.encode()})
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     for other in folder.iterdir():
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def drop_states(out: Path) -> None:
+    """Delete the states of a finished run; one that was deleted in part is none."""
+    while state := newest_checkpoint(out):
+        state.rename(state.with_suffix(".tmp"))
+    shutil.rmtree(out / STATES, ignore_errors=True)
 
 
 def newest_checkpoint(out: Path) -> Path | None:
@@ -139,17 +216,26 @@ def newest_checkpoint(out: Path) -> Path | None:
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Restore weights, optimizer and random state; gives the number of updates done and the seconds they took."""
-    state = read_json(folder / STATE)
-    model.load_state_dict(load_file(folder / MODEL))
-    tensors = load_file(folder / OPTIMIZER)
-    torch.set_rng_state(tensors.pop("rng"))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, key = name.split(".")
-        slots.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state["update"], state["seconds"]
+    """Restore weights, optimizer and random state; gives the number of updates done and the seconds they took.
+
+    Raises:
+        ValueError: the state is damaged, or not of this run.
+    """
+    contents = {name: (folder / name).read_bytes() for name in (MODEL, OPTIMIZER)}
+    state = read_json(folder / STATE, fix=f"delete {folder}")
+    try:
+        model.load_state_dict(load(contents[MODEL]))
+        tensors = load(contents[OPTIMIZER])
+        torch.set_rng_state(tensors.pop("rng"))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, key = name.split(".")
+            slots.setdefault(int(number), {})[key] = tensor
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(state["update"]), float(state["seconds"])
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder} is damaged, or of another run ({why}): delete it, or give --overwrite") from None
 
 
 def trim_metrics(out: Path, update: int) -> None:

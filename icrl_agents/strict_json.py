@@ -13,8 +13,11 @@ MAX_DEPTH = 32  # levels; JSON nested deeper than Python's stack could be read b
 MAX_DIGITS = 20
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The JSON object in a file.
+LOAD_AGAIN = "the checkpoint is damaged, load it again"
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, fix: str = LOAD_AGAIN) -> dict[str, Any]:
+    """The JSON object in a file; an error says how to `fix` what is in it.
 
     Raises:
         FileNotFoundError: there is no file.
@@ -25,25 +28,30 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         raw = file.read(max_bytes + 1)
     if len(raw) > max_bytes:
         raise ValueError(f"{path} has more than {max_bytes} bytes: no file of a checkpoint like it is that large")
-    return parse_json(raw, path)
+    return parse_json(raw, path, fix)
 
 
-def parse_json(raw: bytes, path: Path) -> dict[str, Any]:
+def parse_json(raw: bytes, path: Path, fix: str = LOAD_AGAIN) -> dict[str, Any]:
     """The JSON object in the bytes of `path`, which is only named in errors."""
     try:
-        data = json.loads(
-            raw.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_short,
-            object_pairs_hook=_unique,
-        )
-        _check_depth(data, MAX_DEPTH)
-        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could not be printed or written again
+        data = _parse(raw)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not strict JSON ({error}): the checkpoint is damaged, load it again") from None
+        raise ValueError(f"{path} is not strict JSON ({error}): {fix}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {str(data)[:80]!r}, expected a JSON object")
+    return data
+
+
+def _parse(raw: bytes) -> Any:
+    data = json.loads(
+        raw.decode("utf-8"),
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=_short,
+        object_pairs_hook=_unique,
+    )
+    _check_depth(data, MAX_DEPTH)
+    json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could not be printed or written again
     return data
 
 
@@ -95,8 +103,9 @@ def dump_json(data: dict[str, Any], path: Path) -> bytes:
     """The text that goes into `path`; what `read_json` would refuse is refused here."""
     try:
         text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+        _parse(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot write {path} ({error}): give facts of plain, finite JSON values") from None
+        raise ValueError(f"cannot write {path} ({error}): give facts of plain, finite JSON values, in UTF-8") from None
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"{path} would have {len(text)} bytes, at most {MAX_JSON_BYTES}: shorten the facts")
     return text.encode()

@@ -4,14 +4,14 @@ It runs through Accelerate, so the same code serves one CPU, a GPU and `accelera
 process takes its rows of the same global batch, which gives the same result as one process.
 
 A run folder is a checkpoint folder (config.json, model.safetensors, README.md) with `train.json` (the resolved
-settings and versions), `metrics.jsonl` and, while it runs, `checkpoints/`.
+settings and versions), `metrics.jsonl` and, while it runs, `checkpoints/`. One process at a time owns it. Ctrl-C and
+SIGTERM wait for the end of the update and save its state.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -26,24 +26,27 @@ from torch import nn
 
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
-from icrl_agents.collection import collect_command
 from icrl_agents.devices import accelerate_on, training_device
 from icrl_agents.evaluation import evaluate, trained_on
 from icrl_agents.extras import need
 from icrl_agents.history import HistoryStore
+from icrl_agents.interrupts import Stop, stopping
 from icrl_agents.methods import METHODS
+from icrl_agents.names import check_utf8
 from icrl_agents.numerics import own_settings
 from icrl_agents.optimizer import learning_rate, make_optimizer
+from icrl_agents.provenance import describe_data, describe_training
 from icrl_agents.run_folder import (
-    NOTE,
-    STATES,
     claim,
     command_line,
+    drop_states,
     is_finished,
     load_state,
     newest_checkpoint,
     open_metrics,
+    own,
     read_started,
+    resumable,
     save_state,
     start_over,
     trim_metrics,
@@ -53,7 +56,6 @@ from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.source import Source
 from icrl_agents.splits import Splits, split_tasks
 from icrl_agents.steps import Steps
-from icrl_agents.strict_json import read_json
 from icrl_agents.terminal import progress_bar
 from icrl_agents.train_config import PRECISIONS, TrainConfig, split_settings
 from icrl_agents.transforms import hide_rewards, renumber_actions
@@ -96,19 +98,47 @@ def train(
     Raises:
         ValueError: an unknown name or a bad value.
         FileExistsError: `out` is not empty and neither `resume` nor `overwrite` is given.
+        BlockingIOError: another process trains in `out`.
+        KeyboardInterrupt, SystemExit: Ctrl-C and SIGTERM, after the state was saved that `resume` continues from; the
+            second signal does not wait for that.
     """
     chosen = training_device(device)
     out = Path(out).expanduser()
-    settings = dict(settings or {})
+    check_utf8(out, "" if histories is None else histories)
     if resume and overwrite:
         raise ValueError("resume and overwrite contradict each other: give one of them")
-    if resume:
-        histories, settings = read_started(out, method, env_id, histories, settings)
-        if is_finished(out):
+    if resume and is_finished(out):  # which may lie where nothing can be written
+        read_started(out, method, env_id, histories, settings or {})
+        return ICAgent.from_pretrained(out, device=device)
+    with own(out):
+        run = _plan(method, env_id, out, histories, dict(settings or {}), chosen, resume, overwrite, quiet)
+        if resume and is_finished(out):  # by the owner before
             return ICAgent.from_pretrained(out, device=device)
+        # the caller's settings and random numbers stay as they were
+        forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
+        with own_settings(), _threads(run.config.threads), forked, accelerate_on(chosen):
+            return run.go()
+
+
+def _plan(
+    method: str,
+    env_id: str,
+    out: Path,
+    histories: str | Path | None,
+    settings: dict[str, Any],
+    device: torch.device,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> Run:
+    """The run that `train` was asked for; nothing is written yet."""
+    command = command_line()
+    if resume:
+        histories, settings, command = read_started(out, method, env_id, histories, settings)
     config, agent_config, for_source = split_settings(method, env_id, settings)
     split_tasks(env_id, config.split_seed, config.task_set)  # refuses unknown ids before anything is written
     path = None if histories is None else Path(histories).expanduser().resolve()
+    check_utf8(path or "")
     if path and (config.source or for_source):
         raise ValueError(
             f"source={config.source!r} makes fresh lifetimes, {path.name} holds its own: leave one of them out"
@@ -116,11 +146,7 @@ def train(
     source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
     if not resume:
         claim(out, overwrite)
-    run = Run(method, env_id, out, path, source, for_source, config, agent_config, chosen, quiet, resume)
-    # the caller's settings and random numbers stay as they were
-    forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
-    with own_settings(), _threads(config.threads), forked, accelerate_on(chosen):
-        return run.go()
+    return Run(method, env_id, out, path, source, for_source, config, agent_config, command, device, quiet, resume)
 
 
 @dataclass
@@ -135,6 +161,7 @@ class Run:
     for_source: dict[str, Any]  # its settings that are not the defaults
     config: TrainConfig
     agent_config: Any
+    command: str  # of the start
     device: torch.device
     quiet: bool
     resumed: bool
@@ -148,7 +175,7 @@ class Run:
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.for_source,
-            "command": command_line(),
+            "command": self.command,
             "versions": versions(),
         }
 
@@ -167,17 +194,19 @@ class Run:
         agent.check_length(*(min(whole, steps or whole) for steps in self.config.stage_lengths))
         # refuses histories it cannot use, before an old run is deleted; statistics are those of whole windows
         first = self._batch(agent, windows, 0, whole=True)
+        data = describe_data(self.env_id, self.config, self.source, self.histories)
         if accelerator.is_main_process and not self.resumed:
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
-        optimizer = make_optimizer(agent, self.config)
-        if not self.config.init:
-            agent.fit(agent.tensors(first))
-        start = self._restore(agent, optimizer)
-        model, optimizer = accelerator.prepare(agent, optimizer)
-        self._loop(accelerator, model, optimizer, windows, start)
-        if accelerator.is_main_process:
-            self._finish(agent.eval())
+        with resumable(self.out):
+            optimizer = make_optimizer(agent, self.config)
+            if not self.config.init:
+                agent.fit(agent.tensors(first))
+            start = self._restore(agent, optimizer)
+            model, optimizer = accelerator.prepare(agent, optimizer)
+            self._loop(accelerator, model, optimizer, windows, start, data)
+            if accelerator.is_main_process:
+                self._finish(agent.eval(), data)
         accelerator.wait_for_everyone()
         accelerator.end_training()
         return agent.eval()
@@ -210,13 +239,22 @@ class Run:
                 "train on the same, or tasks that it has seen would pass for held out"
             )
 
-    def _loop(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, windows: Windows, start: int) -> None:
+    def _loop(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Any,
+        windows: Windows,
+        start: int,
+        data: dict[str, Any],
+    ) -> None:
         cfg, main = self.config, accelerator.is_main_process
         agent = accelerator.unwrap_model(model)
         active = main and not self.quiet
         with (
             progress_bar("training", cfg.updates, "updates", done=start, active=active) as bar,
             open_metrics(self.out, main) as write,
+            stopping() as stop,
         ):
             note = ""
             for update in range(start, cfg.updates):
@@ -233,8 +271,13 @@ class Run:
                     note = _validation_note(row)
                 write(row)
                 bar(update + 1, f"{note}loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s")
-                if _due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates and main:
-                    save_state(self.out, update + 1, agent, optimizer, self.seconds)
+                asked = _agreed(accelerator, stop)
+                if main and (asked or (_due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates)):
+                    agent.facts = self._facts(agent, data, f"It was saved at update {update + 1} of {cfg.updates}.")
+                    save_state(self.out, update + 1, agent.save_pretrained, optimizer, self.seconds)
+                if asked:
+                    accelerator.wait_for_everyone()  # the launcher ends all when the first has left
+                    stop.leave()
 
     def _batch(self, agent: ICAgent, windows: Windows, update: int, whole: bool = False) -> Steps:
         rng = np.random.default_rng([self.config.seed, update, PREPARING])
@@ -330,38 +373,16 @@ class Run:
         trim_metrics(self.out, update)
         return update
 
-    def _finish(self, agent: ICAgent) -> None:
+    def _facts(self, agent: ICAgent, data: dict[str, Any], *limits: str) -> dict[str, Any]:
+        device = next(agent.parameters()).device
+        facts = describe_training(self.env_id, self.config, data, self.command, self.seconds, device)
         untrained = [] if agent.acts_at(1.0) else ["It was pretrained only and has not learned to act."]
-        agent.facts = {
-            "env_id": self.env_id,
-            **self._data(),
-            **({"limits": untrained} if untrained else {}),
-            "split_seed": self.config.split_seed,
-            "train": asdict(self.config),
-            "command": read_json(self.out / NOTE)["command"],  # of the start, also where the run was resumed
-            "seconds": round(self.seconds, 1),
-            "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} PyTorch threads, {agent.device.type}",
-            "versions": versions(),
-        }
-        agent.save_pretrained(self.out)
-        shutil.rmtree(self.out / STATES, ignore_errors=True)
+        return facts | ({"limits": [*limits, *untrained]} if limits or untrained else {})
 
-    def _data(self) -> dict[str, Any]:
-        """What the card says about the histories."""
-        if self.source is None:
-            assert self.histories is not None
-            with HistoryStore(self.histories) as store:
-                info, tasks = store.info, store.tasks
-            data = {"histories": self.histories.name, "streams": info.streams, "episodes": info.episodes}
-            facts = {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
-            command = collect_command(info, tasks, self.histories.name)
-            return facts | ({"collect": command} if command else {})
-        lifetimes = {"fresh_lifetimes": self.config.updates * self.config.batch_size, "episodes": self.config.episodes}
-        return {
-            "source": self.config.source or default_source(self.env_id),
-            "assumes": self.source.assumes,
-            "data": {**lifetimes, "settings": asdict(self.source.settings)},
-        }
+    def _finish(self, agent: ICAgent, data: dict[str, Any]) -> None:
+        agent.facts = self._facts(agent, data)
+        agent.save_pretrained(self.out)
+        drop_states(self.out)
 
 
 def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
@@ -375,6 +396,14 @@ def _validation_note(row: dict[str, Any]) -> str:
     if "validation_return" not in row:  # of the other processes
         return ""
     return f"validation {row['validation_return']:.2f} of {row['validation_optimal']:.2f}  "  # first: cut last
+
+
+def _agreed(accelerator: Accelerator, stop: Stop) -> int:
+    """The signal that asked one of the processes to stop; all of them leave after the same update."""
+    if accelerator.num_processes > 1:
+        asked = accelerator.reduce(torch.tensor(float(stop.asked > 0), device=accelerator.device), "sum")
+        stop.asked = stop.asked or (signal.SIGTERM if asked.item() else 0)
+    return stop.asked
 
 
 def _due(update: int, every: int) -> bool:
