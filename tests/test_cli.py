@@ -446,7 +446,7 @@ def test_a_bug_keeps_its_traceback(ending, error):
 def test_ctrl_c_is_one_line(ending):
     result = ending(KeyboardInterrupt())
     assert result.exit_code == 130
-    assert result.stderr == "interrupted; --resume continues a collection or a training\n"
+    assert result.stderr == "interrupted\n"
 
 
 # ---- settings ---------------------------------------------------------------------------------------------------

@@ -84,10 +84,10 @@ def test_same_seed_same_weights(tmp_path):
 
 
 def test_resume_after_kill_is_bit_identical(tmp_path):
-    settings = {**FAST, "updates": 400, "dropout": 0.1, "checkpoint_every": 5}
+    settings = {**FAST, "updates": 400, "dropout": 0.1, "checkpoint_every": 20}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(tmp_path, killed, settings)
-    while not list(killed.glob("checkpoints/*[05]")):  # at least one state is whole
+    while not list(killed.glob("checkpoints/*0")):  # at least one state is whole
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -1,0 +1,267 @@
+"""A training folder has one owner, says what lies in it, and is continued from where any signal stopped it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from icrl_agents import ICAgent, evaluate, hub, train
+from icrl_agents.folder_lock import FolderLock
+from icrl_agents.methods import METHODS
+from tests.conftest import one_line
+from tests.test_cli import call, done, refused
+from tests.test_training import FAST, ID, same
+
+SETTINGS = {**FAST, "updates": 6, "dropout": 0.1, "checkpoint_every": 4}
+LATIN = os.fsdecode(b"caf\xfc")  # a name of an old disk
+
+
+def learn(out: Path, **more):
+    return train("ad", ID, out, device="cpu", quiet=True, **{"settings": SETTINGS, **more})
+
+
+def at_update(monkeypatch, number: int, act) -> None:
+    """Call `act` in the middle of an update, which counts from 1."""
+    calls, loss = [], METHODS["ad"].loss
+
+    def acting(agent, steps):
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return loss(agent, steps)
+
+    monkeypatch.setattr(METHODS["ad"], "loss", acting)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    learn(out)
+    return out
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch) -> Path:
+    """A run that Ctrl-C stopped in its third update."""
+    with monkeypatch.context() as patch:
+        at_update(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            learn(tmp_path / "run")
+    return tmp_path / "run"
+
+
+# ---- owners -------------------------------------------------------------------------------------------------------
+
+
+def test_a_running_training_is_not_disturbed(tmp_path, monkeypatch, whole):
+    out, told = tmp_path / "run", []
+
+    def rivals():
+        for how in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(BlockingIOError) as caught:
+                learn(out, **how)
+            told.append(str(caught.value))
+
+    at_update(monkeypatch, 3, rivals)
+    learn(out)
+    assert told == [f"process {os.getpid()} is training in {out}: wait, or choose another path"] * 3
+    assert same(load_file(out / "model.safetensors"), load_file(whole / "model.safetensors"))
+    assert losses(out) == losses(whole)
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def _contend(folder, start, ended, results):
+    start.wait()
+    try:
+        with FolderLock(folder, "training in"):
+            results.put("owner")
+            ended.wait()
+    except BlockingIOError as error:
+        results.put(str(error))
+
+
+def test_of_many_that_start_at_once_one_owns_the_folder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, ended, results = context.Event(), context.Event(), context.Queue()
+    rivals = [context.Process(target=_contend, args=(tmp_path / "new", start, ended, results)) for _ in range(6)]
+    for rival in rivals:
+        rival.start()
+    start.set()
+    said = [results.get(timeout=60) for _ in rivals]
+    ended.set()
+    for rival in rivals:
+        rival.join()
+    assert said.count("owner") == 1
+    (line,) = {text for text in said if text != "owner"}
+    assert line.split()[1] in {str(rival.pid) for rival in rivals}
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_killed_owner_leaves_is_no_content(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".owner").write_text("99999999")
+    learn(tmp_path)
+    assert ICAgent.from_pretrained(tmp_path).facts["env_id"] == ID
+    assert not (tmp_path / ".owner").exists()
+
+
+def test_a_start_that_is_refused_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="lr="):
+        learn(tmp_path / "a" / "b", settings={"lr": "fast"})
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    one_line(lambda: learn(tmp_path / "file"), NotADirectoryError, "is a file: name a folder")
+
+
+def test_the_card_keeps_the_runs_own_command(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def rewrite():
+        note = json.loads((out / "train.json").read_text())
+        (out / "train.json").write_text(json.dumps({**note, "command": "another"}))
+
+    at_update(monkeypatch, 2, rewrite)
+    assert learn(out).facts["command"] == "icrl_agents.train(...)"
+
+
+# ---- signals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_state_and_the_result_is_the_same(tmp_path, monkeypatch, whole, number):
+    out, kind = tmp_path / "run", {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}[number]
+    before = signal.getsignal(number)
+    for update, done_then in ((3, 3), (2, 5), (1, 6)):  # of what is left each time; the last one is whole
+        with monkeypatch.context() as patch:
+            at_update(patch, update, lambda: signal.raise_signal(number))
+            with pytest.raises(kind, match=f"--resume continues at update {done_then}$") as caught:
+                learn(out, resume=out.exists())
+        assert getattr(caught.value, "code", None) == 128 + number
+        assert signal.getsignal(number) is before
+    learn(out, resume=True)
+    assert same(load_file(out / "model.safetensors"), load_file(whole / "model.safetensors"))
+    assert losses(out) == losses(whole)
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_second_signal_leaves_at_once(tmp_path, monkeypatch):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+    at_update(monkeypatch, 6, twice)
+    with pytest.raises(KeyboardInterrupt, match="interrupted; --resume continues at update 4"):
+        learn(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000004"]
+
+
+def test_a_callers_own_handler_stays(tmp_path, monkeypatch):
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *what: came.append(what[0]))
+    try:
+        at_update(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGTERM))
+        learn(tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+
+
+# ---- what lies there ----------------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_run_says_so_and_its_states_are_agents(stopped):
+    for load in (ICAgent.from_pretrained, lambda folder: hub.upload(folder, "org/name", token="hf_x")):
+        one_line(lambda: load(stopped), FileNotFoundError, "is not finished: icrl-agents train ad --env", "--resume")  # noqa: B023
+    state = stopped / "checkpoints" / "000000003"
+    assert str(state) in refused("evaluate", stopped)
+    agent = ICAgent.from_pretrained(state)
+    assert (agent.facts["env_id"], agent.facts["limits"]) == (ID, ["It was saved at update 3 of 6."])
+    assert evaluate(agent, ID, episodes=1, num_seeds=1).split == "test"
+    assert "saved at update 3 of 6" in (state / "README.md").read_text()
+    assert "limits" not in learn(stopped, resume=True).facts
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, whole):
+    out = shutil.copytree(whole, tmp_path / "run")
+    words = ("train", "ad", "--env", ID, "-o", out, "--resume")
+    assert f"{out}: was finished already" in done(*words)
+    assert f"go on with its agent in another folder, --init {out}" in refused(*words, "--updates", 9)
+    (out / "checkpoints" / "000000004.tmp").mkdir(parents=True)  # killed while the states were deleted
+    assert "was finished already" in done(*words)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_state_is_named(stopped, name):
+    damaged = stopped / "checkpoints" / "000000003"
+    (damaged / name).write_bytes(b"{")
+    with pytest.raises(ValueError, match="000000003") as caught:
+        learn(stopped, resume=True)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(damaged)
+    learn(stopped, resume=True)
+
+
+def test_a_note_that_is_no_json_is_not_a_damaged_checkpoint(stopped):
+    (stopped / "train.json").write_text("{")
+    with pytest.raises(ValueError, match=r"the run cannot be resumed, --overwrite starts it over$"):
+        learn(stopped, resume=True)
+
+
+# ---- names that are not UTF-8 -------------------------------------------------------------------------------------
+
+
+def test_names_that_cannot_be_written_down_are_refused_at_the_start(tmp_path, monkeypatch):
+    for how in ({"out": tmp_path / LATIN}, {"histories": LATIN}):
+        one_line(lambda: learn(**{"out": tmp_path / "run", **how}), ValueError, "has bytes that are not utf-8: rename")  # noqa: B023
+    with pytest.raises(ValueError, match="has bytes that are not utf-8"):
+        learn(tmp_path / "run", settings={**SETTINGS, "init": LATIN})
+    one_line(lambda: ICAgent.from_pretrained(tmp_path / LATIN), ValueError, "has bytes that are not utf-8")
+    assert not list(tmp_path.iterdir())
+    for words in (("play", LATIN), ("evaluate", LATIN), ("collect", "--env", ID, "--source", "noise", "-o", LATIN)):
+        assert "has bytes that are not utf-8: rename it in UTF-8" in refused(*words)
+    (tmp_path / LATIN).mkdir()
+    monkeypatch.chdir(tmp_path / LATIN)  # which nothing has to write down
+    learn(Path("run"))
+    learn(Path("run"), resume=True)
+
+
+def test_a_run_that_cannot_be_noted_does_not_replace_another(tmp_path, monkeypatch):
+    learn(tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    monkeypatch.setattr("sys.argv", ["icrl-agents", "train", "\udcfc"])
+    with pytest.raises(ValueError, match="cannot write"):
+        learn(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_commands_that_cannot_be_resumed_do_not_speak_of_it(monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("icrl_agents.ICAgent.from_pretrained", stop)
+    for command in ("play", "evaluate"):
+        result = call(command, "icrl/ad-darkroom")
+        assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_a_stopped_training_is_one_line(tmp_path, monkeypatch):
+    words = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    for number, word in ((signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")):
+        with monkeypatch.context() as patch:
+            at_update(patch, 2, lambda: signal.raise_signal(number))  # noqa: B023
+            result = call("train", "ad", "--env", ID, "-o", tmp_path / word, *words, "--device", "cpu")
+        assert result.exit_code == 128 + number
+        assert result.stderr == f"{word}; --resume continues at update 2\n"
