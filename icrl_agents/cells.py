@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.curves import Curve
+from icrl_agents.interrupts import continuing
 from icrl_agents.report import spread
 from icrl_agents.run_folder import MODEL, NOTE, read_started
 from icrl_agents.splits import TRAIN, split_tasks
@@ -42,11 +43,12 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
     """
     for cell in cells:  # before the first of them trains for minutes
         check_cell(cell)
-    if jobs == 1:
-        yield from map(run_cell, cells)
-        return
-    with worker_pool(jobs) as pool:
-        yield from pool.map(run_cell, cells)
+    with continuing(lambda: "the same command continues"):
+        if jobs == 1:
+            yield from map(run_cell, cells)
+            return
+        with worker_pool(jobs) as pool:
+            yield from pool.map(run_cell, cells)
 
 
 def check_cell(cell: Cell) -> None:

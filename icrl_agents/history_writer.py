@@ -117,17 +117,12 @@ class HistoryWriter:
     def close(self) -> None:
         """Release the folder; what is not finished stays to be resumed."""
         if self.finished or not self.header.exists():
-            for part in self.folder.iterdir():
+            for part in self.folder.glob("*"):
                 if part.name not in OURS:
                     part.unlink()
         self._lock.release()
         if self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is something to resume."""
-        return self.header.exists()
 
     @contextmanager
     def _new_file(self, path: Path) -> Iterator[h5py.File]:

@@ -39,7 +39,7 @@ def continuing(how: Callable[[], str]) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or not how():
             raise
-        raise OSError(error.errno, f"{error.strerror}; {how()}", error.filename) from None
+        raise OSError(error.errno, f"{os.strerror(error.errno)}; {how()}", error.filename) from None
 
 
 class Stop:
