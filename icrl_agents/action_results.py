@@ -20,6 +20,7 @@ from icrl_agents.action_lives import Life, action_groups, live
 from icrl_agents.config import check_known, check_value
 from icrl_agents.curves import QUANTILES, RESAMPLES, Interval
 from icrl_agents.methods import METHODS
+from icrl_agents.printable import printable
 from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
@@ -98,7 +99,8 @@ class Report:
             given = {name: data[name] for name in ("env_id", "measure", "settings")}
             return cls(**given, references=tuple(data["references"]), entries=entries, results=results, means=means)
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no report on sets ({type(error).__name__}: {error}): measure again") from None
+            why = f"{type(error).__name__}: {printable(error)}"
+            raise ValueError(f"{path} is no report on sets ({why}): measure again") from None
 
     @classmethod
     def join(cls, reports: Sequence[Report]) -> Report:

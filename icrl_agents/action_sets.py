@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from icrl_agents.steps import Steps
+from icrl_agents.printable import printable
+from icrl_agents.steps import OF_ACTIONS, Steps
 
-MAX_ACTIONS = 4096  # of a set that is given by hand
+MAX_ACTIONS = 4096  # of a set that is given by hand, and of agents that draw vectors for all of them
 
 
 def legal_actions(env: Any) -> np.ndarray | None:
@@ -82,7 +83,9 @@ def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
     count = np.asarray(num_actions)
     top = MAX_ACTIONS if most is None else most
     if count.dtype.kind not in "iu" or count.shape not in ((), (rows,)) or count.min() < 1 or count.max() > top:
-        raise ValueError(f"num_actions={_short(num_actions)}: give a whole number from 1 to {top}, or {rows} of them")
+        raise ValueError(
+            f"num_actions={printable(num_actions)}: give a whole number from 1 to {top}, or {rows} of them"
+        )
     return np.arange(most or count.max()) < np.broadcast_to(count, rows)[:, None]
 
 
@@ -103,13 +106,9 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
         mask[:, given] = True
         return mask
     raise ValueError(
-        f"action_set={_short(action_set)}: give different actions from 0 to {top - 1}, such as [0, 2, 5], "
+        f"action_set={printable(action_set)}: give different actions from 0 to {top - 1}, such as [0, 2, 5], "
         f"or bools of shape ({most or 'A'},) or ({rows}, {most or 'A'})"
     )
-
-
-def _short(value: Any) -> str:
-    return " ".join(str(value).split())[:80]  # an array's may be of several lines
 
 
 def _numbers(given: np.ndarray, top: int) -> bool:
@@ -133,18 +132,37 @@ def actions_in(history: Steps) -> int:
     return 1 + int(np.concatenate([history.action[history.mask], before, [-1]]).max())
 
 
-def check_legal(steps: Steps) -> None:
+def check_given(steps: Steps, options: int | None, where: str) -> None:
+    """Refuse NumPy steps whose action sets are none among `options` actions (as of codecs), or that break them."""
+    if "action_mask" not in steps.given:
+        return
+    mask, rows = np.asarray(steps.given["action_mask"]), len(steps.mask)
+    width = mask.shape[-1] if options is None and mask.ndim else options
+    if options == 0 or mask.dtype != bool or mask.shape != (rows, width) or not mask.any(1).all():
+        raise ValueError(
+            f"{where}: action_mask is {mask.dtype} {mask.shape}, expected bool ({rows}, {width}) with a legal "
+            "action in each row; collect them again"
+        )
+    check_legal(steps, where)
+
+
+def check_legal(steps: Steps, where: str = "the histories") -> None:
     """Refuse NumPy steps with an action outside the action set of its row, for which there is no probability."""
     if "action_mask" not in steps.given:
         return
     mask, rows = steps.given["action_mask"], np.arange(len(steps.mask))[:, None]
-    illegal = steps.mask & ~mask[rows, steps.action]
-    if illegal.any():
-        row = int(illegal.any(1).argmax())
-        raise ValueError(
-            f"the histories have action {steps.action[row][illegal[row]][0]} in a task with the actions "
-            f"{np.flatnonzero(mask[row]).tolist()}: make them with a source that keeps to action sets"
-        )
+    held = {
+        "action": steps.action,
+        **{name: value for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)},
+    }
+    for name, action in held.items():
+        illegal = steps.mask & ~mask[rows, np.where(steps.mask, action, 0)]
+        if illegal.any():
+            row = int(illegal.any(1).argmax())
+            raise ValueError(
+                f"{where}: {name} {action[row][illegal[row]][0]} in a task with the actions "
+                f"{printable(np.flatnonzero(mask[row]))}: make them with a source that keeps to action sets"
+            )
 
 
 def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

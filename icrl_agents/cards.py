@@ -22,6 +22,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from icrl_agents.config import check_known
+from icrl_agents.printable import printable
 
 DATA = ("source", "assumes", "split_seed", "data")
 PLACED = ("env_id", "command", "collect", "limits", *DATA)
@@ -106,10 +107,12 @@ def table_rows(results: dict[str, Any]) -> list[Row]:
 
 def _row(entry: Any) -> Row:
     if not isinstance(entry, dict) or not {"name", "value"} <= set(entry) <= set(Row._fields):
-        raise ValueError(f"the results' table has {str(entry)[:80]!r}, expected an object of {', '.join(Row._fields)}")
+        raise ValueError(f"the results' table has {printable(entry)}, expected an object of {', '.join(Row._fields)}")
     for field, value in entry.items():
         if not isinstance(value, _FIELD_TYPES[field]) or (isinstance(value, bool) and field != "reference"):
-            raise ValueError(f"the results' table has {field}={str(value)[:80]!r} in {str(entry)[:80]}: check its type")
+            raise ValueError(
+                f"the results' table has {field}='{printable(value)}' in {printable(entry)}: check its type"
+            )
     return Row(**entry)
 
 

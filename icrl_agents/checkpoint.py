@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +23,8 @@ from icrl_agents.atomic import write_files
 from icrl_agents.cards import render_card
 from icrl_agents.config import check_known
 from icrl_agents.numerics import own_settings
-from icrl_agents.strict_json import dump_json, parse_json, read_json, require_file
+from icrl_agents.printable import printable
+from icrl_agents.strict_json import GET_AGAIN, dump_json, parse_json, parse_object, read_json, require_file
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 RESULTS, CURVE = "results.json", "curve.png"  # written by the evaluation, beside the three above
@@ -39,6 +41,7 @@ KEYS: dict[str, type] = {
 }
 MAX_RESULTS_BYTES = 1 << 24  # every episode's return
 MAX_HEADER_BYTES = 1 << 22  # of a safetensors file; a name and a shape take about 100 bytes
+MAX_WEIGHTS_BYTES = 1 << 34  # four thousand million numbers: the largest released agent has a quarter of a million
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".zip")
 DTYPES = {
     torch.float64: "F64",
@@ -53,6 +56,8 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 
+SIZES = {name: dtype.itemsize for dtype, name in DTYPES.items()}
+
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -62,6 +67,10 @@ class Kind(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return SIZES[self.dtype] * math.prod(self.shape)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -82,7 +91,7 @@ def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
     version = data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ValueError(
-            f"{path} has format_version {str(version)[:80]}, expected 1..{FORMAT_VERSION}: "
+            f"{path} has format_version {printable(version)}, expected 1..{FORMAT_VERSION}: "
             "is this an icrl-agents checkpoint?"
         )
     if version > FORMAT_VERSION:
@@ -95,7 +104,9 @@ def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: the checkpoint is damaged")
     for name, kind in KEYS.items():
         if not isinstance(data[name], kind):
-            raise ValueError(f"{path} has {name}={str(data[name])[:80]!r}, expected {_JSON_NAMES[kind]}")
+            raise ValueError(
+                f"{path} has {name}={printable(data[name])}, expected {_JSON_NAMES[kind]}: load the checkpoint again"
+            )
     return data
 
 
@@ -106,6 +117,19 @@ def pick(registry: Mapping[str, T], name: str, what: str) -> T:
     """The entry `name`; a ValueError that suggests the nearest one if there is none."""
     check_known([name], registry, what)
     return registry[name]
+
+
+@contextmanager
+def named(folder: Path, file: str = CONFIG, *kinds: type[Exception]) -> Iterator[None]:
+    """Name the file of a checkpoint in errors about what it says: ValueErrors, and those of `kinds`."""
+    caught: tuple[type[Exception], ...] = (ValueError, *kinds)
+    try:
+        yield
+    except caught as error:
+        if str(folder) in str(error):
+            raise
+        why = printable(error, 260)
+        raise ValueError(f"{folder / file}: {why} (if you did not edit it, load or make it again)") from None
 
 
 # ---- weights ----------------------------------------------------------------------------------------------------
@@ -119,8 +143,15 @@ def load_weights(build: Callable[[], Module], folder: Path, device: torch.device
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: pickles instead; a damaged file; missing, extra or misshapen weights; NaN or infinite ones.
+        ValueError: pickles instead; a damaged file; missing, extra or misshapen weights; NaN or infinite ones; more of
+            them than memory holds.
     """
+    with _within_memory(folder / WEIGHTS):
+        return _load_weights(build, folder, device)
+
+
+def _load_weights(build: Callable[[], Module], folder: Path, device: torch.device) -> Module:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
@@ -129,7 +160,10 @@ def load_weights(build: Callable[[], Module], folder: Path, device: torch.device
     with own_settings():
         if misfit := _misfit(read_header(path), _kinds(build)):
             raise ValueError(f"{path} does not fit {CONFIG}: {misfit}: they do not belong together")
-        weights = load_file(path)
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise _damaged(path, error) from None
         _check_finite(weights, path)
         with torch.random.fork_rng(devices=[]):  # random weights are drawn and overwritten: the caller sees no draw
             module = build()
@@ -156,6 +190,19 @@ def _kind(tensor: Tensor) -> Kind:
     return Kind(DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
 
 
+@contextmanager
+def _within_memory(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("memory", "mmap")):
+            raise
+        size = path.stat().st_size
+        raise ValueError(
+            f"{path} has {size} bytes, which do not fit into memory here: use a larger machine or a smaller agent"
+        ) from None
+
+
 class _Undrawn(TorchFunctionMode):
     """Leaves random weights undrawn: shapes do not need them, and on the meta device they cost 2 s of imports."""
 
@@ -166,20 +213,42 @@ class _Undrawn(TorchFunctionMode):
 
 
 def read_header(path: Path) -> dict[str, Kind]:
-    """Names, dtypes and shapes of the tensors in a safetensors file; that they fill the file exactly is checked."""
-    from safetensors import SafetensorError, safe_open
+    """Names, dtypes and shapes of the tensors in a safetensors file, which is not mapped; they fill it exactly.
 
+    Raises:
+        ValueError: a file of more than `MAX_WEIGHTS_BYTES`, or a damaged one.
+    """
     size = path.stat().st_size
+    if size > MAX_WEIGHTS_BYTES:
+        raise ValueError(f"{path} has {size} bytes, at most {MAX_WEIGHTS_BYTES} are read: is this an agent's weights?")
     with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if size < 8 or header > min(size - 8, MAX_HEADER_BYTES):
-        raise ValueError(f"{path} is not a whole safetensors file ({size} bytes): it is damaged, load it again")
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise ValueError(f"{path} is not a whole safetensors file ({size} bytes): {GET_AGAIN}")
+        text = file.read(length)
     try:
-        with safe_open(path, "pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-            return {name: Kind(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): load it again") from None
+        entries = parse_object(text)
+        kinds = {name: _described(entry) for name, entry in entries.items() if name != "__metadata__"}
+        if (wanted := sum(kind.nbytes for kind in kinds.values())) != size - 8 - length:
+            raise ValueError(f"its tensors take {printable(wanted)} bytes, there are {size - 8 - length}")
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return kinds
+
+
+def _described(entry: Any) -> Kind:
+    try:
+        kind = Kind(entry["dtype"], tuple(entry["shape"]))
+    except (KeyError, TypeError):
+        raise ValueError(f"a tensor is described as {printable(entry)}") from None
+    whole = all(type(count) is int and count >= 0 for count in kind.shape)
+    if not whole or not isinstance(kind.dtype, str) or kind.dtype not in SIZES:
+        raise ValueError(f"a tensor is of dtype {printable(kind.dtype)} and shape {printable(kind.shape)}")
+    return kind
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({printable(error, 160)}): {GET_AGAIN}")
 
 
 def _refuse_pickles(path: Path) -> None:
@@ -188,8 +257,8 @@ def _refuse_pickles(path: Path) -> None:
     for other in sorted(path.parent.iterdir()):
         if other.suffix in PICKLES:
             raise ValueError(
-                f"{path.parent} has {other.name} but no {WEIGHTS}: pickles run code when loaded and are refused, "
-                "ask for safetensors"
+                f"{path.parent} has {printable(other.name)} but no {WEIGHTS}: pickles run code when loaded "
+                "and are refused, ask for safetensors"
             )
 
 
@@ -197,16 +266,15 @@ def _misfit(found: Mapping[str, Kind], expected: Mapping[str, Kind]) -> str:
     """How some weights differ from those expected; empty if they do not."""
     problems = {
         "missing": sorted(set(expected) - set(found)),
-        "extra": [name[:80] for name in sorted(set(found) - set(expected))],
+        "extra": sorted(set(found) - set(expected)),
         "different": [
-            f"{name} {found[name].dtype} {found[name].shape}, expected {kind.dtype} {kind.shape}"
+            f"{name} {found[name].dtype} {printable(found[name].shape, 40)}, expected {kind.dtype} {kind.shape}"
             for name, kind in expected.items()
             if name in found and found[name] != kind
         ],
     }
-    return ", ".join(
-        f"{what}: {'; '.join(map(repr, names[:2]))} ({len(names)})" for what, names in problems.items() if names
-    )
+    some = {what: names for what, names in problems.items() if names}
+    return ", ".join(f"{what}: '{printable(names[0], 120)}' ({len(names)})" for what, names in some.items())
 
 
 def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
@@ -263,7 +331,9 @@ def make_card(folder: Path, name: str | None = None) -> str:
         if results.get("weights_sha256", ours := weights_sha256(folder)) != ours:
             raise ValueError(f"{folder / RESULTS} was measured on other weights: run icrl-agents evaluate again")
     count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
-    return render_card(read_config(folder), results, parameters=count, curve=(folder / CURVE).is_file(), name=name)
+    config, curve = read_config(folder), (folder / CURVE).is_file()
+    with named(folder, RESULTS, ArithmeticError, AttributeError, LookupError, TypeError):
+        return render_card(config, results, parameters=count, curve=curve, name=name)
 
 
 def write_card(folder: str | Path, name: str | None = None) -> None:

@@ -16,8 +16,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from icrl_agents.action_sets import MAX_ACTIONS
 from icrl_agents.arrays import stored, to_array
 from icrl_agents.distributions import Categorical, Distribution, Gaussian, Independent
+from icrl_agents.printable import printable
 
 
 class Codec(nn.Module, ABC):
@@ -110,7 +112,7 @@ class DiscreteCodec(Codec):
         low, high = self.start, self.start + self.count - 1
         if array.size and (array.min() < low or array.max() > high):
             raise ValueError(
-                f"{what} {array.tolist()} is outside {low}..{high}: is this the env the agent was trained on?"
+                f"{what} {printable(array)} is outside {low}..{high}: is this the env the agent was trained on?"
             )
 
 
@@ -125,14 +127,17 @@ class ActionVectors(Codec):
     def __init__(self, space: gymnasium.Space, width: int, size: int):
         super().__init__(space, width, predicts=True)
         if not self.fits(space):
-            raise ValueError(f"actions that are told by vectors are a Discrete(n) from 0 on, the space is {space}")
+            raise ValueError(
+                f"actions that are told by vectors are a Discrete(n) from 0 on, n at most {MAX_ACTIONS}, "
+                f"the space is {printable(space)}: choose another method"
+            )
         self.count = int(space.n)  # type: ignore[attr-defined]
         self.input, self.output = nn.Linear(size, width, bias=False), nn.Linear(width, size)
         nn.init.normal_(self.input.weight, std=EMBEDDING_STD)
 
     @staticmethod
     def fits(space: gymnasium.Space) -> bool:
-        return isinstance(space, spaces.Discrete) and space.start == 0
+        return isinstance(space, spaces.Discrete) and space.start == 0 and space.n <= MAX_ACTIONS
 
     def embed(self, x: Tensor) -> Tensor:
         return self.input(x)
@@ -144,7 +149,7 @@ class ActionVectors(Codec):
 
     def check_range(self, array: np.ndarray, what: str) -> None:
         if array.size and array.min() < 0:
-            raise ValueError(f"{what} {array.tolist()} is below 0: actions are 0, 1, ...")
+            raise ValueError(f"{what} {printable(array)} is below 0: actions are 0, 1, ...")
 
 
 class IntegerVectorCodec(Codec):
@@ -179,7 +184,7 @@ class IntegerVectorCodec(Codec):
         flat = array.reshape(-1, len(self.low))
         if ((flat < self.low) | (flat > self.high)).any():
             raise ValueError(
-                f"{what} {array.tolist()} is outside {self.low.tolist()}..{self.high.tolist()}: "
+                f"{what} {printable(array)} is outside {printable(self.low)}..{printable(self.high)}: "
                 "is this the env the agent was trained on?"
             )
 
@@ -221,7 +226,7 @@ class BoxCodec(Codec):
     def check_range(self, array: np.ndarray, what: str) -> None:
         check_finite(array, what)
         if (array < self.limits[0]).any() or (array > self.limits[1]).any():
-            raise ValueError(f"{what} {array.tolist()} is outside its Box: is this the env the agent was trained on?")
+            raise ValueError(f"{what} {printable(array)} is outside its Box: is this the env the agent was trained on?")
 
     def array(self, x: Tensor) -> np.ndarray:
         """Clipped once more: the head's bounds are float32, which may lie outside those of a float64 space."""
@@ -238,8 +243,9 @@ class BoxCodec(Codec):
     def validate(self) -> None:
         if not (self.mean.isfinite() & self.std.isfinite() & (self.std > 0)).all():
             raise ValueError(
-                f"the normalisation of {self.space} has std {self.std.tolist()} and mean {self.mean.tolist()}, "
-                "expected finite numbers and std > 0: the checkpoint is damaged, load it again"
+                f"the normalisation of {printable(self.space, 60)} has std {printable(self.std.numpy(force=True))} and "
+                f"mean {printable(self.mean.numpy(force=True))}, "
+                "expected finite numbers and std > 0: the checkpoint is damaged, get it again"
             )
 
 
@@ -311,7 +317,9 @@ def make_codec(space: gymnasium.Space, width: int, predicts: bool = True) -> Cod
         return IntegerVectorCodec(space, width, predicts)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return BoxCodec(space, width, predicts)
-    raise ValueError(f"no codec for {space}: use Discrete, MultiDiscrete, MultiBinary or a bounded int or a float Box")
+    raise ValueError(
+        f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary or a bounded int or a float Box"
+    )
 
 
 def _is_integer_box(space: gymnasium.Space) -> bool:
@@ -347,7 +355,7 @@ def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Box):
         bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
-    raise ValueError(f"cannot write {space} as JSON: use Discrete, MultiDiscrete, MultiBinary or Box")
+    raise ValueError(f"cannot write {printable(space)} as JSON: use Discrete, MultiDiscrete, MultiBinary or Box")
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
@@ -369,14 +377,14 @@ def space_from_json(data: Any) -> gymnasium.Space:
         return _BUILDERS[data["type"]](data)
     except (KeyError, TypeError, ValueError, AssertionError, OverflowError, AttributeError) as error:
         raise ValueError(
-            f"{str(data)[:200]} does not describe a space ({error}): use one of {sorted(_BUILDERS)}"
+            f"{printable(data, 120)} does not describe a space ({printable(error)}): use one of {sorted(_BUILDERS)}"
         ) from None
 
 
 def _box_from_json(data: dict[str, Any]) -> spaces.Box:
     dtype, shape = np.dtype(data["dtype"]), tuple(int(n) for n in data["shape"])
-    if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf":
-        raise ValueError(f"shape {shape} or dtype {dtype} is not allowed")
+    if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ValueError(f"shape {printable(shape)} or dtype {printable(dtype)} is not allowed")
     exact = dtype if dtype.kind in "iu" else np.dtype(float)  # int64 does not fit into a float
     low, high = (np.broadcast_to(np.asarray(data[k], exact), math.prod(shape)).reshape(shape) for k in ("low", "high"))
     return spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
@@ -384,7 +392,7 @@ def _box_from_json(data: dict[str, Any]) -> spaces.Box:
 
 def _bounded(count: Any) -> int:
     if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MAX_SPACE_SIZE:
-        raise ValueError(f"a size of {count!r} is not an integer from 1 to {MAX_SPACE_SIZE}")
+        raise ValueError(f"a size of {printable(count)} is not an integer from 1 to {MAX_SPACE_SIZE}")
     return count
 
 

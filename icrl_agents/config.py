@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from icrl_agents.printable import printable
+
 
 @dataclass(frozen=True)
 class AgentConfig:
@@ -54,7 +56,7 @@ class AgentConfig:
     def from_json(cls, data: Any) -> Self:
         """Build from a JSON object; unknown, missing or mistyped fields are errors."""
         if not isinstance(data, dict):
-            raise ValueError(f"config is {str(data)[:80]!r}, expected a JSON object")
+            raise ValueError(f"config is {printable(data)}, expected a JSON object")
         known = {field.name for field in fields(cls)}
         check_known(data, known, "config field")
         if missing := sorted(known - set(data)):
@@ -69,9 +71,9 @@ def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | 
     kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
     wanted = kinds[kind.split(" | ")[0]]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
-        raise ValueError(f"{name}={str(value)[:80]!r} is not a {kind}")
+        raise ValueError(f"{name}='{printable(value)}' is not a {kind}")
     if limits is not None and not limits[0] <= value <= limits[1]:
-        raise ValueError(f"{name}={value} is outside {limits[0]}..{limits[1]}")
+        raise ValueError(f"{name}={printable(value)} is outside {limits[0]}..{limits[1]}")
 
 
 def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
@@ -93,7 +95,7 @@ def as_kinds(values: Mapping[str, Any], known: Iterable[Any]) -> dict[str, Any]:
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a value that is not among `choices`."""
     if value not in choices:
-        raise ValueError(f"{name}={value[:80]!r}, choose from {', '.join(choices)}")
+        raise ValueError(f"{name}='{printable(value)}', choose from {', '.join(choices)}")
 
 
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -103,7 +105,7 @@ def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-            raise ValueError(f"unknown {what} {str(name)[:80]!r}: {hint}")
+            raise ValueError(f"unknown {what} '{printable(name)}': {hint}")
 
 
 def read_stages(name: str, text: str, what: str) -> list[tuple[float, int]]:
@@ -118,7 +120,7 @@ def read_stages(name: str, text: str, what: str) -> list[tuple[float, int]]:
         stages = []
     fits = all(0 <= share <= 1 and number > 0 for share, number in stages) and len(text) < 1000
     if not stages or not fits or stages[0][0] != 0 or stages != sorted(stages):
-        raise ValueError(f"{name}={text[:80]!r}: give pairs 'share:{what}' in order, such as '0:1 0.5:1000'")
+        raise ValueError(f"{name}='{printable(text)}': give pairs 'share:{what}' in order, such as '0:1 0.5:1000'")
     return stages
 
 

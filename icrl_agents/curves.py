@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from icrl_agents.atomic import write_text
+from icrl_agents.printable import printable
 
 RESAMPLES = 2000  # behind every interval
 QUANTILES = (2.5, 97.5)  # percent
@@ -138,7 +139,9 @@ class Curve:
             if not of_tasks or curve.runs.ndim != 3 or (curve.pace is not None and curve.pace.ndim != 1):
                 raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is not a curve ({type(error).__name__}: {error}): evaluate again") from None
+            raise ValueError(
+                f"this is not a curve ({type(error).__name__}: {printable(error)}): evaluate again"
+            ) from None
         return curve
 
     def save(self, path: str | Path) -> None:
@@ -148,7 +151,9 @@ class Curve:
     @classmethod
     def load(cls, path: str | Path) -> Curve:
         """Read what `save` wrote."""
-        return cls.from_json(json.loads(Path(path).read_text()))
+        from icrl_agents.checkpoint import MAX_RESULTS_BYTES, read_json
+
+        return cls.from_json(read_json(Path(path), MAX_RESULTS_BYTES))
 
     @classmethod
     def join(cls, curves: Sequence[Curve], name: str) -> Curve:

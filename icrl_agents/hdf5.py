@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 
 from icrl_agents import atomic, interrupts
+from icrl_agents.printable import printable
 
 ADVICE = {
     errno.EAGAIN: "another program has it open: close it, or set HDF5_USE_FILE_LOCKING=FALSE",
@@ -38,7 +39,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
         if number not in OF_DAMAGE:
             advice = f"; {ADVICE[number]}" if number in ADVICE else ""
             raise OSError(number, os.strerror(number) + advice, str(path)) from None
-        why = str(error).partition("\n")[0]
+        why = printable(error, 200)
         raise ValueError(f"{path}: {what} is damaged, or of another program ({why}): collect it again") from None
 
 
@@ -52,8 +53,7 @@ def writing(path: Path, temporary: Path, *, change: bool = False) -> Iterator[h5
     Raises:
         OSError: of the system, such as a full disk; `path` is as it was, `temporary` is gone.
     """
-    # v110 is the oldest format with checksums everywhere
-    mode, libver = ("r+", None) if change else ("w", "v110")
+    mode, libver = "r+" if change else "w", "v110"  # the oldest format with checksums everywhere
     try:
         if change:
             shutil.copyfile(path, temporary)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,13 +24,26 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from icrl_agents.action_sets import legal_actions
 from icrl_agents.arrays import stored, to_array
 from icrl_agents.hdf5 import reading, writing
+from icrl_agents.printable import printable
 from icrl_agents.steps import Boundary, Steps, autoreset_mode, stack_steps
+from icrl_agents.store_columns import (
+    CHUNK_BYTES,
+    FIELDS,
+    GIVEN,
+    LENGTH,
+    MAX_READ_BYTES,
+    check_expansion,
+    memory_bytes,
+    open_columns,
+    read_column,
+    read_length,
+    refuse_aliases,
+)
+from icrl_agents.strict_json import MAX_DEPTH, parse_object, refuse_special
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
-GIVEN = "given."  # before the names of what is given, which are no columns
-FIELDS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
-CHUNK_BYTES = 1 << 18  # read and decompressed at once
-MAX_RATIO = 2000  # deflate shrinks by 1032 at most; a column that claims more would fill memory from no file
+MAX_WORDS = 1 << 12  # bytes of a text that the card quotes
+MAX_JSON = 1 << 18  # bytes of a space or of settings
 
 
 class RecordHistory(VectorWrapper):
@@ -223,21 +236,27 @@ class HistoryInfo:
     @classmethod
     def read(cls, file: h5py.File, path: Path) -> Self:
         with reading(path, "its header"):
-            found = dict(file.attrs)
-        if found.get("format") != FORMAT:
-            raise ValueError(f"{path} is HDF5, but not a store of histories: make one with `icrl-agents collect`")
+            if "format" not in file.attrs or _attribute(file, "format", "str") != FORMAT:
+                raise ValueError("HDF5, but no store of histories")
+            number = _attribute(file, "format_version", "int")
+        if number > FORMAT_VERSION:
+            raise ValueError(f"{path} has format_version {number}, known are 1..{FORMAT_VERSION}: update icrl-agents")
         with reading(path, "its header"):
-            if (number := int(found["format_version"])) <= FORMAT_VERSION:
-                return cls(**{field.name: _plain(found[field.name], field.type) for field in fields(cls)})
-        raise ValueError(f"{path} has format_version {number}, known are 1..{FORMAT_VERSION}: update icrl-agents")
+            return cls(**{field.name: _attribute(file, field.name, str(field.type)) for field in fields(cls)})
 
 
-def _plain(value: Any, kind: Any) -> Any:
-    if kind in ("str", "int"):
-        return {"str": str, "int": int}[kind](value)
-    if not isinstance(data := json.loads(value), dict):
-        raise TypeError(f"{str(data)[:80]} is not a JSON object")
-    return data
+def _attribute(file: h5py.File, name: str, kind: str) -> Any:
+    """A single number, text or JSON object; what is written into a checkpoint's config later is checked as there."""
+    found = file.attrs.get_id(name)
+    if found.shape != () or found.dtype.kind not in ("iu" if kind == "int" else "O"):
+        raise ValueError(f"{name} is of dtype {printable(found.dtype)} and shape {printable(found.shape)}")
+    value = file.attrs[name]
+    if kind == "int":
+        return int(value)
+    raw = value.encode() if isinstance(value, str) else bytes(MAX_JSON + 1)
+    if len(raw) > (most := MAX_WORDS if kind == "str" else MAX_JSON):
+        raise ValueError(f"{name} is no text of at most {most} bytes")
+    return value if kind == "str" else parse_object(raw, MAX_DEPTH // 2)
 
 
 class HistoryStore(AbstractContextManager):
@@ -259,16 +278,18 @@ class HistoryStore(AbstractContextManager):
         self._open: tuple[Path, h5py.File] | None = None
         header = self.path
         self._where: dict[int, Path] = {}  # the file each task is in
-        self.partial = not self.path.exists()
+        self.partial = not os.path.lexists(self.path)
         if self.partial:
             header = partial_folder(self.path) / "header.h5"
-            if not header.exists():
+            if not os.path.lexists(header):
                 raise FileNotFoundError(f"no histories at {self.path}: make them with `icrl-agents collect`")
         self.info = HistoryInfo.read(self._file(header), header)
         for part in sorted(header.parent.glob("part-*.h5")) if self.partial else [self.path]:
             file = self._file(part)
             with reading(part, "the list of its tasks"):
-                self._where.update((int(name), part) for name in file if name.isdecimal())
+                names = [name for name in file if name.isascii() and name.isdecimal()]
+                refuse_aliases(file, names)
+                self._where.update((int(name), part) for name in names)
 
     @property
     def tasks(self) -> list[int]:
@@ -280,7 +301,8 @@ class HistoryStore(AbstractContextManager):
         """The observation space and the action space."""
         from icrl_agents.codecs import space_from_json  # needs torch, which reading histories does not
 
-        return space_from_json(self.info.observation_space), space_from_json(self.info.action_space)
+        with reading(self.path, "its header"):
+            return space_from_json(self.info.observation_space), space_from_json(self.info.action_space)
 
     def __len__(self) -> int:
         """The number of tasks; each has `info.streams` histories."""
@@ -308,17 +330,36 @@ class HistoryStore(AbstractContextManager):
             raise IndexError(f"task {task!r} is not in {self.path}: it has {known or 'none yet'}")
         file = self._file(self._where[task])
         with reading(self._where[task], f"task {task}"):
-            columns = _columns(file, task)
+            columns = open_columns(file, task)
+            length = read_length(columns)
+            del columns[LENGTH]
         rows = _as_slice(stream, columns["reward"].shape[0], f"stream of task {task}")
         wanted = _as_slice(steps, columns["reward"].shape[1], f"step of task {task}")
         early = max(wanted.start - 1, 0)  # one step more, for prev_action, prev_reward and first
         with reading(self._where[task], f"task {task}"):
-            mask = np.arange(early, wanted.stop) < columns.pop("length")[rows][:, None]
-            given = {name: columns.pop(name)[rows] for name in list(columns) if name.startswith(GIVEN)}
-            read = {name: column[rows, early : wanted.stop] for name, column in columns.items()}
+            mask = np.arange(early, wanted.stop) < length[rows][:, None]
+            given = {name: read_column(columns.pop(name), rows) for name in list(columns) if name.startswith(GIVEN)}
+            read = {name: read_column(column, rows, slice(early, wanted.stop)) for name, column in columns.items()}
         given = {name.removeprefix(GIVEN): value for name, value in given.items()}
         seen = stack_steps(**{name: read.pop(name) for name in FIELDS}, mask=mask, extras=read, given=given)
         return seen.window(wanted.start - early, None)
+
+    def require_room(self, tasks: Iterable[int]) -> None:
+        """Refuse to read these tasks where they would take more memory together than files of their size hold."""
+        found: dict[tuple[Path, int], str] = {}  # (file, address) -> what lies there
+        total = 0
+        for task in tasks:
+            path = self._where[task]
+            file = self._file(path)
+            with reading(path, f"task {task}"):
+                columns = open_columns(file, task)
+                total += memory_bytes(columns.values())
+                for name, column in columns.items():
+                    place, what = (path, h5py.h5o.get_info(column.id).addr), f"{name!r} of task {task}"
+                    if (other := found.setdefault(place, what)) != what:
+                        raise ValueError(f"{printable(what)} is {printable(other)}")
+        with reading(self.path, "it"):
+            check_expansion(total, sum(path.stat().st_size for path in {path for path, _ in found}), MAX_READ_BYTES)
 
     def annotate(self, field: str, fn: Callable[[Steps], Any]) -> None:
         """Add (or replace) the column `field`: `fn` turns the steps of one task (B, T) into an array (B, T, ...).
@@ -336,33 +377,10 @@ class HistoryStore(AbstractContextManager):
     def _file(self, path: Path) -> h5py.File:
         if self._open is None or self._open[0] != path:
             self.close()
+            refuse_special(path)
             with reading(path, "it"):
                 self._open = path, h5py.File(path, "r")
         return self._open[1]
-
-
-def _columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
-    """A task's columns; ValueError if they are not all there, or one is of an unexpected type or size."""
-    group = _linked(file, str(task), h5py.Group)
-    columns = {name: _linked(group, name, h5py.Dataset) for name in group}
-    if missing := {*FIELDS, "length"} - set(columns):
-        raise ValueError(f"column {min(missing)!r} is missing")
-    shape = columns["reward"].shape
-    for name, column in columns.items():
-        wanted = shape[:1] if name == "length" or name.startswith(GIVEN) else shape
-        kinds = "b" if name in ("terminated", "truncated") else "biuf"
-        inside = column.external is None and not column.is_virtual and column.dtype.kind in kinds
-        full = column.nbytes <= MAX_RATIO * column.id.get_storage_size() + CHUNK_BYTES
-        if not inside or not full or len(shape) != 2 or column.shape[: len(wanted)] != wanted:
-            raise ValueError(f"column {name!r} is of a wrong type or size")
-    return columns
-
-
-def _linked(group: h5py.Group, name: str, kind: type) -> Any:
-    """Only what lies in the file itself is followed, never a link to elsewhere."""
-    if type(group.get(name, getlink=True)) is not h5py.HardLink or not isinstance(group[name], kind):
-        raise ValueError(f"{name!r} is not a {kind.__name__.lower()}")
-    return group[name]
 
 
 def _as_slice(index: Any, size: int, what: str) -> slice:
@@ -377,14 +395,15 @@ def _as_slice(index: Any, size: int, what: str) -> slice:
 def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
     """Add, or replace, the column `name` (B, T, ...) of a task."""
     wanted = group["reward"].shape if "reward" in group else value.shape
-    dims = 1 if name.startswith(GIVEN) else 2
-    if value.dtype.kind not in "biuf" or value.shape[:dims] != wanted[:dims]:
+    dims = 1 if name == LENGTH or name.startswith(GIVEN) else 2
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8 or value.shape[:dims] != wanted[:dims]:
         raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
     if name in group:
         del group[name]
-    row = max(value[:1].nbytes, 1)
-    steps = value.shape[1] if row <= CHUNK_BYTES else max(1, value.shape[1] * CHUNK_BYTES // row)
-    chunks = (min(len(value), max(1, CHUNK_BYTES // row)), steps, *value.shape[2:])
+    row, inner = max(value[:1].nbytes, 1), value.shape[1:]
+    if row > CHUNK_BYTES:
+        inner = (max(1, inner[0] * CHUNK_BYTES // row), *inner[1:])
+    chunks = (min(len(value), max(1, CHUNK_BYTES // row)), *inner)
     group.create_dataset(name, data=value, chunks=chunks, compression=1, shuffle=True, fletcher32=True)
 
 

@@ -15,7 +15,10 @@ import numpy as np
 from icrl_agents.folder_lock import OURS, FolderLock
 from icrl_agents.hdf5 import reading, writing
 from icrl_agents.history import FIELDS, GIVEN, HistoryInfo, HistoryStore, partial_folder, write_column
+from icrl_agents.printable import printable
 from icrl_agents.steps import Steps
+from icrl_agents.store_columns import CHECKSUMS, LENGTH
+from icrl_agents.strict_json import refuse_special
 
 
 class HistoryWriter:
@@ -82,12 +85,13 @@ class HistoryWriter:
 
     def _difference(self) -> str:
         """In what the collection that was begun differs from this one."""
+        refuse_special(self.header)
         with reading(self.header, "it"), h5py.File(self.header) as file:
             begun = {**_made_as(HistoryInfo.read(file, self.header)), "tasks": file["planned"][:].tolist()}
         mine = {**_made_as(self.info), "tasks": self.tasks}
         for name, value in begun.items():
             if value != mine[name]:
-                return f", and was begun with {name} {str(value)[:80]}, not {str(mine[name])[:80]}"
+                return f", and was begun with {name} {printable(value)}, not {printable(mine[name])}"
         return ""
 
     def add(self, histories: Mapping[int, Steps]) -> None:
@@ -137,7 +141,8 @@ def _made_as(info: HistoryInfo) -> dict[str, Any]:
 
 
 def _write_task(group: h5py.Group, steps: Steps) -> None:
-    group["length"] = steps.mask.sum(1)
+    group.attrs[CHECKSUMS] = 1
+    write_column(group, LENGTH, steps.mask.sum(1))
     for name in FIELDS:
         write_column(group, name, getattr(steps, name))
     for name, value in {**steps.extras, **{GIVEN + name: value for name, value in steps.given.items()}}.items():

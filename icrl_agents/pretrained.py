@@ -98,15 +98,16 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
 
         refuse_unfinished(folder)
         data = checkpoint.read_config(folder)
-        method = checkpoint.pick(METHODS, data["method"], "method")
-        if not issubclass(method, cls):
-            raise ValueError(
-                f"{folder} holds a {method.__name__}, not a {cls.__name__}: load it with ICAgent or that class"
-            )
-        config = method.Config.from_json(data["config"])
-        obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
-        agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
-        agent.validate()
+        with checkpoint.named(folder):
+            method = checkpoint.pick(METHODS, data["method"], "method")
+            if not issubclass(method, cls):
+                raise ValueError(
+                    f"{folder} holds a {method.__name__}, not a {cls.__name__}: load it with ICAgent or that class"
+                )
+            config = method.Config.from_json(data["config"])
+            obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
+            agent = checkpoint.load_weights(lambda: method(obs_space, action_space, config), folder, device)
+            agent.validate()
         agent.facts = data["facts"]
         return agent.eval()
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from icrl_agents.atomic import append_line, write_files, write_text
 from icrl_agents.folder_lock import OURS, FolderLock
 from icrl_agents.interrupts import continuing
-from icrl_agents.strict_json import dump_json, read_json
+from icrl_agents.strict_json import dump_json, read_json, refuse_special
 
 NOTE, METRICS, STATES = "train.json", "metrics.jsonl", "checkpoints"
 CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
@@ -49,7 +49,7 @@ def read_started(
     started = {**data["train"], **data["agent"], **{f"source.{name}": value for name, value in data["source"].items()}}
     given = {"method": method, "env_id": env_id, **settings}
     if histories is not None:
-        given["histories"] = str(Path(histories).expanduser().resolve())
+        given["histories"] = str(absolute(histories))
     # learning rate and stages depend on the number of all updates: a longer training is another one from its start
     way = f"go on with its agent in another folder, --init {out}" if is_finished(out) else "start another run"
     for name, value in given.items():
@@ -67,6 +67,13 @@ def _read_note(out: Path) -> dict[str, Any]:
     if not all(isinstance(data.get(name), kind) for name, kind in STARTED.items()):
         raise ValueError(f"{note} is not of a training run: resume in another folder, or start another run")
     return data
+
+
+def absolute(path: str | Path) -> Path:
+    """Where a path of the user's leads, links followed; ValueError for one that leads to no regular file."""
+    path = Path(path).expanduser()
+    refuse_special(path)
+    return Path(os.path.realpath(path))
 
 
 def is_finished(out: Path) -> bool:

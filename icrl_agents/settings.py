@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from icrl_agents.bundled import bundled
+from icrl_agents.printable import printable
+from icrl_agents.strict_json import read_bounded
 
 
 def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, Any]:
@@ -57,10 +59,13 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     ours = bundled("recipes") / path.name
     if not path.exists() and path in (Path("recipes", path.name), Path(path.name)) and ours.is_file():
         path = ours
+    text = read_bounded(path)
     try:
-        found = tomllib.loads(path.read_text("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML ({error}): write settings as lr = 3e-4, one a line") from None
+        found = tomllib.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not TOML ({printable(error, 160)}): write settings as lr = 3e-4, one a line"
+        ) from None
     values: dict[str, Any] = {}
     for name, value in found.items():
         values |= {f"{name}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}

@@ -17,6 +17,7 @@ from gymnasium.wrappers import Autoreset
 from icrl_agents.arrays import stored, to_array
 
 OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
+NUMBERS = {"log_prob", "update"}  # extras of one number a step
 
 
 class Steps(NamedTuple):
@@ -269,14 +270,30 @@ def autoreset_mode(env: Any) -> AutoresetMode | None:
 
 
 def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:
-    """Refuse NumPy steps with a value that does not fit the codec of its field, in a line that names the first one."""
-    for name, codec in codecs.items():
-        values = getattr(steps, name)[steps.mask]  # (steps, ...)
+    """Refuse NumPy steps with a value that does not fit the codec of its field, in a line that names the first one.
+
+    Extras that hold actions have to fit the codec of `action`, those of `NUMBERS` have one number a step.
+    """
+    actions = {name: codecs["action"] for name in steps.extras if name.endswith(OF_ACTIONS)}
+    for name, codec in {**codecs, **actions}.items():
+        values = _column(steps, name)[steps.mask]  # (steps, ...)
+        if codec is codecs["action"] and values.dtype == bool:
+            raise ValueError(f"{where}: {name} has dtype bool; {RIGHT}")
         try:
             codec.check(values, len(values), name)
         except ValueError:
             first = next(filter(None, (_complaint(codec, value, name) for value in values)), f"{name} is not allowed")
-            raise ValueError(f"{where}: {first}; give histories of the environment that this is for") from None
+            raise ValueError(f"{where}: {first}; {RIGHT}") from None
+    for name in steps.extras.keys() & NUMBERS:
+        value = _column(steps, name)
+        if value.dtype.kind not in "iuf" or value.shape != steps.mask.shape or np.isnan(value[steps.mask]).any():
+            raise ValueError(
+                f"{where}: {name} is {value.dtype} {value.shape}, expected a number {steps.mask.shape} a step; {RIGHT}"
+            )
+
+
+def _column(steps: Steps, name: str) -> np.ndarray:
+    return np.asarray(steps.extras[name] if name in steps.extras else getattr(steps, name))
 
 
 def _complaint(codec: Any, value: np.ndarray, name: str) -> str:
@@ -286,3 +303,6 @@ def _complaint(codec: Any, value: np.ndarray, name: str) -> str:
     except ValueError as error:
         return str(error).partition(": ")[0][:200]
     return ""
+
+
+RIGHT = "give histories of the environment that this is for"

@@ -35,8 +35,10 @@ from icrl_agents.methods import METHODS
 from icrl_agents.names import check_utf8
 from icrl_agents.numerics import own_settings
 from icrl_agents.optimizer import learning_rate, make_optimizer
+from icrl_agents.printable import printable
 from icrl_agents.provenance import describe_data, describe_training
 from icrl_agents.run_folder import (
+    absolute,
     claim,
     command_line,
     drop_states,
@@ -137,7 +139,7 @@ def _plan(
         histories, settings, command = read_started(out, method, env_id, histories, settings)
     config, agent_config, for_source = split_settings(method, env_id, settings)
     split_tasks(env_id, config.split_seed, config.task_set)  # refuses unknown ids before anything is written
-    path = None if histories is None else Path(histories).expanduser().resolve()
+    path = None if histories is None else absolute(histories)
     check_utf8(path or "")
     if path and (config.source or for_source):
         raise ValueError(
@@ -334,9 +336,8 @@ class Run:
         if self.histories is not None:
             with HistoryStore(self.histories) as store:
                 if store.info.env_id != self.env_id:
-                    raise ValueError(
-                        f"{self.histories} holds {store.info.env_id}, not {self.env_id}: give --env {store.info.env_id}"
-                    )
+                    theirs = printable(store.info.env_id)
+                    raise ValueError(f"{self.histories} holds {theirs}, not {self.env_id}: give --env {theirs}")
                 return StoreWindows(store, tasks, window, cfg.batch_size, cfg.seed, env_spaces(self.env_id), aligned)
         assert self.source is not None
         return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, window, cfg.batch_size, cfg.seed, aligned)

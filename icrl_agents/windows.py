@@ -13,11 +13,14 @@ import gymnasium
 import numpy as np
 import torch
 
+from icrl_agents.action_sets import check_given
 from icrl_agents.codecs import Codec, RewardCodec, make_codec, space_to_json
 from icrl_agents.collection import check_together, lifetimes
 from icrl_agents.history import HistoryStore
+from icrl_agents.printable import printable
 from icrl_agents.sources.source import Source
 from icrl_agents.steps import Steps, check_steps
+from icrl_agents.store_columns import GIVEN
 
 
 class Windows(Protocol):
@@ -130,9 +133,9 @@ class StoreWindows:
                 "train on"
             )
         codecs = _codecs(store, spaces)
-        self.histories = [store[task, :] for task in found]
-        for task, history in zip(found, self.histories, strict=True):
-            check_steps(history, codecs, f"{store.path}, task {task}")
+        store.require_room(found)
+        self.histories = [_checked(store, task, codecs) for task in found]
+        _check_together(self.histories, found, store)
         self.lengths = [history.mask.sum(1) for history in self.histories]  # (streams,) each
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
         if not self.places:
@@ -156,6 +159,39 @@ class StoreWindows:
         return row._replace(mask=(columns < length)[None])
 
 
+def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
+    """The histories of a task; ValueError for values that no batch may have."""
+    history, where = store[task, :], f"{store.path}, task {task}"
+    check_steps(history, codecs, where)
+    check_given(history, codecs["action"].options, where)
+    return history
+
+
+def _check_together(histories: list[Steps], tasks: list[int], store: HistoryStore) -> None:
+    """Refuse histories that cannot be in one batch: all tasks have the same columns, but for action sets."""
+    wanted = _signature(histories[0])
+    for task, history in zip(tasks, histories, strict=True):
+        found = _signature(history)
+        for name in sorted((wanted.keys() ^ found.keys()) - {MASK}):
+            one = f"only one of the tasks {tasks[0]} and {task} has '{printable(name)}'"
+            raise ValueError(f"{store.path}: {one}: {AGAIN}")
+        for name in wanted.keys() & found.keys():
+            if wanted[name] != found[name]:
+                one, other = printable(wanted[name]), printable(found[name])
+                raise ValueError(f"{store.path}: '{printable(name)}' is {one}, but {other} in task {task}: {AGAIN}")
+        wanted = {**found, **wanted}  # the first tasks may have no action sets
+
+
+MASK = f"{GIVEN}action_mask"  # where there is none, all actions are legal
+AGAIN = "collect all tasks in the same way"
+
+
+def _signature(steps: Steps) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """The type and shape of one entry in each column."""
+    columns = {name: (value.dtype, value.shape[2:]) for name, value in {**steps.columns, **steps.extras}.items()}
+    return columns | {GIVEN + name: (value.dtype, value.shape[1:]) for name, value in steps.given.items()}
+
+
 def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
     """Who can check each field; ValueError if the store was not made in these spaces."""
     own = store.spaces
@@ -163,11 +199,15 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
     for name, has, wanted in zip(names, own, own if spaces is None else spaces, strict=True):
         if space_to_json(has) != space_to_json(wanted):
             raise ValueError(
-                f"{store.path} has the {name} space {has}, the environment {wanted}: collect histories of this one"
+                f"{store.path} has the {name} space {printable(has)}, the environment {printable(wanted)}: "
+                "collect histories of this one"
             )
-    with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
-        obs, action = (make_codec(space, width=1, predicts=False) for space in own)
-        return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
+    try:
+        with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
+            obs, action = (make_codec(space, width=1, predicts=False) for space in own)
+    except ValueError as error:
+        raise ValueError(f"{store.path}: {error}") from None
+    return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
 
 
 def concatenate(parts: list[Steps]) -> Steps:

@@ -211,3 +211,11 @@ def test_a_released_card_is_what_its_folder_renders(folder):
     results = json.loads((folder / "results.json").read_text())
     assert results["weights_sha256"] == checkpoint.weights_sha256(folder)
     assert (folder / "README.md").read_text() == checkpoint.make_card(folder, f"icrl/{folder.name}")
+
+
+@pytest.mark.parametrize(("name", "value"), [("split", ["train"]), ("env_id", ["a"]), ("table", 5)])
+def test_results_of_other_types_are_one_line(tiny_agent, tmp_path, name, value):
+    tiny_agent().save_pretrained(tmp_path)
+    results = {"env_id": "icrl/Darkroom-v0", "split": "test", "table": [{"name": "mean", "value": 1.0}], name: value}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    one_line(lambda: checkpoint.make_card(tmp_path), ValueError, "results.json")

@@ -41,7 +41,7 @@ def columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def refused(call, path: Path, number: int = errno.ENOSPC) -> None:
-    with pytest.raises(OSError, match="No space left|File too large") as caught:
+    with pytest.raises(OSError, match=r"No space left|File too large") as caught:
         call()
     error = caught.value
     assert error.errno == number

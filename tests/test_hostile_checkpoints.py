@@ -16,10 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
+from icrl_agents.action_sets import MAX_ACTIONS
 from icrl_agents.agent import ICAgent
+from icrl_agents.bundled import bundled
 from tests.conftest import one_line
+from tests.fakes import Variant
+from tests.fuzz import judge, use_checkpoint
+from tests.mutations import copy_of, mutate_checkpoint
 
 PYTHON_BYTES = 32 << 20  # a refusal may cost; the largest is a config of a megabyte, parsed
 ADDRESS_BYTES = 512 << 20  # beyond what the process has mapped already, to catch what torch or Rust would allocate
@@ -183,6 +190,24 @@ def test_the_weights_of_another_agent_are_refused(folder, tiny_agent):
     refused(folder, "extra: 'body.blocks.1", "do not belong together")
 
 
+@pytest.mark.parametrize("size", [1 << 30, 1 << 42])
+def test_a_sparse_file_is_refused_before_it_is_mapped(folder, bounded, size):
+    """Its header says that it is full of weights, of which the disk has none."""
+    count = size // 4
+    (folder / "model.safetensors").write_bytes(header({"body.norm.weight": tensor(count)}))
+    os.truncate(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size + size)
+    refused(folder, "model.safetensors", "do not belong together" if size < 1 << 34 else "at most 17179869184 are read")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)")])
+def test_weights_that_memory_does_not_hold_are_one_line(folder, monkeypatch, error):
+    def full(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("safetensors.torch.load_file", full)
+    refused(folder, "model.safetensors", "do not fit into memory")
+
+
 # ---- config -----------------------------------------------------------------------------------------------------
 
 BROKEN_JSON: dict[str, tuple[bytes, list[str]]] = {
@@ -295,6 +320,41 @@ def test_a_config_with_a_wrong_value_is_refused(folder, bounded, place, value, w
     refused(folder, *words)
 
 
+@pytest.mark.parametrize("count", [MAX_ACTIONS + 1, 1 << 20])
+def test_more_actions_than_anyone_has_are_refused_when_loading(tmp_path, bounded, count):
+    """No weight of such an agent depends on their number, each life's vectors do."""
+    Variant("headless-ad").build().save_pretrained(tmp_path)
+    data = json.loads((tmp_path / "config.json").read_text())
+    data["action_space"]["n"] = count
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    refused(tmp_path, "config.json", f"n at most {MAX_ACTIONS}", f"Discrete({count})")
+
+
+FOREIGN = ["A" * 10**5, "a\nb", "\x1b[2J", "\u202eevil", "\ud800", [[1] * 500] * 9, {"a": "\n" * 999}]
+PLACES = [
+    *(("method",), ("format_version",), ("library_version",), ("config",), ("config", "width"), ("observation_space",)),
+    *(("action_space", "n"), ("action_space", "start"), ("action_space", "type")),
+    *(("observation_space", name) for name in ("low", "high", "shape", "dtype", "type")),
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_all_that_is_shown_of_a_config_is_printable_and_short(folder, place):
+    path = folder / "config.json"
+    good = path.read_text()
+    for value in FOREIGN:
+        data = json.loads(good)
+        target = data[place[0]] if len(place) > 1 else data
+        target[place[-1]] = value
+        path.write_text(json.dumps(data))
+        if place == ("library_version",) and isinstance(value, str) and value != "\ud800":
+            continue  # any text will do
+        with pytest.raises(ValueError, match=r"config\.json") as error:
+            ICAgent.from_pretrained(folder)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) <= 400
+
+
 # ---- files that are not files -----------------------------------------------------------------------------------
 
 
@@ -351,3 +411,12 @@ def test_random_damage_either_loads_or_is_one_value_error(folder, bounded, name)
             messages.append(str(error))
     assert len(messages) > 100
     assert [message for message in messages if "\n" in message] == []
+
+
+@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+@given(name=st.sampled_from(["ad-darkroom", "headless-ad-bernoulli", "cad-darkroom"]), seed=st.integers(0, 2**32 - 1))
+def test_any_damage_is_harmless_or_one_clear_line(tmp_path_factory, name, seed):
+    folder = copy_of(bundled("model_cards") / name, tmp_path_factory.getbasetemp() / "damaged")
+    did = mutate_checkpoint(folder, np.random.default_rng(seed))
+    outcome = judge(folder, did, lambda: use_checkpoint(folder))
+    assert outcome.kind in ("valid", "refused"), outcome

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from icrl_agents import HistoryStore, collect
 from icrl_agents.codecs import space_to_json
-from icrl_agents.history import HistoryInfo
+from icrl_agents.history import HistoryInfo, write_column
 from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
@@ -117,8 +117,7 @@ def test_a_value_outside_the_spaces_is_named_before_training(path, field, value,
 def test_a_column_of_another_shape_or_type_is_named(path):
     with h5py.File(path, "r+") as file:
         for task, value in (("1", np.zeros((2, 30, 3), np.int32)), ("2", np.zeros((2, 30, 2)))):
-            del file[task]["obs"]
-            file[task]["obs"] = value
+            write_column(file[task], "obs", value)
     with HistoryStore(path) as store:
         with pytest.raises(ValueError, match=r"task 1: obs has shape \(3,\), expected \(2,\)"):
             StoreWindows(store, [1], 12, 4, 0)
