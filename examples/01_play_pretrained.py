@@ -1,4 +1,8 @@
-"""A downloaded agent learns a Darkroom it has never seen: the loop that every other use is made of."""
+"""A downloaded agent learns a Darkroom it has never seen: the loop that every other use is made of.
+
+Until it finds the goal it earns nothing, and when that happens is luck: on the held-out tasks in episode 3 as a median,
+in two lifetimes of three by episode 4, in 95 of 100 by episode 12. Other seeds show other lifetimes.
+"""
 
 import gymnasium
 from icrl_envs import FAMILIES
@@ -9,7 +13,7 @@ AGENT = "icrl/ad-darkroom"  # comes with the package; a folder or a Hub repo id 
 ENV_ID = "icrl/Darkroom-v0"
 TASK = 3  # of the held-out tasks
 EPISODES = 12
-SEED = 0
+SEED = 2
 
 
 def main() -> list[float]:
@@ -32,6 +36,10 @@ def main() -> list[float]:
             done = terminated or truncated
         returns.append(total)
         print(f"episode {episode + 1:2d}: return {total:4.1f} of {info['optimal_return']:.1f}")
+    first = next((number for number, total in enumerate(returns, start=1) if total), None)
+    late = returns[-3:]
+    found = f"first reward in episode {first}" if first else "it has found no reward yet: give it more episodes"
+    print(f"{found}; mean return of the last {len(late)} episodes {sum(late) / len(late):.1f}")
     return returns
 
 

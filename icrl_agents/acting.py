@@ -19,6 +19,7 @@ from torch import Tensor
 
 from icrl_agents.action_sets import legal_actions, padded, read_action_set
 from icrl_agents.arrays import to_array
+from icrl_agents.caution import warn
 from icrl_agents.context import Context
 from icrl_agents.imagination import Plans
 from icrl_agents.model import with_query
@@ -182,7 +183,23 @@ def read_env(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> tuple[int | None
         theirs, ours = getattr(env, prefix + kind), getattr(agent, kind)
         if theirs != ours and not (kind == "action_space" and agent.fits(theirs)):
             raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
+    warn_foreign(agent, env)
     return env.num_envs if isinstance(env, VectorEnv) else None, autoreset_mode(env)
+
+
+def warn_foreign(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> None:
+    """Warn where an agent that was trained on one environment id meets another one with the same spaces."""
+    trained, here = agent.facts.get("env_id"), env_id_of(env)
+    if isinstance(trained, str) and here and here != trained:
+        warn(f"the agent was trained on {trained}, this is {here}: it may not learn here")
+
+
+def env_id_of(env: gymnasium.Env | VectorEnv) -> str | None:
+    """The id that `env`, or a vector env's first row, was made by; None for what no id has made."""
+    spec = env.spec
+    if spec is None and isinstance(env, VectorEnv) and hasattr(env.unwrapped, "get_attr"):  # of Gymnasium's own
+        spec = env.unwrapped.get_attr("spec")[0]
+    return None if spec is None else spec.id
 
 
 def read_actions(agent: ICAgent, action_set: Any, num_actions: Any, rows: int) -> np.ndarray | None:

@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from icrl_agents.caution import one_line_warnings
 from icrl_agents.cli_list import agents, envs
 from icrl_agents.cli_make import collect, play, push, study, train, windows
-from icrl_agents.cli_measure import compare, evaluate, marks, probe, sets
+from icrl_agents.cli_measure import compare, evaluate, marks, probe, runs, sets
 from icrl_agents.interrupts import Interrupted, Terminated
 from icrl_agents.names import check_utf8
 
 # in the order of --help
-COMMANDS = (play, envs, agents, collect, marks, train, evaluate, probe, sets, study, windows, compare, push)
+COMMANDS = (play, envs, agents, collect, marks, train, runs, evaluate, probe, sets, study, windows, compare, push)
 
 
 class Commands(TyperGroup):
@@ -31,7 +32,8 @@ class Commands(TyperGroup):
         plain = [word for word in given if word != "--debug"]  # it may stand anywhere
         try:
             check_utf8(*plain)
-            code = super().main(plain, *rest, **{**extra, "standalone_mode": False})
+            with one_line_warnings():
+                code = super().main(plain, *rest, **{**extra, "standalone_mode": False})
         except Exception as error:
             if debug or not is_mistake(error):
                 raise

@@ -41,6 +41,12 @@ Histories = Annotated[
     Path | None, typer.Option(metavar="FILE.h5", help="What `collect` recorded. Default: fresh lifetimes.")
 ]
 Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options override them.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track", metavar="NAME", help="tensorboard, wandb (offline) or none. Default: tensorboard if found."
+    ),
+]
 Source = Annotated[str | None, typer.Option(help="The learner of fresh lifetimes. Default: the environment's.")]
 
 METHOD = "The method: ad, cad, dpt, headless-ad, idt or marked-ad."
@@ -132,6 +138,7 @@ def train(
     init: Annotated[str | None, typer.Option(help="An agent to start from.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch; 1 is fastest for small models.")] = None,
     device: Device = "auto",
+    track: Track = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     with_report: Annotated[bool, typer.Option("--report", help="Evaluate on the test tasks when trained.")] = False,
@@ -173,7 +180,15 @@ def train(
         raise ValueError("--stage finetune goes on with a pretrained agent: give its folder as --init")
     began, finished = time.perf_counter(), resume and is_finished(output.expanduser())
     agent = fit(
-        method, env, output, histories=histories, settings=values, device=device, resume=resume, overwrite=overwrite
+        method,
+        env,
+        output,
+        histories=histories,
+        settings=values,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+        track=track,
     )
     if os.environ.get("RANK", "0") != "0":  # of the processes that `accelerate launch` starts one reports
         return
@@ -308,4 +323,5 @@ def _validation(folder: Path) -> str:
     row = json.loads(lines[-1]) if lines else {}
     if "validation_return" not in row:
         return ""
-    return f", validation return {row['validation_return']:.2f} of {row['validation_optimal']:.2f}"
+    random = f", random {row['validation_random']:.2f}" if "validation_random" in row else ""  # not of older runs
+    return f", validation return {row['validation_return']:.2f} of {row['validation_optimal']:.2f}{random}"

@@ -62,6 +62,33 @@ def marks(
     print_table(("task", "steps", "runs", "marked", "share"), cells)
 
 
+def runs(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders that train wrote, or a folder that holds some.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON and nothing else.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="For runs.json and a figure.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare training runs, finished or not: settings, loss and validation return."""
+    from icrl_agents import runs as report
+    from icrl_agents.plots import require_matplotlib
+    from icrl_agents.terminal import print_table
+
+    if output:
+        output = output.expanduser()
+        for name in report.FILES:
+            _check_output(output / name, overwrite)
+        require_matplotlib()
+    found = report.read_runs(folders)
+    lines = report.summarise(found)
+    print(report.to_json(lines), end="") if as_json else print_table(report.HEADER, report.table(lines))
+    if output:
+        report.write_runs(found, lines, output)
+
+
 def evaluate(
     agent: Agent,
     env: AgentEnv = None,
@@ -109,8 +136,7 @@ def evaluate(
     with progress_bar("evaluating", episodes or lifetime_of(loaded, env), "episodes") as step:
         curves = report.measure(learner, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
     if change:
-        facts = {**curves[0].facts, "latents": change}
-        curves[0] = replace(curves[0], name=f"agent, latents {change}", facts=facts)
+        curves[0] = replace(curves[0], facts={**curves[0].facts, "latents": change})
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
     if output:

@@ -28,7 +28,7 @@ from icrl_agents.config import check_known
 from icrl_agents.history import HistoryInfo, RecordHistory
 from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.interrupts import continuing
-from icrl_agents.sources import SOURCES, Source, find_source, make_source
+from icrl_agents.sources import SOURCES, Source, find_source, make_source, source_name
 from icrl_agents.splits import TRAIN, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.terminal import progress_bar
@@ -51,8 +51,7 @@ def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, 
 def check_together(source: Source, task_ids: np.ndarray) -> None:
     """Refuse several tasks (ValueError) for a source whose rows share one learner."""
     if source.one_task and len(np.unique(task_ids)) > 1:
-        cls = type(source)
-        name = {place: name for name, place in SOURCES.items()}.get(f"{cls.__module__}:{cls.__name__}", cls.__name__)
+        name = source_name(source) or type(source).__name__
         way = "collect its histories first (icrl-agents collect ...), then train with --histories"
         raise ValueError(f"source {name!r} learns one task at a time: {way}")
 

@@ -48,6 +48,7 @@ class Curve:
     facts: dict[str, Any] = field(default_factory=dict)
     pace: np.ndarray | None = None  # (T,) mean reward of each step, where a lifetime is a single episode
     trainings: int = 1  # how many agents lived the runs, as many each, one agent's after the other's
+    origin: str = ""  # folder or id of the agent, which tells curves of the same name apart
 
     @property
     def returns(self) -> np.ndarray:
@@ -123,6 +124,7 @@ class Curve:
             "facts": self.facts,
             "pace": None if self.pace is None else self.pace.tolist(),
             "trainings": self.trainings,
+            "origin": self.origin,
         }
 
     @classmethod
@@ -132,7 +134,8 @@ class Curve:
             arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
             rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
             pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
-            curve = cls(tasks=tuple(data["tasks"]), pace=pace, trainings=data.get("trainings", 1), **arrays, **rest)
+            rest |= {"trainings": data.get("trainings", 1), "origin": str(data.get("origin", ""))}
+            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest)
             if type(curve.trainings) is not int or curve.trainings < 1 or len(curve.runs) % curve.trainings:
                 raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
             of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)

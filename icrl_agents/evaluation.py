@@ -21,8 +21,10 @@ from icrl_envs import FAMILIES
 from icrl_agents.action_sets import choose_any, legal_actions
 from icrl_agents.config import check_value
 from icrl_agents.curves import Curve
+from icrl_agents.methods import METHODS
 from icrl_agents.planning import Planner
 from icrl_agents.rollout import Learner, rollout
+from icrl_agents.sources import source_name
 from icrl_agents.splits import TRAIN, Splits, split_tasks
 
 RANDOM_EPISODES = 1000  # episodes per task behind the random line
@@ -41,6 +43,7 @@ def evaluate(
     plan_kwargs: Mapping[str, Any] | None = None,
     tasks: Sequence[int] | np.ndarray | None = None,
     on_episode: Callable[[int], None] | None = None,
+    name: str | None = None,
 ) -> Curve:
     """Let `agent` live `episodes` episodes on every task of a split, from an empty context, weights frozen.
 
@@ -57,12 +60,14 @@ def evaluate(
         tasks: task ids instead of a split.
         on_episode: called with the number of finished episodes; of more than `MAX_ROWS` lifetimes, in blocks one
             after the other, with the share of all that is done.
+        name: of the curve; default the agent's method or the source's name, ", planned" added where a planner acts.
 
     Raises:
         TypeError: `agent` is not an agent, such as the name of one.
         ValueError: unknown id or split, `tasks` that are no task ids, or ones the agent was trained on.
     """
     _check_learner(agent)
+    check_value("name", "str | None", name, None)
     splits = learner_splits(agent, env_id)
     episodes = _whole("episodes", splits.test.rules.lifetime if episodes is None else episodes)
     num_seeds, seed = _whole("num_seeds", num_seeds), _whole("seed", seed, 0)
@@ -78,7 +83,17 @@ def evaluate(
     runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]
     facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
     random = random_returns(env_id, ids, seed)
-    return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random, facts=facts, pace=pace)
+    if name is None:
+        name = learner_name(agent) + (", planned" if planner else "")
+    origin = getattr(agent, "origin", "")
+    return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random, name, facts, pace, origin=origin)
+
+
+def learner_name(learner: Any) -> str:
+    """What a learner is called: an agent by its method, a source by its registered name, others by name or class."""
+    methods = {cls: name for name, cls in METHODS.items()}
+    name = methods.get(type(learner)) or source_name(learner) or getattr(learner, "name", None)
+    return name if isinstance(name, str) else type(learner).__name__
 
 
 @contextmanager
@@ -211,6 +226,8 @@ def trained_on(facts: Mapping[str, Any]) -> tuple[int | None, str]:
 
 class RandomLearner:
     """Uniformly random legal actions: the floor of every figure."""
+
+    name = "random"
 
     def reset(self, env: VectorEnv, *, seed: int | None = None) -> None:
         self.space = env.action_space

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from icrl_agents.config import check_choice
+from icrl_agents.evaluation import learner_name
 
 CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of latents (B, Z, D), given those of each row's first fold
     "none": lambda latents, first: latents,
@@ -48,6 +49,7 @@ class Changed:
     def __init__(self, agent: Any, change: str):
         check_change(agent, change)
         self.agent, self.change, self.facts = agent, CHANGES[change], getattr(agent, "facts", {})
+        self.name = f"{learner_name(agent)}, latents {change}"
 
     def reset(self, env: Any, *, seed: int | None = None) -> None:
         self.agent.reset(env, seed=seed)

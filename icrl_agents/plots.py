@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,9 +51,31 @@ def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
     if not curves or len({curve.env_id for curve in curves}) > 1:
         raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
     figure = figure_class(figsize=SIZE, dpi=DPI, layout="constrained")
-    _fill(figure.add_subplot(), curves)
+    _fill(figure.add_subplot(), told_apart(curves))
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return _png(figure) if kind == "png" else _save(figure, kind)
+
+
+def told_apart(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves under names that differ: those that share one are told apart by origin, by split, else by a number."""
+    for detail in ("origin", "split"):
+        curves = _with_detail(curves, partial(_attribute, detail))
+    return _with_detail(curves, lambda curve, number: str(number))
+
+
+def _attribute(name: str, curve: Curve, number: int) -> str:
+    return str(getattr(curve, name))
+
+
+def _with_detail(curves: Sequence[Curve], detail: Callable[[Curve, int], str]) -> list[Curve]:
+    """Add `detail`, of a curve and its place among those of its name, to names that curves with other details share."""
+    names = [curve.name for curve in curves]
+    told = [detail(curve, names[: place + 1].count(curve.name)) for place, curve in enumerate(curves)]
+    different = {name: len({word for word, other in zip(told, names, strict=True) if other == name}) for name in names}
+    return [
+        replace(curve, name=f"{curve.name} ({word})") if word and different[curve.name] > 1 else curve
+        for curve, word in zip(curves, told, strict=True)
+    ]
 
 
 def _png(figure: Any) -> bytes:

@@ -41,6 +41,7 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
     observation_space: gymnasium.Space
     action_space: gymnasium.Space
     source: str  # where the agent came from
+    origin: str = ""  # the folder's name or the id that it was loaded by
     facts: dict[str, Any]  # where the weights come from; written into config.json and the card
 
     @abstractmethod
@@ -89,6 +90,7 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
         )
         agent = cls._from_folder(found.folder, chosen)
         agent.source = found.source
+        agent.origin = found.folder.absolute().name if found.source == "local" else str(id_or_path)
         agent.use_plan(plan, plan_kwargs)
         return agent
 

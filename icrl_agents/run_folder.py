@@ -146,28 +146,11 @@ def command_line() -> str:
 
 @contextmanager
 def open_metrics(out: Path, active: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends one JSON line, and to TensorBoard where it is installed."""
+    """A function that appends one JSON line."""
     if not active:
         yield lambda row: None
         return
-    board = _tensorboard(out)
-
-    def write(row: dict[str, Any]) -> None:
-        append_line(out / METRICS, json.dumps(row))
-        for name, value in row.items() if board else ():
-            board.add_scalar(name, value, row["update"])
-
-    yield write
-    if board:
-        board.close()
-
-
-def _tensorboard(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(out / "tensorboard"))
+    yield lambda row: append_line(out / METRICS, json.dumps(row))
 
 
 def start_over(out: Path, note: dict[str, Any]) -> None:

@@ -88,18 +88,37 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def preset(method: str, env_id: str) -> dict[str, int]:
-    """Settings that differ from the defaults: a lifetime of one episode is seen as a whole, or remembered."""
-    rules = FAMILIES[env_id].rules if env_id in FAMILIES else None  # unknown ids are refused elsewhere
-    if not rules or rules.lifetime > 1:
+PRESETS: dict[str, dict[str, Any]] = {  # of environments; those of the source are for its default one
+    # Seven goals to train on are learned by heart, unless the source's lifetimes hold all kinds of actions everywhere.
+    "icrl/Darkroom3x3-v0": {"updates": 300, "source.slips": 1.0},
+}
+
+
+def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> dict[str, Any]:
+    """Settings that differ from the defaults: a lifetime of one episode is seen as a whole, or remembered.
+
+    Those of the source are left out where lifetimes are not `fresh`, or their source is named.
+    """
+    if env_id not in FAMILIES:  # unknown ids are refused elsewhere
         return {}
-    return {"eval_episodes": 1} | ({} if METHODS[method].remembers else {"episodes": 1, "window": rules.horizon})
+    usual = fresh and not settings.get("source")
+    own = {name: value for name, value in PRESETS.get(env_id, {}).items() if usual or not name.startswith("source.")}
+    rules = FAMILIES[env_id].rules
+    if rules.lifetime > 1:
+        return own
+    single = {} if METHODS[method].remembers else {"episodes": 1, "window": rules.horizon}
+    return {"eval_episodes": 1, **single, **own}
 
 
-def split_settings(method: str, env_id: str, settings: dict[str, Any]) -> tuple[TrainConfig, Any, dict[str, Any]]:
-    """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest."""
+def split_settings(
+    method: str, env_id: str, settings: dict[str, Any], fresh: bool = True
+) -> tuple[TrainConfig, Any, dict[str, Any]]:
+    """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest.
+
+    `fresh`: the source makes new lifetimes, and no run continues whose settings are all given.
+    """
     config = pick(METHODS, method, "method").Config
-    settings = preset(method, env_id) | settings
+    settings = preset(method, env_id, settings, fresh) | settings
     for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
     mine, theirs = ({item.name for item in fields(kind)} for kind in (TrainConfig, config))

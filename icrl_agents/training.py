@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 import torch
+from icrl_envs import FAMILIES
 from torch import nn
 
 from icrl_agents.action_sets import check_legal
 from icrl_agents.agent import ICAgent
+from icrl_agents.caution import warn
 from icrl_agents.devices import accelerate_on, training_device
 from icrl_agents.evaluation import evaluate, trained_on
 from icrl_agents.extras import need
@@ -59,6 +61,7 @@ from icrl_agents.sources.source import Source
 from icrl_agents.splits import Splits, split_tasks
 from icrl_agents.steps import Steps
 from icrl_agents.terminal import progress_bar
+from icrl_agents.tracking import Track, check_trackers, open_trackers
 from icrl_agents.train_config import PRECISIONS, TrainConfig, split_settings
 from icrl_agents.transforms import hide_rewards, renumber_actions
 from icrl_agents.windows import FreshWindows, StoreWindows, Windows
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PREPARING = 1  # sets the generator of `prepare` apart from that of the windows
+FEW_TASKS = 20
 VALIDATION_TASKS = 32  # at most: enough to see progress, few enough not to delay it
 
 
@@ -81,6 +85,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    track: Track = None,
 ) -> ICAgent:
     """Train a new agent and write it to the folder `out`.
 
@@ -96,6 +101,8 @@ def train(
             none, or the same.
         overwrite: delete the run in `out` first.
         quiet: no progress bar.
+        track: where metrics go besides metrics.jsonl: names in `tracking.TRACKERS` or Accelerate's trackers; none for
+            [], by default TensorBoard where it is installed.
 
     Raises:
         ValueError: an unknown name or a bad value.
@@ -113,7 +120,7 @@ def train(
         read_started(out, method, env_id, histories, settings or {})
         return ICAgent.from_pretrained(out, device=device)
     with own(out):
-        run = _plan(method, env_id, out, histories, dict(settings or {}), chosen, resume, overwrite, quiet)
+        run = _plan(method, env_id, out, histories, dict(settings or {}), chosen, resume, overwrite, quiet, track)
         if resume and is_finished(out):  # by the owner before
             return ICAgent.from_pretrained(out, device=device)
         # the caller's settings and random numbers stay as they were
@@ -132,12 +139,13 @@ def _plan(
     resume: bool,
     overwrite: bool,
     quiet: bool,
+    track: Track,
 ) -> Run:
     """The run that `train` was asked for; nothing is written yet."""
-    command = command_line()
+    command, fresh = command_line(), histories is None and not resume
     if resume:
         histories, settings, command = read_started(out, method, env_id, histories, settings)
-    config, agent_config, for_source = split_settings(method, env_id, settings)
+    config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
     split_tasks(env_id, config.split_seed, config.task_set)  # refuses unknown ids before anything is written
     path = None if histories is None else absolute(histories)
     check_utf8(path or "")
@@ -146,9 +154,11 @@ def _plan(
             f"source={config.source!r} makes fresh lifetimes, {path.name} holds its own: leave one of them out"
         )
     source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
+    trackers = check_trackers(track)
     if not resume:
         claim(out, overwrite)
-    return Run(method, env_id, out, path, source, for_source, config, agent_config, command, device, quiet, resume)
+    made = (config, agent_config, command, device, quiet, resume, trackers)
+    return Run(method, env_id, out, path, source, for_source, *made)
 
 
 @dataclass
@@ -167,6 +177,7 @@ class Run:
     device: torch.device
     quiet: bool
     resumed: bool
+    track: Sequence[Any]  # trackers, besides metrics.jsonl
     seconds: float = 0.0  # spent so far, earlier parts of a resumed run included
 
     def to_json(self) -> dict[str, Any]:
@@ -198,6 +209,7 @@ class Run:
         first = self._batch(agent, windows, 0, whole=True)
         data = describe_data(self.env_id, self.config, self.source, self.histories)
         if accelerator.is_main_process and not self.resumed:
+            warn_few(self.env_id, len(self._splits().train))
             start_over(self.out, self.to_json())
         accelerator.wait_for_everyone()
         with resumable(self.out):
@@ -257,6 +269,7 @@ class Run:
             progress_bar("training", cfg.updates, "updates", done=start, active=active) as bar,
             open_metrics(self.out, main) as write,
             stopping() as stop,
+            open_trackers(accelerator, self.track, self.out, start, self.to_json()) as send,
         ):
             note = ""
             for update in range(start, cfg.updates):
@@ -272,6 +285,7 @@ class Run:
                     row |= self._validate(accelerator, agent)
                     note = _validation_note(row)
                 write(row)
+                send(row)
                 bar(update + 1, f"{note}loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s")
                 asked = _agreed(accelerator, stop)
                 if main and (asked or (_due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates)):
@@ -357,6 +371,7 @@ class Run:
             half = max(1, episodes // 2)
             row = {
                 "validation_return": float(curve.mean[-half:].mean()),
+                "validation_random": float(curve.random.mean()),
                 "validation_optimal": float(curve.optimal.mean()),
             }
         accelerator.wait_for_everyone()
@@ -386,6 +401,15 @@ class Run:
         drop_states(self.out)
 
 
+def warn_few(env_id: str, tasks: int) -> None:
+    """Warn of training tasks that are so few that an agent learns them instead of learning to learn."""
+    if tasks < FEW_TASKS:
+        rules = type(FAMILIES[env_id].rules)
+        larger = (name for name, family in FAMILIES.items() if type(family.rules) is rules and len(family) > FEW_TASKS)
+        advice = f": for unseen tasks train on {name}" if (name := next(larger, None)) else ""
+        warn(f"{env_id} has {tasks} training tasks, which an agent learns by heart{advice}")
+
+
 def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
     """Observation and action space of a single environment."""
     env = gymnasium.make_vec(env_id, num_envs=1)
@@ -396,7 +420,10 @@ def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
 def _validation_note(row: dict[str, Any]) -> str:
     if "validation_return" not in row:  # of the other processes
         return ""
-    return f"validation {row['validation_return']:.2f} of {row['validation_optimal']:.2f}  "  # first: cut last
+    return (  # first of the notes, so cut last
+        f"validation {row['validation_return']:.2f}, random {row['validation_random']:.2f}, "
+        f"optimum {row['validation_optimal']:.2f}  "
+    )
 
 
 def _agreed(accelerator: Accelerator, stop: Stop) -> int:

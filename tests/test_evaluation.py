@@ -13,10 +13,11 @@ import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_envs import FAMILIES
 
-from icrl_agents import evaluation, report
+from icrl_agents import ICAgent, evaluation, report
 from icrl_agents.curves import Curve, bootstrap_mean
 from icrl_agents.evaluation import RandomLearner, evaluate, random_returns
 from icrl_agents.rollout import rollout
+from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
 from icrl_agents.steps import Boundary
 from tests.conftest import one_line
@@ -419,3 +420,26 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
         report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan_tasks=3)
     with pytest.raises(ValueError, match="plan_tasks=0"):
         report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan="lookahead", plan_tasks=0)
+
+
+def test_a_curve_is_named_after_its_learner(tiny_agent, tmp_path):
+    agent = agent_of(tiny_agent)
+    how = {"episodes": 1, "tasks": [3]}
+    assert evaluate(agent, ID, **how).name == "ad"
+    assert evaluate(make_source("posterior", ID), ID, **how).name == "posterior"
+    assert evaluate(Walker(EAST), ID, **how).name == "Walker"
+    assert evaluate(agent, ID, **how, name="mine").name == "mine"
+    one_line(lambda: evaluate(agent, ID, **how, name=3), ValueError, "name='3'")
+    agent.save_pretrained(tmp_path / "first")
+    loaded = evaluate(ICAgent.from_pretrained(tmp_path / "first"), ID, **how)
+    assert (loaded.name, loaded.origin) == ("ad", "first")
+    again = Curve.from_json(json.loads(json.dumps(loaded.to_json())))
+    assert (again.name, again.origin) == ("ad", "first")
+    released = {key: value for key, value in loaded.to_json().items() if key != "origin"} | {"name": "agent"}
+    assert (Curve.from_json(released).name, Curve.from_json(released).origin) == ("agent", "")
+
+
+def test_a_curve_with_a_planner_says_so():
+    agent = Variant("ad", (("dynamics", True),)).build()
+    found = evaluate(agent, "icrl/Darkroom-v0", episodes=1, tasks=[3], plan="lookahead")
+    assert found.name == "ad, planned"

@@ -42,6 +42,21 @@ def draw(*curves: Curve) -> Any:
     return axes
 
 
+def test_curves_of_one_figure_have_names_that_differ():
+    """By what is known of them: where they are from, their tasks, else a number."""
+    plain = learning(name="ad")
+    origins = [replace(plain, origin=origin) for origin in ("old", "new")]
+    assert names_in(origins) == {"ad (old)", "ad (new)"}
+    assert names_in([plain, replace(plain, split="train")]) == {"ad (test)", "ad (train)"}
+    assert names_in([plain, plain, replace(plain, name="dpt")]) == {"ad (1)", "ad (2)", "dpt"}
+    assert names_in([plain, replace(plain, name="ad, planned")]) == {"ad", "ad, planned"}
+
+
+def names_in(curves: list[Curve]) -> set[str]:
+    """The labels of the lines of a figure."""
+    return {curve.name for curve in plots.told_apart(curves)}
+
+
 def test_lines_are_the_curves():
     agent, source = learning(), learning(name="source posterior", top=12.0)
     axes = draw(agent, source)
@@ -183,7 +198,7 @@ def test_the_source_is_measured_where_it_is_known(facts, name):
     learner = make_source("q-learning", ID)
     learner.facts = facts
     curves = measure(learner, ID, episodes=2, num_seeds=1)
-    assert [curve.name for curve in curves] == (["agent"] if name is None else ["agent", name])
+    assert [curve.name for curve in curves] == (["q-learning"] if name is None else ["q-learning", name])
     assert len({(curve.tasks, curve.split, curve.runs.shape) for curve in curves}) == 1
 
 
@@ -193,7 +208,7 @@ def test_a_source_that_cannot_live_there_is_left_out():
     learner = make_source("uniform", env_id)
     learner.facts = {"source": "thompson", "data": {}}
     (curve,) = measure(learner, env_id, num_seeds=1)
-    assert (curve.name, curve.runs.shape[2]) == ("agent", 1)
+    assert (curve.name, curve.runs.shape[2]) == ("uniform", 1)
 
 
 def test_a_report_is_written_into_the_agents_folder(tiny_agent, tmp_path):

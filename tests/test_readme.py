@@ -68,6 +68,8 @@ def test_the_picture_names_real_modules():
     assert [name for name in names if not (ROOT / "icrl_agents" / name).is_file()] == []
 
 
-def test_the_loop_runs():
+def test_the_loop_runs(capsys):
     code = README.split("```python\n")[1].split("```")[0].replace("range(50)", "range(2)")
     exec(compile(code, "README.md", "exec"), {})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len([float(word) for word in line.removeprefix("return of each episode: ").split()]) == 2

@@ -71,3 +71,18 @@ def test_the_command_on_a_card_gives_its_settings(card: Path):
         return
     made = make_source(config.source or default_source(given["env"]), given["env"], source)
     assert asdict(made.settings) == facts["data"]["settings"]
+
+
+def test_the_small_rooms_settings_are_for_its_own_source():
+    """Random actions in its histories keep agents from learning seven goals by heart; what is given comes first."""
+    room = "icrl/Darkroom3x3-v0"
+    for given, fresh, slips in (
+        ({}, True, {"slips": 1.0}),
+        ({"source": "posterior"}, True, {}),
+        ({"source.slips": 0.25, "updates": 7}, True, {"slips": 0.25}),
+        ({"source": "q-learning"}, True, {}),
+        ({}, False, {}),  # a file of histories, or a run that is resumed
+    ):
+        config, _, source = split_settings("ad", room, given, fresh)
+        assert (config.updates, source) == (given.get("updates", 300), slips)
+    assert split_settings("ad", "icrl/Darkroom-v0", {})[2] == {}

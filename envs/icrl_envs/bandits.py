@@ -43,6 +43,7 @@ class BanditRules(Rules):
     """
 
     stochastic = True
+    bandit = True
     lifetime = 1
     train_tasks: ClassVar[int] = 10_000
     eval_names: ClassVar[tuple[str, ...]]  # sets of tasks with as many arms as those in training

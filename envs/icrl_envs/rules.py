@@ -33,6 +33,7 @@ class Rules(ABC):
     lifetime: ClassVar[int] = 50  # episodes in which a learner is measured, as published
     num_tasks: int
     stochastic: ClassVar[bool] = False
+    bandit: ClassVar[bool] = False  # an action influences its own reward and nothing else
     named: Mapping[str, range] = MappingProxyType({})  # task ids of the published sets that have a name
     extra: Mapping[str, range] = MappingProxyType({})  # and of sets outside the split, whose ids follow
     training: tuple[str, ...] = ()  # sets that an agent may be trained on in place of the training tasks

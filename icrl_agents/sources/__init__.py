@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from icrl_agents.caution import warn
 from icrl_agents.config import check_known
 from icrl_agents.sources.source import Source
 
@@ -48,9 +49,21 @@ def find_source(name: str) -> type[Source]:
         raise ImportError(f'source {name!r} needs {error.name}: pip install "icrl-agents[train]"') from None
 
 
+def source_name(source: Source) -> str | None:
+    """The name of a source in `SOURCES`; None for a learner that is not registered."""
+    place = f"{type(source).__module__}:{type(source).__name__}"
+    return {place: name for name, place in SOURCES.items()}.get(place)
+
+
 def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) -> Source:
-    """A source as it is used for an environment, but for the given settings."""
-    return find_source(name).make(env_id, settings)
+    """A source as it is used for an environment, but for the given settings; warns where its assumption is wrong."""
+    from icrl_envs import FAMILIES
+
+    source = find_source(name)
+    if source.needs_bandit and env_id in FAMILIES and not FAMILIES[env_id].rules.bandit:
+        suits = default_source(env_id)
+        warn(f"source {name!r} is for bandits and {env_id} is none, so it hardly learns there: use {suits!r}")
+    return source.make(env_id, settings)
 
 
 def default_source(env_id: str) -> str:

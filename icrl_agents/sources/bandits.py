@@ -18,6 +18,7 @@ class BanditSource(StepSource):
 
     assumes = "nothing but the action set: that a reward depends on the action alone, and tasks stay as they are."
     name: ClassVar[str]
+    needs_bandit = True
 
     def prepare(self, env: Any) -> None:
         count_actions(env, self.name)
@@ -45,6 +46,7 @@ class Uniform(BanditSource):
 
     assumes = "nothing but the action set."
     name = "uniform"
+    needs_bandit = False
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         return self.any_of(self.legal)

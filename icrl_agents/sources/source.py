@@ -40,6 +40,7 @@ class Source(ABC):
     assumes: ClassVar[str]  # one sentence
     Settings: ClassVar[type[SourceSettings]] = SourceSettings
     one_task: ClassVar[bool] = False  # its rows share one learner, so they must all be of one task
+    needs_bandit: ClassVar[bool] = False  # assumes that an action influences its own reward and nothing else
     packages: ClassVar[tuple[str, ...]] = ()  # whose versions its histories depend on
 
     def __init__(self, settings: SourceSettings | None = None):
