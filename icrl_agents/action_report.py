@@ -14,7 +14,7 @@ from icrl_agents.action_entries import Entry
 from icrl_agents.action_results import JSON, Band, Report, Result
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row
-from icrl_agents.curves import Interval
+from icrl_agents.intervals import Interval, Sample
 from icrl_agents.plots import COLOURS, REFERENCES, STYLES, Look, Series, draw_bars, draw_lines
 from icrl_agents.report import include_rows
 
@@ -62,31 +62,38 @@ def include_sets(report: Report) -> None:
 
 
 def card_rows(report: Report, entry: Entry) -> list[Row]:
-    """Rows for each set, with what random play and the source reach, and how little renumbering its actions changes."""
+    """Rows for each set, with what the references reach, and how little renumbering its actions changes."""
     found: dict[str, dict[str, Result]] = {}
     for result in report.results:
         found.setdefault(result.set, {})[result.learner] = result
-    trainings = f", {len(entry.agents)} training seeds" if len(entry.agents) > 1 else ""
-    rows = []
-    for name, learners in found.items():
-        if entry.name not in learners:
-            continue
-        mine, (random, source) = learners[entry.name], report.references[:2]
-        note = f"{random} {learners[random].final.value:.2f}, {source} {learners[source].final.value:.2f}{trainings}"
-        rows.append(_row(f"{name}: {report.measure}", mine.final, report.measure, note))
-        if mine.normalised:
-            rows.append(_row(f"{name}: normalised", mine.normalised, "normalised regret", f"0 {random}, 1 {source}"))
-        if mine.ratio:
-            rows.append(_row(f"{name}: ratio", mine.ratio, "ratio", f"to {source}"))
-        if mine.relabelled and mine.difference:
-            rows.append(_row(f"{name}: {report.measure}, actions renumbered", mine.relabelled, report.measure))
-            rows.append(_row(f"{name}: change by renumbering", mine.difference, report.measure))
-    return rows
+    return [
+        row
+        for learners in found.values()
+        if entry.name in learners
+        for row in _set_rows(report, learners[entry.name], learners, len(entry.agents))
+    ]
 
 
-def _row(name: str, interval: Interval, unit: str, note: str = "") -> Row:
+def _set_rows(report: Report, mine: Result, learners: Mapping[str, Result], trainings: int) -> list[Row]:
+    """The rows of one learner on one set; what it is compared with is `learners`."""
+    random, source = report.references[:2]
+    others = ", ".join(f"{name} {learners[name].final.value:.2f}" for name in report.references if name in learners)
+    scale = f"0 {random}, 1 {source}"
+    rows: list[tuple[str, Interval | None, str, str]] = [
+        (report.measure, mine.final, report.measure, others),
+        ("normalised", mine.normalised, "normalised regret", scale),
+        ("ratio", mine.ratio, "ratio", f"to {source}"),
+        *((f"ratio to {name}", ratio, "ratio", "") for name, ratio in mine.ratios.items()),
+        (f"{report.measure}, actions renumbered", mine.relabelled, report.measure, ""),
+        ("change by renumbering", mine.difference, report.measure, ""),
+    ]
+    over = str(Sample(trainings, mine.tasks))
+    return [_row(f"{mine.set}: {name}", value, unit, note, over) for name, value, unit, note in rows if value]
+
+
+def _row(name: str, interval: Interval, unit: str, note: str, over: str) -> Row:
     value, low, high = (round(number, 4) for number in interval)
-    return Row(name, value, low, high, unit, note)
+    return Row(name, value, low, high, unit, note, over=over)
 
 
 def table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -132,17 +139,26 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def figures(report: Report) -> dict[str, bytes]:
     """The pictures that there is something to show in, by file name."""
-    palette = looks(report)
+    palette, about = looks(report), caption(report)
     found = {
-        BARS: draw_bars(bars(report), palette, f"final {report.measure}"),
+        BARS: draw_bars(bars(report), palette, f"final {report.measure}", caption=about),
     }
     if report.means:  # older reports have none
-        found[MEANS] = draw_bars(means(report), palette, "mean over all sets", same=False)
+        found[MEANS] = draw_bars(means(report), palette, "mean over all sets", False, about)
     if report.measure == "regret":
-        found[CURVES] = draw_lines(lines(report, lambda result: {result.set: result.curve}), "pull", "regret so far")
+        curves = lines(report, lambda result: {result.set: result.curve})
+        found[CURVES] = draw_lines(curves, "pull", "regret so far", about)
     if tried := lines(report, lambda result: {f"{result.set}, {kind}": band for kind, band in result.shares.items()}):
-        found[TRIED] = draw_lines(tried, "in-context episode", "share of these actions tried")
+        found[TRIED] = draw_lines(tried, "in-context episode", "share of these actions tried", about)
     return found
+
+
+def caption(report: Report) -> str:
+    """What the intervals of figures are about."""
+    tasks = sorted({result.tasks for result in report.results})
+    seeds = max((len(entry.agents) for entry in report.entries), default=1)
+    trainings = f", and up to {seeds} trainings of an agent" if seeds > 1 else ""
+    return f"95% intervals over {' or '.join(map(str, tasks))} tasks of each set{trainings}"
 
 
 def drawn_as(report: Report) -> dict[str, str]:

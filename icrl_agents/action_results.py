@@ -18,18 +18,17 @@ from icrl_envs import FAMILIES
 from icrl_agents.action_entries import Entry, complete, find_entries, names_of
 from icrl_agents.action_lives import Life, action_groups, live
 from icrl_agents.config import check_known, check_value
-from icrl_agents.curves import QUANTILES, RESAMPLES, Interval
+from icrl_agents.intervals import QUANTILES, RESAMPLES, Interval
 from icrl_agents.methods import METHODS
 from icrl_agents.printable import printable
+from icrl_agents.references import STRONGER, reference_learners
 from icrl_agents.report import dump_results, spread
 from icrl_agents.rollout import Learner
 from icrl_agents.run_folder import versions
-from icrl_agents.sources import default_source, make_source
 from icrl_agents.splits import TRAIN
 from icrl_agents.strict_json import read_json
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
-RANDOM = "random"
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 
 
@@ -48,6 +47,7 @@ class Result(NamedTuple):
     difference: Interval | None  # by how much it is more than `final`
     curve: Band
     shares: dict[str, Band]  # of the legal actions that training had, and of those that it had not, tried so far
+    ratios: dict[str, Interval]  # regret over that of the references stronger than the source
 
 
 INTERVALS = ("final", "normalised", "ratio", "tried", "relabelled", "difference")
@@ -138,7 +138,8 @@ def _result(row: dict[str, Any]) -> Result:
     """A result as JSON has it: intervals and bands are lists there."""
     intervals = {name: _as_interval(row[name]) for name in INTERVALS}
     shares = {kind: tuple(band) for kind, band in row["shares"].items()}
-    return Result(**{**row, **intervals, "curve": tuple(row["curve"]), "shares": shares})
+    ratios = {name: _as_interval(ratio) for name, ratio in row.get("ratios", {}).items()}  # older reports have none
+    return Result(**{**row, **intervals, "curve": tuple(row["curve"]), "shares": shares, "ratios": ratios})
 
 
 def _as_interval(value: Sequence[float] | None) -> Any:
@@ -185,7 +186,7 @@ def measure(
     relabel: bool = True,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Measure agents on sets of tasks, beside random play, the environment's source and for bandits UCB.
+    """Measure agents on sets of tasks, beside random play, the environment's source and stronger learners.
 
     Args:
         agents: by the folders or names they came from.
@@ -226,7 +227,8 @@ def measure(
         lives = {who: [live(one, *how, groups=groups) for one in group] for who, group in here.items()}
         moved = [entry.name for entry in entries if relabel and entry.name in here]
         again = {who: [live(one, *how, relabel=True) for one in learners[who]] for who in moved}
-        found = _on_set(name, numbers[name], rules.action_mask(np.array(ids)), lives, again, bandit)
+        legal = rules.action_mask(np.array(ids))
+        found = _on_set(name, numbers[name], legal, lives, again, bandit, list(STRONGER.get(env_id, ())))
         for who, (result, score) in found.items():
             results.append(result)
             scores.setdefault(who, []).append(score)
@@ -235,18 +237,6 @@ def measure(
     measured = "regret" if bandit else "success"
     whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # else means are of other sets
     return Report(env_id, measured, settings, tuple(references), entries, tuple(results), _means(whole))
-
-
-def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
-    """Random play of legal actions, the source, and UCB where there is a regret; by what figures call them."""
-    source = default_source(env_id)
-    names = {RANDOM: "uniform", source: source}
-    if hasattr(FAMILIES[env_id].rules, "regret"):
-        names["ucb"] = "ucb"
-    learners: dict[str, Any] = {shown: make_source(name, env_id) for shown, name in names.items()}
-    for learner in learners.values():
-        learner.episodes = episodes  # for schedules
-    return learners
 
 
 class Scores(NamedTuple):
@@ -264,14 +254,16 @@ def _on_set(
     lives: Mapping[str, Sequence[Life]],
     again: Mapping[str, Sequence[Life]],
     bandit: bool,
+    stronger: Sequence[str] = (),
 ) -> dict[str, tuple[Result, Scores]]:
-    """All learners on the set of that number; the first is random play, the second the source."""
+    """All learners on the set of that number; the first is random play, the second the source, others `stronger`."""
 
     def mean(scores: Iterable[np.ndarray]) -> np.ndarray:
         return _resampled(list(scores), number)
 
     means = {who: mean(life.curve for life in group) for who, group in lives.items()}
     random, source = (curve[:, -1] for curve in list(means.values())[:2])
+    rivals = {name: means[name][:, -1] for name in stronger if name in means}
 
     def scaled(value: np.ndarray) -> np.ndarray:
         return _divide(random - value, random - source) if bandit else value
@@ -293,6 +285,7 @@ def _on_set(
             difference=None if moved is None else _interval(moved - final),
             curve=_band(means[who]),
             shares={kind: _band(mean(life.shares[kind] for life in group)) for kind in group[0].shares},
+            ratios={name: ratio for name, rival in rivals.items() if (ratio := _interval(_divide(final, rival)))},
         )
         found[who] = result, Scores(scaled(final), tried, None if moved is None else scaled(moved))
     return found

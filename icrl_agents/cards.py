@@ -8,9 +8,10 @@ Facts are free JSON. These keys have a place of their own on the card, all other
 `assumes`, `split_seed` and `data` (the histories it was trained on), `limits` (list of strings).
 
 Results are `env_id`, `split`, `episodes`, `num_seeds` and `table`, a list of rows
-`{"name", "value", "low", "high", "unit", "note", "reference"}` of which `name` and `value` are required. `unit` is
-"return" for returns; `reference` is true for lines that are not the agent's own (random, optimal, source learner):
-they stand in the table but not in the metadata, where the Hub would show them as the agent's scores.
+`{"name", "value", "low", "high", "unit", "note", "reference", "over"}` of which `name` and `value` are required. `unit`
+is "return" for returns; `over` says what was drawn again for the interval; `reference` is true for lines that are not
+the agent's own (random, optimal, source learner): they stand in the table but not in the metadata, where the Hub would
+show them as the agent's scores.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Row(NamedTuple):
     unit: str = ""
     note: str = ""
     reference: bool = False
+    over: str = ""  # what was drawn again for the interval, such as "8 tasks x 20 lives"
 
 
 def render_card(
@@ -124,6 +126,7 @@ _FIELD_TYPES: dict[str, Any] = {
     "unit": str,
     "note": str,
     "reference": bool,
+    "over": str,
 }
 
 

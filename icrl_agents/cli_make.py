@@ -51,7 +51,8 @@ Source = Annotated[str | None, typer.Option(help="The learner of fresh lifetimes
 
 METHOD = "The method: ad, cad, dpt, headless-ad, idt or marked-ad."
 LEARNERS = (
-    "The learner: q-learning, posterior, thompson, gaussian-thompson, ucb, linucb, epsilon-greedy, uniform, noise, ppo."
+    "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
+    "uniform, noise, ppo."
 )
 
 

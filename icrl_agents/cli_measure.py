@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from icrl_agents.cli_options import (
     lifetime_of,
     numbers,
 )
+
+if TYPE_CHECKING:
+    from icrl_agents.curves import Curve
 
 BeamWidth = Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")]
 PlanDepth = Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")]
@@ -108,11 +111,15 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None,
     curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Show what its results hold and measure nothing.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it."""
+    """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it.
+
+    Where test tasks are few, all tasks of the environment are measured too, those it was trained on among them. With
+    --stored --write the table, figure and card are computed again of the runs that the results hold.
+    """
     from icrl_agents import ICAgent, plots, report
-    from icrl_agents.atomic import write_text
     from icrl_agents.evaluation import learner_splits
     from icrl_agents.interventions import Changed, check_change
     from icrl_agents.terminal import progress_bar
@@ -123,6 +130,12 @@ def evaluate(
         _check_output(path, overwrite)
     if write or curve:
         plots.require_matplotlib()
+    if stored:
+        if any((env, episodes, seeds, seed, plan, beam_width, plan_depth, plan_tasks, change, split != "test")):
+            raise ValueError("--stored measures nothing: leave out --env, --split and all that measures, or --stored")
+        if write:
+            report.include_rows(agent, ())
+        return _tell(report.stored_curves(agent), as_json, output, curve)
     planner = _planner(plan, beam_width, plan_depth)
     loaded = ICAgent.from_pretrained(agent, device=device)
     if write and loaded.source != "local":
@@ -137,14 +150,22 @@ def evaluate(
         curves = report.measure(learner, env_of(loaded, env), split, episodes, seeds, seed, planner, step, plan_tasks)
     if change:
         curves[0] = replace(curves[0], facts={**curves[0].facts, "latents": change})
+    _tell(curves, as_json, output, curve)
+    if write:
+        report.write_report(agent, curves)
+
+
+def _tell(curves: Sequence[Curve], as_json: bool, output: Path | None, picture: Path | None) -> None:
+    """Print what was measured, and write it into the files that were asked for."""
+    from icrl_agents import plots, report
+    from icrl_agents.atomic import write_text
+
     results = report.dump_results(report.build_results(curves))
     print(results, end="") if as_json else report.show(curves)
     if output:
         write_text(output.expanduser(), results)
-    if curve:
-        plots.plot_curves(curves, curve)
-    if write:
-        report.write_report(agent, curves)
+    if picture:
+        plots.plot_curves(curves, picture)
 
 
 def probe(

@@ -197,7 +197,7 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
     if info.source not in SOURCES or info.env_id not in FAMILIES:
         return None
     splits = split_tasks(info.env_id)
-    sets = {**{name: splits.pick(name) for name in splits.names()}, "all": FAMILIES[info.env_id]}
+    sets = {name: splits.pick(name) for name in splits.names()}
     split = next((name for name, found in sets.items() if set(found.ids.tolist()) == set(tasks)), None)
     if split is None:
         return None

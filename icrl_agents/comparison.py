@@ -13,10 +13,10 @@ from icrl_agents.atomic import write_files, write_text
 from icrl_agents.curves import Curve
 from icrl_agents.evaluation import evaluate
 from icrl_agents.planning import Planner, make_planner
-from icrl_agents.report import PLANNED, source_curve, spread, usual_seeds
+from icrl_agents.report import source_curve, spread, stored_curves, usual_seeds
+from icrl_agents.results_table import PLANNED
 from icrl_agents.sources import default_source
-from icrl_agents.splits import split_tasks
-from icrl_agents.terminal import counted
+from icrl_agents.splits import ALL, split_tasks
 
 
 class Published(NamedTuple):
@@ -68,6 +68,7 @@ class Measured(NamedTuple):
     plain: Curve
     planned: Curve | None
     source: Sequence[Curve] = ()  # what its first training learned from, if that can be measured
+    every: Curve | None = None  # on all tasks of the family, those for training too, if its card has that
 
 
 def released(also: str | Path | None = None) -> list[Entry]:
@@ -96,14 +97,11 @@ def released(also: str | Path | None = None) -> list[Entry]:
 
 def stored(entry: Entry) -> Measured:
     """What the results in the folder of a bundled agent say, without measuring anything."""
-    from icrl_agents.checkpoint import MAX_RESULTS_BYTES, RESULTS
-    from icrl_agents.hub import BUNDLED, bundled_folder
-    from icrl_agents.strict_json import read_json
-
-    path = bundled_folder() / entry.agents[0].removeprefix(BUNDLED) / RESULTS
-    curves = [Curve.from_json(data) for data in read_json(path, MAX_RESULTS_BYTES)["curves"]]
+    curves = stored_curves(entry.agents[0])
     planned = next((replace(curve, name=f"{entry.label}, planned") for curve in curves if curve.name == PLANNED), None)
-    return Measured(entry._replace(agents=entry.agents[:1]), replace(curves[0], name=entry.label), planned)
+    every = next((curve for curve in curves if curve.split == ALL), None)
+    only = entry._replace(agents=entry.agents[:1])
+    return Measured(only, replace(curves[0], name=entry.label), planned, every=every)
 
 
 def measure(
@@ -173,7 +171,7 @@ def compare(
     return found
 
 
-HEADER = ("env (test optimum)", "agent", "published", "ours", "published, planned", "ours, planned", "trainings")
+HEADER = ("env (optimum)", "agent", "published", "ours", "published, planned", "ours, planned", "intervals over")
 
 
 def markdown(found: Sequence[Measured]) -> str:
@@ -183,21 +181,26 @@ def markdown(found: Sequence[Measured]) -> str:
 
 
 def rows(found: Sequence[Measured]) -> list[tuple[str, ...]]:
-    """The table's lines: return at episode 50, ours with its 95% interval."""
-    return [_row(measured) for measured in found]
+    """The table's lines: return at episode 50, ours with its 95% interval; then on all tasks, where that is known."""
+    every = [_line(measured.entry, measured.every, "not measured") for measured in found if measured.every]
+    return [*(_line(measured.entry, measured.plain, _planned(measured)) for measured in found), *every]
 
 
-def _row(measured: Measured) -> tuple[str, ...]:
-    entry, theirs = measured.entry, PUBLISHED[measured.entry.env_id][measured.entry.method]
-    plain, planned = str(measured.plain.at(EPISODES)), "not measured"
-    if measured.planned:
-        planned = str(measured.planned.at(EPISODES))
-        if (tasks := measured.planned.tasks) != measured.plain.tasks:
-            without = measured.plain.on(tasks).at(EPISODES)
-            planned += f" ({counted(len(tasks), 'task')}; {without.value:.2f} without)"
-    env = f"{entry.env_id} ({measured.plain.optimal.mean():.2f})"
+def _line(entry: Entry, plain: Curve, planned: str) -> tuple[str, ...]:
+    theirs = PUBLISHED[entry.env_id][entry.method]
+    env = f"{entry.env_id}{', all tasks' if plain.split == ALL else ''} ({plain.optimal.mean():.2f})"
     published = f"{theirs.plain:.2f}", f"{theirs.planned:.2f}"
-    return env, entry.label, published[0], plain, published[1], planned, str(len(entry.agents))
+    return env, entry.label, published[0], str(plain.at(EPISODES)), published[1], planned, str(plain.sample)
+
+
+def _planned(measured: Measured) -> str:
+    if not measured.planned:
+        return "not measured"
+    text = str(measured.planned.at(EPISODES))
+    if (tasks := measured.planned.tasks) != measured.plain.tasks:
+        without = measured.plain.on(tasks).at(EPISODES)
+        text += f" ({len(tasks)} tasks; {without.value:.2f} without)"
+    return text
 
 
 def write(found: Sequence[Measured], out: Path) -> None:

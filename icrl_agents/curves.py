@@ -6,29 +6,19 @@ Axis letters: R training-free repetitions (seeds), N tasks, E in-context episode
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from icrl_agents.atomic import write_text
+from icrl_agents.intervals import Interval, Sample, bootstrap, bootstrap_band, interquartile_mean, mean, sample_of
 from icrl_agents.printable import printable
+from icrl_agents.strict_json import read_json
 
-RESAMPLES = 2000  # behind every interval
-QUANTILES = (2.5, 97.5)  # percent
-
-
-class Interval(NamedTuple):
-    """An estimate and its bootstrap 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+MAX_BYTES = 1 << 28  # of a file: a hundred thousand lifetimes
 
 
 @dataclass(frozen=True)
@@ -65,25 +55,63 @@ class Curve:
         """(E,) the mean over tasks and seeds."""
         return self.runs.mean((0, 1))
 
+    @property
+    def sample(self) -> Sample:
+        """What its intervals are about: the trainings, tasks and lives that are drawn again."""
+        return sample_of(self.runs, self.trainings)
+
     def at(self, first: int, last: int | None = None) -> Interval:
         """Mean return of the episodes `first`..`last` (counted from 1, both included), over tasks and seeds."""
-        return _bootstrap(self._scores(first, last), np.mean, self.trainings)
+        return bootstrap(mean, self._scores(first, last), trainings=self.trainings)
 
     def iqm(self, first: int, last: int | None = None) -> Interval:
-        """Interquartile mean (Agarwal et al. 2021) of the same episodes over all (seed, task) runs."""
-        from scipy.stats import trim_mean
+        """Interquartile mean (Agarwal et al. 2021) of the normalised returns of all (seed, task) runs.
 
-        trimmed: Callable[..., Any] = lambda x, axis: trim_mean(x, 0.25, axis=axis)  # noqa: E731
-        return _bootstrap(self._scores(first, last), trimmed, self.trainings)
+        Of raw returns the outer quarters would be the tasks with the least and the most to earn.
+
+        Raises:
+            ValueError: as `normalised`.
+        """
+        return bootstrap(interquartile_mean, self.normalised(first, last), trainings=self.trainings)
+
+    def solved(self, first: int, last: int | None = None) -> Interval:
+        """Mean normalised return of those episodes; ValueError as `normalised`."""
+        return bootstrap(mean, self.normalised(first, last), trainings=self.trainings)
+
+    def unsolved(self, first: int, last: int | None = None) -> Interval:
+        """The share of lives whose normalised return in those episodes is below 1/2; ValueError as `normalised`."""
+        return bootstrap(mean, self.normalised(first, last) < 0.5, trainings=self.trainings)
+
+    def normalised(self, first: int, last: int | None = None) -> np.ndarray:
+        """(R, N) mean returns of those episodes on a scale from random play on the task, 0, to its optimum, 1.
+
+        Raises:
+            ValueError: the optimum of some task is not known, or random play reaches it.
+        """
+        possible = self.optimal - self.random
+        if unknown := int((~(possible > 0)).sum()):
+            raise ValueError(
+                f"returns on {unknown} of {len(self.tasks)} tasks cannot be normalised, their optimum is not known or "
+                "that of random play: take the mean, at()"
+            )
+        return (self._scores(first, last) - self.random) / possible
+
+    @property
+    def normalises(self) -> bool:
+        """Whether `normalised` can tell."""
+        return bool((self.optimal > self.random).all())
 
     def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
-        """How much more this one earned in those episodes than `other`, which lived the same tasks and seeds."""
+        """How much more this one earned in those episodes than `other`, which lived the same tasks and seeds.
+
+        Paired: the same trainings, tasks and lives of both are drawn.
+        """
         mine, theirs = self._scores(first, last), other._scores(first, last)
         if self.tasks != other.tasks or mine.shape != theirs.shape:
             raise ValueError(
-                f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate anew"
+                f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate again"
             )
-        return _bootstrap(mine - theirs, np.mean, self.trainings)
+        return bootstrap(mean, mine - theirs, trainings=self.trainings)
 
     def on(self, tasks: Sequence[int]) -> Curve:
         """What was lived on some of its tasks."""
@@ -97,13 +125,7 @@ class Curve:
 
     def band(self) -> tuple[np.ndarray, np.ndarray]:
         """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
-        runs, tasks = _resamples(self.runs.shape, self.trainings)
-        size = runs[0].size
-        cells = np.arange(RESAMPLES)[:, None, None] * size + runs * runs.shape[2] + tasks
-        counts = np.bincount(cells.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
-        means = counts @ self.runs.reshape(size, -1) / size  # (RESAMPLES, E)
-        low, high = np.percentile(means, QUANTILES, axis=0)
-        return low, high
+        return bootstrap_band(self.runs, self.trainings)
 
     def _scores(self, first: int, last: int | None) -> np.ndarray:
         last = first if last is None else last
@@ -153,10 +175,15 @@ class Curve:
 
     @classmethod
     def load(cls, path: str | Path) -> Curve:
-        """Read what `save` wrote."""
-        from icrl_agents.checkpoint import MAX_RESULTS_BYTES, read_json
+        """Read what `save` wrote, or the first curve of a `results.json`, which is the agent's own.
 
-        return cls.from_json(read_json(Path(path), MAX_RESULTS_BYTES))
+        Raises:
+            FileNotFoundError: there is no file.
+            ValueError: neither of them.
+        """
+        data = read_json(Path(path).expanduser(), MAX_BYTES)
+        curves = data.get("curves", [data])
+        return cls.from_json(curves[0] if isinstance(curves, list) and curves else {})
 
     @classmethod
     def join(cls, curves: Sequence[Curve], name: str) -> Curve:
@@ -203,33 +230,3 @@ def _mean_pace(curves: Sequence[Curve]) -> np.ndarray | None:
     if len(known) < len(curves) or len({len(pace) for pace in known}) != 1:
         return None
     return np.average(known, 0, [curve.runs.size for curve in curves])
-
-
-def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean of some values (N,) with its percentile bootstrap."""
-    return _bootstrap(np.asarray(values, float)[:, None], np.mean)
-
-
-def _bootstrap(scores: np.ndarray, statistic: Callable[..., Any], trainings: int = 1) -> Interval:
-    """The statistic of all scores (R, N) with its percentile bootstrap, see `_resamples`."""
-    resampled = scores[_resamples(scores.shape, trainings)].reshape(RESAMPLES, -1)
-    low, high = np.percentile(statistic(resampled, axis=-1), QUANTILES)
-    return Interval(float(statistic(scores, axis=None)), float(low), float(high))
-
-
-def _resamples(shape: tuple[int, ...], trainings: int) -> tuple[np.ndarray, np.ndarray]:
-    """Runs and tasks, each (RESAMPLES, R, N), drawn with replacement; the same ones at every call.
-
-    Stratified: runs are resampled within tasks. So intervals are about these tasks, and do not widen because some tasks
-    have more to earn than others. Of several trainings, whose runs follow each other, those are resampled first, the
-    same ones in all tasks, and then each one's runs. Where a training has a single run of each task, tasks are
-    resampled instead of runs.
-    """
-    rng, (count, tasks) = np.random.default_rng(0), shape[:2]
-    runs, every = count // trainings, np.broadcast_to(np.arange(tasks), (RESAMPLES, count, tasks))
-    first = rng.integers(0, trainings, (RESAMPLES, trainings, 1, 1)) * runs if trainings > 1 else 0
-    if runs == 1:
-        drawn = rng.integers(0, tasks, (RESAMPLES, 1, tasks))
-        rows = np.zeros((RESAMPLES, trainings, 1, tasks), np.int64) + first
-        return rows.reshape(every.shape), np.broadcast_to(drawn, every.shape)
-    return (first + rng.integers(0, runs, (RESAMPLES, trainings, runs, tasks))).reshape(every.shape), every

@@ -25,7 +25,7 @@ from icrl_agents.methods import METHODS
 from icrl_agents.planning import Planner
 from icrl_agents.rollout import Learner, rollout
 from icrl_agents.sources import source_name
-from icrl_agents.splits import TRAIN, Splits, split_tasks
+from icrl_agents.splits import ALL, TRAIN, Splits, split_tasks
 
 RANDOM_EPISODES = 1000  # episodes per task behind the random line
 MAX_ROWS = 2048  # lifetimes at once: an agent remembers the steps of every one
@@ -50,8 +50,8 @@ def evaluate(
     Args:
         agent: an `ICAgent`, or anything with its reset, act and observe, such as a source.
         env_id: a registered environment id.
-        split: "test" (held out), "validation" or "train", of the split the agent was trained with, or the name of a
-            published set of tasks, such as "num_50" of the bandits.
+        split: "test" (held out), "validation" or "train", of the split the agent was trained with, "all" of these
+            together, or the name of a published set of tasks, such as "num_50" of the bandits.
         episodes: default as many as the environment's published lifetimes have, 50 of most, 1 of bandits.
         num_seeds: repetitions of every task.
         seed: of the environments and of the sampled actions.
@@ -75,7 +75,7 @@ def evaluate(
         ids = splits.pick(split).ids
     else:
         ids, split = _task_ids(env_id, tasks), "tasks"
-    if split not in Splits._fields:
+    if split not in (*Splits._fields, ALL):  # which say that training tasks are among them
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)
     with _planning(agent, plan, plan_kwargs) as planner:

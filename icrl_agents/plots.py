@@ -13,6 +13,7 @@ import numpy as np
 
 from icrl_agents.atomic import write_files
 from icrl_agents.extras import need
+from icrl_agents.intervals import bootstrap, mean
 from icrl_agents.terminal import counted
 
 if TYPE_CHECKING:
@@ -21,19 +22,20 @@ if TYPE_CHECKING:
 SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
 KINDS = ("png", "svg", "pdf")
 COLUMNS = 5  # of panels
-POINTS = 60  # of a line through single steps, which scatter
+WIDTH, THINNEST = 2.6, 1.2  # of lines: the first one shows below those drawn over it
 COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d", "#c9a227", "#3aa6a6", "#8c6d53", "#d67aa6", "#5b7083")
 STYLES = ("-", "-.", ":")  # of lines that share a colour
 GREY = "#6b6b6b"
-REFERENCES = ("#d6d6d2", GREY, "#a6a6a2")  # random play, the source, another learner
+REFERENCES = ("#d6d6d2", GREY, "#a6a6a2", "#4a4a48", "#111111")  # random play, the source, other learners
 
 
 def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
     """Draw curves into one file, whole or not at all; its suffix (.png, .svg, .pdf) says of which kind.
 
-    Each curve is the mean over its tasks and seeds with its bootstrap 95% interval; the random and optimal lines are
-    those of the first one. A curve whose name begins with "source" is drawn in grey, as what the others learned from.
-    Where lifetimes are a single episode, the reward of its steps is drawn instead, without an interval.
+    Each curve is the mean over its tasks and seeds with its bootstrap 95% interval, of which the legend says what was
+    drawn again; the random and optimal lines are those of the first one. A curve whose name begins with "source" is
+    drawn in grey, as what the others learned from. Where lifetimes are a single episode, the regret of its steps so far
+    is drawn instead (the reward so far, where no optimum is known), with the interval of the whole episode at its end.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -51,8 +53,9 @@ def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
     if not curves or len({curve.env_id for curve in curves}) > 1:
         raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
     figure = figure_class(figsize=SIZE, dpi=DPI, layout="constrained")
-    _fill(figure.add_subplot(), told_apart(curves))
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    axes = figure.add_subplot()
+    _fill(axes, told_apart(curves))
+    _legend(figure, [axes], f"95% intervals over {curves[0].sample}")
     return _png(figure) if kind == "png" else _save(figure, kind)
 
 
@@ -114,34 +117,61 @@ def require_matplotlib() -> Any:
 
 
 def _fill(axes: Any, curves: Sequence[Curve]) -> None:
-    first = curves[0]
-    paces = [curve.pace for curve in curves if curve.pace is not None]
-    inside = len(paces) == len(curves) and len({len(pace) for pace in paces}) == 1  # of a single episode
-    steps = len(paces[0]) if inside else 1
-    _optimal(axes, float(np.mean(first.optimal)) / steps)
+    inside = _live_one_episode(curves)
+    draw, levels = (_lines_inside, _levels_inside) if inside else (_line, _levels)
     colours = iter(COLOURS * len(curves))
-    for curve in curves:
+    for number, curve in enumerate(curves):
+        if curve.tasks != curves[0].tasks:
+            curve = replace(curve, name=f"{curve.name} (optimal {curve.optimal.mean():.2f})")
         source = curve.name.startswith("source")
-        (_pace if inside else _line)(axes, curve, GREY if source else next(colours), "-." if source else "-")
-    _random(axes, float(np.mean(first.random)) / steps)
-    tasks, runs = counted(len(first.tasks), f"{first.split} task"), counted(len(first.runs), "run")
-    axes.set_title(f"{first.env_id}, {tasks}, {runs} each", fontsize=11)
+        width = max(THINNEST, WIDTH - 0.7 * number)
+        draw(axes, curve, GREY if source else next(colours), "-." if source else "-", width)
+    levels(axes, curves[0])
+    axes.set_title(f"{curves[0].env_id}, {counted(len(curves[0].tasks), f'{curves[0].split} task')}", fontsize=11)
     axes.set_xlabel("step of the only episode (weights frozen)" if inside else "in-context episode (weights frozen)")
-    axes.set_ylabel("mean reward of a step" if inside else "return (sum of an episode's rewards)")
+    axes.set_ylabel(_so_far_of(curves[0]) if inside else "return (sum of an episode's rewards)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlim(1, steps if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
+    axes.set_xlim(1, None if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _pace(axes: Any, curve: Curve, colour: str, style: str) -> None:
-    """Its first step, then means of some steps each, drawn at their middles: about `POINTS` of them."""
+def _live_one_episode(curves: Sequence[Curve]) -> bool:
+    """Whether steps can be drawn: all lifetimes are a single episode of the same length."""
+    paces = [curve.pace for curve in curves if curve.pace is not None]
+    return len(paces) == len(curves) and len({len(pace) for pace in paces}) == 1
+
+
+def _so_far_of(curve: Curve) -> str:
+    return "reward so far" if np.isnan(curve.optimal).any() else "regret so far"
+
+
+def _so_far(curve: Curve, earned: Any, share: Any) -> Any:
+    """What is drawn where so much was earned in that share of the steps: the regret, if the optimum is known."""
+    return earned if np.isnan(curve.optimal).any() else curve.optimal.mean() * share - earned
+
+
+def _lines_inside(axes: Any, curve: Curve, colour: str, style: str, width: float) -> None:
     pace: Any = curve.pace
-    width = max(1, len(pace) // POINTS)
-    parts = [pace[:1], *np.array_split(pace, len(pace) // width)]
-    middles = np.cumsum([0, *map(len, parts[1:])])[:-1] + [(len(part) + 1) / 2 for part in parts[1:]]
-    axes.plot([1, *middles], [part.mean() for part in parts], style, color=colour, linewidth=1.8, label=curve.name)
+    steps = np.arange(1, len(pace) + 1)
+    line = _so_far(curve, np.cumsum(pace), steps / len(pace))
+    axes.plot(steps, line, style, color=colour, linewidth=width, label=curve.name)
+    scores = curve.runs[:, :, 0] if np.isnan(curve.optimal).any() else curve.optimal - curve.runs[:, :, 0]
+    _, low, high = bootstrap(mean, scores, trainings=curve.trainings)
+    error = np.maximum([[line[-1] - low], [high - line[-1]]], 0)
+    axes.errorbar(steps[-1:], line[-1:], error, color=colour, linewidth=width, capsize=3)
+
+
+def _levels_inside(axes: Any, curve: Curve) -> None:
+    end = len(curve.pace) if curve.pace is not None else 1
+    lost = float(_so_far(curve, curve.random.mean(), 1.0))
+    axes.plot([0, end], [0, lost], ":", color=GREY, linewidth=1.2, label=f"random ({lost:.2f} in the end)")
+
+
+def _levels(axes: Any, curve: Curve) -> None:
+    _optimal(axes, float(np.mean(curve.optimal)))
+    _random(axes, float(np.mean(curve.random)))
 
 
 def _optimal(axes: Any, value: float) -> None:
@@ -153,11 +183,11 @@ def _random(axes: Any, value: float) -> None:
     axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({value:.2f})")
 
 
-def _line(axes: Any, curve: Curve, colour: str, style: str) -> None:
+def _line(axes: Any, curve: Curve, colour: str, style: str, width: float) -> None:
     episodes = np.arange(1, curve.runs.shape[2] + 1)
     low, high = curve.band()
     marker = "o" if len(episodes) == 1 else None  # a line through one point is invisible
-    axes.plot(episodes, curve.mean, style, color=colour, linewidth=1.8, marker=marker, label=curve.name)
+    axes.plot(episodes, curve.mean, style, color=colour, linewidth=width, marker=marker, label=curve.name)
     axes.fill_between(episodes, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -186,12 +216,14 @@ def draw_bars(
     looks: Mapping[str, Look],
     ylabel: str,
     same: bool = True,
+    caption: str = "",
 ) -> bytes:
     """A PNG of panels, one below the other: by title, set and learner (value, low, high).
 
     Args:
         looks: of the learners, in the order of their bars.
         same: whether the panels have the same scale.
+        caption: above the legend: what the intervals are about.
     """
     sets = max(len(panel) for panel in panels.values())
     size = max(SIZE[0], 0.16 * sets * (len(looks) + 1)), 0.6 + 2.6 * len(panels)
@@ -201,7 +233,7 @@ def draw_bars(
         _bars(axes, panel, looks)
         axes.set_title(title, fontsize=11)
         axes.set_ylabel(ylabel)
-    _legend(figure, grid)
+    _legend(figure, grid, caption)
     return _png(figure)
 
 
@@ -222,7 +254,7 @@ def _bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], looks: 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str) -> bytes:
+def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str, caption: str = "") -> bytes:
     """A PNG of panels with the same axes, `COLUMNS` in a row: by title and name a line with its interval."""
     columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
     size = max(SIZE[0], 2.6 * columns), 1.0 + 3.0 * rows
@@ -243,7 +275,7 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
     for axes in grid[::columns]:
         axes.set_ylabel(ylabel)
     grid[0].set_ylim(bottom=0)  # of all, once each has said how high it reaches
-    _legend(figure, grid[: len(panels)])
+    _legend(figure, grid[: len(panels)], caption)
     return _png(figure)
 
 
@@ -254,6 +286,7 @@ def draw_sizes(
     title: str,
     xlabel: str,
     ylabel: str,
+    caption: str = "",
 ) -> bytes:
     """A PNG of lines against a size, on a scale of doublings: by name and size (value, low, high)."""
     figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
@@ -275,16 +308,15 @@ def draw_sizes(
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, [axes])
+    _legend(figure, [axes], caption)
     return _png(figure)
 
 
-def _legend(figure: Any, grid: Sequence[Any]) -> None:
-    """One legend below all panels, each name once."""
+def _legend(figure: Any, grid: Sequence[Any], caption: str = "") -> None:
+    """One legend below all panels, each name once, and above the names what the intervals are about."""
     named: dict[str, Any] = {}
     for axes in grid:
         named |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     columns = figure.get_size_inches()[0] / (0.6 + 0.08 * max(map(len, named)))  # of names in a small font
-    figure.legend(
-        named.values(), named, loc="outside lower center", ncols=max(1, int(columns)), frameon=False, fontsize=9
-    )
+    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "title": caption or None}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=max(1, int(columns)), **style)

@@ -16,8 +16,8 @@ import numpy as np
 
 from icrl_agents.collection import lifetimes
 from icrl_agents.config import check_choice, check_value
-from icrl_agents.curves import Curve, Interval
 from icrl_agents.evaluation import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
+from icrl_agents.intervals import Interval, Sample, bootstrap, ratio_of_means
 from icrl_agents.interventions import CHANGES, Changed, check_change
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
@@ -38,6 +38,7 @@ class Recall(NamedTuple):
     folds: int  # of an agent with latents, else 0
     share: Interval  # of the optimal return
     random: float  # what random actions earn, likewise
+    over: str  # what the interval is about
 
 
 def probe(
@@ -76,13 +77,13 @@ def probe(
     blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]
     seeds = block_seeds(seed, len(blocks))
     random, found = random_returns(env_id, ids, seed), []
+    over = str(Sample(1, len(ids), num_seeds))
     for count in episodes:
         parts = [_ask(agent, env_id, rows, shown, count, change, own) for rows, own in zip(blocks, seeds, strict=True)]
         returns, best, steps, folds = zip(*parts, strict=True)
-        earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids), 1), np.concatenate(best)[: len(ids)]
-        curve = Curve(env_id, split, tuple(ids.tolist()), earned, optimal, random)
-        share = Interval(*(value / optimal.mean() for value in curve.at(1)))
-        found.append(Recall(shown, count, max(steps), max(folds), share, float(random.mean() / optimal.mean())))
+        earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids)), np.concatenate(best)[: len(ids)]
+        share = bootstrap(ratio_of_means, earned, np.broadcast_to(optimal, earned.shape))
+        found.append(Recall(shown, count, max(steps), max(folds), share, float(random.mean() / optimal.mean()), over))
     return found
 
 

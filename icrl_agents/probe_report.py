@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row
-from icrl_agents.curves import Interval
+from icrl_agents.intervals import Interval
 from icrl_agents.plots import draw_sizes
 from icrl_agents.probe import Recall
 from icrl_agents.report import dump_results
@@ -31,7 +31,7 @@ def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
             value, low, high = (round(number, 4) for number in recall.share)
             shown, folds = counted(recall.shown, "episode"), counted(recall.folds, "fold")
             note = f"{shown} with rewards, {split} tasks; {folds}; random {recall.random:.2f}"
-            rows.append(Row(name, value, low, high, "share of optimum", note))
+            rows.append(Row(name, value, low, high, "share of optimum", note, over=recall.over))
     return rows
 
 
@@ -70,5 +70,7 @@ def draw(found: Found, env_id: str, split: str) -> bytes:
         name = agent if change == "none" else f"{agent}, latents {change}"
         lines[name] = {recall.steps: recall.share for recall in recalls}
     first = next(iter(found.values()))[0]
+    about = f"95% intervals over {first.over}"
     title = f"{env_id}, {split} tasks, rewards only in the first {counted(first.shown, 'episode')}"
-    return draw_sizes(lines, 1.0, first.random, title, "steps lived before the episode", "share of the optimal return")
+    labels = title, "steps lived before the episode", "share of the optimal return"
+    return draw_sizes(lines, 1.0, first.random, *labels, about)

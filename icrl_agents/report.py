@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from icrl_envs import FAMILIES
 
 from icrl_agents.atomic import write_files
 from icrl_agents.cards import Row, table_rows
 from icrl_agents.config import check_value
-from icrl_agents.curves import Curve, Interval
+from icrl_agents.curves import Curve
 from icrl_agents.evaluation import evaluate, learner_splits
 from icrl_agents.planning import Planner
+from icrl_agents.results_table import PLANNED, results_table, task_table
 from icrl_agents.run_folder import versions
 from icrl_agents.sources import SOURCES, make_source
+from icrl_agents.splits import ALL
 from icrl_agents.terminal import counted, print_table
 
-SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (40, 50))  # episodes, first and last, that published results name
 SEEDS, LIFETIMES = 20, 320  # on each task, and in all where there are many: so many, or one on each task
-SHOWN = 20  # tasks, one a line
-PLANNED = "planned"  # the name of the curve that was measured with a planner
-LAST = 10  # episodes at the end of a lifetime that is of another length
-LONG = 50  # episodes
+FEW, FAMILY = 10, LIFETIMES  # fewer test tasks than so many of a family of at most so many: all are measured too
 
 
 def measure(
@@ -42,7 +39,10 @@ def measure(
     on_episode: Callable[[int], None] | None = None,
     plan_tasks: int | None = None,
 ) -> list[Curve]:
-    """The agent's curve, that with a planner, and that of the source it was trained on, if that is known.
+    """The agent's curve, that with a planner, that on all tasks, and that of its source, if that is known.
+
+    All tasks of a family, those it was trained on too, are measured where the test tasks are too few to stand for them
+    (see `all_tasks`).
 
     Args:
         episodes: default as of `evaluate`.
@@ -63,12 +63,30 @@ def measure(
         agent.use_plan(None)
     if num_seeds is None:
         num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
-    curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
-    if plan is not None:
-        curves.append(_planned(agent, curves[0], seed, plan, plan_tasks))
-    if before is not None:
-        agent.use_plan(before)
-    return [*curves, *source_curve(agent, curves[0], num_seeds, seed)]
+    try:
+        curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
+        every = all_tasks(agent, env_id, episodes, seed) if split == "test" else []
+        if plan is not None:
+            curves.append(_planned(agent, curves[0], seed, plan, plan_tasks))
+    finally:
+        if before is not None:
+            agent.use_plan(before)
+    return [*curves, *every, *source_curve(agent, curves[0], num_seeds, seed)]
+
+
+def all_tasks(agent: Any, env_id: str, episodes: int | None = None, seed: int = 0) -> list[Curve]:
+    """The agent's curve on every task of the family, those for training too, if the test tasks are few; else none.
+
+    Few are less than `FEW`, where the family has at most `FAMILY` tasks. One life on each is enough: tasks differ more
+    than lives.
+    """
+    splits = learner_splits(agent, env_id)
+    count = len(splits.pick(ALL))
+    if len(splits.test) >= FEW or count > FAMILY:
+        return []
+    found = evaluate(agent, env_id, ALL, episodes, seed=seed)
+    parts = {name: len(tasks) for name, tasks in splits._asdict().items()}
+    return [replace(found, name=f"all {count} tasks", facts={**found.facts, "tasks": parts})]
 
 
 def usual_seeds(tasks: int) -> int:
@@ -107,96 +125,7 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Cu
     return [replace(found, name=f"source {name}", split=curve.split)]
 
 
-# ---- the table --------------------------------------------------------------------------------------------------
-
-
-def spans(episodes: int) -> list[tuple[int, int]]:
-    """The spans of episodes to report of a lifetime, a long one as a whole too; the last one is its end."""
-    found = [span for span in SPANS if span[1] <= episodes]
-    if found[-1][1] != episodes:
-        found += [(1, episodes)] * (episodes > LONG) + [(max(1, episodes - LAST + 1), episodes)]
-    return found
-
-
-def span_name(first: int, last: int) -> str:
-    return f"episode {first}" if first == last else f"episodes {first}-{last}"
-
-
-def results_table(curves: Sequence[Curve]) -> list[Row]:
-    """The rows of `curves[0]`, of random and optimal play, of the source and of other runs among `curves`."""
-    curve, rest = curves[0], curves[1:]
-    end = spans(curve.runs.shape[2])[-1]
-    rows = [*_means(curve), *_interquartile(curve), *_worst(curve)]
-    for other in rest:
-        if not other.name.startswith("source"):
-            count = "" if other.tasks == curve.tasks else f" on {counted(len(other.tasks), 'task')}"
-            prefix = f"{other.name}{count}: "
-            rows += [row._replace(name=prefix + row.name) for row in (*_means(other), *_worst(other))]
-        if other.name == PLANNED:
-            for span in dict.fromkeys([(1, curve.runs.shape[2]), end]):
-                gain = other.gain(curve.on(other.tasks), *span)
-                verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
-                rows.append(_row(f"gain by planning, {span_name(*span)}", gain, note=f"planning: {verdict}"))
-    rows.append(_row("random", np.mean(curve.random), note="uniformly random actions", reference=True))
-    if not np.isnan(curve.optimal).any():
-        rows.append(_row("optimal", np.mean(curve.optimal), note="knows the task", reference=True))
-    for other in rest:
-        if other.name.startswith("source"):
-            rows.append(_row(f"{other.name}, {span_name(*end)}", other.at(*end), reference=True))
-    return rows
-
-
-def _means(curve: Curve) -> list[Row]:
-    return [_row(f"mean return, {span_name(*span)}", curve.at(*span)) for span in spans(curve.runs.shape[2])]
-
-
-def _interquartile(curve: Curve) -> list[Row]:
-    long = [span for span in spans(curve.runs.shape[2]) if span[0] < span[1]]
-    return [_row(f"interquartile mean, {span_name(*s)}", curve.iqm(*s), unit="return (IQM)") for s in long]
-
-
-def _worst(curve: Curve) -> list[Row]:
-    span = spans(curve.runs.shape[2])[-1]
-    share = curve.share(*span)
-    if np.isnan(share).any():
-        return []
-    name = f"worst task's share of its optimum, {span_name(*span)}"
-    task = task_name(curve.env_id, curve.tasks[int(share.argmin())])
-    return [Row(name, _rounded(share.min()), unit="share of optimum", note=task)]
-
-
-def _row(name: str, value: Any, unit: str = "return", note: str = "", reference: bool = False) -> Row:
-    mean, low, high = value if isinstance(value, Interval) else (value, None, None)
-    return Row(name, _rounded(mean), _rounded(low), _rounded(high), unit, note, reference)
-
-
-def _rounded(value: Any) -> Any:
-    return None if value is None else round(float(value), 4)
-
-
-def task_name(env_id: str, task: int) -> str:
-    """A task as the arguments of `make` that fix it; only its id where they are too long for a table."""
-    name = ", ".join(f"{name}={value}" for name, value in FAMILIES[env_id].rules.task_kwargs(task).items())
-    return name if len(name) <= 80 else f"task {task}"
-
-
-def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows, as text, of what lifetimes on each task earned in the end; of many tasks the worst ones."""
-    first, last = spans(curve.runs.shape[2])[-1]
-    share = curve.share(first, last)
-    picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(share)[:SHOWN]
-    names = [task_name(curve.env_id, curve.tasks[i]) for i in picked]
-    returns = (curve.returns[:, first - 1 : last].mean(1), curve.random, curve.optimal)
-    columns = [[f"{value:.2f}" for value in column[picked]] for column in returns]
-    shares = [f"{value:.0%}" for value in share[picked]]
-    header = (
-        "task" if len(picked) == len(share) else f"worst {SHOWN} of {len(share)} tasks",
-        f"return, {span_name(first, last)}",
-        "random",
-        "optimal",
-        "share of optimum",
-    )
-    return header, list(zip(names, *columns, shares, strict=True))
+# ---- shown --------------------------------------------------------------------------------------------------------
 
 
 def show(curves: Sequence[Curve]) -> None:
@@ -205,8 +134,8 @@ def show(curves: Sequence[Curve]) -> None:
     print(f"{curve.env_id}, {counted(len(curve.tasks), f'{curve.split} task')}, {counted(len(curve.runs), 'run')} each")
     rows = results_table(curves)
     intervals = ["" if row.low is None else f"{row.low:.2f} to {row.high:.2f}" for row in rows]
-    lines = [(row.name, f"{row.value:.2f}", i, row.note) for row, i in zip(rows, intervals, strict=True)]
-    print_table(("what", "value", "95% interval", ""), lines)
+    lines = [(row.name, f"{row.value:.2f}", i, row.over, row.note) for row, i in zip(rows, intervals, strict=True)]
+    print_table(("what", "value", "95% interval", "over", ""), lines)
     header, tasks = task_table(curve)
     print_table(header, tasks)
 
@@ -277,7 +206,37 @@ def write_report(
         tied["versions"] = measured_with
     files = {checkpoint.RESULTS: dump_results(tied).encode(), checkpoint.CURVE: draw_curves(curves)}
     write_files(folder, files)
-    checkpoint.write_card(folder)
+    checkpoint.write_card(folder, _released_as(folder))
+
+
+def _released_as(folder: Path) -> str | None:
+    """The name that a card tells people to load: its own if it comes with the package."""
+    from icrl_agents.hub import BUNDLED, bundled_folder
+
+    return BUNDLED + folder.name if folder.resolve().parent == bundled_folder().resolve() else None
+
+
+def stored_results(agent: str | Path) -> dict[str, Any]:
+    """The results in the folder of an agent, a released one by its name.
+
+    Raises:
+        FileNotFoundError: it has none.
+        ValueError: they are damaged.
+    """
+    from icrl_agents import checkpoint
+    from icrl_agents.hub import BUNDLED, bundled_folder
+
+    name = str(agent)
+    folder = bundled_folder() / name.removeprefix(BUNDLED) if name.startswith(BUNDLED) else Path(name).expanduser()
+    found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
+    if not isinstance(found.get("curves"), list) or not found["curves"]:
+        raise ValueError(f"{folder / checkpoint.RESULTS} has no curves: run icrl-agents evaluate again")
+    return found
+
+
+def stored_curves(agent: str | Path) -> list[Curve]:
+    """What was measured on an agent before, see `stored_results`."""
+    return [Curve.from_json(data) for data in stored_results(agent)["curves"]]
 
 
 def check_measured(agents: Sequence[str]) -> None:
@@ -291,9 +250,10 @@ def check_measured(agents: Sequence[str]) -> None:
 
 
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
-    """Put further rows into the results and the card of a checkpoint that was measured before.
+    """Put further rows into the results, figure and card of a checkpoint that was measured before.
 
-    Earlier ones stay, but for those of the same names, or of the same kind: what stands before a colon, such as a set.
+    All that follows from the stored runs is computed again. Earlier rows stay, but for those of the same names, or of
+    the same kind: what stands before a colon, such as a set.
 
     Raises:
         FileNotFoundError: the folder has no results yet.
@@ -302,7 +262,7 @@ def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     from icrl_agents import checkpoint
 
     folder = Path(folder).expanduser()
-    found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
+    found = stored_results(folder)
     checkpoint.make_card(folder)  # refuses results of other weights, which write_report would tie to these
     measured = [Curve.from_json(data) for data in found["curves"]]
     new = {_kind(row) for row in rows}

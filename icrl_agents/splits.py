@@ -10,6 +10,7 @@ import numpy as np
 from icrl_agents.config import check_known
 
 TRAIN = "train"  # the set of tasks that agents are usually trained on
+ALL = "all"  # every task of the family, those for training too
 VALIDATION_SHARE = 0.1  # of the published train split; every choice is made on these tasks
 
 
@@ -21,13 +22,15 @@ class Splits(NamedTuple):
     test: icrl_envs.TaskSet
 
     def pick(self, name: str) -> icrl_envs.TaskSet:
-        """One of these, or a set that the family names, such as "num_50" of the bandits."""
+        """One of these, "all" tasks of the family, or a set that it names, such as "num_50" of the bandits."""
         check_known([name], self.names(), "split")
+        if name == ALL:
+            return icrl_envs.FAMILIES[self.test.env_id]
         return getattr(self, name) if name in self._fields else self.test.named(name)
 
     def names(self) -> list[str]:
         """What can be picked."""
-        return list(dict.fromkeys([*self._fields, *self.test.rules.sets]))
+        return list(dict.fromkeys([*self._fields, ALL, *self.test.rules.sets]))
 
 
 def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> Splits:

@@ -13,8 +13,10 @@ from typing import Any
 from icrl_agents.atomic import write_text
 from icrl_agents.cards import Row
 from icrl_agents.cells import Cell, run_cells
-from icrl_agents.curves import Curve, bootstrap_mean
-from icrl_agents.report import include_rows, span_name, spans, usual_seeds
+from icrl_agents.curves import Curve
+from icrl_agents.intervals import bootstrap_mean
+from icrl_agents.report import include_rows, usual_seeds
+from icrl_agents.results_table import span_name, spans
 from icrl_agents.run_folder import versions
 from icrl_agents.splits import TRAIN, split_tasks
 from icrl_agents.terminal import counted
@@ -122,4 +124,5 @@ def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
 
 def _row(name: str, values: Sequence[float], unit: str = "return") -> Row:
     value, low, high = (round(number, 4) for number in bootstrap_mean(values))
-    return Row(name, value, low, high, unit, f"cells from {min(values):.2f} to {max(values):.2f}")
+    note = f"cells from {min(values):.2f} to {max(values):.2f}"
+    return Row(name, value, low, high, unit, note, over=f"{len(values)} cells")

@@ -19,9 +19,11 @@ from icrl_agents.atomic import write_files
 from icrl_agents.cells import Cell, run_cells
 from icrl_agents.checkpoint import read_config
 from icrl_agents.config import check_value
-from icrl_agents.curves import Curve, Interval
+from icrl_agents.curves import Curve
+from icrl_agents.intervals import Interval
 from icrl_agents.plots import draw_sizes, require_matplotlib
-from icrl_agents.report import LAST, dump_results, span_name
+from icrl_agents.report import dump_results
+from icrl_agents.results_table import LAST, span_name
 from icrl_agents.run_folder import versions
 from icrl_agents.terminal import counted
 from icrl_agents.window_plan import Design, Plan
@@ -161,12 +163,13 @@ def draw(found: Sequence[Measured]) -> bytes:
     lines: dict[str, dict[int, Interval]] = {}
     for measured in found:
         lines.setdefault(measured.design.line, {})[measured.design.window] = measured.last
-    tasks, runs = counted(len(first.tasks), f"{first.split} task"), counted(len(first.runs), "run")
-    title = f"{first.env_id}, {tasks}, {runs} each, equal parameters"
+    tasks = counted(len(first.tasks), f"{first.split} task")
+    title = f"{first.env_id}, {tasks}, equal parameters"
     start, end = _end(first)
     ylabel = f"mean return, {span_name(start, end)}"
     levels = float(first.optimal.mean()), float(first.random.mean())
-    return draw_sizes(lines, *levels, title, "window (visible steps, the place of latents included)", ylabel)
+    xlabel, about = "window (visible steps, the place of latents included)", f"95% intervals over {first.sample}"
+    return draw_sizes(lines, *levels, title, xlabel, ylabel, about)
 
 
 def table(found: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -21,8 +21,9 @@ from icrl_agents.action_entries import find_entries
 from icrl_agents.action_lives import Relabel, Watch, live
 from icrl_agents.action_report import write_sets
 from icrl_agents.action_results import Report, measure
-from icrl_agents.curves import Interval
 from icrl_agents.evaluation import block_seeds, evaluate
+from icrl_agents.intervals import Interval
+from icrl_agents.references import reference_learners
 from icrl_agents.report import spread, write_report
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
@@ -278,11 +279,15 @@ def macros() -> Report:
 
 
 def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
-    assert (bandits.measure, bandits.references) == ("regret", ("random", "thompson", "ucb"))
+    assert bandits.measure == "regret"
+    assert bandits.references == ("random", "thompson", "ucb", "thompson, tuned", "gittins")
     found = {(result.set, result.learner): result for result in bandits.results}
-    assert list(found)[:5] == [("num_10", name) for name in ("random", "thompson", "ucb", "headless-ad", "ad")]
-    assert len(found) == 10
+    assert list(found)[:7] == [("num_10", name) for name in (*bandits.references, "headless-ad", "ad")]
+    assert len(found) == 14
     for name in ("num_10", "all_new"):
+        mine, best = found[name, "headless-ad"], found[name, "gittins"]
+        assert mine.ratios["gittins"].value == pytest.approx(mine.final.value / best.final.value)
+        assert (best.ratios["gittins"], list(best.ratios)) == ((1, 1, 1), ["thompson, tuned", "gittins"])
         assert found[name, "random"].normalised == (0, 0, 0)
         assert found[name, "thompson"].normalised == found[name, "thompson"].ratio == (1, 1, 1)
         random, source, mine = (found[name, who].final.value for who in ("random", "thompson", "headless-ad"))
@@ -308,7 +313,7 @@ def test_every_published_set_is_measured_once():
 
 
 def test_the_source_lives_as_many_episodes_as_it_plans_for():
-    assert action_results.reference_learners(MACRO, 7)["q-learning"].episodes == 7
+    assert reference_learners(MACRO, 7)["q-learning"].episodes == 7
 
 
 def test_macros_have_success_and_tried_actions(macros):
@@ -337,7 +342,7 @@ def test_files_tell_what_was_measured(bandits, tmp_path):
     assert [row["curve"] for row in data["results"]] == [list(map(list, row.curve)) for row in bandits.results]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "deep" / "sets.csv").read_text())))
     assert [float(row["regret"]) for row in rows] == [result.final.value for result in bandits.results]
-    assert [rows[3][name] for name in ("set", "learner", "tasks")] == ["num_10", "headless-ad", "3"]
+    assert [rows[5][name] for name in ("set", "learner", "tasks")] == ["num_10", "headless-ad", "3"]
     assert rows[0]["relabelled_high"] == ""
     lines = (tmp_path / "deep" / "sets.md").read_text().splitlines()
     assert (
@@ -379,7 +384,7 @@ def test_pictures_show_the_results(bandits):
     }
     assert shown["ad"] == [result.final.value for result in bandits.results if result.learner == "ad"]
     moved = "headless-ad, renumbered"
-    assert list(shown) == ["random", "thompson", "ucb", "headless-ad", moved, "ad", "ad, renumbered"]
+    assert list(shown) == [*bandits.references, "headless-ad", moved, "ad", "ad, renumbered"]
     assert shown[moved] == [row.relabelled.value for row in bandits.results if row.learner == "headless-ad"]
     lines = action_report.lines(bandits, lambda result: {result.set: result.curve})
     assert lines["num_10"]["ucb"].mean == bandits.results[2].curve[0]
@@ -407,10 +412,10 @@ def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, 
     report = measure(agents, BERNOULLI, tasks=2, relabel=False)
     own = [(row.set, row.learner) for row in report.results if "task_set" in row.learner]
     assert own == [("num_10", "ad (task_set=train_10)"), ("num_20", "ad (task_set=train_20)")]
-    assert {mean.learner for mean in report.means} == {"random", "thompson", "ucb", "ad"}
+    assert {mean.learner for mean in report.means} == {*report.references, "ad"}
     (panel,) = action_report.bars(report).values()
     assert [name for name, learners in panel.items() if "ad (task_set=train_k)" in learners] == ["num_10", "num_20"]
-    assert list(action_report.looks(report))[3:] == ["ad", "ad (task_set=train_k)"]
+    assert list(action_report.looks(report))[5:] == ["ad", "ad (task_set=train_k)"]
     axes = plots.require_matplotlib()().add_subplot()
     plots._bars(axes, panel, action_report.looks(report))
     (bars,) = [bars for bars in axes.containers if bars.get_label() == "ad (task_set=train_k)"]
@@ -418,7 +423,7 @@ def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, 
         panel[name]["ad (task_set=train_k)"].value for name in ("num_10", "num_20")
     ]
     both = measure(agents, BERNOULLI, ["num_10"], tasks=2, relabel=False)  # two on one set are drawn apart
-    assert list(action_report.looks(both))[3:] == ["ad", "ad (task_set=train_10)", "ad (task_set=train_20)"]
+    assert list(action_report.looks(both))[5:] == ["ad", "ad (task_set=train_10)", "ad (task_set=train_20)"]
     shown = action_report.lines(report, lambda result: {result.set: result.curve})
     assert ["ad (task_set=train_k)" in panel for panel in shown.values()] == [True, True, False]
     write_sets(report, tmp_path)  # every figure is drawn
@@ -554,7 +559,8 @@ def test_the_command_adds_to_the_card_of_the_first_training(tmp_path):
         "num_10: regret, actions renumbered |",
         "num_10: change by renumbering |",
         "num_10: ratio |",
-        "2 training seeds",
+        "num_10: ratio to gittins |",
+        "| 2 trainings x 2 tasks |",
     ):
         assert name in card
     assert (second / "README.md").read_text() == before

@@ -335,7 +335,10 @@ def test_drawings_show_the_arms(env_id, render_mode):
         assert ((after == (38, 84, 160)).all(-1).any(0).nonzero()[0] // 12 == 1).all()
 
 
-LEARNERS = {COINS: ("thompson", "ucb", "epsilon-greedy", "uniform"), CONTEXTS: ("linucb", "uniform", "epsilon-greedy")}
+LEARNERS = {
+    COINS: ("thompson", "ucb", "bayes-ucb", "gittins", "epsilon-greedy", "uniform"),
+    CONTEXTS: ("linucb", "uniform", "epsilon-greedy"),
+}
 
 
 @pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id in LEARNERS for name in LEARNERS[env_id]])
@@ -403,6 +406,8 @@ def test_linucb_is_a_ridge_regression_of_every_arm():
     ("name", "env_id", "match"),
     [
         ("thompson", GAUSS, "learns from 0 and 1, use 'gaussian-thompson'"),
+        ("gittins", GAUSS, "at most 400 pulls|learns from 0 and 1"),
+        ("bayes-ucb", GAUSS, "source 'bayes-ucb' learns from 0 and 1"),
         ("linucb", COINS, "needs observations that are vectors"),
         ("uniform", "Pendulum-v1", "source 'uniform' needs actions"),
         ("ucb", "Pendulum-v1", "source 'ucb' needs actions"),

@@ -33,7 +33,15 @@ RESULTS: dict[str, Any] = {
     "episodes": 53,
     "num_seeds": 19,
     "table": [
-        {"name": "mean return, last", "value": 15.8349, "low": 15.5, "high": 16.1251, "unit": "return", "note": "IQM"},
+        {
+            "name": "mean return, last",
+            "value": 15.8349,
+            "low": 15.5,
+            "high": 16.1251,
+            "unit": "return",
+            "note": "IQM",
+            "over": "8 tasks x 19 lives",
+        },
         {"name": "random", "value": 0.325, "unit": "return", "reference": True},
         {"name": "goals found", "value": 8},
     ],
@@ -63,7 +71,7 @@ def test_every_number_comes_from_results_or_facts(data):
     card = render_card(data, RESULTS, parameters=966, curve=True, name="icrl/ad-darkroom")
     assert numbers(card) - known_numbers(data, RESULTS, 966) == set()
     table = [line for line in card.splitlines() if line.startswith("| mean return")]
-    assert table == ["| mean return, last | 15.83 | 15.5 | 16.13 | return | IQM |"]
+    assert table == ["| mean return, last | 15.83 | 15.5 | 16.13 | 8 tasks x 19 lives | return | IQM |"]
     for number in ("53", "19", "40961", "3.75", "417.1", "2.13.0", "966"):
         assert number in numbers(card)
 

@@ -176,6 +176,24 @@ def test_evaluate_write_renews_the_folder(trained, tmp_path):
     assert (folder / "curve.png").exists()
 
 
+def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    assert "results.json" in refused("evaluate", folder, "--stored")
+    first = done("evaluate", folder, "--episodes", 12, "--seeds", 2, "--write")
+    assert "mean return, episode 12" in first
+    assert "all 9 tasks: mean return, episode 12" in first
+    names = ("README.md", "results.json", "curve.png")
+    files = {name: (folder / name).read_bytes() for name in names}
+    monkeypatch.setattr("icrl_agents.report.measure", None)
+    (folder / "README.md").write_text("lost")
+    (folder / "curve.png").unlink()
+    assert done("evaluate", folder, "--stored", "--write") == first
+    assert {name: (folder / name).read_bytes() for name in names} == files
+    for option in (("--seeds", 2), ("--split", "train"), ("--plan", "lookahead"), ("--env", ID)):
+        assert "--stored measures nothing" in refused("evaluate", folder, "--stored", *option)
+
+
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):
     monkeypatch.setattr("icrl_agents.report.measure.__defaults__", ("test", 3, 2, 0, None, None, None))
     out = tmp_path / "run"
@@ -183,7 +201,7 @@ def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypa
     assert "trained in" in said
     assert "evaluated in" in said
     results = json.loads((out / "results.json").read_text())
-    assert (results["episodes"], results["num_seeds"], len(results["curves"])) == (3, 2, 2)
+    assert (results["episodes"], results["num_seeds"], len(results["curves"])) == (3, 2, 3)
 
 
 def test_settings_come_from_the_file_then_set_then_options(tmp_path):
@@ -365,7 +383,7 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("evaluate", "{agent}", "--curve", "{new}.txt"), ("{new}.txt", ".png")),
     (("evaluate", "{agent}", "--episodes", "1", "--seeds", "1", "-o", "{agent}"), ("{agent}",)),
     (("play", "{agent}", "--task", "5"), ("task=5", "0 to 0")),
-    (("play", "{agent}", "--split", "all"), ("all", "test")),
+    (("play", "{agent}", "--split", "every"), ("every", "test", "all")),
     (("play", "{agent}", "--fps", "0"), ("fps=0.0",)),
     (("play", "{agent}", "--episodes", "0"), ("episodes=0",)),
     (("play", "{agent}", "--seed", "-1"), ("seed=-1",)),

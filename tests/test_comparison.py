@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from icrl_envs import FAMILIES
 from icrl_agents import ICAgent, comparison, hub
 from icrl_agents.comparison import PUBLISHED, Entry, compare, released, rows, stored
 from icrl_agents.curves import Curve
+from icrl_agents.evaluation import evaluate
 from icrl_agents.methods import METHODS
 from icrl_agents.report import write_report
 from tests.conftest import one_line
@@ -55,7 +57,7 @@ def test_compare(folders, tmp_path):
         str(measured.plain.at(2)),
         "15.42",
         str(measured.planned.at(2)),
-        "2",
+        "2 trainings x 8 tasks x 2 lives",
     )
     assert " | ".join(line) in (tmp_path / "out" / "table.md").read_text()
     (data,) = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -117,6 +119,10 @@ def test_stored_results_need_no_measuring(folders, tmp_path, monkeypatch):
     assert rows([stored(entry)])[0][5] == "not measured"
     write_report(folders[0], [*curves, Curve.from_json({**measured.planned.to_json(), "name": "planned"})])
     assert rows([stored(entry)]) == rows([measured])
+    every = replace(evaluate(ICAgent.from_pretrained(folders[0]), ID, "all", 2), name="all 81 tasks")
+    write_report(folders[0], [*curves, every])
+    (_, last) = rows([stored(entry)])
+    assert (last[0], last[3], last[5:]) == (f"{ID}, all tasks (16.54)", str(every.at(2)), ("not measured", "81 tasks"))
 
 
 def test_released_finds_every_agent_of_the_table(folders, tmp_path, monkeypatch):

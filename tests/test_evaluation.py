@@ -14,8 +14,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent, evaluation, report
-from icrl_agents.curves import Curve, bootstrap_mean
+from icrl_agents.curves import Curve
 from icrl_agents.evaluation import RandomLearner, evaluate, random_returns
+from icrl_agents.intervals import bootstrap_mean
+from icrl_agents.results_table import PLANNED, results_table
 from icrl_agents.rollout import rollout
 from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
@@ -69,7 +71,7 @@ def test_a_scripted_learner_earns_what_is_known():
     assert found.returns.tolist() == [[REACHED, 0, 0], [0, REACHED, REACHED]]
     assert found.optimal.tolist() == [REACHED, REACHED]
     assert found.share(2, 3).tolist() == [0, 1]
-    assert found.at(2, 3) == (REACHED / 2,) * 3  # the same in every run: the interval has no width
+    assert found.at(2, 3) == (REACHED / 2, 0, REACHED)  # the same in every run, but not on every task
     assert done == [1, 2, 3]
 
 
@@ -176,15 +178,15 @@ def test_many_lifetimes_are_lived_in_blocks(tiny_agent, monkeypatch):
 # ---- the numbers ------------------------------------------------------------------------------------------------
 
 
-def test_intervals_are_about_the_tasks_at_hand():
-    same = curve([[[1.0], [9.0]]] * 5)  # tasks differ, runs do not
-    assert same.at(1) == (5, 5, 5)
-    noisy = curve(np.random.default_rng(0).normal(5, 1, (50, 4, 1)))
+def test_intervals_are_about_tasks_and_lives():
+    assert curve([[[1.0], [9.0]]] * 5).at(1) == (5, 1, 9)  # tasks differ, runs do not
+    noisy = curve(np.random.default_rng(0).normal(5, 1, (50, 40, 1)))
     value, low, high = noisy.at(1)
-    error = 1.96 / np.sqrt(200)
-    assert low == pytest.approx(value - error, abs=0.05)
-    assert high == pytest.approx(value + error, abs=0.05)
-    assert curve([[[1.0], [9.0], [5.0]]]).at(1).low < 4  # of a single run each there is nothing else to resample
+    error = 1.96 / np.sqrt(2000)
+    assert error < value - low < 1.7 * error  # tasks that do not differ are drawn too
+    assert error < high - value < 1.7 * error
+    assert str(noisy.sample) == "40 tasks x 50 lives"
+    assert curve([[[1.0], [9.0], [5.0]]]).at(1).low < 4
 
 
 def test_of_one_task_the_bootstrap_is_the_usual_one():
@@ -197,10 +199,30 @@ def test_of_one_task_the_bootstrap_is_the_usual_one():
     assert bootstrap_mean([2.0]) == (2, 2, 2)
 
 
-def test_the_interquartile_mean_ignores_the_outer_quarters():
+def test_the_interquartile_mean_is_of_normalised_returns():
     runs = np.array([-1000.0, 1, 2, 3, 4, 5, 6, 1000]).reshape(8, 1, 1)
-    assert curve(runs).iqm(1).value == 3.5
+    assert curve(runs, [1.0]).iqm(1).value == 3.5
     assert curve(runs).at(1).value == pytest.approx(np.mean(runs))
+    # at half of what is possible everywhere, though there is ten times as much to earn on one task as on another
+    even = curve([[[6.0], [51.0], [11.0], [1.0]]] * 3, [11.0, 101.0, 21.0, 1.5], random=np.array([1.0, 1, 1, 0.5]))
+    assert even.normalised(1).tolist() == [[0.5] * 4] * 3
+    assert even.iqm(1) == (0.5, 0.5, 0.5)
+    assert even.unsolved(1) == (0, 0, 0)
+
+
+def test_lives_that_are_not_solved_are_told():
+    """Half of the tasks are never solved: a mean does not show it, and another sample of tasks may have none or all."""
+    found = curve([[[20.0], [0.0], [20.0], [9.0]]] * 3)
+    assert found.unsolved(1).value == 0.5
+    assert (found.unsolved(1).low, found.unsolved(1).high) == (0, 1)
+
+
+@pytest.mark.parametrize("best", [np.nan, 0.0])
+def test_without_an_optimum_nothing_is_normalised(best):
+    found = curve(np.ones((2, 3, 2)), [20.0, best, 20.0])
+    assert not found.normalises
+    for told in (found.iqm, found.unsolved, found.normalised):
+        one_line(lambda told=told: told(1), ValueError, "1 of 3 tasks", "optimum", "at()")
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 4), (1, 5, 4)])
@@ -228,6 +250,18 @@ def test_json_round_trip(tmp_path):
     for name in ("runs", "optimal", "random"):
         np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
     assert "NaN" not in (tmp_path / "deep" / "curve.json").read_text()
+
+
+def test_the_first_curve_of_results_is_loaded(tmp_path):
+    mine, other = curve(np.ones((1, 2, 12))), curve(np.zeros((1, 2, 12)), name="source x")
+    path = tmp_path / "results.json"
+    path.write_text(report.dump_results(report.build_results([mine, other])))
+    np.testing.assert_array_equal(Curve.load(path).runs, mine.runs)
+    for text in ('{"curves": []}', '{"curves": 3}', "{}", '{"curves": [4]}'):
+        path.write_text(text)
+        one_line(lambda: Curve.load(path), ValueError, "not a curve")
+    path.write_text("[" * 100_000)
+    one_line(lambda: Curve.load(path), ValueError, "results.json")
 
 
 @pytest.mark.parametrize(
@@ -317,6 +351,7 @@ def test_training_tasks_are_not_taken_for_unseen_ones(tiny_agent):
     seen = int(split_tasks(ID).train.ids[0])
     one_line(lambda: evaluate(agent, ID, episodes=1, tasks=[seen]), ValueError, str(seen), "training tasks", "split=")
     assert evaluate(agent, ID, "train", episodes=1).split == "train"
+    assert evaluate(agent, ID, "all", episodes=1).tasks == tuple(range(81))
     assert evaluate(Walker(EAST), ID, episodes=1, tasks=[seen]).tasks == (seen,)  # it was trained on nothing
 
 
@@ -342,8 +377,9 @@ def test_gain_is_paired_and_refuses_other_runs():
     better = replace(first, runs=runs + 0.25)
     assert tuple(better.gain(first, 2, 5)) == pytest.approx((0.25, 0.25, 0.25))
     assert better.gain(first, 1).low > 0 > first.gain(better, 1).high
+    assert replace(first, trainings=2).gain(replace(first, trainings=2), 1) == (0, 0, 0)
     for other in (replace(first, tasks=(0, 1, 3)), replace(first, runs=runs[:2])):
-        one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate anew")
+        one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate again")
 
 
 def test_of_several_trainings_the_interval_tells_how_they_differ():
@@ -409,10 +445,10 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
     agent = Variant("ad", (("dynamics", True),)).build()
     curves = report.measure(agent, "icrl/Darkroom-v0", episodes=2, num_seeds=2, plan="lookahead", plan_tasks=3)
     plain, planned = curves[:2]
-    assert (planned.name, planned.split) == (report.PLANNED, "test")
+    assert (planned.name, planned.split) == (PLANNED, "test")
     assert planned.tasks == report.spread(plain.tasks, 3)
     np.testing.assert_array_equal(planned.optimal, plain.on(planned.tasks).optimal)
-    names = {row.name: row for row in report.results_table(curves)}
+    names = {row.name: row for row in results_table(curves)}
     wanted = planned.mean.mean() - plain.on(planned.tasks).mean.mean()
     assert names["gain by planning, episodes 1-2"].value == pytest.approx(wanted, abs=1e-4)
     assert "planned on 3 tasks: mean return, episode 1" in names

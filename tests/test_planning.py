@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -1036,3 +1037,12 @@ class TestStalePlans:
         plans.right = plans.total.copy()
         assert self.step(agent, planner, obs) == [2, 2, 2]
         assert asked == [3, 3]
+
+
+def test_the_published_search_says_that_it_costs_return():
+    with pytest.warns(UserWarning, match="published search.*two of three cases.*lookahead"):
+        assert make_planner("beam") == PLANNERS["beam"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_planner("lookahead")
+        make_planner(PLANNERS["beam"])  # what was said once is not said again

@@ -14,7 +14,9 @@ from PIL import Image
 from icrl_agents import checkpoint, plots
 from icrl_agents.cards import Row
 from icrl_agents.curves import Curve
-from icrl_agents.report import build_results, dump_results, headline, measure, results_table, spans, write_report
+from icrl_agents.intervals import bootstrap, mean
+from icrl_agents.report import all_tasks, build_results, dump_results, headline, measure, write_report
+from icrl_agents.results_table import results_table, spans
 from icrl_agents.sources import make_source
 from icrl_agents.strict_json import parse_json
 from tests.conftest import one_line
@@ -73,24 +75,40 @@ def test_lines_are_the_curves():
     low, high = agent.band()
     assert (band.ymin, band.ymax) == pytest.approx((low.min(), high.max()))
     assert ID in axes.get_title()
-    assert "2 test tasks, 4 runs each" in axes.get_title()
+    assert "2 test tasks" in axes.get_title()
     assert "episode" in axes.get_xlabel()
     assert "return" in axes.get_ylabel()
 
 
-def test_of_a_single_episode_its_steps_are_drawn():
-    pace = np.linspace(0.2, 0.9, 300)
+def test_of_a_single_episode_the_regret_of_its_steps_is_drawn():
+    pace = np.linspace(0.02, 0.06, 300)
     agent, source = (learning(1, name=name, pace=pace) for name in ("agent", "source thompson"))
     axes = draw(agent, source)
     lines = {line.get_label(): line for line in axes.get_lines()}
     x, y = lines["agent"].get_data()
-    assert (x[0], y[0]) == (1, 0.2)
-    assert x[1:].tolist() == [3 + 5 * point for point in range(60)]
-    np.testing.assert_allclose(y[1:], pace.reshape(60, 5).mean(1))
-    assert set(lines["optimal (0.06)"].get_ydata()) == {18.5 / 300}
+    assert x.tolist() == list(range(1, 301))
+    np.testing.assert_allclose(y, 18.5 * x / 300 - np.cumsum(pace))
+    (bar, _) = (container for container in axes.containers)
+    ends = bar[2][0].get_segments()[0][:, 1]
+    low, high = bootstrap(mean, agent.optimal - agent.runs[:, :, 0])[1:]
+    assert ends.tolist() == pytest.approx([min(low, y[-1]), max(high, y[-1])])
+    assert lines["random (18.00 in the end)"].get_ydata().tolist() == [0, 18]
     assert "step" in axes.get_xlabel()
-    assert axes.get_xlim() == (1, 300)
+    assert axes.get_ylabel() == "regret so far"
+    unknown = draw(learning(1, pace=pace, optimal=np.full(2, np.nan)))
+    assert unknown.get_ylabel() == "reward so far"
+    np.testing.assert_allclose(unknown.get_lines()[0].get_ydata(), np.cumsum(pace))
     assert "return" in draw(agent, learning(1)).get_ylabel()  # one of them knows no steps: a point each
+
+
+def test_the_first_line_shows_below_the_next_and_the_legend_says_what_bands_are(monkeypatch):
+    lines = draw(learning(), learning(name="planned")).get_lines()
+    first, second = (line for line in lines if "(" not in line.get_label())
+    assert first.get_linewidth() > second.get_linewidth()
+    shown = []
+    monkeypatch.setattr(plots, "_png", lambda figure: shown.append(figure) or b"")
+    plots.draw_curves([learning()])
+    assert shown[0].legends[0].get_title().get_text() == "95% intervals over 2 tasks x 4 lives"
 
 
 def test_without_an_optimum_there_is_no_line_for_it():
@@ -136,11 +154,11 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch):
     ("episodes", "expected"),
     [
         (1, [(1, 1)]),
-        (3, [(1, 1), (1, 3)]),
-        (12, [(1, 1), (5, 5), (10, 10), (3, 12)]),
-        (20, [(1, 1), (5, 5), (10, 10), (10, 20)]),
-        (50, [(1, 1), (5, 5), (10, 10), (10, 20), (40, 50)]),
-        (100, [(1, 1), (5, 5), (10, 10), (10, 20), (40, 50), (1, 100), (91, 100)]),
+        (3, [(1, 1), (3, 3), (1, 3)]),
+        (12, [(1, 1), (5, 5), (10, 10), (12, 12), (3, 12)]),
+        (20, [(1, 1), (5, 5), (10, 10), (20, 20), (10, 20)]),
+        (50, [(1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50)]),
+        (100, [(1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50), (1, 100), (100, 100), (91, 100)]),
     ],
 )
 def test_spans_that_are_reported(episodes, expected):
@@ -197,9 +215,35 @@ def test_the_headline_is_the_end_of_the_agents_own_curve():
 def test_the_source_is_measured_where_it_is_known(facts, name):
     learner = make_source("q-learning", ID)
     learner.facts = facts
-    curves = measure(learner, ID, episodes=2, num_seeds=1)
-    assert [curve.name for curve in curves] == (["q-learning"] if name is None else ["q-learning", name])
-    assert len({(curve.tasks, curve.split, curve.runs.shape) for curve in curves}) == 1
+    first, every, *rest = measure(learner, ID, episodes=2, num_seeds=1)
+    assert (first.name, every.name) == ("agent", "all 81 tasks")
+    assert [curve.name for curve in rest] == ([] if name is None else [name])
+    assert len({(curve.tasks, curve.split, curve.runs.shape) for curve in (first, *rest)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("env_id", "tasks"),
+    [
+        ("icrl/Darkroom3x3-v0", "1 validation and 1 test tasks, trained on the other 7"),
+        (ID, "7 validation and 8 test tasks, trained on the other 66"),
+        ("icrl/DarkKeyToDoor-v0", None),  # its 328 test tasks stand for all
+        ("icrl/DarkroomMacro-v0", None),
+    ],
+)
+def test_where_test_tasks_are_few_all_tasks_are_measured_too(env_id, tasks):
+    curves = all_tasks(make_source("uniform", env_id), env_id, episodes=1)
+    if tasks is None:
+        assert curves == []
+        return
+    rows = {row.name: row for row in results_table([*measure(make_source("uniform", env_id), env_id, episodes=1)])}
+    (every,) = curves
+    row = rows[f"{every.name}: mean return, episode 1"]
+    assert row.value == pytest.approx(every.at(1).value, abs=1e-4)
+    assert row.note == tasks
+    assert row.over == str(every.sample)
+    assert rows[f"{every.name}: optimal"].value == pytest.approx(every.optimal.mean(), abs=1e-4)
+    assert rows[f"{every.name}: lives not solved, episode 1"].value > 0.5
+    assert rows["mean return, episode 1"].over != row.over
 
 
 def test_a_source_that_cannot_live_there_is_left_out():

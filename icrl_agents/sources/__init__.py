@@ -15,6 +15,8 @@ SOURCES: dict[str, str] = {
     "posterior": "icrl_agents.sources.posterior:Posterior",
     "thompson": "icrl_agents.sources.thompson:Thompson",
     "gaussian-thompson": "icrl_agents.sources.thompson:GaussianThompson",
+    "bayes-ucb": "icrl_agents.sources.bayes_ucb:BayesUCB",
+    "gittins": "icrl_agents.sources.gittins:Gittins",
     "ucb": "icrl_agents.sources.bandits:UCB",
     "linucb": "icrl_agents.sources.linucb:LinUCB",
     "epsilon-greedy": "icrl_agents.sources.bandits:EpsilonGreedy",

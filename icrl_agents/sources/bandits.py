@@ -41,6 +41,14 @@ class BanditSource(StepSource):
         return choose_any(allowed, self.rng)
 
 
+def lifetime_of(source: BanditSource, env: Any) -> int:
+    """The pulls of a lifetime; ValueError where the env does not say how long an episode is."""
+    limit = getattr(env.unwrapped, "max_episode_steps", getattr(env.spec, "max_episode_steps", None))
+    if limit is None:
+        raise ValueError(f"source {source.name!r} needs a time limit, {env} has none: use source 'ucb'")
+    return limit * source.episodes
+
+
 class Uniform(BanditSource):
     """Every legal action with the same chance: the floor, and data that no learner biased."""
 
@@ -74,10 +82,7 @@ class EpsilonGreedy(BanditSource):
 
     def prepare(self, env: Any) -> None:
         super().prepare(env)
-        limit = getattr(env.unwrapped, "max_episode_steps", getattr(env.spec, "max_episode_steps", None))
-        if limit is None:
-            raise ValueError(f"source 'epsilon-greedy' needs a time limit, {env} has none: use source 'ucb'")
-        self.lifetime = limit * self.episodes
+        self.lifetime = lifetime_of(self, env)
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         best = self.best(self.paid / np.maximum(self.pulls, 1))

@@ -14,15 +14,16 @@ from icrl_agents.sources.source import SourceSettings, Step
 @dataclass(frozen=True)
 class LinUCBSettings(SourceSettings):
     alpha: float = 0.3  # weight of the uncertainty
+    ridge: float = 1.0  # penalty on squared weights; the right one is noise variance / variance of a weight
+    unpulled_first: bool = True  # arms that were never pulled come before all others
 
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6)}
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6), "ridge": (1e-6, 1e6)}
 
 
 class LinUCB(BanditSource):
     """Disjoint LinUCB (Li et al. 2010): ridge regression an arm, mean + alpha * its standard error at the context.
 
-    Arms that were never pulled come first; ties are broken at random. The inverse of I + sum x x^T is kept by
-    Sherman and Morrison's update of rank one.
+    Ties are broken at random. The inverse of ridge I + sum x x^T is kept by Sherman and Morrison's update of rank one.
     """
 
     assumes = "the action set: that expected rewards are linear in the observation, by weights of the action."
@@ -35,7 +36,8 @@ class LinUCB(BanditSource):
             raise ValueError(f"source 'linucb' needs observations that are vectors, the env has {space}: use 'ucb'")
         super().prepare(env)
         dim = space.shape[0]
-        self.inverse = np.broadcast_to(np.eye(dim), (*self.legal.shape, dim, dim)).copy()  # (B, A, D, D)
+        first = np.eye(dim) / self.settings.ridge
+        self.inverse = np.broadcast_to(first, (*self.legal.shape, dim, dim)).copy()  # (B, A, D, D)
         self.target = np.zeros((*self.legal.shape, dim))  # (B, A, D) sum of reward * x
         self.weights = np.zeros_like(self.target)
 
@@ -44,7 +46,8 @@ class LinUCB(BanditSource):
         mean = np.einsum("bai,bi->ba", self.weights, x)
         variance = np.einsum("bai,bi->ba", np.einsum("baij,bj->bai", self.inverse, x), x)
         bound = mean + self.settings.alpha * np.sqrt(np.maximum(variance, 0))
-        return self.any_of(self.best(np.where(self.pulls, bound, np.inf)))
+        first = self.settings.unpulled_first & (self.pulls == 0)
+        return self.any_of(self.best(np.where(first, np.inf, bound)))
 
     def learn(self, step: Step) -> None:
         super().learn(step)

@@ -25,10 +25,23 @@ class ThompsonSettings(SourceSettings):
     }
 
 
-class Thompson(BanditSource):
-    """Thompson sampling with a Beta posterior, for rewards of 0 and 1."""
+class BernoulliSource(BanditSource):
+    """What learners of rewards of 0 and 1 share: any other reward is refused."""
 
     assumes = "the action set: that a reward is 0 or 1, with a chance that depends on the action alone."
+
+    def learn(self, step: Step) -> None:
+        strange = step.reward[(step.reward != 0) & (step.reward != 1)]
+        if len(strange):
+            raise ValueError(
+                f"reward={strange[0]:g}: source {self.name!r} learns from 0 and 1, use 'gaussian-thompson'"
+            )
+        super().learn(step)
+
+
+class Thompson(BernoulliSource):
+    """Thompson sampling with a Beta posterior, for rewards of 0 and 1."""
+
     name = "thompson"
     Settings = ThompsonSettings
 
@@ -37,12 +50,6 @@ class Thompson(BanditSource):
         paid, unpaid = self.settings.sharpness * self.paid, self.settings.sharpness * (self.pulls - self.paid)
         chance = self.rng.beta(successes + paid, failures + unpaid)
         return np.where(self.legal, chance, -1.0).argmax(1)
-
-    def learn(self, step: Step) -> None:
-        strange = step.reward[(step.reward != 0) & (step.reward != 1)]
-        if len(strange):
-            raise ValueError(f"reward={strange[0]:g}: source 'thompson' learns from 0 and 1, use 'gaussian-thompson'")
-        super().learn(step)
 
 
 @dataclass(frozen=True)
