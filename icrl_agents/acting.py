@@ -82,11 +82,13 @@ class Running:
         return draft
 
     def changes(self, draft: Running) -> Iterator[None]:
-        """What makes this one the draft; `commit` does it."""
+        """What makes this one the draft; `commit` does it. Its parts stay the objects that others may hold."""
         parts = {name: getattr(self, name) for name in ("context", "boundary", "plans")}
-        ours = [vars(self), *(vars(part) for part in parts.values())]
-        theirs = [{**vars(draft), **parts}, *(vars(getattr(draft, name)) for name in parts)]
-        return map(dict.update, ours, theirs)
+        given: Any = self.context.steps.given
+        ours = [vars(self), given, *(vars(part) for part in parts.values())]
+        theirs = [{**vars(draft), **parts}, draft.context.steps.given]
+        draft.context.steps = draft.context.steps._replace(given=given)
+        return map(dict.update, ours, [*theirs, *(vars(getattr(draft, name)) for name in parts)])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Running:
         """The env is not the agent's: a copy shares it."""
