@@ -6,7 +6,6 @@ W branches of a row (the beam), A alternative next actions of a branch, M = W * 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from icrl_agents.caution import warn
 from icrl_agents.config import check_choice, check_known, check_value
 
 
@@ -242,7 +242,7 @@ def make_planner(plan: str | Planner, settings: Mapping[str, Any] | None = None)
     if not isinstance(plan, Planner):
         check_known([plan], PLANNERS, "plan")
         if plan in HARMFUL:
-            warnings.warn(HARMFUL[plan], stacklevel=2)
+            warn(HARMFUL[plan])
         plan = PLANNERS[plan]
     settings = settings or {}
     check_known(settings, (field.name for field in fields(Planner)), "planner setting")
