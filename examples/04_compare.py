@@ -13,14 +13,16 @@ from icrl_agents.sources import make_source
 ENV_ID = "icrl/Darkroom3x3-v0"
 FOLDER = Path("runs/compare")
 STREAMS, EPISODES, SEEDS = 256, 12, 20
-SLIPS = 1.0  # the highest chance of an action that the source did not mean; each history has its own
+SOURCE = {"slips": 1.0, "sharpness": 0.0}  # up to all actions are others than the source meant; search all cells
 SETTINGS = {
-    "width": 32,
-    "layers": 2,
+    "width": 48,
+    "layers": 3,
+    "dropout": 0.1,
     "window": 72,  # a whole history
     "slide": 24,
     "batch_size": 16,
     "updates": 250,
+    "lr": 3e-3,
     "eval_every": 0,
     "threads": 1,
     "seed": 0,
@@ -29,7 +31,7 @@ OWN = {"ad": {}, "idt": {"chunk": 6}}  # a chunk is one episode of this room
 
 
 def main():
-    how = {"streams": STREAMS, "episodes": EPISODES, "seed": SETTINGS["seed"], "settings": {"slips": SLIPS}}
+    how = {"streams": STREAMS, "episodes": EPISODES, "seed": SETTINGS["seed"], "settings": SOURCE}
     histories = collect(ENV_ID, "posterior", FOLDER / "histories.h5", **how, overwrite=True)
     learners = [make_source("posterior", ENV_ID)]  # as it acts without slips
     for method, own in OWN.items():
