@@ -1,8 +1,11 @@
 """AD and IDT learn from the same recorded histories; one figure compares them, and their source, on an unseen goal.
 
-The smallest room and small agents, half a minute on a core that is free: the order of methods is not that of long
-trainings. Their histories hold all kinds of actions everywhere (slips); without, agents learn the seven goals of the
-training by heart and never go elsewhere. DPT does so in any case: it imitates experts who know one of those goals.
+The smallest room and small agents, less than a minute on a core that is free. In the last four episodes AD earns nine
+tenths of the optimum with each of three seeds, IDT two thirds, three quarters or a quarter, random play one tenth. The
+agents of longer trainings in the larger room, which come with the package, both reach the optimum.
+
+The histories hold all kinds of actions everywhere (slips): without, agents learn the seven training goals by heart and
+never go elsewhere. DPT does so in any case: it imitates experts who know one of those goals.
 """
 
 from pathlib import Path

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,23 +60,20 @@ def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
 
 def told_apart(curves: Sequence[Curve]) -> list[Curve]:
     """The curves under names that differ: those that share one are told apart by origin, by split, else by a number."""
-    for detail in ("origin", "split"):
-        curves = _with_detail(curves, partial(_attribute, detail))
-    return _with_detail(curves, lambda curve, number: str(number))
-
-
-def _attribute(name: str, curve: Curve, number: int) -> str:
-    return str(getattr(curve, name))
-
-
-def _with_detail(curves: Sequence[Curve], detail: Callable[[Curve, int], str]) -> list[Curve]:
-    """Add `detail`, of a curve and its place among those of its name, to names that curves with other details share."""
+    curves = _with_details(curves, [curve.origin for curve in curves])
+    curves = _with_details(curves, [curve.split for curve in curves])
     names = [curve.name for curve in curves]
-    told = [detail(curve, names[: place + 1].count(curve.name)) for place, curve in enumerate(curves)]
-    different = {name: len({word for word, other in zip(told, names, strict=True) if other == name}) for name in names}
+    return _with_details(curves, [str(names[: place + 1].count(name)) for place, name in enumerate(names)])
+
+
+def _with_details(curves: Sequence[Curve], details: Sequence[str]) -> list[Curve]:
+    """Add each curve's detail to its name, if others have that name and another detail."""
+    of_name: dict[str, set[str]] = {}
+    for curve, detail in zip(curves, details, strict=True):
+        of_name.setdefault(curve.name, set()).add(detail)
     return [
-        replace(curve, name=f"{curve.name} ({word})") if word and different[curve.name] > 1 else curve
-        for curve, word in zip(curves, told, strict=True)
+        replace(curve, name=f"{curve.name} ({detail})") if detail and len(of_name[curve.name]) > 1 else curve
+        for curve, detail in zip(curves, details, strict=True)
     ]
 
 

@@ -89,7 +89,8 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 PRESETS: dict[str, dict[str, Any]] = {  # of environments; those of the source are for its default one
-    # Seven goals to train on are learned by heart, unless the source's lifetimes hold all kinds of actions everywhere.
+    # Agents learn seven training goals by heart: on held-out ones AD earned 0.2 of 5.0. With all kinds of actions in
+    # the histories it earns 4.1 to 4.7; IDT (0.7 and 4.2) and DPT (1.3) still do not, so that `train` warns.
     "icrl/Darkroom3x3-v0": {"updates": 300, "source.slips": 1.0},
 }
 
