@@ -24,6 +24,7 @@ from icrl_agents.context import Context
 from icrl_agents.imagination import Plans
 from icrl_agents.model import with_query
 from icrl_agents.nn.transformer import Cache
+from icrl_agents.printable import printable
 from icrl_agents.steps import Boundary, Steps, autoreset_mode, check_steps
 
 if TYPE_CHECKING:
@@ -184,7 +185,8 @@ def read_env(agent: ICAgent, env: gymnasium.Env | VectorEnv) -> tuple[int | None
     for kind in ("observation_space", "action_space"):
         theirs, ours = getattr(env, prefix + kind), getattr(agent, kind)
         if theirs != ours and not (kind == "action_space" and agent.fits(theirs)):
-            raise ValueError(f"the env's {kind} is {theirs}, the agent's is {ours}: use the env it was trained on")
+            shown = f"the env's {kind} is {printable(theirs)}, the agent's is {printable(ours)}"
+            raise ValueError(f"{shown}: use the env it was trained on")
     warn_foreign(agent, env)
     return env.num_envs if isinstance(env, VectorEnv) else None, autoreset_mode(env)
 
@@ -207,7 +209,9 @@ def env_id_of(env: gymnasium.Env | VectorEnv) -> str | None:
 def read_actions(agent: ICAgent, action_set: Any, num_actions: Any, rows: int) -> np.ndarray | None:
     """The legal actions (B, A) bool that `reset` was told; None if it was not."""
     if (action_set is not None or num_actions is not None) and agent.action.options == 0:
-        raise ValueError(f"action_set and num_actions are about actions 0, 1, ...; {agent.action_space} has others")
+        raise ValueError(
+            f"action_set and num_actions are about actions 0, 1, ...; {printable(agent.action_space)} has others"
+        )
     return read_action_set(action_set, num_actions, rows, agent.action.options)
 
 

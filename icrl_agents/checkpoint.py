@@ -120,12 +120,11 @@ def pick(registry: Mapping[str, T], name: str, what: str) -> T:
 
 
 @contextmanager
-def named(folder: Path, file: str = CONFIG, *kinds: type[Exception]) -> Iterator[None]:
-    """Name the file of a checkpoint in errors about what it says: ValueErrors, and those of `kinds`."""
-    caught: tuple[type[Exception], ...] = (ValueError, *kinds)
+def named(folder: Path, file: str = CONFIG, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Name the file of a checkpoint in errors about what it says."""
     try:
         yield
-    except caught as error:
+    except kinds as error:
         if str(folder) in str(error):
             raise
         why = printable(error, 260)
@@ -332,7 +331,7 @@ def make_card(folder: Path, name: str | None = None) -> str:
             raise ValueError(f"{folder / RESULTS} was measured on other weights: run icrl-agents evaluate again")
     count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
     config, curve = read_config(folder), (folder / CURVE).is_file()
-    with named(folder, RESULTS, ArithmeticError, AttributeError, LookupError, TypeError):
+    with named(folder, RESULTS, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
         return render_card(config, results, parameters=count, curve=curve, name=name)
 
 

@@ -27,7 +27,6 @@ from icrl_agents.hdf5 import reading, writing
 from icrl_agents.printable import printable
 from icrl_agents.steps import Boundary, Steps, autoreset_mode, stack_steps
 from icrl_agents.store_columns import (
-    CHUNK_BYTES,
     FIELDS,
     GIVEN,
     LENGTH,
@@ -38,6 +37,7 @@ from icrl_agents.store_columns import (
     read_column,
     read_length,
     refuse_aliases,
+    write_column,
 )
 from icrl_agents.strict_json import MAX_DEPTH, parse_object, refuse_special
 
@@ -390,21 +390,6 @@ def _as_slice(index: Any, size: int, what: str) -> slice:
     if isinstance(index, int | np.integer) and -size <= index < size:
         return slice(index % size, index % size + 1)
     raise IndexError(f"{what}: {index!r} is neither a number below {size} nor a slice a:b")
-
-
-def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
-    """Add, or replace, the column `name` (B, T, ...) of a task."""
-    wanted = group["reward"].shape if "reward" in group else value.shape
-    dims = 1 if name == LENGTH or name.startswith(GIVEN) else 2
-    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8 or value.shape[:dims] != wanted[:dims]:
-        raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
-    if name in group:
-        del group[name]
-    row, inner = max(value[:1].nbytes, 1), value.shape[1:]
-    if row > CHUNK_BYTES:
-        inner = (max(1, inner[0] * CHUNK_BYTES // row), *inner[1:])
-    chunks = (min(len(value), max(1, CHUNK_BYTES // row)), *inner)
-    group.create_dataset(name, data=value, chunks=chunks, compression=1, shuffle=True, fletcher32=True)
 
 
 def partial_folder(path: Path) -> Path:

@@ -19,6 +19,7 @@ from icrl_agents.devices import pick_device
 from icrl_agents.nn.stamp import Stamp
 from icrl_agents.numerics import BuiltInFloat32, check_float32
 from icrl_agents.planning import Planner, make_planner
+from icrl_agents.printable import printable
 from icrl_agents.run_folder import refuse_unfinished
 
 # settings that say what weights of the same sizes mean
@@ -188,5 +189,7 @@ class Pretrained(nn.Module, metaclass=BuiltInFloat32):
                 raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
         spaces = [(one.observation_space, one.action_space) for one in (self, other)]
         if spaces[0] != spaces[1]:
-            raise ValueError(f"init={name!r} acts in {spaces[1]}, not {spaces[0]}: give an agent of these spaces")
+            raise ValueError(
+                f"init={name!r} acts in {printable(spaces[1])}, not {printable(spaces[0])}: give one of these"
+            )
         self.load_state_dict(theirs)

@@ -128,6 +128,21 @@ def _check_storage(name: str, column: h5py.Dataset) -> None:
         raise ValueError(f"column '{printable(name)}' has chunks that share bytes of the file")
 
 
+def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
+    """Add, or replace, the column `name` (B, T, ...) of a task."""
+    wanted = group["reward"].shape if "reward" in group else value.shape
+    dims = 1 if name == LENGTH or name.startswith(GIVEN) else 2
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8 or value.shape[:dims] != wanted[:dims]:
+        raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
+    if name in group:
+        del group[name]
+    row, inner = max(value[:1].nbytes, 1), value.shape[1:]
+    if row > CHUNK_BYTES:
+        inner = (max(1, inner[0] * CHUNK_BYTES // row), *inner[1:])
+    chunks = (min(len(value), max(1, CHUNK_BYTES // row)), *inner)
+    group.create_dataset(name, data=value, chunks=chunks, compression=1, shuffle=True, fletcher32=True)
+
+
 def read_column(column: h5py.Dataset, rows: slice, *steps: slice) -> np.ndarray:
     """A part of a column in this machine's byte order; ValueError for flags that are neither false nor true."""
     value: np.ndarray = column[(rows, *steps)]

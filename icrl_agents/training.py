@@ -247,9 +247,9 @@ class Run:
         """Refuse to go on with an agent that was trained on other tasks, some of which are held out here."""
         theirs, mine = trained_on(before), (self.config.split_seed, self.config.task_set)
         if theirs != mine:
-            names = "split_seed={!r}, task_set={!r}"
+            old, new = ("split_seed={!r}, task_set={!r}".format(*which) for which in (theirs, mine))
             raise ValueError(
-                f"init={self.config.init!r} was trained with {names.format(*theirs)}, this is {names.format(*mine)}: "
+                f"init={self.config.init!r} was trained with {printable(old, 120)}, this is {new}: "
                 "train on the same, or tasks that it has seen would pass for held out"
             )
 

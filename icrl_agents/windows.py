@@ -205,9 +205,9 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
     try:
         with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
             obs, action = (make_codec(space, width=1, predicts=False) for space in own)
+            return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
     except ValueError as error:
         raise ValueError(f"{store.path}: {error}") from None
-    return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
 
 
 def concatenate(parts: list[Steps]) -> Steps:

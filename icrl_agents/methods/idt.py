@@ -16,6 +16,7 @@ from icrl_agents.config import AgentConfig
 from icrl_agents.context import Context
 from icrl_agents.nn.transformer import Cache, Transformer
 from icrl_agents.percepts import PerceptAgent, Transition, intended_action
+from icrl_agents.printable import printable
 from icrl_agents.steps import Steps
 from icrl_agents.transforms import Chunks, asked_return, best_return, sort_by_return
 
@@ -279,6 +280,5 @@ def check_target(value: Any, rows: int) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not (fits and target.shape in ((), (rows,))):
-        shown = " ".join(str(value).split())[:80]
-        raise ValueError(f"target_return={shown}: give a finite number, or one for each of the {rows} rows")
+        raise ValueError(f"target_return={printable(value)}: give a finite number, or one for each of the {rows} rows")
     return np.broadcast_to(target, rows)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from icrl_agents.printable import printable
 from icrl_agents.sources.bandits import BanditSource
 from icrl_agents.sources.source import SourceSettings, Step
 
@@ -33,7 +34,9 @@ class LinUCB(BanditSource):
     def prepare(self, env: Any) -> None:
         space = env.single_observation_space
         if space.dtype is None or len(space.shape or ()) != 1:
-            raise ValueError(f"source 'linucb' needs observations that are vectors, the env has {space}: use 'ucb'")
+            raise ValueError(
+                f"source 'linucb' needs observations that are vectors, the env has {printable(space)}: use 'ucb'"
+            )
         super().prepare(env)
         dim = space.shape[0]
         first = np.eye(dim) / self.settings.ridge

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
+from icrl_agents.printable import printable
 from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
 
 MAX_STATES = 4096  # above that a table is the wrong learner
@@ -116,13 +117,17 @@ def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.
         ValueError: the space has other observations, or too many.
     """
     if space.dtype is None or space.dtype.kind not in "iu":
-        raise ValueError(f"source 'q-learning' needs observations of integers, the env has {space}: use source 'ppo'")
+        raise ValueError(
+            f"source 'q-learning' needs observations of integers, the env has {printable(space)}: use source 'ppo'"
+        )
     low = np.asarray(getattr(space, "low", getattr(space, "start", 0)), np.int64)
     # n counts the values of a Discrete, but the entries of a MultiBinary, whose values go up to 1
     counted: Any = getattr(space, "n", None) if space.shape == () else None
     count = counted or getattr(space, "nvec", getattr(space, "high", 1) - low + 1)
     sizes = [int(size) for size in np.broadcast_to(count, space.shape or ()).reshape(-1)]
     if (states := math.prod(sizes)) > MAX_STATES:
-        raise ValueError(f"source 'q-learning' holds {MAX_STATES} observations, {space} has more: use source 'ppo'")
+        raise ValueError(
+            f"source 'q-learning' holds {MAX_STATES} observations, {printable(space)} has more: use source 'ppo'"
+        )
     strides = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
     return states, lambda obs: (obs - low).reshape(len(obs), -1) @ strides

@@ -12,6 +12,7 @@ import numpy as np
 from icrl_agents.action_sets import choose_any, legal_actions
 from icrl_agents.config import as_kinds, check_known
 from icrl_agents.history import RecordHistory
+from icrl_agents.printable import printable
 from icrl_agents.rollout import rollout
 from icrl_agents.steps import Boundary, autoreset_mode
 
@@ -156,7 +157,9 @@ def count_actions(env: Any, name: str) -> int:
     space = env.single_action_space
     count = getattr(space, "n", None)
     if space.shape != () or count is None or getattr(space, "start", 0):
-        raise ValueError(f"source {name!r} needs actions Discrete(n), the env has {space}: choose another source")
+        raise ValueError(
+            f"source {name!r} needs actions Discrete(n), the env has {printable(space)}: choose another source"
+        )
     return int(count)
 
 
