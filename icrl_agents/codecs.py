@@ -399,6 +399,12 @@ def _bounded(count: Any) -> int:
 MAX_ENTRIES = 4096  # of an integer vector: each has a head of its own, and a line of JSON can ask for a million
 
 
+def _starts(starts: Any) -> Any:
+    if not all(isinstance(start, int) and abs(start) < MAX_START for start in np.ravel(np.asarray(starts, object))):
+        raise ValueError(f"a start of {printable(starts)} is not an integer nearer to 0 than 2**62")
+    return starts
+
+
 def _sizes(counts: Any, entries: int) -> Any:
     if not 0 < entries <= MAX_ENTRIES:
         raise ValueError(f"a vector of {entries} entries, at most {MAX_ENTRIES}")
@@ -408,8 +414,8 @@ def _sizes(counts: Any, entries: int) -> Any:
 
 
 _BUILDERS = {
-    "Discrete": lambda d: spaces.Discrete(_bounded(d["n"]), start=int(d["start"])),
-    "MultiDiscrete": lambda d: spaces.MultiDiscrete(_sizes(d["nvec"], np.size(d["nvec"])), start=d["start"]),
+    "Discrete": lambda d: spaces.Discrete(_bounded(d["n"]), start=int(_starts(d["start"]))),
+    "MultiDiscrete": lambda d: spaces.MultiDiscrete(_sizes(d["nvec"], np.size(d["nvec"])), start=_starts(d["start"])),
     "MultiBinary": lambda d: spaces.MultiBinary(_sizes(d["n"], math.prod(np.ravel(d["n"]).tolist()))),
     "Box": _box_from_json,
 }

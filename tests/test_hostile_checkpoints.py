@@ -295,6 +295,8 @@ WRONG_VALUES: list[tuple[tuple[str, ...], Any, list[str]]] = [
     (("action_space",), {"type": "Discrete", "n": 0, "start": 0}, ["does not describe a space"]),
     (("action_space",), {"type": "Discrete", "n": 5}, ["does not describe a space"]),
     (("action_space",), {"type": "Discrete", "n": 5, "start": "x"}, ["does not describe a space"]),
+    (("action_space",), {"type": "Discrete", "n": 5, "start": (1 << 63) - 1}, ["a start of 9223372036854775807"]),
+    (("action_space",), {"type": "MultiDiscrete", "nvec": [2, 2], "start": [0, 1 << 62]}, ["nearer to 0 than 2**62"]),
     (("action_space",), {"type": "Discrete", "n": 1 << 20, "start": 0}, ["does not fit"]),
     (("action_space",), {"type": "MultiDiscrete", "nvec": [1 << 20, 1 << 40], "start": [0, 0]}, []),
     (("action_space",), {"type": "MultiDiscrete", "nvec": [2] * 100_000, "start": [0] * 100_000}, ["100000 entries"]),
