@@ -420,10 +420,8 @@ def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
 def _validation_note(row: dict[str, Any]) -> str:
     if "validation_return" not in row:  # of the other processes
         return ""
-    return (  # first of the notes, so cut last
-        f"validation {row['validation_return']:.2f}, random {row['validation_random']:.2f}, "
-        f"optimum {row['validation_optimal']:.2f}  "
-    )
+    earned, random, best = (row[f"validation_{name}"] for name in ("return", "random", "optimal"))
+    return f"validation {earned:.2f} of {best:.2f}  random {random:.2f}  "  # parts, of which the first is cut last
 
 
 def _agreed(accelerator: Accelerator, stop: Stop) -> int:

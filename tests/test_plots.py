@@ -216,7 +216,7 @@ def test_the_source_is_measured_where_it_is_known(facts, name):
     learner = make_source("q-learning", ID)
     learner.facts = facts
     first, every, *rest = measure(learner, ID, episodes=2, num_seeds=1)
-    assert (first.name, every.name) == ("agent", "all 81 tasks")
+    assert (first.name, every.name) == ("q-learning", "all 81 tasks")
     assert [curve.name for curve in rest] == ([] if name is None else [name])
     assert len({(curve.tasks, curve.split, curve.runs.shape) for curve in (first, *rest)}) == 1
 

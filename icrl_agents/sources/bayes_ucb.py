@@ -13,8 +13,8 @@ from icrl_agents.sources.thompson import BernoulliSource
 
 @dataclass(frozen=True)
 class BayesUCBSettings(SourceSettings):
-    successes: float = 1.0  # the prior Beta(successes, failures) of every arm's chance to pay
-    failures: float = 1.0
+    successes: float = 1.0  # successes in the prior Beta(successes, failures) of each arm
+    failures: float = 1.0  # failures in the prior Beta(successes, failures) of each arm
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"successes": (1e-3, 1e6), "failures": (1e-3, 1e6)}
 

@@ -15,8 +15,8 @@ from icrl_agents.sources.source import SourceSettings, Step
 @dataclass(frozen=True)
 class LinUCBSettings(SourceSettings):
     alpha: float = 0.3  # weight of the uncertainty
-    ridge: float = 1.0  # penalty on squared weights; the right one is noise variance / variance of a weight
-    unpulled_first: bool = True  # arms that were never pulled come before all others
+    ridge: float = 1.0  # penalty on squared weights: noise variance / prior variance of a weight
+    unpulled_first: bool = True  # pull each arm once before all others
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6), "ridge": (1e-6, 1e6)}
 
