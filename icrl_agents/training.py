@@ -271,7 +271,7 @@ class Run:
             stopping() as stop,
             open_trackers(accelerator, self.track, self.out, start, self.to_json()) as send,
         ):
-            note = ""
+            validation = random = ""
             for update in range(start, cfg.updates):
                 began = time.perf_counter()
                 batch = self._batch(agent, windows, update)
@@ -283,10 +283,10 @@ class Run:
                 due = _due(update + 1, cfg.eval_every) or (cfg.eval_every and update + 1 == cfg.updates)
                 if due and agent.acts_at(update / cfg.updates):
                     row |= self._validate(accelerator, agent)
-                    note = _validation_note(row)
+                    validation, random = _validation_notes(row)
                 write(row)
                 send(row)
-                bar(update + 1, f"{note}loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s")
+                bar(update + 1, f"{validation}loss {row['loss']:.3f}{random}  {row['tokens_per_s']:,} tokens/s")
                 asked = _agreed(accelerator, stop)
                 if main and (asked or (_due(update + 1, cfg.checkpoint_every) and update + 1 < cfg.updates)):
                     agent.facts = self._facts(agent, data, f"It was saved at update {update + 1} of {cfg.updates}.")
@@ -417,11 +417,12 @@ def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
     return env.single_observation_space, env.single_action_space
 
 
-def _validation_note(row: dict[str, Any]) -> str:
+def _validation_notes(row: dict[str, Any]) -> tuple[str, str]:
+    """What stands before the loss, and behind it, where a narrow terminal has no room."""
     if "validation_return" not in row:  # of the other processes
-        return ""
+        return "", ""
     earned, random, best = (row[f"validation_{name}"] for name in ("return", "random", "optimal"))
-    return f"validation {earned:.2f} of {best:.2f}  random {random:.2f}  "  # parts, of which the first is cut last
+    return f"validation {earned:.2f} of {best:.2f}  ", f"  random {random:.2f}"
 
 
 def _agreed(accelerator: Accelerator, stop: Stop) -> int:
