@@ -377,7 +377,8 @@ class HistoryStore(AbstractContextManager):
     def _file(self, path: Path) -> h5py.File:
         if self._open is None or self._open[0] != path:
             self.close()
-            refuse_special(path)
+            if not path.is_dir():  # of which the system has an error of its own
+                refuse_special(path)
             with reading(path, "it"):
                 self._open = path, h5py.File(path, "r")
         return self._open[1]

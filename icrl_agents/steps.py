@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import Autoreset
 
 from icrl_agents.arrays import stored, to_array
+from icrl_agents.caution import warn
 
 OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
 NUMBERS = {"log_prob", "update"}  # extras of one number a step
@@ -156,7 +157,8 @@ class Boundary:
         real one. Callers that know of every reset (`forget`) need not call it.
 
         Raises:
-            ValueError: an ended row was not reset, and whether the env does that by itself is not known.
+            ValueError: an ended row was not reset, and whether the env does that by itself is not known. Of a single
+                env a warning says so.
         """
         again, self._shown = given is self._shown, given
         if not self.resetting.any() and not self._waiting.any():
@@ -171,9 +173,9 @@ class Boundary:
         if not self.single:
             self.require_reset()
         elif self._waiting.any() and not self.known and not self._reuses:
-            raise ValueError(
-                "obs is the array that ended the episode: call env.reset() first, and give an env that resets itself "
-                "as agent.reset(env)"
+            warn(
+                "obs is the array that ended the episode: call env.reset() before a new one; an env that resets itself "
+                "is remembered right with agent.reset(env)"
             )
 
     def require_reset(self) -> None:

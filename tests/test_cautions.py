@@ -79,7 +79,7 @@ def test_a_learner_of_bandits_in_a_room_is_told(name):
     assert (
         bool(told)
         == find_source(name).needs_bandit
-        == (name in ("thompson", "gaussian-thompson", "ucb", "linucb", "epsilon-greedy"))
+        == (name in ("thompson", "gaussian-thompson", "ucb", "linucb", "epsilon-greedy", "gittins", "bayes-ucb"))
     )
     assert all(f"source {name!r} is for bandits" in line and "use 'posterior'" in line for line in told)
     assert cautions(lambda: make_source(name, ARMS)) == []

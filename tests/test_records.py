@@ -161,8 +161,11 @@ def test_an_agent_in_a_single_env(wrapper: str, reset: str, info: str):
     env = SINGLE[wrapper](gymnasium.make(ID, goal=GOAL))
     resets_itself = "Autoreset" in wrapper
     mode = AutoresetMode.NEXT_STEP if resets_itself else AutoresetMode.DISABLED
-    outcome = lived(env, True, mode, reset, info, 4 if wrapper == "TimeLimit" else HORIZON)
-    assert outcome == ("refused" if resets_itself and reset == "nothing" else "right")
+    if resets_itself and reset == "nothing":  # it cannot be known, but looks like it
+        with pytest.warns(UserWarning, match="is remembered right with agent.reset"), pytest.raises(AssertionError):
+            lived(env, True, mode, reset, info)
+        return
+    assert lived(env, True, mode, reset, info, 4 if wrapper == "TimeLimit" else HORIZON) == "right"
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
