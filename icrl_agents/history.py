@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -42,6 +43,7 @@ from icrl_agents.store_columns import (
 from icrl_agents.strict_json import MAX_DEPTH, parse_object, refuse_special
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
+CHECKSUM = "checksum"  # attribute of stores that have one of their header
 MAX_WORDS = 1 << 12  # bytes of a text that the card quotes
 MAX_JSON = 1 << 18  # bytes of a space or of settings
 
@@ -230,8 +232,12 @@ class HistoryInfo:
 
     def write(self, file: h5py.File) -> None:
         file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
-        for name, value in asdict(self).items():
-            file.attrs[name] = value if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
+        words = {
+            name: value if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
+            for name, value in asdict(self).items()
+        }
+        for name, value in {**words, CHECKSUM: _checksum(words)}.items():
+            file.attrs[name] = value
 
     @classmethod
     def read(cls, file: h5py.File, path: Path) -> Self:
@@ -242,21 +248,33 @@ class HistoryInfo:
         if number > FORMAT_VERSION:
             raise ValueError(f"{path} has format_version {number}, known are 1..{FORMAT_VERSION}: update icrl-agents")
         with reading(path, "its header"):
-            return cls(**{field.name: _attribute(file, field.name, str(field.type)) for field in fields(cls)})
+            kinds = {field.name: str(field.type) for field in fields(cls)}
+            words = {name: _attribute(file, name, kind) for name, kind in kinds.items()}
+            if CHECKSUM in file.attrs and _attribute(file, CHECKSUM, "int") != _checksum(words):
+                raise ValueError("it does not fit its checksum")
+            plain = {
+                name: parse_object(words[name].encode(), MAX_DEPTH // 2) for name in kinds if "dict" in kinds[name]
+            }
+            return cls(**{**words, **plain})
 
 
 def _attribute(file: h5py.File, name: str, kind: str) -> Any:
-    """A single number, text or JSON object; what is written into a checkpoint's config later is checked as there."""
+    """A single number or text; a text of JSON is one for `parse_object`, as it will be in a checkpoint's config."""
     found = file.attrs.get_id(name)
     if found.shape != () or found.dtype.kind not in ("iu" if kind == "int" else "O"):
         raise ValueError(f"{name} is of dtype {printable(found.dtype)} and shape {printable(found.shape)}")
     value = file.attrs[name]
     if kind == "int":
         return int(value)
-    raw = value.encode() if isinstance(value, str) else bytes(MAX_JSON + 1)
-    if len(raw) > (most := MAX_WORDS if kind == "str" else MAX_JSON):
+    most = MAX_WORDS if kind == "str" else MAX_JSON
+    if not isinstance(value, str) or len(value.encode()) > most:
         raise ValueError(f"{name} is no text of at most {most} bytes")
-    return value if kind == "str" else parse_object(raw, MAX_DEPTH // 2)
+    return value
+
+
+def _checksum(words: Mapping[str, Any]) -> int:
+    """Of the header's texts: HDF5 keeps them apart from the attributes, whose checksums do not cover them."""
+    return zlib.crc32(json.dumps(words, sort_keys=True).encode())
 
 
 class HistoryStore(AbstractContextManager):

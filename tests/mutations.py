@@ -210,6 +210,8 @@ def edit_attribute(file: h5py.File, group: h5py.Group, name: str, rng: np.random
         del file.attrs[key]
     else:
         file.attrs[key] = value
+    if rng.random() < 0.8:
+        file.attrs.pop("checksum", None)  # as if it had been written so
     return key
 
 

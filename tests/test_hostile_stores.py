@@ -40,7 +40,9 @@ def path(original, tmp_path) -> Path:
 
 
 def edited(path: Path, change: Change) -> Path:
+    """The store after a change by its owner: its header has no checksum that would show it."""
     with h5py.File(path, "r+", libver="v110") as file:
+        file.attrs.pop("checksum", None)
         change(file)
     return path
 
@@ -183,6 +185,13 @@ def test_older_stores_are_read_and_their_length_is_compared_with_the_steps(origi
     for wrong in (0, 1, 12, 17):
         edited(path, lambda f, wrong=wrong: f["2"]["length"].__setitem__(1, wrong))
         one_line(lambda: begin(path), ValueError, f"length of stream 1 is {wrong}, its steps are 18")
+
+
+def test_a_changed_header_is_noticed(path):
+    data = path.read_bytes()
+    assert data.count(b"icrl/Darkroom3x3-v0") == 1
+    path.write_bytes(data.replace(b"icrl/Darkroom3x3-v0", b"icrl/Darkroom3x3-v1"))
+    one_line(lambda: begin(path), ValueError, "h.h5", "its header", "checksum")
 
 
 def test_every_flipped_bit_of_length_is_noticed(path):
