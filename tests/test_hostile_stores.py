@@ -240,7 +240,6 @@ def test_what_is_read_is_bounded_by_the_file_and_absolutely(nbytes, stored, most
 SPECIAL: dict[str, Callable[[Path], Any]] = {
     "a pipe": os.mkfifo,
     "a device": lambda path: path.symlink_to("/dev/zero"),
-    "a folder": lambda path: path.mkdir(),
     "a link to itself": lambda path: path.symlink_to(path),
     "a link to nothing": lambda path: path.symlink_to(path.with_name("nothing")),
 }
