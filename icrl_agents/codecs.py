@@ -128,7 +128,7 @@ class ActionVectors(Codec):
         super().__init__(space, width, predicts=True)
         if not self.fits(space):
             raise ValueError(
-                f"actions that are told by vectors are a Discrete(n) from 0 on, n at most {MAX_ACTIONS}, "
+                f"actions described by vectors are a Discrete(n) from 0 on, n at most {MAX_ACTIONS}, "
                 f"the space is {printable(space)}: choose another method"
             )
         self.count = int(space.n)  # type: ignore[attr-defined]

@@ -123,7 +123,7 @@ def edit_value(data: Any, rng: np.random.Generator) -> str:
 
 
 def neighbour(value: Any, rng: np.random.Generator) -> Any:
-    """What somebody could have meant or mistyped."""
+    """A value near the given one, such as a typing error makes."""
     if isinstance(value, int | float):
         return pick(rng, [value + 1, value - 1, value * 2, -value, float(value), str(value), [value], value * 100_000])
     if isinstance(value, str):

@@ -323,7 +323,7 @@ def test_a_config_with_a_wrong_value_is_refused(folder, bounded, place, value, w
 
 
 @pytest.mark.parametrize("count", [MAX_ACTIONS + 1, 1 << 20])
-def test_more_actions_than_anyone_has_are_refused_when_loading(tmp_path, bounded, count):
+def test_more_actions_than_the_cap_are_refused_when_loading(tmp_path, bounded, count):
     """No weight of such an agent depends on their number, each life's vectors do."""
     Variant("headless-ad").build().save_pretrained(tmp_path)
     data = json.loads((tmp_path / "config.json").read_text())
