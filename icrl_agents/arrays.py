@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from icrl_agents.printable import printable
+
 
 def to_array(value: Any, what: str) -> np.ndarray:
     """`value` as an array; tensors of any device and type are read too, without their gradient.
@@ -19,7 +21,7 @@ def to_array(value: Any, what: str) -> np.ndarray:
             value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # which NumPy does not have
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:120]
+        why = printable(error, 120)
         raise ValueError(f"{what} is a {type(value).__name__}, expected an array of numbers: {why}") from None
     if np.ma.is_masked(value):
         raise ValueError(f"{what} is a masked array with masked entries: fill them first")

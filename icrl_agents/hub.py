@@ -15,9 +15,10 @@ from icrl_agents import __version__
 from icrl_agents.bundled import bundled
 from icrl_agents.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS, make_card
 from icrl_agents.hub_cache import FILES, RepoCache
-from icrl_agents.hub_errors import LOGIN, check_token, explain_download, explain_upload, explained, shown, token_of
+from icrl_agents.hub_errors import LOGIN, check_token, explain_download, explain_upload, explained, token_of
 from icrl_agents.hub_transfer import Patience, Remote
 from icrl_agents.names import check_utf8
+from icrl_agents.printable import printable
 
 BUNDLED = "icrl/"  # the only ids that ship with the package; nobody else's can be shadowed by them
 CANNOT_SAY = (408, 429, *range(500, 600))  # a server too busy or broken to say which commit a branch names
@@ -59,7 +60,7 @@ def fetch(
     """
     if not isinstance(id_or_path, str | PurePath) or not str(id_or_path):
         raise ValueError(
-            f"{shown(repr(id_or_path), 200)} is no checkpoint: give a folder, a Hub repo id or one of "
+            f"{printable(repr(id_or_path), 200)} is no checkpoint: give a folder, a Hub repo id or one of "
             "`icrl-agents agents`"
         )
     check_utf8(id_or_path)
@@ -69,12 +70,12 @@ def fetch(
         return Found(Path(folder), "local")
     if os.path.exists(folder):  # noqa: PTH110
         raise NotADirectoryError(
-            f"{shown(id_or_path, 200)} is a file: give the folder that holds {CONFIG} and {WEIGHTS}"
+            f"{printable(id_or_path, 200)} is a file: give the folder that holds {CONFIG} and {WEIGHTS}"
         )
     if os.path.lexists(folder):
-        raise FileNotFoundError(f"{shown(id_or_path, 200)} is a link to nothing: give the folder it is meant for")
+        raise FileNotFoundError(f"{printable(id_or_path, 200)} is a link to nothing: give the folder it is meant for")
     if _is_path(id_or_path):
-        name = shown(repr(str(id_or_path)), 200)
+        name = printable(repr(str(id_or_path)), 200)
         raise FileNotFoundError(f"there is no folder {name}: Hub repos are named org/name, without ./ or /")
     name = str(id_or_path)
     if name in list_pretrained() and revision is None and not force_download:
@@ -174,7 +175,7 @@ def _no_such_bundle(name: str) -> str:
 def _check_revision(revision: str | None) -> None:
     """Git's rules for names, as far as a name becomes a path in the cache."""
     if revision not in (None, "") and (not REVISION.fullmatch(str(revision)) or ".." in str(revision)):
-        raise ValueError(f"revision {shown(repr(revision), 80)} is no branch, tag or commit: give the name of one")
+        raise ValueError(f"revision {printable(repr(revision), 80)} is no branch, tag or commit: give the name of one")
 
 
 def _check_id(repo_id: str) -> None:
@@ -244,7 +245,7 @@ def upload(
         operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
         operations += [CommitOperationDelete(name) for name in sorted(stale)]
         send = partial(api.create_commit, repo, operations, commit_message=commit_message, revision=revision)
-        return shown(patience.wait(send).commit_url, 300)
+        return printable(patience.wait(send).commit_url, 300)
 
 
 def _check_writable(api: Any, repo_id: str) -> None:

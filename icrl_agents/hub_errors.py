@@ -9,14 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from icrl_agents.checkpoint import CONFIG, WEIGHTS
+from icrl_agents.printable import printable
 
 LOGIN = "log in with `hf auth login`, set HF_TOKEN or pass token="
-
-
-def shown(text: object, limit: int) -> str:
-    """Text of a server or a user as part of an error: one line of printable characters, at most `limit`."""
-    line = " ".join(str(text).split())[:limit]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)[:limit]
 
 
 @contextmanager
@@ -46,7 +41,7 @@ def explain_download(
     """Map the Hub client's errors while loading to built-in ones with a one-line fix."""
     from huggingface_hub import errors
 
-    page, name, at = f"{api.endpoint}/{repo_id}", shown(repr(repo_id), 100), shown(repr(revision or "main"), 80)
+    page, name, at = f"{api.endpoint}/{repo_id}", printable(repr(repo_id), 100), printable(repr(revision or "main"), 80)
     near = difflib.get_close_matches(repo_id, pretrained, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     match error:
@@ -90,7 +85,7 @@ def explain_upload(error: Exception, api: Any, repo_id: str) -> Exception:
     match error:
         case errors.HFValidationError():
             return ValueError(
-                f"{shown(repr(repo_id), 100)} is no Hub repo id: use org/name of letters, digits, '-', '_', '.'"
+                f"{printable(repr(repo_id), 100)} is no Hub repo id: use org/name of letters, digits, '-', '_', '.'"
             )
         case errors.RepositoryNotFoundError():
             return PermissionError(
@@ -116,7 +111,7 @@ def _explain_status(error: Any, page: str) -> Exception:
     status = error.response.status_code
     if status in (401, 403):
         return PermissionError(f"{page} refuses your token ({status}): {LOGIN} of a token with the needed permission")
-    said = shown(error.server_message or "", 100)
+    said = printable(error.server_message or "", 100)
     when = _retry_after(error.response.headers)
     return ConnectionError(f"{page} answered {status}{f' ({said})' if said else ''}: try again {when}")
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from icrl_agents.hub_cache import COMMIT, DIGEST, MAX_BYTES, Published, digests
-from icrl_agents.hub_errors import shown
+from icrl_agents.printable import printable
 
 PATIENCE = 60.0  # seconds that all answers of a server may take together
 MIN_SPEED = 1 << 15  # bytes that earn a server one second more
@@ -92,11 +92,11 @@ class Remote:
             raise ConnectionError(foreign(self.api))
         if not DIGEST.fullmatch(digest):
             raise ConnectionError(
-                f"{self.api.endpoint} publishes no hash of {name} (ETag '{shown(digest, 60)}', expected 40 or 64 hex "
+                f"{self.api.endpoint} publishes no hash of {name} (ETag '{printable(digest, 60)}', expected 40 or 64 hex "
                 "digits), so nothing is downloaded: check the proxy and HF_ENDPOINT"
             )
         if (found.size or 0) > MAX_BYTES:
-            size = shown(found.size, 20)
+            size = printable(found.size, 20)
             raise ValueError(f"{name} of {self.repo_id} has {size} bytes, at most {MAX_BYTES}: load a smaller agent")
         return Published(name, commit, digest, found.size)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from icrl_agents.atomic import append_line, write_files, write_text
 from icrl_agents.folder_lock import OURS, FolderLock
 from icrl_agents.interrupts import continuing
+from icrl_agents.printable import printable
 from icrl_agents.strict_json import dump_json, read_json, refuse_special
 
 NOTE, METRICS, STATES = "train.json", "metrics.jsonl", "checkpoints"
@@ -224,7 +225,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(state["update"]), float(state["seconds"])
     except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = printable(error, 200)
         raise ValueError(f"{folder} is damaged, or of another run ({why}): delete it, or give --overwrite") from None
 
 

@@ -16,6 +16,7 @@ from gymnasium.wrappers import Autoreset
 
 from icrl_agents.arrays import stored, to_array
 from icrl_agents.caution import warn
+from icrl_agents.printable import printable
 
 OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
 NUMBERS = {"log_prob", "update"}  # extras of one number a step
@@ -252,8 +253,9 @@ def _final_obs(info: Any, row: int, single: bool) -> Any:
         told = (info or {}).get("_final_obs")
         return finals[row] if told is None or told[row] else None
     except (IndexError, KeyError, TypeError):
-        shown = " ".join(str(finals).split())[:60]
-        raise ValueError(f"info['final_obs'] is {shown}, expected one for row {row}: {PASS_INFO}") from None
+        raise ValueError(
+            f"info['final_obs'] is {printable(finals, 60)}, expected one for row {row}: {PASS_INFO}"
+        ) from None
 
 
 def autoreset_mode(env: Any) -> AutoresetMode | None:
