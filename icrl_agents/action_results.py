@@ -29,6 +29,7 @@ from icrl_agents.splits import TRAIN
 from icrl_agents.strict_json import read_json
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
+MEASURE_AGAIN = "run icrl-agents sets again"
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
 
 
@@ -85,7 +86,7 @@ class Report:
         path = path / JSON if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f"{path} is no file: give a folder with {JSON}, as `icrl-agents sets -o` writes it")
-        data = read_json(path, MAX_BYTES)
+        data = read_json(path, MAX_BYTES, MEASURE_AGAIN)
         try:
             entries = tuple(
                 Entry(x["name"], tuple(x["agents"]), complete(x["hyperparameters"])) for x in data["entries"]
@@ -100,7 +101,7 @@ class Report:
             return cls(**given, references=tuple(data["references"]), entries=entries, results=results, means=means)
         except (AttributeError, KeyError, TypeError) as error:
             why = f"{type(error).__name__}: {printable(error)}"
-            raise ValueError(f"{path} is no report on sets ({why}): measure again") from None
+            raise ValueError(f"{path} is no report on sets ({why}): {MEASURE_AGAIN}") from None
 
     @classmethod
     def join(cls, reports: Sequence[Report]) -> Report:

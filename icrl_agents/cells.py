@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from icrl_agents.checkpoint import WEIGHTS
 from icrl_agents.curves import Curve
 from icrl_agents.interrupts import continuing
 from icrl_agents.report import spread
-from icrl_agents.run_folder import MODEL, NOTE, read_started
+from icrl_agents.run_folder import NOTE, read_started
 from icrl_agents.splits import TRAIN, split_tasks
 from icrl_agents.worker_pool import worker_pool
 
@@ -58,7 +59,7 @@ def check_cell(cell: Cell) -> None:
     """
     done = cell.folder / CURVE
     if not (cell.folder / NOTE).is_file():
-        if done.is_file() or (cell.folder / MODEL).is_file():
+        if done.is_file() or (cell.folder / WEIGHTS).is_file():
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
         return
     try:
@@ -89,7 +90,7 @@ def run_cell(cell: Cell) -> Curve:
     done = cell.folder / CURVE
     if done.is_file():
         return Curve.load(done)
-    if not (cell.folder / MODEL).is_file():
+    if not (cell.folder / WEIGHTS).is_file():
         begun = (cell.folder / NOTE).is_file()
         train(cell.method, cell.env_id, cell.folder, settings=cell.settings, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)

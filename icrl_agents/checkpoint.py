@@ -28,6 +28,7 @@ from icrl_agents.strict_json import GET_AGAIN, dump_json, parse_json, parse_obje
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 RESULTS, CURVE = "results.json", "curve.png"  # written by the evaluation, beside the three above
+EVALUATE = "run icrl-agents evaluate"
 
 FORMAT_VERSION = 1  # grows when an older package could misread a newer folder
 KEYS: dict[str, type] = {
@@ -41,7 +42,7 @@ KEYS: dict[str, type] = {
 }
 MAX_RESULTS_BYTES = 1 << 24  # every episode's return
 MAX_HEADER_BYTES = 1 << 22  # of a safetensors file; a name and a shape take about 100 bytes
-MAX_WEIGHTS_BYTES = 1 << 34  # four thousand million numbers: the largest released agent has a quarter of a million
+MAX_WEIGHTS_BYTES = 1 << 32  # a thousand million numbers, which uploads and downloads hold in memory
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".zip")
 DTYPES = {
     torch.float64: "F64",
@@ -87,6 +88,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _check_config(read_json(path), path)
 
 
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is too large, or not strict JSON.
+    """
+    first = f"{EVALUATE} {folder} --write first"
+    return read_json(folder / RESULTS, MAX_RESULTS_BYTES, f"{EVALUATE} again", first)
+
+
 def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
     version = data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
@@ -101,12 +113,10 @@ def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     check_known(data, KEYS, f"key in {path}")
     if missing := sorted(set(KEYS) - set(data)):
-        raise ValueError(f"{path} lacks {', '.join(missing)}: the checkpoint is damaged")
+        raise ValueError(f"{path} lacks {', '.join(missing)}: {GET_AGAIN}")
     for name, kind in KEYS.items():
         if not isinstance(data[name], kind):
-            raise ValueError(
-                f"{path} has {name}={printable(data[name])}, expected {_JSON_NAMES[kind]}: load the checkpoint again"
-            )
+            raise ValueError(f"{path} has {name}={printable(data[name])}, expected {_JSON_NAMES[kind]}: {GET_AGAIN}")
     return data
 
 
@@ -127,8 +137,8 @@ def named(folder: Path, file: str = CONFIG, kinds: tuple[type[Exception], ...] =
     except kinds as error:
         if str(folder) in str(error):
             raise
-        why = printable(error, 260)
-        raise ValueError(f"{folder / file}: {why} (if you did not edit it, load or make it again)") from None
+        why = printable(error, 220)
+        raise ValueError(f"{folder / file}: {why} (if you did not edit it: {GET_AGAIN})") from None
 
 
 # ---- weights ----------------------------------------------------------------------------------------------------
@@ -203,12 +213,13 @@ def _within_memory(path: Path) -> Iterator[None]:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves random weights undrawn: shapes do not need them, and on the meta device they cost 2 s of imports."""
+    """Leaves random weights undrawn and unscaled, as only shapes count: on the meta device they cost 2 s of imports."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(function, "__name__", "") in ("normal_", "trunc_normal_", "uniform_"):
+        name = getattr(function, "__name__", "")
+        if name in ("normal_", "trunc_normal_", "uniform_") or (name == "mul" and args and isinstance(args[-1], float)):
             return args[0] if args else kwargs["tensor"]
-        return function(*args, **(kwargs or {}))
+        return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
 
 
 def read_header(path: Path) -> dict[str, Kind]:
@@ -326,9 +337,9 @@ def make_card(folder: Path, name: str | None = None) -> str:
     """
     results = None
     if os.path.lexists(folder / RESULTS):
-        results = read_json(folder / RESULTS, MAX_RESULTS_BYTES)
+        results = read_results(folder)
         if results.get("weights_sha256", ours := weights_sha256(folder)) != ours:
-            raise ValueError(f"{folder / RESULTS} was measured on other weights: run icrl-agents evaluate again")
+            raise ValueError(f"{folder / RESULTS} was measured on other weights: {EVALUATE} again")
     count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
     config, curve = read_config(folder), (folder / CURVE).is_file()
     with named(folder, RESULTS, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):

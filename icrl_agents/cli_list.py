@@ -46,15 +46,14 @@ def agents(as_json: AsJson = False) -> None:
 
 def _look_up(name: str) -> dict[str, Any]:
     """What the folder of a bundled agent says; its table of results is empty if it was not measured."""
-    from icrl_agents.checkpoint import MAX_RESULTS_BYTES, RESULTS, WEIGHTS, read_config, read_header
+    from icrl_agents.checkpoint import RESULTS, WEIGHTS, read_config, read_header, read_results
     from icrl_agents.hub import BUNDLED, bundled_folder
-    from icrl_agents.strict_json import read_json
 
     folder = bundled_folder() / name.removeprefix(BUNDLED)
-    config, results = read_config(folder), folder / RESULTS
+    config = read_config(folder)
     return {
         "env": config["facts"].get("env_id", ""),
         "method": config["method"],
         "parameters": sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values()),
-        "table": read_json(results, MAX_RESULTS_BYTES)["table"] if results.exists() else [],
+        "table": read_results(folder)["table"] if (folder / RESULTS).exists() else [],
     }

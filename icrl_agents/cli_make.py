@@ -94,8 +94,6 @@ def collect(
     overwrite: Overwrite = False,
 ) -> None:
     """Record the learning histories of a source learner."""
-    from icrl_envs import FAMILIES
-
     from icrl_agents import collect as record
     from icrl_agents.settings import parse_pairs
     from icrl_agents.sources import find_source
@@ -104,8 +102,7 @@ def collect(
 
     if resume and overwrite:
         raise ValueError("--resume and --overwrite contradict each other: give one of them")
-    splits = split_tasks(env)
-    tasks = FAMILIES[env] if split == "all" else splits.pick(split)
+    tasks = split_tasks(env).pick(split)
     values = parse_pairs(settings, fields(find_source(source).Settings))
     began = time.perf_counter()
     path = record(

@@ -133,6 +133,8 @@ def evaluate(
     if stored:
         if any((env, episodes, seeds, seed, plan, beam_width, plan_depth, plan_tasks, change, split != "test")):
             raise ValueError("--stored measures nothing: leave out --env, --split and all that measures, or --stored")
+        if write and not Path(agent).expanduser().is_dir():
+            raise ValueError(f"--write needs an agent in a folder of yours, {agent} is none: leave --write out")
         if write:
             report.include_rows(agent, ())
         return _tell(report.stored_curves(agent), as_json, output, curve)

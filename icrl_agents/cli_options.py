@@ -8,7 +8,7 @@ import typer
 
 Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icrl/ad-darkroom, or a Hub repo id.")]
 AgentEnv = Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: the one it was trained on.")]
-Split = Annotated[str, typer.Option(help="test (held out), validation, train, or a published set such as num_50.")]
+Split = Annotated[str, typer.Option(help="test (held out), validation, train, all, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1, as far as this machine has it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

@@ -8,7 +8,6 @@ nor any interruption changes it.
 from __future__ import annotations
 
 import json
-import operator
 import os
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ import gymnasium
 import numpy as np
 from icrl_envs import FAMILIES
 
-from icrl_agents.config import check_known
+from icrl_agents.config import check_known, whole
 from icrl_agents.history import HistoryInfo, RecordHistory
 from icrl_agents.history_writer import HistoryWriter
 from icrl_agents.interrupts import continuing
@@ -92,8 +91,8 @@ def collect(
     """
     check_known([env_id], FAMILIES, "environment with a task set")
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
-    streams, episodes = _whole("streams", streams, 1), _whole("episodes", episodes, 1)
-    processes, seed = _whole("processes", processes, 1), _whole("seed", seed, 0)
+    streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
+    processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
     learner = make_source(source, env_id, dict(settings or {}))
     info = _describe(env_id, source, learner, seed, streams, episodes)
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
@@ -111,13 +110,6 @@ def collect(
                 report(len(writer.done) * streams, len(ids) * streams)
             writer.finish()
     return Path(path)
-
-
-def _whole(name: str, value: Any, low: int) -> int:
-    """The number as a plain int, whatever integer type it came in; a bool is none."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not low <= operator.index(value) < 2**63:
-        raise ValueError(f"{name}={value!r} is not allowed: give a whole number from {low} on, below 2**63")
-    return operator.index(value)
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:

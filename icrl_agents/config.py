@@ -71,7 +71,7 @@ def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | 
     kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
     wanted = kinds[kind.split(" | ")[0]]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
-        raise ValueError(f"{name}='{printable(value)}' is not a {kind}")
+        raise ValueError(f"{name}='{printable(value)}' is not {'an' if kind.startswith('i') else 'a'} {kind}")
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise ValueError(f"{name}={printable(value)} is outside {limits[0]}..{limits[1]}")
 

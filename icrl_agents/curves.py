@@ -19,6 +19,7 @@ from icrl_agents.printable import printable
 from icrl_agents.strict_json import read_json
 
 MAX_BYTES = 1 << 28  # of a file: a hundred thousand lifetimes
+AGAIN = "evaluate again"
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ class Curve:
         """
         mine, theirs = self._scores(first, last), other._scores(first, last)
         if self.tasks != other.tasks or mine.shape != theirs.shape:
-            raise ValueError(
-                f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: evaluate again"
-            )
+            raise ValueError(f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: {AGAIN}")
         return bootstrap(mean, mine - theirs, trainings=self.trainings)
 
     def on(self, tasks: Sequence[int]) -> Curve:
@@ -160,13 +159,21 @@ class Curve:
             curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest)
             if type(curve.trainings) is not int or curve.trainings < 1 or len(curve.runs) % curve.trainings:
                 raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
+            texts = (curve.env_id, curve.split, curve.name)
+            if not all(isinstance(text, str) for text in texts) or not isinstance(curve.facts, dict):
+                raise ValueError("its env_id, split and name are no text, or its facts no object")
+            if not all(type(task) is int for task in curve.tasks):
+                raise ValueError("its tasks are no task ids")
             of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
-            if not of_tasks or curve.runs.ndim != 3 or (curve.pace is not None and curve.pace.ndim != 1):
+            if (
+                not of_tasks
+                or curve.runs.ndim != 3
+                or not curve.runs.size
+                or (curve.pace is not None and curve.pace.ndim != 1)
+            ):
                 raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"this is not a curve ({type(error).__name__}: {printable(error)}): evaluate again"
-            ) from None
+            raise ValueError(f"this is not a curve ({type(error).__name__}: {printable(error)}): {AGAIN}") from None
         return curve
 
     def save(self, path: str | Path) -> None:
@@ -181,7 +188,7 @@ class Curve:
             FileNotFoundError: there is no file.
             ValueError: neither of them.
         """
-        data = read_json(Path(path).expanduser(), MAX_BYTES)
+        data = read_json(Path(path).expanduser(), MAX_BYTES, AGAIN, "give a file that Curve.save wrote")
         curves = data.get("curves", [data])
         return cls.from_json(curves[0] if isinstance(curves, list) and curves else {})
 

@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 from icrl_envs import FAMILIES
 
 from icrl_agents.action_sets import choose_any, legal_actions
-from icrl_agents.config import check_value
+from icrl_agents.config import check_value, whole
 from icrl_agents.curves import Curve
 from icrl_agents.methods import METHODS
 from icrl_agents.planning import Planner
@@ -69,8 +69,8 @@ def evaluate(
     _check_learner(agent)
     check_value("name", "str | None", name, None)
     splits = learner_splits(agent, env_id)
-    episodes = _whole("episodes", splits.test.rules.lifetime if episodes is None else episodes)
-    num_seeds, seed = _whole("num_seeds", num_seeds), _whole("seed", seed, 0)
+    episodes = whole("episodes", splits.test.rules.lifetime if episodes is None else episodes, 1)
+    num_seeds, seed = whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
     if tasks is None:
         ids = splits.pick(split).ids
     else:
@@ -179,12 +179,6 @@ def _check_learner(agent: Any) -> None:
             f"agent={str(agent)[:80]!r} is a {type(agent).__name__} without reset, act and observe: "
             f"{fix or 'give an ICAgent'}"
         )
-
-
-def _whole(name: str, value: Any, low: int = 1) -> int:
-    value = int(value) if isinstance(value, np.integer) else value
-    check_value(name, "int", value, (low, 2**31 - 1))
-    return value
 
 
 def _task_ids(env_id: str, tasks: Any) -> np.ndarray:

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icrl_agents.atomic import write_text
-from icrl_agents.checkpoint import CONFIG, WEIGHTS
+from icrl_agents.checkpoint import CONFIG, MAX_WEIGHTS_BYTES, WEIGHTS
 
 FILES = (CONFIG, WEIGHTS)
-MAX_BYTES = 1 << 30  # of one file; it is held in memory while its hash is computed
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -119,4 +118,4 @@ class RepoCache:
 
 
 def _matches(path: Path, digest: str) -> bool:
-    return path.stat().st_size <= MAX_BYTES and digest in digests(path.read_bytes())
+    return path.stat().st_size <= MAX_WEIGHTS_BYTES and digest in digests(path.read_bytes())

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from icrl_agents.hub_cache import COMMIT, DIGEST, MAX_BYTES, Published, digests
+from icrl_agents.checkpoint import MAX_WEIGHTS_BYTES
+from icrl_agents.hub_cache import COMMIT, DIGEST, Published, digests
 from icrl_agents.printable import printable
 
 PATIENCE = 60.0  # seconds that all answers of a server may take together
@@ -92,12 +93,14 @@ class Remote:
             raise ConnectionError(foreign(self.api))
         if not DIGEST.fullmatch(digest):
             raise ConnectionError(
-                f"{self.api.endpoint} publishes no hash of {name} (ETag '{printable(digest, 60)}', expected 40 or 64 hex "
-                "digits), so nothing is downloaded: check the proxy and HF_ENDPOINT"
+                f"{self.api.endpoint} publishes no hash of {name} (ETag '{printable(digest, 60)}', expected 40 or 64 "
+                "hex digits), so nothing is downloaded: check the proxy and HF_ENDPOINT"
             )
-        if (found.size or 0) > MAX_BYTES:
+        if (found.size or 0) > MAX_WEIGHTS_BYTES:
             size = printable(found.size, 20)
-            raise ValueError(f"{name} of {self.repo_id} has {size} bytes, at most {MAX_BYTES}: load a smaller agent")
+            raise ValueError(
+                f"{name} of {self.repo_id} has {size} bytes, at most {MAX_WEIGHTS_BYTES}: load a smaller agent"
+            )
         return Published(name, commit, digest, found.size)
 
     def content(self, file: Published) -> bytes:
@@ -136,7 +139,7 @@ class Remote:
             for chunk in response.iter_bytes():
                 content += chunk
                 self.patience.extend(len(chunk))
-                if self.patience.over or len(content) > (file.size or MAX_BYTES):
+                if self.patience.over or len(content) > (file.size or MAX_WEIGHTS_BYTES):
                     break
         return bytes(content)
 

@@ -24,8 +24,8 @@ from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.splits import ALL
 from icrl_agents.terminal import counted, print_table
 
-SEEDS, LIFETIMES = 20, 320  # on each task, and in all where there are many: so many, or one on each task
-FEW, FAMILY = 10, LIFETIMES  # fewer test tasks than so many of a family of at most so many: all are measured too
+SEEDS, LIFETIMES = 20, 320  # maximum number of lifetimes on each task, and of all (one on each task is the minimum)
+FEW, FAMILY = 10, LIFETIMES  # with fewer test tasks than FEW, and at most FAMILY tasks, all tasks are measured too
 
 
 def measure(
@@ -228,9 +228,9 @@ def stored_results(agent: str | Path) -> dict[str, Any]:
 
     name = str(agent)
     folder = bundled_folder() / name.removeprefix(BUNDLED) if name.startswith(BUNDLED) else Path(name).expanduser()
-    found = checkpoint.read_json(folder / checkpoint.RESULTS, checkpoint.MAX_RESULTS_BYTES)
+    found = checkpoint.read_results(folder)
     if not isinstance(found.get("curves"), list) or not found["curves"]:
-        raise ValueError(f"{folder / checkpoint.RESULTS} has no curves: run icrl-agents evaluate again")
+        raise ValueError(f"{folder / checkpoint.RESULTS} has no curves: {checkpoint.EVALUATE} again")
     return found
 
 
@@ -279,11 +279,10 @@ def _study_before(folder: Path, weights: str) -> list[Row]:
     """The rows of a study in the results that are about to be replaced, if they are about these weights."""
     from icrl_agents import checkpoint
 
-    path = folder / checkpoint.RESULTS
-    if not path.is_file():
+    if not (folder / checkpoint.RESULTS).is_file():
         return []
     try:
-        before = checkpoint.read_json(path, checkpoint.MAX_RESULTS_BYTES)
+        before = checkpoint.read_results(folder)
         return table_rows({"table": before.get("study", [])}) if before.get("weights_sha256") == weights else []
     except ValueError:  # damaged results are to be replaced too
         return []

@@ -96,7 +96,7 @@ def _trained_on(curve: Curve) -> str:
 
 
 def _normalised(curve: Curve) -> list[Row]:
-    """The end as a share of what is possible, and the interquartile mean of such shares: tasks count alike in them."""
+    """The end as a share of what is possible, and the interquartile mean of such shares; tasks weigh the same."""
     if not curve.normalises:
         return []
     end, note = spans(curve.runs.shape[2])[-1], "0 random, 1 optimal"
@@ -137,8 +137,11 @@ def _rounded(value: Any) -> float:
 
 
 def task_name(env_id: str, task: int) -> str:
-    """A task as the arguments of `make` that fix it; only its id where they are too long for a table."""
-    name = ", ".join(f"{name}={value}" for name, value in FAMILIES[env_id].rules.task_kwargs(task).items())
+    """A task as the arguments of `make` that fix it; only its id where those are long, or the env is not registered."""
+    rules = FAMILIES[env_id].rules if env_id in FAMILIES else None
+    if rules is None or not 0 <= task < rules.set_tasks:
+        return f"task {task}"
+    name = ", ".join(f"{name}={value}" for name, value in rules.task_kwargs(task).items())
     return name if len(name) <= 80 else f"task {task}"
 
 

@@ -24,13 +24,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from icrl_agents.atomic import append_line, write_files, write_text
+from icrl_agents.checkpoint import CONFIG, WEIGHTS
 from icrl_agents.folder_lock import OURS, FolderLock
 from icrl_agents.interrupts import continuing
 from icrl_agents.printable import printable
 from icrl_agents.strict_json import dump_json, read_json, refuse_special
 
 NOTE, METRICS, STATES = "train.json", "metrics.jsonl", "checkpoints"
-CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 STARTED = {"method": str, "env_id": str, "train": dict, "agent": dict, "source": dict, "command": str}
 
 
@@ -78,7 +79,7 @@ def absolute(path: str | Path) -> Path:
 
 
 def is_finished(out: Path) -> bool:
-    return (out / MODEL).is_file() and (out / CONFIG).is_file() and newest_checkpoint(out) is None
+    return (out / WEIGHTS).is_file() and (out / CONFIG).is_file() and newest_checkpoint(out) is None
 
 
 def refuse_unfinished(folder: Path) -> None:
@@ -212,10 +213,10 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     Raises:
         ValueError: the state is damaged, or not of this run.
     """
-    contents = {name: (folder / name).read_bytes() for name in (MODEL, OPTIMIZER)}
+    contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
     state = read_json(folder / STATE, fix=f"delete {folder}")
     try:
-        model.load_state_dict(load(contents[MODEL]))
+        model.load_state_dict(load(contents[WEIGHTS]))
         tensors = load(contents[OPTIMIZER])
         torch.set_rng_state(tensors.pop("rng"))
         slots: dict[int, dict[str, Tensor]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from icrl_agents.atomic import write_files
 from icrl_agents.run_folder import METRICS, NOTE, is_finished
-from icrl_agents.strict_json import parse_json, read_json
+from icrl_agents.strict_json import parse_json, read_bounded, read_json
 
 JSON, PICTURE = "runs.json", "runs.png"
 FILES = (JSON, PICTURE)
@@ -22,6 +23,7 @@ LATE = 20  # updates at the end whose mean loss is reported: one batch's scatter
 POINTS = 200  # of a line of losses
 VALIDATION = "validation_return"
 PARTS = ("train", "agent", "source")  # of train.json
+LEAVE_OUT = "leave the run out"
 
 
 class TrainingRun(NamedTuple):
@@ -88,12 +90,12 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _read(folder: Path, name: str) -> TrainingRun:
-    note = read_json(folder / NOTE)
+    note = read_json(folder / NOTE, fix=LEAVE_OUT)
     train, agent, source = (part if isinstance(part := note.get(key), dict) else {} for key in PARTS)
     method, env_id = note.get("method"), note.get("env_id")
     numbers = train.get("seed"), train.get("updates")
     if not isinstance(method, str) or not isinstance(env_id, str) or not all(type(n) is int for n in numbers):
-        raise ValueError(f"{folder / NOTE} is not of a training run: leave {name} out")
+        raise ValueError(f"{folder / NOTE} is not of a training run: {LEAVE_OUT}")
     of_source = {f"source.{key}": value for key, value in source.items()}
     settings = {**train, **agent, **of_source, "histories": note.get("histories")}
     return TrainingRun(name, folder, method, env_id, settings, list(_metrics(folder / METRICS)), is_finished(folder))
@@ -101,18 +103,14 @@ def _read(folder: Path, name: str) -> TrainingRun:
 
 def _metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file; a last one that is cut short is left out, of several for an update the last."""
-    if not path.is_file():  # a training that has just begun
+    if not os.path.lexists(path):  # a training that has just begun
         return
-    if path.stat().st_size > MAX_METRICS_BYTES:
-        raise ValueError(f"{path} has more than {MAX_METRICS_BYTES} bytes: leave the run out")
     rows: dict[int, dict[str, Any]] = {}
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                row = parse_json(line, path)
-                if type(row.get("update")) is not int or not all(_is_number(value) for value in row.values()):
-                    raise ValueError(f"{path} has a line that is no update's metrics: leave the run out")
-                rows[row["update"]] = row
+    for line in read_bounded(path, MAX_METRICS_BYTES).split(b"\n")[:-1]:
+        row = parse_json(line, path, LEAVE_OUT)
+        if type(row.get("update")) is not int or not all(_is_number(value) for value in row.values()):
+            raise ValueError(f"{path} has a line that is no update's metrics: {LEAVE_OUT}")
+        rows[row["update"]] = row
     yield from (rows[update] for update in sorted(rows))
 
 

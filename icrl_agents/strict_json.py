@@ -14,18 +14,20 @@ MAX_JSON_BYTES = 1 << 20
 MAX_DEPTH = 32  # levels; JSON nested deeper than Python's stack could be read but not written again
 MAX_DIGITS = 20
 
-
 GET_AGAIN = "it is damaged, get it again (from the Hub: force_download=True)"
+NO_CHECKPOINT = "a checkpoint is a folder as save_pretrained writes it, with config.json and model.safetensors"
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, fix: str = GET_AGAIN) -> dict[str, Any]:
-    """The JSON object in a file; an error says how to `fix` what is in it.
+def read_json(
+    path: Path, max_bytes: int = MAX_JSON_BYTES, fix: str = GET_AGAIN, missing: str = NO_CHECKPOINT
+) -> dict[str, Any]:
+    """The JSON object in a file; errors end with how to `fix` what is in it, or what to do where it is `missing`.
 
     Raises:
         FileNotFoundError: there is no file.
         ValueError: no regular file, one of more than `max_bytes`, or not such JSON.
     """
-    require_file(path)
+    require_file(path, missing)
     return parse_json(read_bounded(path, max_bytes), path, fix)
 
 
@@ -98,14 +100,11 @@ def _check_depth(value: Any, left: int) -> None:
             _check_depth(child, left - 1)
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path, missing: str = NO_CHECKPOINT) -> None:
     """Links are fine (the Hub's cache is made of them), what reads without end or blocks is not."""
     refuse_special(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {path.name}: a checkpoint is a folder as save_pretrained writes it, "
-            "with config.json and model.safetensors"
-        )
+        raise FileNotFoundError(f"{path.parent} has no {path.name}: {missing}")
 
 
 def refuse_special(path: Path) -> None:

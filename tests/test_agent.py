@@ -249,8 +249,8 @@ class TestMistakes:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"width": "64"}, "width='64' is not a int"),
-        ({"width": True}, "not a int"),
+        ({"width": "64"}, "width='64' is not an int"),
+        ({"width": True}, "not an int"),
         ({"width": 10**9}, "width=1000000000 is outside"),
         ({"width": 30, "heads": 4}, "even multiple"),
         ({"window": 8, "slide": 8}, "slide=8 must be smaller than window=8"),

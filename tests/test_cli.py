@@ -179,7 +179,8 @@ def test_evaluate_write_renews_the_folder(trained, tmp_path):
 def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
-    assert "results.json" in refused("evaluate", folder, "--stored")
+    assert f"run icrl-agents evaluate {folder} --write first" in refused("evaluate", folder, "--stored")
+    assert "a folder of yours" in refused("evaluate", "icrl/ad-darkroom", "--stored", "--write")
     first = done("evaluate", folder, "--episodes", 12, "--seeds", 2, "--write")
     assert "mean return, episode 12" in first
     assert "all 9 tasks: mean return, episode 12" in first
@@ -192,6 +193,10 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     assert {name: (folder / name).read_bytes() for name in names} == files
     for option in (("--seeds", 2), ("--split", "train"), ("--plan", "lookahead"), ("--env", ID)):
         assert "--stored measures nothing" in refused("evaluate", folder, "--stored", *option)
+    results = json.loads((folder / "results.json").read_text())
+    results["curves"] = [{**curve, "env_id": "mine/Room-v0"} for curve in results["curves"]]  # not registered here
+    (folder / "results.json").write_text(json.dumps(results))
+    assert "task " in done("evaluate", folder, "--stored")
 
 
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):

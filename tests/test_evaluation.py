@@ -279,6 +279,11 @@ def test_the_first_curve_of_results_is_loaded(tmp_path):
         {"trainings": 0},
         {"trainings": -1},
         {"pace": "x"},
+        {"runs": [[[], []]]},
+        {"facts": []},
+        {"name": None},
+        {"env_id": {}},
+        {"tasks": ["0", "1"]},
     ],
 )
 def test_what_is_no_curve_is_refused(change):

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save, save_file
 from icrl_agents.action_sets import MAX_ACTIONS
 from icrl_agents.agent import ICAgent
 from icrl_agents.bundled import bundled
+from icrl_agents.checkpoint import MAX_WEIGHTS_BYTES
 from tests.conftest import one_line
 from tests.fakes import Variant
 from tests.fuzz import judge, use_checkpoint
@@ -196,7 +197,8 @@ def test_a_sparse_file_is_refused_before_it_is_mapped(folder, bounded, size):
     count = size // 4
     (folder / "model.safetensors").write_bytes(header({"body.norm.weight": tensor(count)}))
     os.truncate(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size + size)
-    refused(folder, "model.safetensors", "do not belong together" if size < 1 << 34 else "at most 17179869184 are read")
+    too_large = f"at most {MAX_WEIGHTS_BYTES} are read"
+    refused(folder, "model.safetensors", "do not belong together" if size < MAX_WEIGHTS_BYTES else too_large)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)")])
@@ -263,9 +265,9 @@ WRONG_VALUES: list[tuple[tuple[str, ...], Any, list[str]]] = [
     (("config", "width"), 1 << 40, ["width=1099511627776 is outside"]),
     (("config", "width"), -8, ["width=-8 is outside"]),
     (("config", "width"), 8.0, ["8.0"]),
-    (("config", "width"), "8", ["is not a int"]),
-    (("config", "width"), True, ["is not a int"]),
-    (("config", "width"), None, ["is not a int"]),
+    (("config", "width"), "8", ["is not an int"]),
+    (("config", "width"), True, ["is not an int"]),
+    (("config", "width"), None, ["is not an int"]),
     (("config", "width"), 9, ["even multiple"]),
     (("config", "heads"), 0, ["heads=0 is outside"]),
     (("config", "layers"), 10**9, ["layers=1000000000 is outside"]),

@@ -88,8 +88,8 @@ def test_a_run_that_has_just_begun_has_no_numbers_yet(folder, tmp_path):
     [
         ("train.json", "{}", ("not of a training run",)),
         ("train.json", '{"method": "ad", "env_id": 3, "train": {}}', ("not of a training run",)),
-        ("train.json", "[1", ("train.json",)),
-        ("metrics.jsonl", "nonsense\n", ("metrics.jsonl",)),
+        ("train.json", "[1", ("train.json", "leave the run out")),
+        ("metrics.jsonl", "nonsense\n", ("metrics.jsonl", "leave the run out")),
         ("metrics.jsonl", '{"update": "1"}\n', ("no update's metrics",)),
         ("metrics.jsonl", '{"update": 1, "loss": "low"}\n', ("no update's metrics",)),
     ],
