@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +14,10 @@ import numpy as np
 
 from icrl_agents.folder_lock import OURS, FolderLock
 from icrl_agents.hdf5 import reading, writing
-from icrl_agents.history import FIELDS, GIVEN, HistoryInfo, HistoryStore, partial_folder, write_column
+from icrl_agents.history import HistoryInfo, HistoryStore, partial_folder
 from icrl_agents.printable import printable
 from icrl_agents.steps import Steps
-from icrl_agents.store_columns import CHECKSUMS, LENGTH
+from icrl_agents.store_columns import CHECKSUMS, FIELDS, GIVEN, LENGTH, write_column
 from icrl_agents.strict_json import refuse_special
 
 
@@ -125,7 +125,7 @@ class HistoryWriter:
                 if part.name not in OURS:
                     part.unlink()
         self._lock.release()
-        if self.folder.exists() and not any(self.folder.iterdir()):
+        with suppress(OSError):  # it holds parts, or the lock of the next process
             self.folder.rmdir()
 
     @contextmanager
