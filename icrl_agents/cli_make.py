@@ -317,7 +317,8 @@ def _measure_and_write(agent: Any, env_id: str, folder: Path) -> None:
 
 def _validation(folder: Path) -> str:
     """What the last line of the metrics says of the validation tasks."""
-    lines = (folder.expanduser() / "metrics.jsonl").read_text().splitlines()
+    metrics = folder.expanduser() / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []  # a finished run may have been moved without
     row = json.loads(lines[-1]) if lines else {}
     if "validation_return" not in row:
         return ""

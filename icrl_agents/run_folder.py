@@ -235,7 +235,12 @@ def trim_metrics(out: Path, update: int) -> None:
     metrics = out / METRICS
     if metrics.is_file():
         rows = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-        write_text(metrics, "".join(line for line in rows if json.loads(line)["update"] <= update))
+        try:
+            kept = [line for line in rows if json.loads(line)["update"] <= update]
+        except (LookupError, TypeError, ValueError) as error:
+            why = printable(error, 160)
+            raise ValueError(f"{metrics} is damaged ({why}): mend it, or give --overwrite") from None
+        write_text(metrics, "".join(kept))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from icrl_agents.sources import make_source
 from icrl_agents.splits import split_tasks
 from icrl_agents.train_config import TrainConfig
 from icrl_agents.windows import FreshWindows, cut_windows
+from tests.conftest import one_line
 from tests.fakes import lifetimes
 
 ID = "icrl/Darkroom3x3-v0"
@@ -115,6 +116,19 @@ def test_resuming_keeps_the_command_and_the_metrics(tmp_path):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == [1, 2, 3]
     assert resumed.facts["command"] == "the first one"
+
+
+def test_damaged_metrics_are_one_line_when_resuming(tmp_path):
+    out = tmp_path / "run"
+    run(out, updates=1)
+    (out / "model.safetensors").unlink()
+    (out / "metrics.jsonl").write_text('{"loss": 1.0}\n')
+    one_line(
+        lambda: train("ad", ID, out, device="cpu", quiet=True, resume=True),
+        ValueError,
+        "metrics.jsonl is damaged",
+        "--overwrite",
+    )
 
 
 def test_it_writes_where_the_user_stands(tmp_path, monkeypatch):
