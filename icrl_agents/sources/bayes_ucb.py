@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings
-from icrl_agents.sources.thompson import BernoulliSource
-
-
-@dataclass(frozen=True)
-class BayesUCBSettings(SourceSettings):
-    successes: float = 1.0  # successes in the prior Beta(successes, failures) of each arm
-    failures: float = 1.0  # failures in the prior Beta(successes, failures) of each arm
-
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"successes": (1e-3, 1e6), "failures": (1e-3, 1e6)}
+from icrl_agents.sources.thompson import BernoulliSource, BetaPrior
 
 
 class BayesUCB(BernoulliSource):
@@ -26,7 +14,7 @@ class BayesUCB(BernoulliSource):
     """
 
     name = "bayes-ucb"
-    Settings = BayesUCBSettings
+    Settings = BetaPrior
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         from scipy.special import betaincinv

@@ -5,15 +5,13 @@ Axis letters: B rows, A actions, S and F counted successes and failures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from icrl_agents.sources.bandits import lifetime_of
-from icrl_agents.sources.source import SourceSettings
-from icrl_agents.sources.thompson import BernoulliSource
+from icrl_agents.sources.thompson import BernoulliSource, BetaPrior
 
 LEVELS = 64  # charges between which an index is interpolated
 MAX_LIFETIME = 400  # pulls, whose tables take some seconds and a hundred MB
@@ -49,14 +47,6 @@ def gittins_indices(lifetime: int, successes: float = 1.0, failures: float = 1.0
     return tuple(index / LEVELS for index in indices)
 
 
-@dataclass(frozen=True)
-class GittinsSettings(SourceSettings):
-    successes: float = 1.0  # successes in the prior Beta(successes, failures) of each arm
-    failures: float = 1.0  # failures in the prior Beta(successes, failures) of each arm
-
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"successes": (1e-3, 1e6), "failures": (1e-3, 1e6)}
-
-
 class Gittins(BernoulliSource):
     """The arm with the highest Gittins index for the pulls that are left; ties are broken at random.
 
@@ -65,7 +55,7 @@ class Gittins(BernoulliSource):
 
     assumes = "the action set and the lifetime's length: that a reward is 0 or 1, by chances drawn from the prior."
     name = "gittins"
-    Settings = GittinsSettings
+    Settings = BetaPrior
 
     def prepare(self, env: Any) -> None:
         super().prepare(env)

@@ -13,16 +13,20 @@ from icrl_agents.sources.source import SourceSettings, Step
 
 
 @dataclass(frozen=True)
-class ThompsonSettings(SourceSettings):
+class BetaPrior(SourceSettings):
+    """The prior of the probability that an arm pays 1."""
+
     successes: float = 1.0  # successes in the prior Beta(successes, failures) of each arm
     failures: float = 1.0  # failures in the prior Beta(successes, failures) of each arm
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"successes": (1e-3, 1e6), "failures": (1e-3, 1e6)}
+
+
+@dataclass(frozen=True)
+class ThompsonSettings(BetaPrior):
     sharpness: float = 1.0  # weight of each pull; 3 explores less, and loses three tenths less
 
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
-        "successes": (1e-3, 1e6),
-        "failures": (1e-3, 1e6),
-        "sharpness": (1e-3, 1e3),
-    }
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {**BetaPrior.LIMITS, "sharpness": (1e-3, 1e3)}
 
 
 class BernoulliSource(BanditSource):
