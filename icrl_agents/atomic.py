@@ -41,7 +41,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
             temporary.replace(target)
     finally:
         for temporary in staged.values():
-            with suppress(OSError):  # what went wrong before is what is told
+            with suppress(OSError):  # the error before this one is the one to report
                 temporary.unlink(missing_ok=True)
 
 

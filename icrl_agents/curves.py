@@ -103,7 +103,7 @@ class Curve:
         return bool((self.optimal > self.random).all())
 
     def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
-        """How much more this one earned in those episodes than `other`, which lived the same tasks and seeds.
+        """How much more this one earned in those episodes than `other`, measured on the same tasks and seeds.
 
         Paired: the same trainings, tasks and lives of both are drawn.
         """

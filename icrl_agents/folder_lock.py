@@ -14,11 +14,11 @@ from icrl_agents.atomic import naming
 
 LOCK, OWNER = ".lock", ".owner"
 OURS = {LOCK, OWNER}  # no content of the folder
-PATIENCE = 1.0  # seconds until an owner that has just locked the folder has said who it is
+PATIENCE = 1.0  # seconds to wait for the process id of an owner that has just locked the folder
 
 
 class FolderLock:
-    """Locks a folder, which is made if it is not there; the operating system frees that of a process that dies.
+    """Locks a folder, which is made if it is not there; the operating system frees the lock of a process that dies.
 
     Args:
         doing: what is done there, for the message: "collecting to".

@@ -61,7 +61,7 @@ def writing(path: Path, temporary: Path, *, change: bool = False) -> Iterator[h5
             yield file
         atomic.settle(temporary, path)
     finally:
-        with suppress(OSError):  # what went wrong before is what is told
+        with suppress(OSError):  # the error before this one is the one to report
             temporary.unlink(missing_ok=True)
 
 

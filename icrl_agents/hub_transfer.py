@@ -17,7 +17,7 @@ from icrl_agents.hub_cache import COMMIT, DIGEST, Published, digests
 from icrl_agents.printable import printable
 
 PATIENCE = 60.0  # seconds that all answers of a server may take together
-MIN_SPEED = 1 << 15  # bytes that earn a server one second more
+MIN_SPEED = 1 << 15  # bytes that add one second to the time a server has
 
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # as the client fails on headers and JSON of others
 

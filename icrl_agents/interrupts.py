@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training saves its state first, and whatever can be continued says so when it ends early."""
+"""Ctrl-C and SIGTERM: a training saves its state first, and commands that can be continued say how."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Terminated(SystemExit):
 
 @contextmanager
 def continuing(how: Callable[[], str]) -> Iterator[None]:
-    """What ends early says `how()` to go on, be it a signal or an error of the system; "" if there is nothing to."""
+    """Add `how()` to go on to the message of the signal or the system's error that ends the block; "" adds nothing."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as end:

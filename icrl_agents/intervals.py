@@ -73,7 +73,7 @@ def bootstrap(statistic: Callable[..., Any], *scores: np.ndarray, trainings: int
     Args:
         statistic: of arrays (K, R * N), one for each of `scores`, to (K,), such as `mean`.
         scores: arrays (R, N); the same runs and tasks are drawn of all of them.
-        trainings: how many agents lived the R runs, as many each.
+        trainings: the number of agents behind the R runs, which have the same number each.
     """
     flat = [np.asarray(one, float).reshape(1, -1) for one in scores]
     drawn = [statistic(*(one[0][places] for one in flat)) for places in sample_of(scores[0], trainings).draws()]

@@ -19,7 +19,7 @@ from icrl_agents.terminal import counted
 if TYPE_CHECKING:
     from icrl_agents.agent import ICAgent
 
-BAR, BESIDE = 20, 60  # characters of an episode's line that stand for the optimum, and all others
+BAR, BESIDE = 20, 60  # characters of an episode's line: of the bar of an optimal return, and of the rest
 
 
 @dataclass(frozen=True)

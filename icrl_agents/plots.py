@@ -59,7 +59,7 @@ def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
 
 
 def told_apart(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves under names that differ: those that share one are told apart by origin, by split, else by a number."""
+    """The curves under names that differ: those that share one get their origin, their split, else a number."""
     curves = _with_details(curves, [curve.origin for curve in curves])
     curves = _with_details(curves, [curve.split for curve in curves])
     names = [curve.name for curve in curves]

@@ -10,8 +10,7 @@ import numpy as np
 def printable(value: Any, most: int = 80) -> str:
     """`value` as text of at most `most` printable characters; what cannot be printed is escaped.
 
-    Of large arrays the first entries are shown. Layout that is not the value's own (of an array, a space, an error) is
-    left out.
+    Of large arrays the first entries are shown. Line breaks in the text of an array, a space or an error become spaces.
     """
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.size <= most else value.ravel()[:most].tolist()

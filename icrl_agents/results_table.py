@@ -17,8 +17,8 @@ from icrl_agents.terminal import counted
 SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50))  # episodes, first and last, that papers name
 LAST = 10  # episodes at the end of a lifetime that is of another length
 LONG = 50  # episodes
-PLANNED = "planned"  # the name of the curve that was measured with a planner
-SOURCE = "source "  # how the name of the curve of a learner begins that made histories
+PLANNED = "planned"  # the name of a curve measured with a planner
+SOURCE = "source "  # the prefix of curves of learners that made histories
 SHOWN = 20  # tasks, one a line
 
 

@@ -116,7 +116,7 @@ class Boundary:
     NEXT_STEP: the step after the end is a dummy (action ignored, reward 0) and is not `live`.
     DISABLED, and a single environment: `obs` is the final observation and the caller resets.
 
-    What it returns is the record that the dynamics had; where that cannot be told, it raises and remembers nothing.
+    What it returns is the record that the dynamics had; where that is not known, it raises and remembers nothing.
 
     Args:
         num_envs: B.
@@ -198,7 +198,7 @@ class Boundary:
             given: the observations as the env returned them, where `obs` is not that object.
 
         Raises:
-            ValueError: an ended row's final observation is missing or malformed, or cannot be told from the next one.
+            ValueError: an ended row's final observation is missing or malformed, or may be that of the next episode.
         """
         given = obs if given is None else given
         obs, over = to_array(obs, "obs"), np.asarray(terminated) | np.asarray(truncated)

@@ -94,7 +94,7 @@ def open_trackers(
         start: updates that were done before, whose metrics stay.
         settings: of the run, for trackers that show them.
     """
-    mine = track if accelerator.is_main_process else ()  # the other processes have nothing to tell
+    mine = track if accelerator.is_main_process else ()  # the other processes have no metrics
     accelerator.log_with = [TRACKERS[item](out, start, settings) if isinstance(item, str) else item for item in mine]
     accelerator.init_trackers(PROJECT)
     try:

@@ -1,4 +1,4 @@
-"""Processes that work for this one and end when it does, however it does."""
+"""Worker processes, which end with the process that started them, also if that is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 @contextmanager
 def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool that is left when its work is done; an error or Ctrl-C here ends the work that is going on."""
+    """A pool of worker processes; an error or Ctrl-C in the block ends their work at once."""
     # spawn: a fork would inherit the threads' locks of torch and HDF5
     context = multiprocessing.get_context("spawn")
     listening, held = context.Pipe(duplex=False)
@@ -28,7 +28,7 @@ def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with(listening: Connection) -> None:
-    """The system closes the other end of the pipe if the process that holds it is killed."""
+    """End this process with the one that holds the other end of the pipe, which the system closes then."""
 
     def wait() -> None:
         try:
