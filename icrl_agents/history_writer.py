@@ -125,8 +125,9 @@ class HistoryWriter:
                 if part.name not in OURS:
                     part.unlink()
         self._lock.release()
-        with suppress(OSError):  # it holds parts, or the lock of the next process
-            self.folder.rmdir()
+        if self.folder.exists():
+            with suppress(OSError):  # it holds parts, or the lock of the next process
+                self.folder.rmdir()
 
     @contextmanager
     def _new_file(self, path: Path) -> Iterator[h5py.File]:
