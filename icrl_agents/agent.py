@@ -31,6 +31,7 @@ from icrl_agents.acting import (
     read_env,
 )
 from icrl_agents.action_sets import tells_actions, widened
+from icrl_agents.caution import warn
 from icrl_agents.config import AgentConfig, check_choice, check_value, whole
 from icrl_agents.context import UNKNOWN, Context, Memory
 from icrl_agents.distributions import Distribution
@@ -345,6 +346,8 @@ class ICAgent(StepModel):
             raise ValueError(
                 "a plan needs an agent that was trained with dynamics=True, this one was not: leave it out"
             )
+        if planner.caution:
+            warn(planner.caution)
         return planner
 
     def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Memory | None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from icrl_agents.caution import warn
 from icrl_agents.config import check_choice, check_known, check_value
 
 
@@ -106,6 +105,16 @@ class Planner:
         "follow": (1, 1000),
         "trust": (0.0, 0.95),  # twenty of twenty-one is the most that can be won
     }
+
+    @property
+    def caution(self) -> str:
+        """What users are warned of when they choose it; empty for nothing."""
+        if self.when != "full":
+            return ""
+        return (
+            "plan='beam' is the published search and cost the released agents return in two of three cases measured "
+            "(README, Planning): plan='lookahead' did no harm"
+        )
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -224,25 +233,14 @@ PLANNERS: dict[str, Planner] = {
 }
 
 
-HARMFUL = {
-    "beam": "plan='beam' is the published search and cost the released agents return in two of three cases "
-    "measured (README, Planning): plan='lookahead' did no harm"
-}
-
-
 def make_planner(plan: str | Planner, settings: Mapping[str, Any] | None = None) -> Planner:
     """A planner, or the one of that name, but for the given settings.
-
-    Warns:
-        UserWarning: the planner of that name is known to cost return.
 
     Raises:
         ValueError: an unknown name or setting, or a bad value.
     """
     if not isinstance(plan, Planner):
         check_known([plan], PLANNERS, "plan")
-        if plan in HARMFUL:
-            warn(HARMFUL[plan])
         plan = PLANNERS[plan]
     settings = settings or {}
     check_known(settings, (field.name for field in fields(Planner)), "planner setting")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,14 @@ from icrl_agents.agent import ICAgent
 from icrl_agents.methods.ad import AD, ADConfig
 
 CELLS = spaces.Box(0, 8, (2,), np.int32)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C reaches the tests and what they start, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
