@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
@@ -218,7 +219,10 @@ def read_actions(agent: ICAgent, action_set: Any, num_actions: Any, rows: int) -
 def env_actions(agent: ICAgent, env: gymnasium.Env | VectorEnv, rows: int) -> np.ndarray | None:
     """The legal actions (B, A) bool that `env` tells; None if they are all those the agent has."""
     space: Any = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
-    mask = legal_actions(env)
+    try:
+        mask = legal_actions(env)
+    except ResetNeeded:
+        raise ResetNeeded("the env has action sets but no task yet: call env.reset() before agent.reset(env)") from None
     if mask is None and space != agent.action_space:  # which only agents get this far with that choose among any
         return np.ones((rows, space.n), bool)
     return mask

@@ -219,12 +219,13 @@ def write(found: Sequence[Measured], out: Path) -> None:
 def to_json(measured: Measured) -> dict[str, Any]:
     """One agent's means and 95% intervals at some episodes, and over the last ten, beside what was published."""
     entry = measured.entry
+    curves = {"plain": measured.plain, "planned": measured.planned, "all tasks": measured.every}
     ours = {
         kind: {
             **{str(episode): curve.at(episode) for episode in SHOWN},
             "last ten": curve.at(max(1, EPISODES - 9), EPISODES),
         }
-        for kind, curve in (("plain", measured.plain), ("planned", measured.planned))
+        for kind, curve in curves.items()
         if curve
     }
     theirs = PUBLISHED[entry.env_id][entry.method]._asdict()

@@ -14,7 +14,7 @@ from icrl_agents.atomic import naming
 
 LOCK, OWNER = ".lock", ".owner"
 OURS = {LOCK, OWNER}  # no content of the folder
-PATIENCE = 1.0  # seconds to wait for the process id of an owner that has just locked the folder
+PATIENCE = 5.0  # seconds to wait for the process id of an owner that has just locked the folder
 
 
 class FolderLock:

@@ -26,6 +26,8 @@ ADVICE = {
     errno.EISDIR: "name a file in it",
     errno.EIO: "the disk or the network fails, the file may be whole: try again",
 }
+HELD = "already open for write"
+MARKED = "another program writes it: wait until it is closed; after a crash of that program run h5clear -s"
 OF_DAMAGE = (None, errno.EINVAL)  # what HDF5 says of addresses that make no sense
 
 
@@ -36,6 +38,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
+        if HELD in str(error):  # HDF5's own mark, where files are not locked
+            raise BlockingIOError(errno.EAGAIN, f"{os.strerror(errno.EAGAIN)}; {MARKED}", str(path)) from None
         if number not in OF_DAMAGE:
             advice = f"; {ADVICE[number]}" if number in ADVICE else ""
             raise OSError(number, os.strerror(number) + advice, str(path)) from None

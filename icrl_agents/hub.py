@@ -67,6 +67,11 @@ def fetch(
     # os.path says no where Path raises: names that are too long, users that do not exist.
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
+        if str(id_or_path) in list_pretrained() and not os.listdir(folder):  # noqa: PTH208
+            raise FileNotFoundError(
+                f"the folder {printable(folder, 200)} is empty (it has no {CONFIG}) and hides the package's agent of "
+                "that name: remove it"
+            )
         return Found(Path(folder), "local")
     if os.path.exists(folder):  # noqa: PTH110
         raise NotADirectoryError(

@@ -53,7 +53,11 @@ def read_started(
     if histories is not None:
         given["histories"] = str(absolute(histories))
     # learning rate and stages depend on the number of all updates: a longer training is another one from its start
-    way = f"go on with its agent in another folder, --init {out}" if is_finished(out) else "start another run"
+    way = (
+        f"go on with its agent in another folder, --init {shlex.quote(str(out))}"
+        if is_finished(out)
+        else "start another run"
+    )
     for name, value in given.items():
         if (before := started.get(name, data.get(name))) != value:
             note = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"

@@ -245,7 +245,7 @@ def test_a_config_that_is_not_our_json_is_refused(folder, bounded, name):
 
 
 BOX = {"type": "Box", "shape": [2], "dtype": "int64", "low": 0, "high": 8}
-REMOVED = object()
+REMOVED = Ellipsis
 WRONG_VALUES: list[tuple[tuple[str, ...], Any, list[str]]] = [
     (("format_version",), 2, ["newer icrl-agents", "pip install -U"]),
     (("format_version",), 0, ["format_version 0"]),

@@ -170,7 +170,9 @@ def test_a_file_a_dead_link_and_an_empty_folder_are_no_checkpoint(no_network, tm
     Path(REPO).symlink_to("moved away")
     one_line(lambda: ICAgent.from_pretrained(REPO), FileNotFoundError, REPO, "link to nothing")
     Path(hub.list_pretrained()[0]).mkdir(parents=True)
-    one_line(lambda: ICAgent.from_pretrained(hub.list_pretrained()[0]), FileNotFoundError, "has no config.json")
+    one_line(
+        lambda: ICAgent.from_pretrained(hub.list_pretrained()[0]), FileNotFoundError, "has no config.json", "hides"
+    )
 
 
 # ---- bundled ----------------------------------------------------------------------------------------------------
