@@ -40,6 +40,7 @@ KEYS: dict[str, type] = {
     "action_space": dict,
     "facts": dict,
 }
+MAX_MESSAGE = 390  # characters of an error, where its path is no longer than most are
 MAX_RESULTS_BYTES = 1 << 24  # every episode's return
 MAX_HEADER_BYTES = 1 << 22  # of a safetensors file; a name and a shape take about 100 bytes
 MAX_WEIGHTS_BYTES = 1 << 32  # a thousand million numbers, which uploads and downloads hold in memory
@@ -137,8 +138,9 @@ def named(folder: Path, file: str = CONFIG, kinds: tuple[type[Exception], ...] =
     except kinds as error:
         if str(folder) in str(error):
             raise
-        why = printable(error, 220)
-        raise ValueError(f"{folder / file}: {why} (if you did not edit it: {GET_AGAIN})") from None
+        fix = f"(if you did not edit it: {GET_AGAIN})"
+        why = printable(error, max(80, MAX_MESSAGE - len(f"{folder / file}:  {fix}")))
+        raise ValueError(f"{folder / file}: {why} {fix}") from None
 
 
 # ---- weights ----------------------------------------------------------------------------------------------------

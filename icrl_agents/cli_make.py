@@ -71,9 +71,10 @@ def play(
     """Watch an agent learn a task it has never seen."""
     from icrl_agents import ICAgent
     from icrl_agents import play as stage
+    from icrl_agents.terminal import print_text
 
     loaded = ICAgent.from_pretrained(agent, plan=plan, device=device)
-    print(f"{agent} ({loaded.source})")
+    print_text(f"{agent} ({loaded.source})")
     env_id = env_of(loaded, env)
     stage.play(loaded, env_id, episodes=episodes, seed=seed, task=task, split=split, fps=fps, animate=animation)
 

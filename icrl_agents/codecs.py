@@ -245,7 +245,7 @@ class BoxCodec(Codec):
             raise ValueError(
                 f"the normalisation of {printable(self.space, 60)} has std {printable(self.std.numpy(force=True))} and "
                 f"mean {printable(self.mean.numpy(force=True))}, "
-                "expected finite numbers and std > 0: the agent is damaged"
+                "expected finite numbers and std > 0: the checkpoint is damaged"
             )
 
 
