@@ -35,8 +35,8 @@ def measure(name: str) -> tuple[float, float, float]:
     splits = split_tasks(env_id)
     tasks = np.resize(splits.validation.ids, ROWS)
     episodes = -(-STEPS // splits.test.rules.horizon)
-    lived = lifetimes(env_id, make_source(default_source(env_id), env_id), tasks, episodes, 0)
-    masks = lived.given.get("action_mask")
+    steps = lifetimes(env_id, make_source(default_source(env_id), env_id), tasks, episodes, 0)
+    masks = steps.given.get("action_mask")
     agent.reset(num_envs=ROWS, seed=0, action_set=masks)
     alone = [ICAgent.from_pretrained(name, device="cpu") for _ in range(WATCHED)]
     worst = np.zeros(3)
@@ -47,7 +47,7 @@ def measure(name: str) -> tuple[float, float, float]:
         if begin.any():
             agent.reset(mask=begin)
         live = rng.random(ROWS) > SKIP
-        batch = act(agent, lived.obs[:, t], live)
+        batch = act(agent, steps.obs[:, t], live)
         for row, one in enumerate(alone):
             if begin[row]:
                 one.reset(mask=np.ones(1, bool))
@@ -55,17 +55,17 @@ def measure(name: str) -> tuple[float, float, float]:
             one.context.steps.given.update({name: value[row : row + 1] for name, value in known})
             if not live[row]:
                 continue
-            single = act(one, lived.obs[row : row + 1, t], np.ones(1, bool))[0]
+            single = act(one, steps.obs[row : row + 1, t], np.ones(1, bool))[0]
             worst = np.maximum(worst, differences(batch[row], single))
             assert one.context.length[0] == agent.context.length[row]
-            close(one, lived.rows([row]), t, np.ones(1, bool))
-        close(agent, lived, t, live)
+            close(one, steps.rows([row]), t, np.ones(1, bool))
+        close(agent, steps, t, live)
     return tuple(worst)
 
 
-def close(agent: ICAgent, lived, t: int, live: np.ndarray) -> None:
-    ends = lived.terminated[:, t], lived.truncated[:, t]
-    agent.context.close(lived.action[:, t], lived.reward[:, t], lived.next_obs[:, t], *ends, live)
+def close(agent: ICAgent, steps, t: int, live: np.ndarray) -> None:
+    ends = steps.terminated[:, t], steps.truncated[:, t]
+    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
 def differences(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
