@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from icrl_agents import ICAgent, evaluate, train
-from icrl_agents.curves import Curve
+from icrl_agents.evaluation.curves import Curve
 
 ENV_ID = "icrl/Darkroom-v0"
 FOLDER = Path("runs/example-ad")

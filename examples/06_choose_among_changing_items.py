@@ -14,7 +14,7 @@ import numpy as np
 from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent
-from icrl_agents.evaluation import RandomLearner
+from icrl_agents.evaluation.evaluate import RandomLearner
 from icrl_agents.sources import make_source
 
 WORLDS = {  # an agent, its rival and sets of tasks: 4 to 20 items, exactly 20, and more than in training

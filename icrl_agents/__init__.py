@@ -10,32 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 import icrl_envs  # noqa: F401  registers the environments
 
+from icrl_agents.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from icrl_agents.agent import ICAgent
-    from icrl_agents.collection import collect
-    from icrl_agents.curves import Curve
-    from icrl_agents.evaluation import evaluate
-    from icrl_agents.history import HistoryStore, RecordHistory
-    from icrl_agents.hub import list_pretrained
+    from icrl_agents.agents.agent import ICAgent
+    from icrl_agents.core.steps import Steps
+    from icrl_agents.evaluation.curves import Curve
+    from icrl_agents.evaluation.evaluate import evaluate
+    from icrl_agents.histories.store import HistoryStore, RecordHistory
+    from icrl_agents.hub.remote import list_pretrained
     from icrl_agents.methods import METHODS
     from icrl_agents.sources import SOURCES
-    from icrl_agents.steps import Steps
-    from icrl_agents.training import train
+    from icrl_agents.sources.collection import collect
+    from icrl_agents.training.loop import train
 
-__version__ = "0.1.0"
 
 _HOMES = {
-    "ICAgent": "agent",
+    "ICAgent": "agents.agent",
     "METHODS": "methods",
     "SOURCES": "sources",
-    "Curve": "curves",
-    "evaluate": "evaluation",
-    "HistoryStore": "history",
-    "RecordHistory": "history",
-    "Steps": "steps",
-    "collect": "collection",
-    "list_pretrained": "hub",
-    "train": "training",
+    "Curve": "evaluation.curves",
+    "evaluate": "evaluation.evaluate",
+    "HistoryStore": "histories.store",
+    "RecordHistory": "histories.store",
+    "Steps": "core.steps",
+    "collect": "sources.collection",
+    "list_pretrained": "hub.remote",
+    "train": "training.loop",
 }
 
 __all__ = [

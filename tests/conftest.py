@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from icrl_agents.agent import ICAgent
+from icrl_agents.agents.agent import ICAgent
 from icrl_agents.methods.ad import AD, ADConfig
 
 CELLS = spaces.Box(0, 8, (2,), np.int32)
@@ -27,7 +27,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.fixture
-def tiny_agent() -> Callable[..., AD]:
+def tiny_agent() -> Callable[..., ICAgent]:
     """Make an agent with random weights: a kilobyte, and everything a trained one has."""
 
     def make(
@@ -35,11 +35,11 @@ def tiny_agent() -> Callable[..., AD]:
         action_space: gymnasium.Space | None = None,
         seed: int = 0,
         **settings: int,
-    ) -> AD:
+    ) -> ICAgent:
         sizes = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4, **settings}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            agent = AD(observation_space, action_space or spaces.Discrete(5), ADConfig(**sizes))
+            agent = ICAgent(AD(observation_space, action_space or spaces.Discrete(5), ADConfig(**sizes)))
         agent.facts = {"env_id": "icrl/Darkroom-v0", "source": "posterior", "seed": seed}
         return agent.eval()
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from gymnasium import Space, spaces
 
-from icrl_agents.agent import ICAgent
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
-from icrl_agents.steps import Steps, stack_steps
 
 GRID = spaces.Box(0, 8, (2,), np.int32)
 SPACES = {
@@ -41,9 +41,8 @@ class Variant:
     def build(self, kind: str = "grid", **changes: object) -> ICAgent:
         method = METHODS[self.method]
         torch.manual_seed(0)
-        agent = method(
-            *SPACES[kind], method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
-        )
+        config = method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
+        agent = ICAgent(method(*SPACES[kind], config))
         for parameter in agent.parameters():  # larger than at the start of training, so that errors show
             torch.nn.init.normal_(parameter, std=0.3)
         return agent.eval()
@@ -88,7 +87,7 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
 
 def given(agent: ICAgent, steps: Steps) -> Steps:
     """The steps of lifetimes that know from the start what the agent's lifetimes do."""
-    return steps._replace(given=agent.give(len(steps.mask), None, np.random.default_rng(0)))
+    return steps._replace(static=agent.method.draw_static(len(steps.mask), None, np.random.default_rng(0)))
 
 
 def statistics(distribution: object) -> torch.Tensor:

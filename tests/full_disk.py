@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from icrl_agents import atomic
+from icrl_agents.core.files import atomic
 
 
 class Disk:

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from icrl_agents import HistoryStore, ICAgent, collect, train
-from icrl_agents.bundled import bundled
-from icrl_agents.checkpoint import make_card
+from icrl_agents.core.files.bundled import bundled
+from icrl_agents.hub.cards import make_card
 from icrl_agents.methods import METHODS
-from icrl_agents.windows import StoreWindows
+from icrl_agents.training.windows import StoreWindows
 from tests.fakes import OWN, SMALL
 from tests.mutations import copy_of, mutate_checkpoint, mutate_store, pick
 
@@ -72,7 +72,7 @@ def use_checkpoint(folder: Path) -> None:
             ended = np.zeros(rows, bool) if rows else False
             agent.observe(np.stack(obs) if rows else obs[0], np.full(rows, 0.5) if rows else 0.5, ended, ended, {})
             assert agent.action_space.contains(action[0] if rows else action), action
-    make_card(folder)
+    make_card(folder, METHODS)
 
 
 STORES = {
@@ -109,15 +109,15 @@ class Stores:
 def use_store(path: Path, method: str, spaces: Any) -> None:
     """Read all, begin with a history, compute the gradients of some batches."""
     torch.manual_seed(0)
-    agent = METHODS[method](*spaces, METHODS[method].Config(**SMALL, **OWN.get(method, {})))
+    agent = ICAgent(METHODS[method](*spaces, METHODS[method].Config(**SMALL, **OWN.get(method, {}))))
     with HistoryStore(path) as store:
         tasks = store.tasks
-        windows = StoreWindows(store, tasks, agent.config.span, 8, 0, spaces, agent.aligned)
+        windows = StoreWindows(store, tasks, agent.config.span, 8, 0, spaces, agent.method.episode_aligned)
         history = store[tasks[0], 0]
     rng = np.random.default_rng(0)
     for update in range(2):
-        batch = agent.prepare(windows.batch(update), rng)
-        sum(agent.loss(agent.tensors(batch)).values()).backward()
+        batch = agent.method.prepare_batch(windows.batch(update), rng)
+        sum(agent.method.loss(agent.method.tensors(batch)).values()).backward()
     agent.eval().reset(history=history, seed=0)
     agent.act(history.obs[0, -1])
 

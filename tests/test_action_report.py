@@ -16,16 +16,20 @@ import torch
 from icrl_envs import FAMILIES
 from PIL import Image
 
-from icrl_agents import METHODS, ICAgent, action_lives, action_report, action_results, plots
-from icrl_agents.action_entries import find_entries
-from icrl_agents.action_lives import Relabel, Watch, live
-from icrl_agents.action_report import write_sets
-from icrl_agents.action_results import Report, measure
-from icrl_agents.evaluation import block_seeds, evaluate
-from icrl_agents.intervals import Interval
-from icrl_agents.references import reference_learners
-from icrl_agents.report import spread, write_report
+from icrl_agents import METHODS, ICAgent
+from icrl_agents.evaluation import plots
+from icrl_agents.evaluation.evaluate import block_seeds, evaluate
+from icrl_agents.evaluation.intervals import Interval
+from icrl_agents.evaluation.references import reference_learners
+from icrl_agents.evaluation.results import spread, write_report
 from icrl_agents.sources import make_source
+from icrl_agents.studies.action_sets import lifetimes as action_lives
+from icrl_agents.studies.action_sets import report as action_report
+from icrl_agents.studies.action_sets import results as action_results
+from icrl_agents.studies.action_sets.groups import find_entries
+from icrl_agents.studies.action_sets.lifetimes import Relabel, Watch, run_lifetimes
+from icrl_agents.studies.action_sets.report import write_sets
+from icrl_agents.studies.action_sets.results import Report, measure
 from tests.conftest import one_line
 from tests.test_cli import done, refused
 
@@ -72,15 +76,15 @@ def test_regret_is_that_of_every_pull_the_last_one_included():
     ids = some_of(BERNOULLI, "all_new", 3)
     tasks = FAMILIES[BERNOULLI].rules.tasks
     gaps = tasks.best[list(ids)] - tasks.values[list(ids), 2]
-    found = live(Cycle(2), BERNOULLI, ids)
+    found = run_lifetimes(Cycle(2), BERNOULLI, ids)
     np.testing.assert_allclose(found.curve, gaps[:, None] * np.arange(1, 301))
     assert found.tried.tolist() == [1, 1, 1]
-    assert live(Cycle(2), BERNOULLI, ids, episodes=2).curve.shape == (3, 600)
+    assert run_lifetimes(Cycle(2), BERNOULLI, ids, episodes=2).curve.shape == (3, 600)
 
 
 def test_regret_is_what_single_environments_tell():
     ids, seed, actions = some_of(CONTEXTUAL, "num_20", 2), 7, (0, 3, 1, 19, 2, 2, 5)
-    found = live(Cycle(*actions), CONTEXTUAL, ids, seed=seed)
+    found = run_lifetimes(Cycle(*actions), CONTEXTUAL, ids, seed=seed)
     for row, task in enumerate(ids):
         env, regret = gymnasium.make(CONTEXTUAL), []
         env.reset(seed=seed + row, options={"task": FAMILIES[CONTEXTUAL].rules.task_kwargs(task)})
@@ -95,19 +99,23 @@ def test_regret_is_what_single_environments_tell():
 
 def test_lifetimes_on_a_task_are_averaged(monkeypatch):
     ids, source = some_of(BERNOULLI, "train", 4), make_source("thompson", BERNOULLI)
-    each, both = live(source, BERNOULLI, ids * 2, seed=1), live(source, BERNOULLI, ids, num_seeds=2, seed=1)
+    each, both = (
+        run_lifetimes(source, BERNOULLI, ids * 2, seed=1),
+        run_lifetimes(source, BERNOULLI, ids, num_seeds=2, seed=1),
+    )
     assert (each.curve[:4, -1] != each.curve[4:, -1]).any()
     np.testing.assert_allclose(both.curve, (each.curve[:4] + each.curve[4:]) / 2)
     np.testing.assert_allclose(both.tried, (each.tried[:4] + each.tried[4:]) / 2)
     macros = some_of(MACRO, "all_test", 2)
     groups = action_lives.action_groups(MACRO, macros)
-    shares = live(Cycle(*range(44, 56)), MACRO, macros, 2, num_seeds=3, groups=groups).shares
-    one = live(Cycle(*range(44, 56)), MACRO, macros, 2, groups=groups).shares
+    shares = run_lifetimes(Cycle(*range(44, 56)), MACRO, macros, 2, num_seeds=3, groups=groups).shares
+    one = run_lifetimes(Cycle(*range(44, 56)), MACRO, macros, 2, groups=groups).shares
     np.testing.assert_allclose(shares["unseen"], one["unseen"])
-    monkeypatch.setattr("icrl_agents.evaluation.MAX_ROWS", 9)
-    blocks = live(source, BERNOULLI, ids, num_seeds=5, seed=1)  # two, two and one on each task
+    monkeypatch.setattr("icrl_agents.evaluation.evaluate.MAX_ROWS", 9)
+    blocks = run_lifetimes(source, BERNOULLI, ids, num_seeds=5, seed=1)  # two, two and one on each task
     parts = [
-        live(source, BERNOULLI, ids, num_seeds=n, seed=s) for n, s in zip((2, 2, 1), block_seeds(1, 3), strict=True)
+        run_lifetimes(source, BERNOULLI, ids, num_seeds=n, seed=s)
+        for n, s in zip((2, 2, 1), block_seeds(1, 3), strict=True)
     ]
     wanted = sum(n * part.curve for n, part in zip((2, 2, 1), parts, strict=True)) / 5
     np.testing.assert_allclose(blocks.curve, wanted)
@@ -118,7 +126,7 @@ def test_success_and_what_was_tried_are_told_by_episode():
     groups = action_lives.action_groups(MACRO, ids)
     assert {name: group.sum(1).tolist() for name, group in groups.items()} == {"in training": [50] * 3,
                                                                                "unseen": [75] * 3}  # fmt: skip
-    found = live(Cycle(*range(44, 56)), MACRO, ids, episodes=3, groups=groups)
+    found = run_lifetimes(Cycle(*range(44, 56)), MACRO, ids, episodes=3, groups=groups)
     assert found.curve.shape == (3, 3)
     for row, task in enumerate(ids):
         env, step, tried = gymnasium.make(MACRO, **rules.task_kwargs(task)), 0, set[int]()
@@ -167,12 +175,10 @@ def test_renumbering_permutes_the_legal_actions_of_each_row():
 def test_renumbering_matters_only_to_those_who_know_the_numbers():
     ids, thompson = some_of(BERNOULLI, "train", 200), make_source("thompson", BERNOULLI)
     plain, moved = (
-        [live(who, BERNOULLI, ids, relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
+        [run_lifetimes(who, BERNOULLI, ids, relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
         for relabel in (False, True)
     )
-    difference = [
-        action_results._interval(action_results._resampled([b - a])) for a, b in zip(plain, moved, strict=True)
-    ]
+    difference = [action_results.interval(action_results.resampled([b - a])) for a, b in zip(plain, moved, strict=True)]
     assert difference[0].low < 0 < difference[0].high
     assert abs(difference[0].value) < 3
     assert difference[1].low > 30  # arm 1 is among the better half in 95% of these tasks
@@ -183,17 +189,17 @@ def test_renumbering_matters_only_to_those_who_know_the_numbers():
 
 def test_intervals_are_over_tasks_and_training_seeds():
     scores = np.random.default_rng(0).normal(5, 2, 400)
-    value, low, high = action_results._interval(action_results._resampled([scores]))
+    value, low, high = action_results.interval(action_results.resampled([scores]))
     error = scores.std() / 20
     assert value == pytest.approx(scores.mean())
     assert (value - low, high - value) == pytest.approx((1.96 * error, 1.96 * error), rel=0.1)
-    other = action_results._resampled([scores + 1, scores + 1])
-    np.testing.assert_allclose(other - action_results._resampled([scores]), 1)  # the same tasks for everybody
-    apart = action_results._interval(action_results._resampled([np.zeros(9), np.ones(9)]))
+    other = action_results.resampled([scores + 1, scores + 1])
+    np.testing.assert_allclose(other - action_results.resampled([scores]), 1)  # the same tasks for everybody
+    apart = action_results.interval(action_results.resampled([np.zeros(9), np.ones(9)]))
     assert apart == pytest.approx((0.5, 0, 1))
-    curves = action_results._resampled([np.arange(12.0).reshape(4, 3)])
+    curves = action_results.resampled([np.arange(12.0).reshape(4, 3)])
     assert curves[0] == pytest.approx([4.5, 5.5, 6.5])
-    assert action_results._band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
+    assert action_results.band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
     np.testing.assert_allclose(np.diff(curves, axis=1), 1)  # the same tasks at every point
 
 
@@ -301,7 +307,9 @@ def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
     assert [len(part) for part in headless.curve] == [300] * 3
     assert headless.curve[0][-1] == pytest.approx(headless.final.value, abs=1e-4)
     ids = some_of(BERNOULLI, "num_10", 3)
-    each = [live(fresh("headless-ad", seed=seed), BERNOULLI, ids, seed=5).curve[:, -1].mean() for seed in (0, 1)]
+    each = [
+        run_lifetimes(fresh("headless-ad", seed=seed), BERNOULLI, ids, seed=5).curve[:, -1].mean() for seed in (0, 1)
+    ]
     assert headless.final.value == pytest.approx(np.mean(each))
 
 
@@ -376,7 +384,7 @@ def test_pictures_show_the_results(bandits):
     axes = plots.require_matplotlib()().add_subplot()
     (panel,) = action_report.bars(bandits).values()
     looks = action_report.looks(bandits)
-    plots._bars(axes, panel, looks)
+    plots.fill_bars(axes, panel, looks)
     assert looks["ad"].colour == looks["ad, renumbered"].colour != looks["headless-ad"].colour
     assert (looks["ad"].hatch, looks["ad, renumbered"].hatch) == ("", "////")
     shown = {
@@ -417,7 +425,7 @@ def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, 
     assert [name for name, learners in panel.items() if "ad (task_set=train_k)" in learners] == ["num_10", "num_20"]
     assert list(action_report.looks(report))[5:] == ["ad", "ad (task_set=train_k)"]
     axes = plots.require_matplotlib()().add_subplot()
-    plots._bars(axes, panel, action_report.looks(report))
+    plots.fill_bars(axes, panel, action_report.looks(report))
     (bars,) = [bars for bars in axes.containers if bars.get_label() == "ad (task_set=train_k)"]
     assert [bar.get_height() for bar in bars] == [
         panel[name]["ad (task_set=train_k)"].value for name in ("num_10", "num_20")
@@ -455,9 +463,9 @@ def test_sets_are_drawn_anew_apart():
     """The interval of a mean over eight sets is narrower than that of one, even if all of them bring the same."""
     score, legal = np.random.default_rng(0).random((40, 1)), np.ones((40, 3), bool)
     lives = {who: [action_results.Life(score, score[:, 0], {})] for who in "abc"}
-    each = [action_results._on_set("s", number, legal, lives, {}, bandit=False)["a"][1] for number in range(1, 9)]
-    mean = action_results._means({"a": each})[0].score
-    one = action_results._interval(each[0].score)
+    each = [action_results.on_set("s", number, legal, lives, {}, bandit=False)["a"][1] for number in range(1, 9)]
+    mean = action_results.mean_rows({"a": each})[0].score
+    one = action_results.interval(each[0].score)
     assert mean.value == pytest.approx(score.mean())
     assert 0.3 < (mean.high - mean.low) / (one.high - one.low) < 0.45  # 1 / sqrt(8)
 
@@ -512,11 +520,11 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
 
 
 def test_a_set_that_nothing_can_be_divided_by(bandits):
-    nothing = action_results._divide(np.ones(3), np.zeros(3))
-    assert action_results._interval(nothing) is None
+    nothing = action_results.divide(np.ones(3), np.zeros(3))
+    assert action_results.interval(nothing) is None
     results = tuple(result._replace(ratio=None) for result in bandits.results)
     assert "ratio" not in action_report.table(replace(bandits, results=results))[0]
-    assert action_report._text(Interval(1, 0, 2)) == "1.00 [0.00, 2.00]"
+    assert action_report.cell(Interval(1, 0, 2)) == "1.00 [0.00, 2.00]"
 
 
 # ---- the command ------------------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 import icrl_agents
-from icrl_agents.config import AgentConfig
+from icrl_agents.agents.agent import ICAgent
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.ad import ADConfig
+from icrl_agents.methods.base.config import AgentConfig
 from tests.fakes import SPACES, Variant, variants
 
 ID = "icrl/Darkroom-v0"
@@ -94,7 +95,7 @@ def contexts(mode, steps=50):
     while taken.min() < steps:
         agent.act(obs)
         action = scripts[np.arange(2), taken]
-        agent._running.acted = action  # the same actions in all modes
+        agent.session.acted = action  # the same actions in all modes
         obs, reward, terminated, truncated, info = env.step(action)
         agent.observe(obs, reward, terminated, truncated, info)
         taken += ~resetting
@@ -231,7 +232,7 @@ class TestMistakes:
 
     def test_damaged_weights(self, agent):
         agent.reset(seed=0)
-        torch.nn.init.constant_(agent.body.norm.weight, float("nan"))
+        torch.nn.init.constant_(agent.method.body.norm.weight, float("nan"))
         with pytest.raises(ValueError, match="not finite"):
             agent.act(OBS)
 
@@ -243,7 +244,7 @@ class TestMistakes:
 
     def test_space_without_codec(self):
         with pytest.raises(ValueError, match="no codec for Text"):
-            METHODS["ad"](spaces.Text(3), spaces.Discrete(2))
+            ICAgent(METHODS["ad"](spaces.Text(3), spaces.Discrete(2)))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from gymnasium import spaces
 from icrl_envs import FAMILIES, noise
 from icrl_envs.gaussian_bandit import LinearBandit
 
-from icrl_agents import evaluate, evaluation
-from icrl_agents.collection import lifetimes
-from icrl_agents.history import RecordHistory
-from icrl_agents.rollout import rollout
+from icrl_agents import evaluate
+from icrl_agents.core.rollout import rollout
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation import evaluate as evaluation
+from icrl_agents.histories.store import RecordHistory
 from icrl_agents.sources import default_source, make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.sources.collection import lifetimes
 
 COINS, CONTEXTS, GAUSS, LINE = (f"icrl/{name}Bandit-v0" for name in ("Bernoulli", "Contextual", "Gaussian", "Linear"))
 BANDITS = [name for name, tasks in FAMILIES.items() if tasks.rules.stochastic]

@@ -12,15 +12,15 @@ import torch
 from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent, collect, train
-from icrl_agents.cli_make import _finetuning
-from icrl_agents.collection import lifetimes as recorded
-from icrl_agents.imagination import AgentImagination, Branch
+from icrl_agents.agents.planning.imagination import Branch, MethodImagination
+from icrl_agents.cli.make import _finetuning
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork
 from icrl_agents.sources import make_source
-from icrl_agents.train_config import split_settings
-from icrl_agents.training import Run
+from icrl_agents.sources.collection import lifetimes as recorded
+from icrl_agents.training.config import split_settings
+from icrl_agents.training.loop import Run
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
 from tests.test_cli import done as run_command
@@ -40,29 +40,29 @@ def live(agent: CAD, steps, count: int) -> torch.Tensor:
     """Live `count` steps and look at the next one."""
     agent.reset(num_envs=3, seed=0)
     for t in range(count):
-        agent.see(agent.context, steps.obs[:, t])
+        agent.method.encode(agent.context, steps.obs[:, t])
         close(agent, steps, t)
-    return agent.see(agent.context, steps.obs[:, count])
+    return agent.method.encode(agent.context, steps.obs[:, count])
 
 
 class TestSchedule:
     @pytest.mark.parametrize(("window", "latents", "slide"), [(60, 16, 34), (100, 36, 44), (9, 2, 4), (30, 8, 1)])
     def test_it_is_that_of_the_specification(self, window: int, latents: int, slide: int):
         """Append step by step: capacity window - 1 before the first fold, window - latents - 1 after it."""
-        agent = CAD(*_spaces(), CADConfig(window=window, latents=latents, slide=slide))
+        agent = ICAgent(CAD(*_spaces(), CADConfig(window=window, latents=latents, slide=slide)))
         keep, recent, folds = window - latents - slide, list[int](), 0
         for step in range(12 * window):
-            assert agent._folds(step + 1) == folds
-            assert recent == list(range(agent.begin(folds), step))
+            assert agent.method.schedule.folds(step + 1) == folds
+            assert recent == list(range(agent.method.schedule.begin(folds), step))
             recent.append(step)
             if len(recent) > window - 1 - (latents if folds else 0):
                 recent, folds = recent[-keep:], folds + 1
-                assert step + 1 == agent.end(folds - 1)
+                assert step + 1 == agent.method.schedule.end(folds - 1)
         assert folds > 3
 
     def test_the_compressor_always_reads_as_many_vectors(self):
         agent, lengths = Variant("cad").build(), set()
-        agent.compressor.reader.source_norm.register_forward_pre_hook(lambda _, x: lengths.add(x[0].shape[1]))
+        agent.method.compressor.reader.source_norm.register_forward_pre_hook(lambda _, x: lengths.add(x[0].shape[1]))
         live(agent, lifetimes(count=40), 39)
         assert agent.context.memory.folds.tolist() == [8, 8, 8]
         assert lengths == {9 - 3}  # window - keep, as at the first fold
@@ -72,7 +72,9 @@ class TestSchedule:
         steps = lifetimes(count=agent.config.span)
         for done, most in ((0.0, 1), (0.49, 1), (0.5, 3), (0.79, 3), (0.8, 9), (1.0, 9)):
             rngs = (np.random.default_rng(seed) for seed in range(60))
-            seen = {agent._folds(agent.prepare(steps, rng, done).mask.shape[1]) for rng in rngs}
+            seen = {
+                agent.method.schedule.folds(agent.method.prepare_batch(steps, rng, done).mask.shape[1]) for rng in rngs
+            }
             assert seen == set(range(1, most + 1))
 
     @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ class TestParity:
     def test_acting_equals_training_over_ten_folds(self, variant: Variant):
         agent, steps = variant.build(), lifetimes(count=60)
         with torch.no_grad():
-            wanted = statistics(agent.action.head(agent.hidden(agent.tensors(steps))[:, :, 0]))
+            wanted = statistics(agent.method.action.head(agent.method.hidden(agent.method.tensors(steps))[:, :, 0]))
         agent.reset(num_envs=3, seed=0)
         for t in range(60):
             found = statistics(agent.policy(agent.context, steps.obs[:, t]))
@@ -119,29 +121,29 @@ class TestParity:
     def test_a_history_is_as_good_as_having_lived_it(self, variant: Variant):
         """Of every length, and of rows with different ones."""
         agent, steps = variant.build(), lifetimes(count=40)
-        hidden = agent.hidden(agent.tensors(steps))[:, :, 0]
+        hidden = agent.method.hidden(agent.method.tensors(steps))[:, :, 0]
         for lengths in (*([n] * 3 for n in range(0, 36, 5)), [3, 9, 30], [0, 20, 8], [10, 9, 11]):
             mask = np.arange(39) < np.array(lengths)[:, None]
             agent.reset(num_envs=3, seed=0, history=steps.window(0, 39)._replace(mask=mask))
             here = np.arange(3), np.array(lengths)
-            found = agent.see(agent.context, steps.obs[here])
+            found = agent.method.encode(agent.context, steps.obs[here])
             torch.testing.assert_close(found, hidden[here], atol=1e-5, rtol=1e-5)
-            wanted = [agent._folds(n + 1) for n in lengths]
+            wanted = [agent.method.schedule.folds(n + 1) for n in lengths]
             assert agent.context.memory.folds.tolist() == wanted
 
     @torch.no_grad()
     def test_what_is_learned_from_is_the_same_whatever_is_not(self, variant: Variant):
         """The loss of a window skips what comes before the newest folds, and computes the rest as `hidden` does."""
         agent, steps = variant.build(), lifetimes(count=30)
-        tokens = agent.tokens(agent.tensors(steps))
-        whole = agent.hidden(agent.tensors(steps))
+        tokens = agent.method.tokens(agent.method.tensors(steps))
+        whole = agent.method.hidden(agent.method.tensors(steps))
         for newest in range(1, 8):
-            leads, made = agent._memories(tokens, newest)
-            part = agent._hidden(leads, tokens, newest)
-            since = Variant("cad", (("folds_with_gradient", newest),)).build()._since(30)
+            leads, made = agent.method.memories(tokens, newest)
+            part = agent.method.hidden_after(leads, tokens, newest)
+            since = Variant("cad", (("folds_with_gradient", newest),)).build().method.schedule.since(30, newest)
             torch.testing.assert_close(part[:, since:], whole[:, since:], atol=1e-6, rtol=1e-6)
-            assert len(made) == min(newest, agent._folds(30))
-            assert (since > 0) == (newest < agent._folds(30))
+            assert len(made) == min(newest, agent.method.schedule.folds(30))
+            assert (since > 0) == (newest < agent.method.schedule.folds(30))
 
 
 @pytest.mark.parametrize("name", ["cad-darkroom", "cad-blind-darkroom", "cad-dark-key-to-door"])
@@ -149,11 +151,11 @@ class TestParity:
 def test_released_agents_act_as_a_replay_of_their_lives_says(name: str):
     """Log-probabilities of every step over ten folds, to 1e-5 and 1e-5 of their value."""
     agent = ICAgent.from_pretrained(f"icrl/{name}")
-    env_id, count = agent.facts["env_id"], agent.end(10) + 1
+    env_id, count = agent.facts["env_id"], agent.method.schedule.end(10) + 1
     source, horizon = make_source("posterior", env_id), FAMILIES[env_id].rules.horizon
     steps = recorded(env_id, source, FAMILIES[env_id].ids[:3], -(-count // horizon), 0).window(0, count)
-    window = agent.tensors(steps)
-    replayed = statistics(agent.choices(agent.hidden(window)[:, :, 0], window.given))
+    window = agent.method.tensors(steps)
+    replayed = statistics(agent.method.action_distribution(agent.method.hidden(window)[:, :, 0], window.static))
     agent.reset(num_envs=3, seed=0)
     for t in range(count):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
@@ -164,7 +166,7 @@ def test_released_agents_act_as_a_replay_of_their_lives_says(name: str):
 
 def test_dropout_reaches_the_compressor_and_the_decoder():
     agent = Variant("cad", (("dropout", 0.25),)).build()
-    for blocks in (agent.compressor.reader.blocks, agent.decoder.blocks):
+    for blocks in (agent.method.compressor.reader.blocks, agent.method.decoder.blocks):
         assert {block.dropout for block in blocks} == {0.25}
 
 
@@ -177,7 +179,7 @@ def test_padding_that_was_folded_is_not_learned_from():
     for name in ("obs", "prev_obs"):
         getattr(changed, name)[2, 12:] = 0
     assert (changed.obs != steps.obs).any()
-    one, other = (agent.loss(agent.tensors(each)) for each in (steps, changed))
+    one, other = (agent.method.loss(agent.method.tensors(each)) for each in (steps, changed))
     assert one["rebuilt_obs"] > 0
     torch.testing.assert_close(one, other, atol=0, rtol=0)
 
@@ -186,13 +188,13 @@ class TestMemory:
     @torch.no_grad()
     def test_latents_read_what_was_folded_and_nothing_else(self):
         agent, steps = Variant("cad").build(), lifetimes(count=16)
-        tokens = agent.tokens(agent.tensors(steps))
-        made = list(agent._memories(tokens, 16)[1].items())
+        tokens = agent.method.tokens(agent.method.tensors(steps))
+        made = list(agent.method.memories(tokens, 16)[1].items())
         (span, first), (_, second) = made[:2]
         for place in range(14):
             other = tokens.clone()
             other[:, place] += 1
-            changed = list(agent._memories(other, 16)[1].values())
+            changed = list(agent.method.memories(other, 16)[1].values())
             assert torch.equal(changed[0], first) == (place >= span[1])
             assert torch.equal(changed[1], second) == (place >= made[1][0][1])
 
@@ -215,16 +217,16 @@ class TestMemory:
         for change in (lambda z: z, torch.zeros_like, lambda z: z.roll(1, 0)):
             live(agent, steps, 14)
             context = agent.context.select(np.arange(3))
-            agent.replace_latents(context, change(context.memory.latents.clone()))
-            found.append(agent.see(context, steps.obs[:, 14]))
+            agent.method.replace_latents(context, change(context.memory.latents.clone()))
+            found.append(agent.method.encode(context, steps.obs[:, 14]))
         for other in found[1:]:
             assert (found[0] - other).abs().amax(1).min() > 1e-3
 
     def test_the_newest_folds_learn_from_actions_and_older_ones_do_not(self):
         agent = Variant("cad", (("folds", 6), ("reconstruction", 0.0))).build()
-        steps = agent.tensors(lifetimes(count=agent.end(6)))
+        steps = agent.method.tensors(lifetimes(count=agent.method.schedule.end(6)))
         made = []
-        fold = agent.fold
+        fold = agent.method.fold
 
         def spy(old, tokens):
             made.append(fold(old, tokens))
@@ -232,10 +234,10 @@ class TestMemory:
                 made[-1].retain_grad()
             return made[-1]
 
-        agent.fold = spy
-        agent.loss(steps)["action"].backward()
+        agent.method.fold = spy
+        agent.method.loss(steps)["action"].backward()
         assert [z.grad is not None and bool(z.grad.abs().sum() > 0) for z in made] == [False] * 4 + [True] * 2
-        assert all(p.grad.abs().sum() > 0 for p in agent.compressor.parameters())
+        assert all(p.grad.abs().sum() > 0 for p in agent.method.compressor.parameters())
 
     @torch.no_grad()
     def test_a_long_life_needs_no_more_memory(self):
@@ -263,9 +265,9 @@ class TestMemory:
         memory = agent.context.memory
         assert memory.folds.tolist() == [2, 0, 2]
         assert memory.latents[1].abs().sum() == 0
-        found = agent.see(agent.context, steps.obs[:, 3])[1]
+        found = agent.method.encode(agent.context, steps.obs[:, 3])[1]
         agent.reset(num_envs=3)
-        torch.testing.assert_close(found, agent.see(agent.context, steps.obs[:, 3])[1])
+        torch.testing.assert_close(found, agent.method.encode(agent.context, steps.obs[:, 3])[1])
 
 
 @torch.no_grad()
@@ -273,20 +275,22 @@ def test_imagined_steps_stand_behind_the_latents():
     agent = Variant("cad", (("dynamics", True),)).build()
     steps = lifetimes(count=13)
     hidden, context = live(agent, steps, 11), agent.context
-    cache, _ = agent.branch(context)
-    dream = AgentImagination(agent, context)
+    cache, _ = agent.method.branch(context)
+    dream = MethodImagination(agent.method, context)
     proposal = dream.propose(Branch(Fork.of(cache), hidden[:, None]), 2)
     outcome, _ = dream.imagine(Branch(Fork.of(cache), hidden[:, None]), proposal.action)
     window = steps.window(0, 12)
     window.action[:, 11] = proposal.action[:, 0, 0]
-    trained = agent.hidden(agent.tensors(window))[:, 11, 1]
-    torch.testing.assert_close(outcome.expected[:, 0, 0], agent.reward.head(trained).mode(), atol=1e-5, rtol=1e-5)
+    trained = agent.method.hidden(agent.method.tensors(window))[:, 11, 1]
+    torch.testing.assert_close(
+        outcome.expected[:, 0, 0], agent.method.reward.head(trained).mode(), atol=1e-5, rtol=1e-5
+    )
 
 
 @contextmanager
 def interrupted(after: int):
     """Ctrl-C after so many updates."""
-    update = Run._update
+    update = Run.update
 
     def stopping(self, *rest):
         if rest[-1] == after:
@@ -310,9 +314,9 @@ class TestStages:
     def test_pretraining_leaves_the_policy_alone(self, tmp_path):
         agent, steps = Variant("cad", (("pretrain", 0.5),)).build(), lifetimes(count=30)
         for done, acts in ((0.0, False), (0.49, False), (0.5, True), (1.0, True)):
-            batch = agent.tensors(agent.prepare(steps, np.random.default_rng(0), done))
-            terms = agent.loss(batch)
-            assert ("action" in terms) == acts == agent.acts_at(done)
+            batch = agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0), done))
+            terms = agent.method.loss(batch)
+            assert ("action" in terms) == acts == agent.method.trains_policy(done)
             assert all(value > 0 for value in terms.values())
 
     def test_what_is_not_pretrained_stays_as_it_was(self, tmp_path):
@@ -320,7 +324,7 @@ class TestStages:
         settings = {"updates": 4, "pretrain": 1.0, "weight_decay": 5.0, "eval_every": 2, "seed": 3}
         agent = fit(tmp_path / "1", **settings)
         torch.manual_seed(3)
-        fresh = CAD(agent.observation_space, agent.action_space, agent.config)
+        fresh = ICAgent(CAD(agent.observation_space, agent.action_space, agent.config))
         moved = {n.split(".")[0] for n, w in fresh.state_dict().items() if not torch.equal(w, agent.state_dict()[n])}
         assert {"compressor", "decoder", "begins"} <= moved
         assert not {"body", "latent"} & moved
@@ -402,10 +406,12 @@ class TestStages:
         losses = []
         for weight in (1.0, 5.0):
             agent = Variant("cad", (("reward_weight", weight),)).build()
-            made = agent._memories(agent.tokens(agent.tensors(steps)), 9)[1]
+            made = agent.method.memories(agent.method.tokens(agent.method.tensors(steps)), 9)[1]
             count = torch.tensor(10)
-            zero = agent.tensors(steps._replace(prev_reward=np.zeros_like(steps.prev_reward)))
-            losses.append([agent._reconstruction(made, s, count) for s in (zero, agent.tensors(steps))])
+            zero = agent.method.tensors(steps._replace(prev_reward=np.zeros_like(steps.prev_reward)))
+            losses.append(
+                [agent.method.reconstruction_terms(made, s, count) for s in (zero, agent.method.tensors(steps))]
+            )
         for name in losses[0][0]:
             torch.testing.assert_close(losses[0][0][name], losses[1][0][name])
             assert losses[1][1][name] > 3 * losses[0][1][name]  # nearly every step of the fakes is rewarded
@@ -420,19 +426,19 @@ class TestStages:
         steps = lifetimes(count=agent.config.span)
         steps.mask[:, 15:] = False
         for seed in range(20):
-            batch = agent.prepare(steps, np.random.default_rng(seed))
-            assert agent._folds(batch.mask.shape[1]) in (1, 2)
-            assert agent.count(batch) > 0
+            batch = agent.method.prepare_batch(steps, np.random.default_rng(seed))
+            assert agent.method.schedule.folds(batch.mask.shape[1]) in (1, 2)
+            assert agent.method.loss_weight(batch) > 0
         steps.mask[:, 5:] = False
-        assert agent.count(agent.prepare(steps, np.random.default_rng(0))) == 15
+        assert agent.method.loss_weight(agent.method.prepare_batch(steps, np.random.default_rng(0))) == 15
 
     def test_short_histories_count_beside_long_ones(self):
         """Batches have the folds of some of their rows, not of the longest one alone."""
         agent = Variant("cad", (("folds", 9), ("curriculum", "0:1000"), ("folds_with_gradient", 1))).build()
         steps = lifetimes(count=agent.config.span)
         steps.mask[:] = np.arange(agent.config.span) < np.array([10, 14, agent.config.span])[:, None]
-        counts = [agent.prepare(steps, np.random.default_rng(seed)) for seed in range(40)]
-        of_all = [(batch.mask[:, agent._since(batch.mask.shape[1]) :].sum(1) > 0).all() for batch in counts]
+        counts = [agent.method.prepare_batch(steps, np.random.default_rng(seed)) for seed in range(40)]
+        of_all = [(batch.mask[:, agent.method.since(batch) :].sum(1) > 0).all() for batch in counts]
         assert 0.2 < np.mean(of_all) < 0.9
 
     def test_lifetimes_that_are_never_folded_are_refused(self, tmp_path):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from icrl_agents import checkpoint
-from icrl_agents.agent import ICAgent
-from icrl_agents.cards import render_card, shown
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.hub import checkpoint
+from icrl_agents.hub.cards import render_card, shown
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
 

@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from icrl_envs import FAMILIES
 
 from icrl_agents import collect, evaluate, train
-from icrl_agents.caution import Caution
+from icrl_agents.core.caution import Caution
 from icrl_agents.sources import SOURCES, find_source, make_source
 from tests.test_cli import call
 from tests.test_training import FAST
@@ -96,7 +96,7 @@ def test_collecting_with_it_is_told_on_standard_error(tmp_path):
 
 def test_other_warnings_are_printed_as_ever(monkeypatch):
     monkeypatch.setattr(
-        "icrl_agents.hub.list_pretrained", lambda: warnings.warn("another", UserWarning, stacklevel=1) or []
+        "icrl_agents.hub.remote.list_pretrained", lambda: warnings.warn("another", UserWarning, stacklevel=1) or []
     )
     with pytest.warns(UserWarning, match="another"):
         assert "warning: another" not in call("agents").stderr

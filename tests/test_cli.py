@@ -18,15 +18,16 @@ from icrl_envs import FAMILIES
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from icrl_agents import HistoryStore, ICAgent, __version__, hub
-from icrl_agents import play as stage
-from icrl_agents.cli import app
-from icrl_agents.curves import Curve
-from icrl_agents.evaluation import evaluate, random_returns
-from icrl_agents.settings import parse_pairs, read_toml
+from icrl_agents import HistoryStore, ICAgent, __version__
+from icrl_agents.cli.app import app
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation import play as stage
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.evaluate import evaluate, random_returns
+from icrl_agents.hub import remote as hub
 from icrl_agents.sources import SOURCES
-from icrl_agents.splits import split_tasks
-from icrl_agents.train_config import TrainConfig
+from icrl_agents.training.config import TrainConfig
+from icrl_agents.training.settings import parse_pairs, read_toml
 from tests.conftest import one_line
 from tests.test_plots import without_matplotlib
 
@@ -77,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_imports_nothing_heavy():
     script = (
         "import sys\n"
-        "from icrl_agents.cli import main\n"
+        "from icrl_agents.cli.app import main\n"
         "sys.argv = ['icrl-agents', '--help']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
         "print('LOADED', *sys.modules)\n"
@@ -153,7 +154,7 @@ def test_evaluate_replaces_a_file_only_when_told(option, name, trained, tmp_path
     path.write_text("precious")
     words = ("evaluate", trained, "--episodes", 1, "--seeds", 1, option)
     with monkeypatch.context() as patch:
-        patch.setattr("icrl_agents.report.measure", None)  # all of it is refused before
+        patch.setattr("icrl_agents.evaluation.results.measure", None)  # all of it is refused before
         said = refused(*words, path)
         assert str(path) in said
         assert "--overwrite" in said
@@ -186,7 +187,7 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     assert "all 9 tasks: mean return, episode 12" in first
     names = ("README.md", "results.json", "curve.png")
     files = {name: (folder / name).read_bytes() for name in names}
-    monkeypatch.setattr("icrl_agents.report.measure", None)
+    monkeypatch.setattr("icrl_agents.evaluation.results.measure", None)
     (folder / "README.md").write_text("lost")
     (folder / "curve.png").unlink()
     assert done("evaluate", folder, "--stored", "--write") == first
@@ -200,7 +201,7 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
 
 
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):
-    monkeypatch.setattr("icrl_agents.report.measure.__defaults__", ("test", 3, 2, 0, None, None, None))
+    monkeypatch.setattr("icrl_agents.evaluation.results.measure.__defaults__", ("test", 3, 2, 0, None, None, None))
     out = tmp_path / "run"
     said = done("train", "ad", "--env", ID, "-o", out, *SETS, "--updates", 1, "--threads", 1, "--report")
     assert "trained in" in said

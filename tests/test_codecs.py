@@ -5,10 +5,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from icrl_agents.agent import ICAgent
-from icrl_agents.codecs import RewardCodec, make_codec, space_from_json, space_to_json
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.spaces import space_from_json, space_to_json
+from icrl_agents.core.steps import Steps
 from icrl_agents.methods.ad import AD
-from icrl_agents.steps import Steps
+from icrl_agents.nn.codecs import make_codec
+from icrl_agents.nn.codecs.box import RewardCodec
 from tests.fakes import SMALL, sample
 
 CPU = torch.device("cpu")
@@ -60,11 +62,11 @@ def test_the_previous_action_before_the_first_step_has_a_vector(space):
 @pytest.mark.parametrize("space", UNUSUAL, ids=str)
 def test_agents_train_on_it_and_it_survives_json(space):
     assert space_from_json(space_to_json(space)) == space
-    agent: ICAgent = AD(space, space, AD.Config(**SMALL, dynamics=True))
+    agent: ICAgent = ICAgent(AD(space, space, AD.Config(**SMALL, dynamics=True)))
     values, flags, zeros = sample(space, 2, 6, seed=0), np.zeros((2, 5), bool), np.zeros((2, 5), np.float32)
     before = np.zeros_like(values[:, :5])
-    steps = agent.tensors(_steps(values, before, flags, zeros))
-    terms = agent.loss(steps)
+    steps = agent.method.tensors(_steps(values, before, flags, zeros))
+    terms = agent.method.loss(steps)
     assert set(terms) == {"action", "reward", "next_obs", "return_to_go"}
     assert all(term.isfinite() for term in terms.values())
 

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES
 
-from icrl_agents import collection, history, history_writer
-from icrl_agents.collection import collect, collect_command, lifetimes
-from icrl_agents.history import HistoryStore
-from icrl_agents.sources import make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.histories import store as history
+from icrl_agents.histories import writer as history_writer
+from icrl_agents.histories.store import HistoryStore
+from icrl_agents.sources import collection, make_source
+from icrl_agents.sources.collection import collect, collect_command, lifetimes
 from tests.test_cli import done
 
 ENV = "icrl/Darkroom3x3-v0"
@@ -112,7 +113,7 @@ def kill_at(path: Path, instant: int) -> bool:
 def test_killed_at_any_instant_it_opens_resumes_and_ends_the_same(tmp_path, undisturbed, monkeypatch):
     finished_at = []
     ran = []
-    run = collection._run
+    run = collection.run_block
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # what is slow here; a killed process loses no cache
     monkeypatch.setattr(collection, "_run", lambda block: ran.append(block.tasks) or run(block))
     for instant in itertools.count():
@@ -140,7 +141,7 @@ def test_killed_at_any_instant_it_opens_resumes_and_ends_the_same(tmp_path, undi
 
 SLOW = """
 import sys, time
-import icrl_agents.collection as collection
+import icrl_agents.sources.collection as collection
 if __name__ == "__main__":
     wait = lambda done, total: time.sleep(0.3)
     collection.ROWS = 4

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES
 
-from icrl_agents import ICAgent, comparison, hub
-from icrl_agents.comparison import PUBLISHED, Entry, compare, released, rows, stored
-from icrl_agents.curves import Curve
-from icrl_agents.evaluation import evaluate
+from icrl_agents import ICAgent
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.evaluate import evaluate
+from icrl_agents.evaluation.results import write_report
+from icrl_agents.hub import remote as hub
 from icrl_agents.methods import METHODS
-from icrl_agents.report import write_report
+from icrl_agents.studies import compare as comparison
+from icrl_agents.studies.compare import PUBLISHED, Entry, compare, released, rows, stored
 from tests.conftest import one_line
 
 ID = "icrl/Darkroom-v0"
@@ -92,7 +94,7 @@ def test_the_figure_has_the_source(folders, tmp_path, monkeypatch):
         shown.append([curve.name for curve in curves])
         return b"picture"
 
-    monkeypatch.setattr("icrl_agents.plots.draw_curves", draw)
+    monkeypatch.setattr("icrl_agents.evaluation.plots.draw_curves", draw)
     agent = ICAgent.from_pretrained(folders[0])
     agent.facts["source"] = "posterior"
     agent.save_pretrained(tmp_path / "known")

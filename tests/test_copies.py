@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from icrl_agents.agent import ICAgent
+from icrl_agents.agents.agent import ICAgent
 from icrl_agents.methods import METHODS
 from tests.fakes import SMALL, Variant, lifetimes, variants
 
@@ -54,10 +54,10 @@ def test_a_copy_acts_on_from_where_it_was_made(variant: Variant, kind: str):
 def test_only_a_shallow_copy_shares_the_weights(kind: str):
     agent = Variant("ad").build()
     twin = COPIES[kind](agent)
-    assert (twin.body.norm.weight is agent.body.norm.weight) == (kind == "copy")
+    assert (twin.method.body.norm.weight is agent.method.body.norm.weight) == (kind == "copy")
     assert twin.facts == agent.facts
     with torch.no_grad():
-        twin.body.norm.weight.mul_(2.0)
+        twin.method.body.norm.weight.mul_(2.0)
     obs = np.array([4, 4], np.int32)
     chances = []
     for one in (agent, twin):
@@ -88,7 +88,7 @@ def test_the_env_is_never_copied(kind: str, vectorization: str):
     mask = np.array([True, False])
     env.reset(seed=7)  # other arms
     agent.reset(mask=mask)
-    known = agent.context.steps.given["action_mask"]
+    known = agent.context.steps.static["action_mask"]
     if kind == "pickle":
         before = twin.context.length.copy()
         with pytest.raises(ValueError, match="a pickled agent has not: give action_set or num_actions"):
@@ -98,7 +98,7 @@ def test_the_env_is_never_copied(kind: str, vectorization: str):
         assert len(pickle.dumps(twin)) < 1_000_000
     else:
         twin.reset(mask=mask)
-        np.testing.assert_array_equal(twin.context.steps.given["action_mask"][0], known[0])
+        np.testing.assert_array_equal(twin.context.steps.static["action_mask"][0], known[0])
         told = env.unwrapped.action_mask() if vectorization == "vector_entry_point" else env.call("action_mask")
         np.testing.assert_array_equal(known[0], np.array(told, bool)[0])
     env.close()

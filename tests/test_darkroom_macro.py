@@ -11,10 +11,10 @@ from icrl_envs import FAMILIES
 from icrl_envs.darkroom_macro import published_sets
 
 from icrl_agents import evaluate
-from icrl_agents.collection import lifetimes
-from icrl_agents.history import RecordHistory
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.histories.store import RecordHistory
 from icrl_agents.sources import default_source, make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.sources.collection import lifetimes
 
 ENV = "icrl/DarkroomMacro-v0"
 TASKS = FAMILIES[ENV]

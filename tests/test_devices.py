@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from icrl_agents import ICAgent, train
-from icrl_agents.devices import accelerate_on, pick_device, training_device
+from icrl_agents.nn.devices import accelerate_on, pick_device, training_device
 from tests.conftest import one_line
 from tests.fakes import Variant
 from tests.test_cli import refused
@@ -214,6 +214,6 @@ def test_an_agent_that_moves_begins_its_next_task_there():
         one_line(call, RuntimeError, "moved from cpu to meta", "call agent.reset()")
     agent.to_empty(device="cpu")
     agent.load_state_dict(weights)
-    for ours, theirs in zip(agent.buffers(), Variant("cad").build().buffers(), strict=True):
+    for ours, theirs in zip(agent.method.buffers(), Variant("cad").build().method.buffers(), strict=True):
         ours.copy_(theirs)
     np.testing.assert_array_equal(agent.act(obs), expected)

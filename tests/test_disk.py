@@ -19,7 +19,7 @@ import pytest
 from safetensors.torch import load_file
 
 from icrl_agents import HistoryStore, collect, train
-from icrl_agents.interrupts import Interrupted
+from icrl_agents.core.process.interrupts import Interrupted
 from tests.full_disk import disk
 from tests.test_training import FAST, ID, same
 

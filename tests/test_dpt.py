@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from icrl_agents.agent import ICAgent
-from icrl_agents.collection import lifetimes as recorded
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.core.steps import Steps
 from icrl_agents.methods.dpt import DPTConfig
 from icrl_agents.sources import make_source
-from icrl_agents.splits import split_tasks
-from icrl_agents.steps import Steps
+from icrl_agents.sources.collection import lifetimes as recorded
 from tests.conftest import one_line
 from tests.fakes import SPACES, Variant, lifetimes, sample, statistics, variants
 
 ROOM = "icrl/Darkroom-v0"
 DPT = [variant for variant in variants() if variant.method == "dpt"]
-QUERY_FIRST = [variant for variant in DPT if not variant.build().extends]
+QUERY_FIRST = [variant for variant in DPT if not variant.build().method.extends]
 NONE = np.zeros(3, bool)
 
 
@@ -29,7 +29,7 @@ def masked(steps: Steps, *lengths: int) -> Steps:
 
 def asked_at(agent: ICAgent, steps: Steps, count: int) -> Steps:
     """Prepared steps (B, T) as a query, last, behind the `count` steps of context that the loss showed it."""
-    if agent.extends:
+    if agent.method.extends:
         return steps.window(0, count + 1)
     columns = [*range(1, count + 1), 0]
     return steps.map(lambda value: value[:, columns])
@@ -40,22 +40,22 @@ def asked_at(agent: ICAgent, steps: Steps, count: int) -> Steps:
 def test_the_loss_is_the_mean_over_contexts_of_every_length(variant: Variant):
     """Also the empty one; padding counts nowhere."""
     agent = variant.build()
-    steps = agent.prepare(masked(lifetimes(count=9), 9, 5, 1), np.random.default_rng(0))
+    steps = agent.method.prepare_batch(masked(lifetimes(count=9), 9, 5, 1), np.random.default_rng(0))
     terms = []
     for count in range(9):
         given = asked_at(agent, steps, count)
-        hidden = agent.read(agent.tensors(given), torch.full((3,), count))
+        hidden = agent.method.read(agent.method.tensors(given), torch.full((3,), count))
         expert = torch.as_tensor(given.extras["expert_action"][:, -1])
-        terms += (-agent.action.head(hidden).log_prob(expert))[steps.mask[:, count]].tolist()
+        terms += (-agent.method.action.head(hidden).log_prob(expert))[steps.mask[:, count]].tolist()
     assert len(terms) == 15
-    assert float(agent.loss(agent.tensors(steps))["action"]) == pytest.approx(np.mean(terms), rel=1e-5)
+    assert float(agent.method.loss(agent.method.tensors(steps))["action"]) == pytest.approx(np.mean(terms), rel=1e-5)
 
 
 @pytest.mark.parametrize("variant", DPT, ids=str)
 def test_the_loss_is_what_an_agent_with_that_history_would_be_charged(variant: Variant):
     """In episodes of one step, so that a query begins an episode wherever it was taken from."""
     agent = variant.build()
-    steps = agent.prepare(lifetimes(count=9, ends=1.0), np.random.default_rng(0))
+    steps = agent.method.prepare_batch(lifetimes(count=9, ends=1.0), np.random.default_rng(0))
     terms = []
     for count in range(9):
         given = asked_at(agent, steps, count)
@@ -63,21 +63,23 @@ def test_the_loss_is_what_an_agent_with_that_history_would_be_charged(variant: V
         expert = torch.as_tensor(given.extras["expert_action"][:, -1])
         terms.append(-agent.policy(agent.context, given.obs[:, -1]).log_prob(expert).mean().item())
     with torch.no_grad():
-        assert float(agent.loss(agent.tensors(steps))["action"]) == pytest.approx(np.mean(terms), rel=1e-4)
+        assert float(agent.method.loss(agent.method.tensors(steps))["action"]) == pytest.approx(
+            np.mean(terms), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("variant", DPT, ids=str)
 @torch.no_grad()
 def test_what_was_done_at_a_query_is_neither_label_nor_input(variant: Variant):
     agent = variant.build()
-    steps = agent.prepare(lifetimes(count=9), np.random.default_rng(0))
-    query = -1 if agent.extends else 0
+    steps = agent.method.prepare_batch(lifetimes(count=9), np.random.default_rng(0))
+    query = -1 if agent.method.extends else 0
     plain, done, meant = (steps.map(np.copy) for _ in range(3))
     for name in ("action", "reward", "next_obs"):
         column = getattr(done, name)
         column[:, query] = (column[:, query] + 1) % 5
     meant.extras["expert_action"][:, query] = (meant.extras["expert_action"][:, query] + 1) % 5
-    one, same, other = (float(agent.loss(agent.tensors(s))["action"]) for s in (plain, done, meant))
+    one, same, other = (float(agent.method.loss(agent.method.tensors(s))["action"]) for s in (plain, done, meant))
     assert one == pytest.approx(same, rel=1e-6)
     assert abs(one - other) > 1e-3
 
@@ -86,37 +88,43 @@ def test_what_was_done_at_a_query_is_neither_label_nor_input(variant: Variant):
 @torch.no_grad()
 def test_only_the_querys_label_counts(variant: Variant):
     agent = variant.build()
-    steps = agent.prepare(lifetimes(count=9), np.random.default_rng(0))
+    steps = agent.method.prepare_batch(lifetimes(count=9), np.random.default_rng(0))
     other = steps.map(np.copy)
     other.extras["expert_action"][:, 1:] = sample(SPACES["grid"][1], 3, 8, seed=7)
-    assert agent.loss(agent.tensors(steps)) == agent.loss(agent.tensors(other))
+    assert agent.method.loss(agent.method.tensors(steps)) == agent.method.loss(agent.method.tensors(other))
 
 
 @pytest.mark.parametrize("variant", DPT, ids=str)
 def test_windows_are_reordered_with_the_given_generator_alone(variant: Variant):
     agent, steps = variant.build(), lifetimes(rows=50, count=9)
     torch.manual_seed(0)
-    one, same = (agent.prepare(steps, np.random.default_rng(3)) for _ in range(2))
+    one, same = (agent.method.prepare_batch(steps, np.random.default_rng(3)) for _ in range(2))
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(0)))
-    other = agent.prepare(steps, np.random.default_rng(4))
+    other = agent.method.prepare_batch(steps, np.random.default_rng(4))
     np.testing.assert_array_equal(one.reward, same.reward)
     assert (one.reward != other.reward).any() == ("set" in str(variant))
-    assert np.array_equal(one.reward, steps.reward) == agent.extends
+    assert np.array_equal(one.reward, steps.reward) == agent.method.extends
     assert (one.reward[:, 0] == steps.reward[:, -1]).all() == ("window" in str(variant))
 
 
 @pytest.mark.parametrize("variant", DPT, ids=str)
 def test_histories_without_an_expert_are_refused(variant: Variant):
     agent, steps = variant.build(), lifetimes(count=9)._replace(extras={})
-    one_line(lambda: agent.prepare(steps, np.random.default_rng(0)), ValueError, "dpt", "expert_action", "collect")
+    one_line(
+        lambda: agent.method.prepare_batch(steps, np.random.default_rng(0)),
+        ValueError,
+        "dpt",
+        "expert_action",
+        "collect",
+    )
 
 
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("variant", DPT, ids=str)
 def test_experts_may_act_in_every_space(kind: str, variant: Variant):
     agent = variant.build(kind)
-    steps = agent.prepare(lifetimes(kind, count=9), np.random.default_rng(0))
-    assert all(torch.isfinite(term) for term in agent.loss(agent.tensors(steps)).values())
+    steps = agent.method.prepare_batch(lifetimes(kind, count=9), np.random.default_rng(0))
+    assert all(torch.isfinite(term) for term in agent.method.loss(agent.method.tensors(steps)).values())
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ class TestHistory:
             found = statistics(agent.policy(agent.context.select(np.arange(3)), lived.obs[:, t + 1]))
             alone = base.select(np.arange(3))
             alone.open(lived.obs[:, t])
-            alone.pass_by(action, lived.reward[:, t], ends[0] | ends[1], np.ones(3, bool))
+            alone.advance_unrecorded(action, lived.reward[:, t], ends[0] | ends[1], np.ones(3, bool))
             wanted = statistics(agent.policy(alone, lived.obs[:, t + 1]))
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
             assert agent.context.length.tolist() == [6, 6, 6]
@@ -185,7 +193,7 @@ class TestHistory:
             context.open(steps.obs[:, 4])
         ends = steps.terminated[:, 4], np.array([True, True, False])
         kept.close(steps.action[:, 4], steps.reward[:, 4], steps.next_obs[:, 4], *ends, live)
-        not_kept.pass_by(steps.action[:, 4], steps.reward[:, 4], ends[0] | ends[1], live)
+        not_kept.advance_unrecorded(steps.action[:, 4], steps.reward[:, 4], ends[0] | ends[1], live)
         for name in ("prev_obs", "prev_action", "prev_reward", "first", "start"):
             mine, theirs = (getattr(c.steps, name)[np.arange(3), c.length] for c in (not_kept, kept))
             np.testing.assert_array_equal(mine, theirs)

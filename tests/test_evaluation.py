@@ -13,15 +13,17 @@ import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_envs import FAMILIES
 
-from icrl_agents import ICAgent, evaluation, report
-from icrl_agents.curves import Curve
-from icrl_agents.evaluation import RandomLearner, evaluate, random_returns
-from icrl_agents.intervals import bootstrap_mean
-from icrl_agents.results_table import PLANNED, results_table
-from icrl_agents.rollout import rollout
+from icrl_agents import ICAgent
+from icrl_agents.core.rollout import rollout
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.core.steps import Boundary
+from icrl_agents.evaluation import evaluate as evaluation
+from icrl_agents.evaluation import results as report
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.evaluate import RandomLearner, evaluate, random_returns
+from icrl_agents.evaluation.intervals import bootstrap_mean
+from icrl_agents.evaluation.results_table import PLANNED, results_table
 from icrl_agents.sources import make_source
-from icrl_agents.splits import split_tasks
-from icrl_agents.steps import Boundary
 from tests.conftest import one_line
 from tests.fakes import Variant
 

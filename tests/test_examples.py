@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES
 
-from icrl_agents import hub, plots
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.evaluation import plots
+from icrl_agents.hub import remote as hub
 from icrl_agents.methods.headless_ad import HeadlessAD
 
 FOLDER = Path(__file__).parent.parent / "examples"
@@ -100,7 +102,7 @@ def test_choose_among_changing_items(tmp_path, capsys):
     for env_id, rival, name in (("Bernoulli", "thompson", "num_25"), ("Contextual", "linucb", "num_40")):
         rules = FAMILIES[f"icrl/{env_id}Bandit-v0"].rules
         config = HeadlessAD.Config(width=16, layers=1, heads=2, inner=16, window=300, vector_size=8)
-        HeadlessAD(rules.observation_space, rules.action_space, config).save_pretrained(tmp_path / env_id)
+        ICAgent(HeadlessAD(rules.observation_space, rules.action_space, config)).save_pretrained(tmp_path / env_id)
         worlds[f"icrl/{env_id}Bandit-v0"] = str(tmp_path / env_id), rival, (name,)
     results = load("06_choose_among_changing_items", WORLDS=worlds, TASKS=2, VISITORS=300).main()
     assert [who for _, who in results] == ["random", "thompson", "headless-ad", "random", "linucb", "headless-ad"]

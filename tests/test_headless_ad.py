@@ -9,17 +9,18 @@ import torch
 from gymnasium import spaces
 from icrl_envs import FAMILIES
 
-from icrl_agents import collection
-from icrl_agents.action_sets import check_legal, draw_vectors, legal_actions, read_action_set
-from icrl_agents.collection import collect
-from icrl_agents.collection import lifetimes as live_lifetimes
-from icrl_agents.evaluation import RandomLearner
-from icrl_agents.history import HistoryStore, RecordHistory
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.action_masks import check_legal, legal_actions, read_action_set
+from icrl_agents.evaluation.evaluate import RandomLearner
+from icrl_agents.histories.store import HistoryStore, RecordHistory
 from icrl_agents.methods import METHODS
+from icrl_agents.nn.codecs.action_vectors import draw_vectors
 from icrl_agents.nn.votes import Votes
-from icrl_agents.sources import make_source
-from icrl_agents.training import train
-from icrl_agents.windows import FreshWindows, StoreWindows
+from icrl_agents.sources import collection, make_source
+from icrl_agents.sources.collection import collect
+from icrl_agents.sources.collection import lifetimes as live_lifetimes
+from icrl_agents.training.loop import train
+from icrl_agents.training.windows import FreshWindows, StoreWindows
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
 
@@ -50,8 +51,8 @@ def close(agent, steps, t):
 
 def loud(agent):
     """Votes that matter: they begin small."""
-    if agent.votes is not None:
-        torch.nn.init.normal_(agent.votes.ask.weight, generator=torch.Generator().manual_seed(0))
+    if agent.method.votes is not None:
+        torch.nn.init.normal_(agent.method.votes.ask.weight, generator=torch.Generator().manual_seed(0))
 
 
 class TestVotes:
@@ -71,8 +72,10 @@ class TestVotes:
     def test_the_last_action_and_the_prompt_are_spoken_for_at_once(self):
         """The token of a step is about the action before it; before a lifetime's first step there was none."""
         agent, steps = Variant("headless-ad").build(), lifetimes(count=4)
-        steps = steps._replace(given=agent.give(3, None, np.random.default_rng(0)))
-        told = agent.told(*(torch.as_tensor(x) for x in (steps.prev_action, steps.start)), agent.given(steps))
+        steps = steps._replace(static=agent.method.draw_static(3, None, np.random.default_rng(0)))
+        told = agent.method.told(
+            *(torch.as_tensor(x) for x in (steps.prev_action, steps.start)), agent.method.static_tensors(steps)
+        )
         assert (told[:, :5].sort().values == torch.arange(5)).all()
         assert (told[:, 5] == -1).all()
         assert (told[:, 6:] == torch.as_tensor(steps.action[:, :3])).all()
@@ -91,7 +94,7 @@ class TestVotes:
 
     def test_actions_may_be_of_any_integer_type(self):
         space = gymnasium.spaces.Discrete(5, dtype=np.uint8)
-        agent = METHODS["headless-ad"](gymnasium.spaces.Discrete(3), space).eval()
+        agent = ICAgent(METHODS["headless-ad"](gymnasium.spaces.Discrete(3), space)).eval()
         agent.reset()
         for _ in range(3):
             assert space.contains(agent.act(0))
@@ -144,9 +147,9 @@ def test_acting_equals_training_in_sets_of_any_size(variant: Variant, slide: int
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
         assert acting.exp()[torch.as_tensor(~MASK)].max() == 0
         seen = int(agent.context.length[0])
-        window = agent.tensors(steps.window(t - seen, t + 1)._replace(given=agent.context.steps.given))
-        hidden = agent.read(window, torch.full((3,), seen))
-        training = statistics(agent.choices(hidden, window.given))
+        window = agent.method.tensors(steps.window(t - seen, t + 1)._replace(static=agent.context.steps.static))
+        hidden = agent.method.read(window, torch.full((3,), seen))
+        training = statistics(agent.method.action_distribution(hidden, window.static))
         assert torch.equal(training.isinf(), acting.isinf())
         torch.testing.assert_close(acting.exp(), training.exp(), atol=1e-5, rtol=1e-5)
         close(agent, steps, t)
@@ -156,31 +159,31 @@ def test_acting_equals_training_in_sets_of_any_size(variant: Variant, slide: int
 def test_illegal_actions_may_stay_as_zeros():
     """As published: they are in the prompt, and in the loss's softmax with logits of 0; no policy takes them."""
     agent, steps = Variant("headless-ad", (("illegal", "zero"), ("votes", False))).build(), lifetimes(count=9)
-    given = agent.give(3, MASK, np.random.default_rng(0))
+    given = agent.method.draw_static(3, MASK, np.random.default_rng(0))
     assert (given["action_vectors"][~MASK] == 0).all()
     np.testing.assert_allclose(np.linalg.norm(given["action_vectors"][MASK], axis=-1), 1, rtol=1e-5)
-    window = agent.tensors(steps._replace(given=given))
-    assert agent.prompt(window.given)[1].tolist() == [7, 7, 7]
-    scores = agent.hidden(window)[:, :, 0]
+    window = agent.method.tensors(steps._replace(static=given))
+    assert agent.method.prompt(window.static)[1].tolist() == [7, 7, 7]
+    scores = agent.method.hidden(window)[:, :, 0]
     assert (scores.masked_fill(torch.as_tensor(MASK)[:, None], 0) == 0).all()
     action = torch.as_tensor(steps.action)
     whole = scores.logsumexp(-1) - scores.gather(-1, action[..., None])[..., 0]
-    torch.testing.assert_close(agent.loss(window)["action"], whole[window.mask].mean())
-    few, many = (agent.give(1, mask, np.random.default_rng(0)) for mask in (MASK[1:2, :3], MASK[1:2, :5]))
+    torch.testing.assert_close(agent.method.loss(window)["action"], whole[window.mask].mean())
+    few, many = (agent.method.draw_static(1, mask, np.random.default_rng(0)) for mask in (MASK[1:2, :3], MASK[1:2, :5]))
     assert few["action_mask"].shape == many["action_mask"].shape == (1, 5)  # however a set is told
-    policy = agent.choices(agent.hidden(window), window.given).logits.exp()[:, -1, 0]
+    policy = agent.method.action_distribution(agent.method.hidden(window), window.static).logits.exp()[:, -1, 0]
     assert policy[torch.as_tensor(~MASK)].max() == 0
 
 
 @torch.no_grad()
 def test_cosine_similarity_forgets_how_long_the_output_is():
     agent, steps = Variant("headless-ad", (("similarity", "cosine"), ("votes", False))).build(), lifetimes(count=9)
-    window = agent.tensors(steps._replace(given=agent.give(3, MASK, np.random.default_rng(0))))
-    scores = agent.hidden(window)
+    window = agent.method.tensors(steps._replace(static=agent.method.draw_static(3, MASK, np.random.default_rng(0))))
+    scores = agent.method.hidden(window)
     assert abs(scores).max() <= 1
-    for parameter in agent.action.output.parameters():
+    for parameter in agent.method.action.output.parameters():
         parameter *= 7
-    torch.testing.assert_close(agent.hidden(window), scores)
+    torch.testing.assert_close(agent.method.hidden(window), scores)
 
 
 @pytest.mark.parametrize("variant", HEADLESS, ids=str)
@@ -190,22 +193,22 @@ def test_a_row_is_the_same_alone(variant: Variant):
     agent, alone, steps = (*(variant.build() for _ in range(2)), lifetimes(count=12))
     agent.reset(num_envs=3, action_set=MASK, seed=0)
     alone.reset(num_envs=1, action_set=MASK[1:2], seed=0)
-    for name, value in agent.context.steps.given.items():
-        alone.context.steps.given[name] = value[1:2]
+    for name, value in agent.context.steps.static.items():
+        alone.context.steps.static[name] = value[1:2]
     for t in range(12):
         both = statistics(agent.policy(agent.context, steps.obs[:, t]))[1]
         torch.testing.assert_close(both, statistics(alone.policy(alone.context, steps.obs[1:2, t]))[0])
         close(agent, steps, t)
         close(alone, steps.rows(slice(1, 2)), t)
-    window = agent.tensors(steps._replace(given=agent.context.steps.given))
-    torch.testing.assert_close(agent.hidden(window.rows(slice(1, 2)))[0], agent.hidden(window)[1])
+    window = agent.method.tensors(steps._replace(static=agent.context.steps.static))
+    torch.testing.assert_close(agent.method.hidden(window.rows(slice(1, 2)))[0], agent.method.hidden(window)[1])
 
 
 @torch.no_grad()
 def test_another_order_of_the_actions_orders_the_policy_alike():
     agent, steps = Variant("headless-ad").build(), lifetimes(count=9)
     order = np.array([3, 0, 4, 2, 1])  # the new name of each action
-    given = agent.give(3, None, np.random.default_rng(0))
+    given = agent.method.draw_static(3, None, np.random.default_rng(0))
     renamed = {
         "action_mask": given["action_mask"],
         "action_vectors": given["action_vectors"][:, np.argsort(order)],
@@ -213,8 +216,10 @@ def test_another_order_of_the_actions_orders_the_policy_alike():
     }
     policies = []
     for actions, known in ((steps, given), (steps._replace(prev_action=order[steps.prev_action]), renamed)):
-        window = agent.tensors(actions._replace(given=known))
-        policies.append(statistics(agent.choices(agent.hidden(window)[:, :, 0], window.given)))
+        window = agent.method.tensors(actions._replace(static=known))
+        policies.append(
+            statistics(agent.method.action_distribution(agent.method.hidden(window)[:, :, 0], window.static))
+        )
     torch.testing.assert_close(policies[0], policies[1][..., order])
 
 
@@ -222,12 +227,16 @@ def test_another_order_of_the_actions_orders_the_policy_alike():
 def test_before_a_lifetime_no_action_was_taken():
     """Steps hold action 0 and reward 0 there, which the model must not mistake for experience."""
     agent, steps = Variant("headless-ad").build(), lifetimes(count=3)
-    steps = steps._replace(given=agent.give(3, None, np.random.default_rng(0)))
+    steps = steps._replace(static=agent.method.draw_static(3, None, np.random.default_rng(0)))
     changed = steps.map(np.copy)
     changed.prev_action[:, 0], changed.prev_reward[:, 0] = 3, 7.0
-    assert torch.equal(agent.tokens(agent.tensors(steps)), agent.tokens(agent.tensors(changed)))
+    assert torch.equal(
+        agent.method.tokens(agent.method.tensors(steps)), agent.method.tokens(agent.method.tensors(changed))
+    )
     changed.prev_action[:, 1] = (steps.prev_action[:, 1] + 1) % 5
-    assert not torch.equal(agent.tokens(agent.tensors(steps)), agent.tokens(agent.tensors(changed)))
+    assert not torch.equal(
+        agent.method.tokens(agent.method.tensors(steps)), agent.method.tokens(agent.method.tensors(changed))
+    )
 
 
 class TestTraining:
@@ -236,7 +245,7 @@ class TestTraining:
         drawn = {}
         for name in ("sequence", "batch"):
             agent = Variant("headless-ad", (("drawn", name),)).build()
-            drawn[name] = agent.prepare(steps, np.random.default_rng(0)).given["action_vectors"]
+            drawn[name] = agent.method.prepare_batch(steps, np.random.default_rng(0)).static["action_vectors"]
         assert abs(drawn["sequence"][0] - drawn["sequence"][1]).max() > 0.1
         assert (drawn["batch"] == drawn["batch"][:1]).all()
 
@@ -244,53 +253,55 @@ class TestTraining:
     def test_illegal_actions_are_no_alternatives(self):
         """With nothing to choose by, the loss is the log of the number of legal actions."""
         agent, steps = Variant("headless-ad", (("votes", False),)).build(), lifetimes(count=9)
-        torch.nn.init.zeros_(agent.action.output.weight)
-        torch.nn.init.zeros_(agent.action.output.bias)
+        torch.nn.init.zeros_(agent.method.action.output.weight)
+        torch.nn.init.zeros_(agent.method.action.output.bias)
         mask = np.arange(7) < 5
-        batch = agent.prepare(steps._replace(given={"action_mask": np.tile(mask, (3, 1))}), np.random.default_rng(0))
-        assert agent.loss(agent.tensors(batch))["action"].item() == pytest.approx(np.log(5), abs=1e-5)
+        batch = agent.method.prepare_batch(
+            steps._replace(static={"action_mask": np.tile(mask, (3, 1))}), np.random.default_rng(0)
+        )
+        assert agent.method.loss(agent.method.tensors(batch))["action"].item() == pytest.approx(np.log(5), abs=1e-5)
 
     @torch.no_grad()
     def test_the_squared_error_leads_to_the_nearest_vector(self):
         settings = ("objective", "mse"), ("vectors", "normal"), ("votes", False)
         agent, steps = Variant("headless-ad", settings).build(), lifetimes(count=4)
-        steps = agent.tensors(agent.prepare(steps, np.random.default_rng(0)))
-        outputs, place = agent.outputs(steps)
-        out = agent.action.head(outputs.take_along_dim(place[..., None], 1)).mean
-        distance = (out[:, :, None] - steps.given["action_vectors"][:, None]).square().sum(-1) / 2
-        choices = agent.choices(agent.hidden(steps)[:, :, 0], steps.given)
+        steps = agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0)))
+        outputs, place = agent.method.outputs(steps)
+        out = agent.method.action.head(outputs.take_along_dim(place[..., None], 1)).mean
+        distance = (out[:, :, None] - steps.static["action_vectors"][:, None]).square().sum(-1) / 2
+        choices = agent.method.action_distribution(agent.method.hidden(steps)[:, :, 0], steps.static)
         torch.testing.assert_close(choices.logits, (-distance).log_softmax(-1))
 
     @torch.no_grad()
     def test_the_acting_temperature_sharpens(self):
         plain, sharp = (Variant("headless-ad", (("acting_temperature", x),)).build() for x in (0.0, 0.5))
-        given = {k: torch.as_tensor(v) for k, v in plain.give(3, None, np.random.default_rng(0)).items()}
+        given = {k: torch.as_tensor(v) for k, v in plain.method.draw_static(3, None, np.random.default_rng(0)).items()}
         scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(sharp.choices(scores, given).logits, (2 * scores).log_softmax(-1))
 
     @torch.no_grad()
     def test_the_mode_is_the_best_legal_action(self):
         agent = Variant("headless-ad", (("choice", "mode"), ("objective", "mse"), ("votes", False))).build()
-        given = agent.give(40, np.arange(5) < np.array([2, 5] * 20)[:, None], np.random.default_rng(0))
+        given = agent.method.draw_static(40, np.arange(5) < np.array([2, 5] * 20)[:, None], np.random.default_rng(0))
         given = {name: torch.as_tensor(value) for name, value in given.items()}
         meant = torch.arange(40) % 2 + torch.arange(40) % 4 // 3 * 3  # 0 or, of five, 1 or 4
         wanted = given["action_vectors"][torch.arange(40), meant]
-        agent.action.output = torch.nn.Identity()
-        scores = agent.scores(wanted[:, None], None, torch.zeros(40, 1), torch.zeros(40, 1), given)[:, 0]
+        agent.method.action.output = torch.nn.Identity()
+        scores = agent.method.scores(wanted[:, None], None, torch.zeros(40, 1), torch.zeros(40, 1), given)[:, 0]
         scores[0, 4] = 100.0  # not legal there
-        choices = agent.choices(scores, given)
+        choices = agent.method.action_distribution(scores, given)
         assert torch.equal(choices.sample(), meant)
         assert torch.equal(choices.log_prob(meant), torch.zeros(40))
 
     def test_the_legal_actions_share_a_basis_whatever_their_numbers(self):
         agent = Variant("headless-ad", (("vector_size", 4),)).build()
         mask = np.isin(np.arange(30), [0, 7, 15, 29])[None]
-        vectors = agent.give(1, mask, np.random.default_rng(0))["action_vectors"][0, mask[0]]
+        vectors = agent.method.draw_static(1, mask, np.random.default_rng(0))["action_vectors"][0, mask[0]]
         np.testing.assert_allclose(vectors @ vectors.T, np.eye(4), atol=1e-6)
 
     def test_the_prompt_has_the_legal_actions_first_in_an_order_of_its_own(self):
         agent, mask = Variant("headless-ad").build(), np.tile(np.arange(40) % 2 == 0, (3, 1))
-        order = agent.give(3, mask, np.random.default_rng(0))["prompt_order"][:, :20]
+        order = agent.method.draw_static(3, mask, np.random.default_rng(0))["prompt_order"][:, :20]
         assert (np.sort(order) == np.arange(0, 40, 2)).all()
         assert (order != np.sort(order)).any(1).all()
         assert (order[0] != order[1]).any()
@@ -311,7 +322,7 @@ class TestTraining:
     def test_fresh_lifetimes_bring_their_action_sets(self):
         windows = FreshWindows(ENV, make_source("thompson", ENV), range(8), 1, 20, 4, seed=0, chunk=8)
         batch = windows.batch(1)
-        mask = batch.given["action_mask"]
+        mask = batch.static["action_mask"]
         assert mask.shape == (4, 50)
         assert set(mask.sum(1)) <= set(range(4, 21))
         assert mask[np.arange(4)[:, None], batch.action].all()
@@ -324,7 +335,7 @@ class TestTraining:
         path = collect(macro, "noise", tmp_path / "h.h5", tasks=tasks, streams=2, episodes=2)
         with HistoryStore(path) as store:
             batch = StoreWindows(store, tasks, window=8, batch_size=32, seed=0).batch(0)
-        assert set(batch.given["action_mask"].sum(1)) == {50, 125}
+        assert set(batch.static["action_mask"].sum(1)) == {50, 125}
 
     @pytest.mark.parametrize(
         "ablation",
@@ -385,9 +396,9 @@ class TestActing:
     def test_an_env_tells_its_action_sets(self):
         env = gymnasium.make_vec(ENV, num_envs=3)
         env.reset(seed=0)
-        agent = METHODS["headless-ad"](env.single_observation_space, env.single_action_space).eval()
+        agent = ICAgent(METHODS["headless-ad"](env.single_observation_space, env.single_action_space)).eval()
         agent.reset(env, seed=0)
-        mask = agent.context.steps.given["action_mask"]
+        mask = agent.context.steps.static["action_mask"]
         np.testing.assert_array_equal(mask, env.unwrapped.action_mask())
         sync = gymnasium.make_vec(ENV, num_envs=3, vectorization_mode="sync")
         sync.reset(seed=0)
@@ -408,19 +419,19 @@ class TestActing:
     def test_a_mask_of_states_is_no_action_set(self):
         taxi = gymnasium.make("Taxi-v4" if "Taxi-v4" in gymnasium.registry else "Taxi-v3")  # action_mask(state)
         taxi.reset(seed=0)
-        agent = METHODS["headless-ad"](taxi.observation_space, taxi.action_space).eval()
+        agent = ICAgent(METHODS["headless-ad"](taxi.observation_space, taxi.action_space)).eval()
         agent.reset(taxi)
-        assert agent.context.steps.given["action_mask"].all()
+        assert agent.context.steps.static["action_mask"].all()
 
     def test_an_env_with_other_actions_will_do(self):
         spaces = (gymnasium.make_vec(ENV, num_envs=1, num_arms=n) for n in (4, 9))
         few, many = spaces
-        agent = METHODS["headless-ad"](few.single_observation_space, few.single_action_space).eval()
+        agent = ICAgent(METHODS["headless-ad"](few.single_observation_space, few.single_action_space)).eval()
         many.reset(seed=0)
         agent.reset(many, seed=0)
-        assert agent.context.steps.given["action_mask"].shape == (1, 9)
+        assert agent.context.steps.static["action_mask"].shape == (1, 9)
         one_line(
-            lambda: METHODS["ad"](few.single_observation_space, few.single_action_space).reset(many),
+            lambda: ICAgent(METHODS["ad"](few.single_observation_space, few.single_action_space)).reset(many),
             ValueError,
             "action_space is Discrete(9)",
         )
@@ -428,38 +439,38 @@ class TestActing:
     def test_sets_that_a_user_gives(self):
         agent = Variant("headless-ad").build()
         agent.reset(num_actions=3)
-        assert agent.context.steps.given["action_mask"].tolist() == [[True] * 3]
+        assert agent.context.steps.static["action_mask"].tolist() == [[True] * 3]
         agent.reset(num_envs=2, num_actions=[2, 3])
-        assert agent.context.steps.given["action_mask"].tolist() == [[True, True, False], [True] * 3]
+        assert agent.context.steps.static["action_mask"].tolist() == [[True, True, False], [True] * 3]
         agent.reset(num_envs=2, action_set=np.array([[1, 0, 1], [0, 1, 1]], np.int8))  # as an info has it
-        assert agent.context.steps.given["action_mask"].tolist() == [[True, False, True], [False, True, True]]
+        assert agent.context.steps.static["action_mask"].tolist() == [[True, False, True], [False, True, True]]
         agent.reset(action_set=np.array([0, 3], np.int8))
-        assert agent.context.steps.given["action_mask"].tolist() == [[True, False, False, True]]
+        assert agent.context.steps.static["action_mask"].tolist() == [[True, False, False, True]]
         agent.reset(action_set={1, 4})
-        assert agent.context.steps.given["action_mask"].tolist() == [[False, True, False, False, True]]
+        assert agent.context.steps.static["action_mask"].tolist() == [[False, True, False, False, True]]
         agent.reset()
-        assert agent.context.steps.given["action_mask"].tolist() == [[True] * 5]
+        assert agent.context.steps.static["action_mask"].tolist() == [[True] * 5]
 
     def test_a_new_task_in_some_rows_draws_anew_there(self):
         agent = Variant("headless-ad").build()
         agent.reset(num_envs=3, num_actions=4, seed=0)
-        before = agent.context.steps.given["action_vectors"].copy()
+        before = agent.context.steps.static["action_vectors"].copy()
         agent.reset(
             mask=np.array([False, True, False]), action_set=np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1] * 4], bool)
         )
-        given = agent.context.steps.given
+        given = agent.context.steps.static
         assert (given["action_vectors"] == before).all((1, 2)).tolist() == [True, False, True]
         assert given["action_mask"].sum(1).tolist() == [4, 2, 4]
         one_line(lambda: agent.reset(mask=np.ones(3, bool), num_actions=6), ValueError, "another number of actions")
         plain = Variant("ad").build()
         plain.reset(num_envs=3)
         plain.reset(mask=np.array([False, True, False]), action_set=[0, 3])  # where all actions were legal before
-        assert plain.context.steps.given["action_mask"].sum(1).tolist() == [5, 2, 5]
+        assert plain.context.steps.static["action_mask"].sum(1).tolist() == [5, 2, 5]
 
     @pytest.mark.parametrize("method", ["headless-ad", "ad"])
     def test_a_new_task_in_some_rows_has_the_sets_of_the_env(self, method: str):
         env = gymnasium.make_vec(ENV, num_envs=2)
-        agent = METHODS[method](env.single_observation_space, env.single_action_space).eval()
+        agent = ICAgent(METHODS[method](env.single_observation_space, env.single_action_space)).eval()
         few, many = (FAMILIES[ENV].named(name).ids[0] for name in ("num_10", "num_50"))
         for first, second in ((few, many), (many, few)):
             env.reset(options={"task": np.array([many, first])})
@@ -467,7 +478,7 @@ class TestActing:
             rows = np.array([False, True])
             env.reset(options={"task": np.array([many, second]), "reset_mask": rows})
             agent.reset(mask=rows)
-            mask = agent.context.steps.given["action_mask"]
+            mask = agent.context.steps.static["action_mask"]
             np.testing.assert_array_equal(mask, env.unwrapped.action_mask())
 
     def test_a_set_that_was_given_stays_where_tasks_are_new(self):
@@ -476,19 +487,19 @@ class TestActing:
         for env_id, method in (("icrl/Darkroom-v0", "ad"), (ENV, "headless-ad")):
             env = gymnasium.make_vec(env_id, num_envs=2)
             env.reset(seed=0)
-            agent = METHODS[method](env.single_observation_space, env.single_action_space).eval()
+            agent = ICAgent(METHODS[method](env.single_observation_space, env.single_action_space)).eval()
             agent.reset(env, action_set=[0, 1])
             agent.reset(mask=rows)
-            assert agent.context.steps.given["action_mask"].sum(1).tolist() == [2, 2]
+            assert agent.context.steps.static["action_mask"].sum(1).tolist() == [2, 2]
 
     def test_new_tasks_have_no_more_actions_than_their_env(self):
         history = live_lifetimes(ENV, make_source("uniform", ENV), FAMILIES[ENV].named("num_50").ids[:2], 1, 0)
         env = gymnasium.make_vec(ENV, num_envs=2, num_arms=5)
         env.reset(seed=0)
-        agent = METHODS["headless-ad"](spaces.Discrete(1), spaces.Discrete(50)).eval()
+        agent = ICAgent(METHODS["headless-ad"](spaces.Discrete(1), spaces.Discrete(50))).eval()
         agent.reset(env, history=history)
         agent.reset(mask=np.array([True, False]))
-        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [5, 5]
+        assert agent.context.steps.static["action_mask"].sum(1).tolist() == [5, 5]
 
     def test_a_planner_may_choose_once_all_actions_are_legal(self):
         agent = Variant("ad", (("dynamics", True),)).build()
@@ -501,12 +512,12 @@ class TestActing:
 
     def test_a_history_brings_its_set(self):
         steps = live_lifetimes(ENV, make_source("uniform", ENV), FAMILIES[ENV].named("num_10").ids[:2], 1, 0)
-        agent = METHODS["ad"](spaces.Discrete(1), spaces.Discrete(50)).eval()
+        agent = ICAgent(METHODS["ad"](spaces.Discrete(1), spaces.Discrete(50))).eval()
         agent.reset(num_envs=2, history=steps)
-        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [10, 10]
+        assert agent.context.steps.static["action_mask"].sum(1).tolist() == [10, 10]
         agent.reset(num_envs=2, history=steps, num_actions=12)
-        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [12, 12]
-        bad = steps._replace(given={"action_mask": np.ones((2, 7), bool)})
+        assert agent.context.steps.static["action_mask"].sum(1).tolist() == [12, 12]
+        bad = steps._replace(static={"action_mask": np.ones((2, 7), bool)})
         one_line(lambda: agent.reset(num_envs=2, history=bad), ValueError, "history's action_mask", "(2, 7)", "(2, 50)")
 
     @pytest.mark.parametrize("actions", [{"num_actions": 2}, {"action_set": [1, 0]}])
@@ -514,9 +525,9 @@ class TestActing:
         agent, steps = Variant("headless-ad").build(), lifetimes(count=6)
         assert steps.action.max() > 1
         agent.reset(num_envs=3, history=steps, seed=0, **actions)
-        wide = np.arange(agent.context.steps.given["action_mask"].shape[1]) < 2
+        wide = np.arange(agent.context.steps.static["action_mask"].shape[1]) < 2
         assert len(wide) == steps.action.max() + 1
-        assert (agent.context.steps.given["action_mask"] == wide).all()
+        assert (agent.context.steps.static["action_mask"] == wide).all()
         for _ in range(20):
             assert (agent.act(steps.obs[:, 0]) < 2).all()
             agent.observe(steps.obs[:, 0], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
@@ -527,11 +538,11 @@ class TestActing:
         steps.action[:], steps.start[:] = 0, False
         steps.prev_action[:, 0], steps.prev_action[:, 1:] = 9, 0
         agent.reset(num_envs=3, num_actions=4, history=steps, seed=0)
-        assert agent.context.steps.given["action_mask"].shape == (3, 10)
+        assert agent.context.steps.static["action_mask"].shape == (3, 10)
         assert (agent.act(steps.obs[:, 0]) < 4).all()
         agent.observe(steps.obs[:, 0], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
         agent.reset(mask=np.array([True, False, False]), num_actions=4)
-        assert agent.context.steps.given["action_mask"].sum(1).tolist() == [4, 4, 4]
+        assert agent.context.steps.static["action_mask"].sum(1).tolist() == [4, 4, 4]
 
     def test_a_history_of_more_actions_than_the_agents_needs_a_set(self):
         agent, steps = Variant("headless-ad").build(), lifetimes(count=6)
@@ -571,9 +582,9 @@ def test_what_is_no_set_is_refused(settings: dict, words: list[str]):
 
 
 def test_histories_outside_their_sets_are_refused():
-    steps = lifetimes(count=4)._replace(given={"action_mask": np.ones((3, 5), bool)})
+    steps = lifetimes(count=4)._replace(static={"action_mask": np.ones((3, 5), bool)})
     check_legal(steps)
-    steps.given["action_mask"][1, steps.action[1, 2]] = False
+    steps.static["action_mask"][1, steps.action[1, 2]] = False
     one_line(lambda: check_legal(steps), ValueError, f"action {steps.action[1, 2]} in a task", "keeps to action sets")
     check_legal(steps._replace(mask=steps.mask & (np.arange(3) != 1)[:, None]))  # padding may hold anything
 
@@ -587,7 +598,7 @@ def test_a_history_records_the_action_sets(tmp_path):
     env = RecordHistory(gymnasium.make_vec(ENV, num_envs=3))
     env.reset(seed=0)
     env.step(np.zeros(3, np.int64))
-    np.testing.assert_array_equal(env.steps().given["action_mask"], env.unwrapped.action_mask())
+    np.testing.assert_array_equal(env.steps().static["action_mask"], env.unwrapped.action_mask())
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
-from icrl_agents.codecs import space_to_json
-from icrl_agents.history import FIELDS, HistoryInfo, HistoryStore, RecordHistory
-from icrl_agents.history_writer import HistoryWriter
-from icrl_agents.steps import Steps
+from icrl_agents.core.spaces import space_to_json
+from icrl_agents.core.steps import Steps
+from icrl_agents.histories.store import FIELDS, HistoryInfo, HistoryStore, RecordHistory
+from icrl_agents.histories.writer import HistoryWriter
 
 EPISODES = 4
 
@@ -213,7 +213,7 @@ def assert_same(one: Steps, two: Steps) -> None:
         b = two.columns[name]
         assert a.dtype == b.dtype, name
         np.testing.assert_array_equal(a, b, err_msg=name)
-    for mine, theirs in ((one.extras, two.extras), (one.given, two.given)):
+    for mine, theirs in ((one.extras, two.extras), (one.static, two.static)):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
             np.testing.assert_array_equal(value, theirs[name], err_msg=name)

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icrl_agents import HistoryStore, collect, train
-from icrl_agents.history import write_column
-from icrl_agents.settings import read_toml
-from icrl_agents.store_columns import CHECKSUMS, check_expansion
-from icrl_agents.windows import StoreWindows
+from icrl_agents.histories.columns import CHECKSUMS, check_expansion
+from icrl_agents.histories.store import write_column
+from icrl_agents.training.settings import read_toml
+from icrl_agents.training.windows import StoreWindows
 from tests.conftest import one_line
 from tests.fuzz import judge, use_store
 from tests.mutations import copy_of, mutate_store

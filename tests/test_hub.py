@@ -21,8 +21,10 @@ import torch
 from gymnasium import spaces
 from huggingface_hub import constants
 
-from icrl_agents import checkpoint, hub, hub_transfer
-from icrl_agents.agent import ICAgent
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.hub import checkpoint
+from icrl_agents.hub import remote as hub
+from icrl_agents.hub import transfer as hub_transfer
 from icrl_agents.methods.ad import AD
 from tests.conftest import one_line, same_weights
 from tests.hub_server import Answer, HubServer, Refused, git_sha1
@@ -86,7 +88,7 @@ def test_a_saved_agent_comes_back_bit_for_bit(tiny_agent, tmp_path, observation_
     assert (loaded.config, loaded.facts) == (agent.config, agent.facts)
     assert (loaded.observation_space, loaded.action_space) == (observation_space, action_space)
     assert same_weights(agent, loaded)
-    for (name, ours), theirs in zip(agent.named_buffers(), loaded.buffers(), strict=True):
+    for (name, ours), theirs in zip(agent.method.named_buffers(), loaded.method.buffers(), strict=True):
         assert torch.equal(ours, theirs), name
     played = [play(one, observation_space) for one in (agent, loaded)]
     np.testing.assert_array_equal(*played)
@@ -429,7 +431,7 @@ def test_offline_mode_is_honoured(server, tiny_agent, tmp_path, monkeypatch):
 def test_the_users_environment_variables_reach_it(server, tiny_agent, tmp_path):
     """As a user has it: nothing patched, HF_ENDPOINT, HF_HOME and HF_TOKEN set before Python starts."""
     sha = server.repo(REPO, files_of(tiny_agent(), tmp_path / "agent"), private=True).refs["main"]
-    code = f"from icrl_agents.agent import ICAgent; print(ICAgent.from_pretrained({REPO!r}).source)"
+    code = f"from icrl_agents.agents.agent import ICAgent; print(ICAgent.from_pretrained({REPO!r}).source)"
     env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     env |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "reader"}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from icrl_agents import HistoryStore, collect
-from icrl_agents.collection import lifetimes as live
+from icrl_agents.core.steps import Steps
 from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.transforms import best_return, sort_by_return
 from icrl_agents.methods.idt import IDTConfig
 from icrl_agents.sources import make_source
-from icrl_agents.steps import Steps
-from icrl_agents.transforms import best_return, sort_by_return
-from icrl_agents.windows import FreshWindows, StoreWindows
+from icrl_agents.sources.collection import lifetimes as live
+from icrl_agents.training.windows import FreshWindows, StoreWindows
 from tests.conftest import one_line
 from tests.fakes import SMALL, Variant, given, lifetimes, statistics, variants
 
@@ -192,7 +192,7 @@ class TestTraining:
     def test_prepare_sorts_and_asks_for_the_best_in_half_of_the_windows(self, variant: Variant):
         agent = variant.build()
         steps = whole_rewards(lifetimes(rows=1000, count=9, ends=0.4))
-        found, same, other = (agent.prepare(steps, np.random.default_rng(seed)) for seed in (0, 0, 1))
+        found, same, other = (agent.method.prepare_batch(steps, np.random.default_rng(seed)) for seed in (0, 0, 1))
         wanted = sort_by_return(steps)
         for name, mine in found.columns.items():
             np.testing.assert_array_equal(mine, wanted.columns[name], err_msg=name)
@@ -222,7 +222,9 @@ class TestTraining:
             distribution = agent.policy(agent.context, steps.obs[:, t])
             terms += (-distribution.log_prob(torch.as_tensor(steps.action[:, t])))[mask[:, t]].tolist()
             close(agent, steps, t)
-        assert float(agent.loss(agent.tensors(batch))["action"]) == pytest.approx(np.mean(terms), rel=1e-4)
+        assert float(agent.method.loss(agent.method.tensors(batch))["action"]) == pytest.approx(
+            np.mean(terms), rel=1e-4
+        )
 
     @torch.no_grad()
     def test_the_loss_knows_what_is_asked_for(self):
@@ -230,7 +232,7 @@ class TestTraining:
         losses = []
         for target in (np.nan, 0.0, 4.0):
             extras = {"target_return": np.full((3, 9), target, np.float32)}
-            losses.append(float(agent.loss(agent.tensors(steps._replace(extras=extras)))["action"]))
+            losses.append(float(agent.method.loss(agent.method.tensors(steps._replace(extras=extras)))["action"]))
         assert len({round(loss, 3) for loss in losses}) == 3
 
     @pytest.mark.parametrize("variant", IDT, ids=str)
@@ -238,15 +240,15 @@ class TestTraining:
     def test_chunks_tell_later_ones_nothing_but_the_latent(self, variant: Variant):
         agent, steps = variant.build(), lifetimes(count=9, ends=0.0)  # three chunks of three steps
         noisy = other_chunks(steps, begin=0, end=3)
-        plain, changed = (agent.hidden(agent.tensors(s))[:, 3:] for s in (steps, noisy))
+        plain, changed = (agent.method.hidden(agent.method.tensors(s))[:, 3:] for s in (steps, noisy))
         assert (plain - changed).abs().max() > 1e-3  # by way of the review and the high level
         latent = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(0))
-        agent._decide = lambda hidden: (latent[:, : hidden.shape[1]], torch.zeros(()))
-        plain, changed = (agent.hidden(agent.tensors(s)) for s in (steps, noisy))
+        agent.method.decide = lambda hidden: (latent[:, : hidden.shape[1]], torch.zeros(()))
+        plain, changed = (agent.method.hidden(agent.method.tensors(s)) for s in (steps, noisy))
         torch.testing.assert_close(plain[:, 3:], changed[:, 3:], atol=1e-6, rtol=1e-6)
         assert (plain[:, :3] - changed[:, :3]).abs().max() > 1e-3
         latent[:, 1] += 1.0
-        moved = agent.hidden(agent.tensors(steps))
+        moved = agent.method.hidden(agent.method.tensors(steps))
         assert (moved - plain)[:, 3:6].abs().amax((0, 2, 3)).min() > 1e-3
         torch.testing.assert_close(moved[:, [0, 1, 2, 6, 7, 8]], plain[:, [0, 1, 2, 6, 7, 8]])
 
@@ -255,10 +257,10 @@ class TestTraining:
         """Only where the chunk begins, and what the ones before it brought."""
         agent, steps = Variant("idt").build(), lifetimes(count=9, ends=0.0)
         decided = []
-        decide = agent._decide
-        agent._decide = lambda hidden: decided.append(decide(hidden)[0]) or decide(hidden)
+        decide = agent.method.decide
+        agent.method.decide = lambda hidden: decided.append(decide(hidden)[0]) or decide(hidden)
         for changed in (steps, other_chunks(steps, begin=4, end=6), other_chunks(steps, begin=3, end=6)):
-            agent.hidden(agent.tensors(changed._replace(reward=steps.reward)))
+            agent.method.hidden(agent.method.tensors(changed._replace(reward=steps.reward)))
         plain, later, first = decided
         torch.testing.assert_close(plain[:, :2], later[:, :2])
         assert (plain[:, 2] - later[:, 2]).abs().max() > 1e-3
@@ -267,14 +269,16 @@ class TestTraining:
     @pytest.mark.parametrize("variant", IDT, ids=str)
     def test_decisions_are_drawn_while_training_only(self, variant: Variant):
         agent, steps = variant.build(), lifetimes(count=9)
-        batches = [agent.tensors(agent.prepare(steps, np.random.default_rng(seed))) for seed in range(2)]
+        batches = [
+            agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(seed))) for seed in range(2)
+        ]
         same = batches[1].extras["target_return"]
         batches[0] = batches[0]._replace(extras={**batches[0].extras, "target_return": same})
         with torch.no_grad():
-            one, other = (agent.loss(batch)["action"] for batch in batches)
+            one, other = (agent.method.loss(batch)["action"] for batch in batches)
             assert one == other
             agent.train()
-            one, other = (agent.loss(batch)["action"] for batch in batches)
+            one, other = (agent.method.loss(batch)["action"] for batch in batches)
             assert one != other
 
 
@@ -304,8 +308,8 @@ def test_a_row_that_pauses_when_its_window_is_full_goes_on_as_before(variant: Va
     steps, paused = lifetimes(count=40), 0
     agent.reset(num_envs=3)
     single.reset(num_envs=1)
-    known = agent.context.steps.given.items()
-    single.context.steps.given.update({name: value[1:2] for name, value in known})  # it may be drawn at random
+    known = agent.context.steps.static.items()
+    single.context.steps.static.update({name: value[1:2] for name, value in known})  # it may be drawn at random
     for t in range(40):
         full = 16 - (getattr(agent.config, "room", 0) if paused else 0)  # latents take the place of steps
         live = np.array([True, agent.context.length[1] < full, True])
@@ -387,7 +391,7 @@ class TestSlips:
         steps, losses = given(agent, lifetimes(count=9)), []
         for meant in (None, steps.action, (steps.action + 1) % 5):
             extras = {**steps.extras, **({} if meant is None else {"intended_action": meant})}
-            losses.append(agent.loss(agent.tensors(steps._replace(extras=extras))))
+            losses.append(agent.method.loss(agent.method.tensors(steps._replace(extras=extras))))
         plain, same, other = losses
         assert plain == same
         changed = {name for name in plain if plain[name] != other[name]}
@@ -399,5 +403,5 @@ class TestSlips:
         """Whatever order a method brings the steps into: with the same change at every step no order shows."""
         agent, steps = variant.build(), whole_rewards(lifetimes(count=9))
         extras = {**steps.extras, "intended_action": (steps.action + 2) % 5}
-        found = agent.prepare(steps._replace(extras=extras), np.random.default_rng(0))
+        found = agent.method.prepare_batch(steps._replace(extras=extras), np.random.default_rng(0))
         np.testing.assert_array_equal(found.extras["intended_action"], (found.action + 2) % 5)

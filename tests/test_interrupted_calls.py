@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import icrl_agents
-from icrl_agents.agent import ICAgent
+from icrl_agents.agents.agent import ICAgent
 from tests.fakes import Variant, lifetimes, statistics, variants
 
 PACKAGE = str(Path(icrl_agents.__file__).parent)

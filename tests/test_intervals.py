@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from icrl_agents import intervals
-from icrl_agents.intervals import (
+from icrl_agents.evaluation import intervals
+from icrl_agents.evaluation.intervals import (
     Sample,
     bootstrap,
     bootstrap_band,

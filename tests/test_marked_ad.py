@@ -16,17 +16,19 @@ from gymnasium.vector import AutoresetMode
 from PIL import Image
 from typer.testing import CliRunner
 
-from icrl_agents import HistoryStore, ICAgent, collect, evaluate, plots, train
-from icrl_agents import marks as report
-from icrl_agents.cli import app
-from icrl_agents.codecs import space_to_json
-from icrl_agents.history import HistoryInfo
-from icrl_agents.history_writer import HistoryWriter
-from icrl_agents.imagination import AgentImagination, Branch
+from icrl_agents import HistoryStore, ICAgent, collect, evaluate, train
+from icrl_agents.agents.planning.imagination import Branch, MethodImagination
+from icrl_agents.agents.planning.plans import Decision, Plans
+from icrl_agents.cli.app import app
+from icrl_agents.core.spaces import space_to_json
+from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.evaluation import plots
+from icrl_agents.histories.store import HistoryInfo
+from icrl_agents.histories.writer import HistoryWriter
+from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
 from icrl_agents.nn.fork import Fork
-from icrl_agents.steps import Steps, stack_steps
-from icrl_agents.transforms import END, START, confident_runs
+from icrl_agents.studies import marks as report
 from tests.conftest import one_line
 from tests.fakes import GRID, SMALL, SPACES, Variant, lifetimes, statistics
 
@@ -197,7 +199,7 @@ def test_histories_without_probabilities_are_refused():
     steps = steps._replace(extras={})
     one_line(lambda: confident_runs(steps, 0.7, 10), ValueError, "log_prob", "ppo, q-learning or noise")
     agent = Variant("marked-ad").build()
-    one_line(lambda: agent.prepare(steps, np.random.default_rng(0)), ValueError, "log_prob")
+    one_line(lambda: agent.method.prepare_batch(steps, np.random.default_rng(0)), ValueError, "log_prob")
 
 
 # ---- tokens -----------------------------------------------------------------------------------------------------
@@ -205,32 +207,32 @@ def test_histories_without_probabilities_are_refused():
 
 def test_marks_are_added_to_the_percept():
     agent = Variant("marked-ad", (("dynamics", True),)).build()
-    steps = agent.tensors(lifetimes())
+    steps = agent.method.tensors(lifetimes())
     mark = torch.arange(90).reshape(3, 30) % 4
-    with_marks = agent.tokens(steps._replace(extras={**steps.extras, "mark": mark}))
-    change = with_marks - agent.tokens(steps)
-    torch.testing.assert_close(change[:, :, 0], agent.mark(mark) - agent.mark.weight[0])
+    with_marks = agent.method.tokens(steps._replace(extras={**steps.extras, "mark": mark}))
+    change = with_marks - agent.method.tokens(steps)
+    torch.testing.assert_close(change[:, :, 0], agent.method.mark(mark) - agent.method.mark.weight[0])
     assert not change[:, :, 1].any()
 
 
 def test_inserted_marks_come_before_their_percepts():
     agent = Variant("marked-ad", (("layout", "inserted"),)).build()
-    steps = agent.tensors(lifetimes())
+    steps = agent.method.tensors(lifetimes())
     mark = torch.arange(90).reshape(3, 30) % 4
-    tokens = agent.tokens(steps._replace(extras={**steps.extras, "mark": mark})).flatten(1, 2)
+    tokens = agent.method.tokens(steps._replace(extras={**steps.extras, "mark": mark})).flatten(1, 2)
     assert tokens.shape[1] == 60
-    torch.testing.assert_close(tokens[:, 1:-1:2], agent.mark(mark[:, 1:]))
-    torch.testing.assert_close(tokens[:, ::2], agent.tokens(steps).flatten(1, 2)[:, ::2])
+    torch.testing.assert_close(tokens[:, 1:-1:2], agent.method.mark(mark[:, 1:]))
+    torch.testing.assert_close(tokens[:, ::2], agent.method.tokens(steps).flatten(1, 2)[:, ::2])
 
 
 @pytest.mark.parametrize("marked", MarkedADConfig.MARKS)
 def test_prepare_marks_as_configured(marked: str):
     agent, steps = Variant("marked-ad", (("marks", marked), ("threshold", 0.3))).build(), lifetimes()
-    prepared = agent.prepare(steps, np.random.default_rng(0))
+    prepared = agent.method.prepare_batch(steps, np.random.default_rng(0))
     expected = confident_runs(steps, 0.3, 2, causal=marked == "own")
     np.testing.assert_array_equal(prepared.extras["mark"], expected)
     assert "mark" not in steps.extras
-    losses = [agent.loss(agent.tensors(x))["action"].item() for x in (steps, prepared)]
+    losses = [agent.method.loss(agent.method.tensors(x))["action"].item() for x in (steps, prepared)]
     assert losses[0] != losses[1]
 
 
@@ -256,7 +258,9 @@ def build(env: Any = None, **changes: Any) -> MarkedAD:
     """Random weights, and runs that they make; acting in the Darkroom of 3x3 cells unless spaces are given."""
     torch.manual_seed(0)
     spaces = (gymnasium.spaces.Box(0, 2, (2,), np.int32), gymnasium.spaces.Discrete(5)) if env is None else env
-    agent = MarkedAD(*spaces, MarkedADConfig(**{**SMALL, "threshold": THRESHOLD, "min_length": LEAST, **changes}))
+    agent = ICAgent(
+        MarkedAD(*spaces, MarkedADConfig(**{**SMALL, "threshold": THRESHOLD, "min_length": LEAST, **changes}))
+    )
     for parameter in agent.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return agent.eval()
@@ -285,7 +289,7 @@ class Diary:
         columns = dict(zip(self.NAMES, values, strict=True))
         extras = {"log_prob": columns.pop("log_prob")}
         window = stack_steps(**columns, extras=extras).window(len(life) - seen, None)
-        return self.agent.prepare(window, np.random.default_rng(0))
+        return self.agent.method.prepare_batch(window, np.random.default_rng(0))
 
     def check(self, obs: np.ndarray, live: np.ndarray) -> list[int]:
         """Acting had the training-time distribution; gives each live row's mark of the open step."""
@@ -293,9 +297,9 @@ class Diary:
         for row in np.flatnonzero(live):
             window = self.window(row, obs[row])
             last = torch.tensor([window.mask.shape[1] - 1])
-            hidden = self.agent.read(self.agent.tensors(window), last)
+            hidden = self.agent.method.read(self.agent.method.tensors(window), last)
             torch.testing.assert_close(
-                self.statistics[row], statistics(self.agent.action.head(hidden))[0], atol=1e-5, rtol=1e-5
+                self.statistics[row], statistics(self.agent.method.action.head(hidden))[0], atol=1e-5, rtol=1e-5
             )
             found.append(int(window.extras["mark"][0, -1]))
         return found
@@ -362,7 +366,7 @@ def test_cached_steps_keep_their_marks_until_the_window_slides(slide: int, monke
     agent, seen = build(slide=slide), []
 
     def note(steps: Steps) -> np.ndarray:
-        seen.append((steps.mask.sum(1), MarkedAD._marks(agent, steps)))
+        seen.append((steps.mask.sum(1), MarkedAD.marks(agent.method, steps)))
         return seen[-1][1]
 
     monkeypatch.setattr(agent, "_marks", note)
@@ -389,21 +393,21 @@ def test_the_probability_is_the_policys_of_the_action_taken(kind: str, options: 
     agent, steps, told = build(SPACES[kind], dynamics="plan" in options), lifetimes(kind, count=6), []
     no = np.zeros(3, bool)
 
-    def chose(*given: Any) -> None:
+    def on_action(*given: Any) -> None:
         told.append(given[1:])
-        MarkedAD.chose(agent, *given)
+        MarkedAD.on_action(agent.method, *given)
 
-    def other(agent: Any, planner: Any, plans: Any, context: Any, hidden: Any, otherwise: Any, *rest: Any) -> Any:
-        return (otherwise + 1) % 5
+    def other(plans: Any, method: Any, planner: Any, decision: Decision, *rest: Any) -> Any:
+        return (decision.action + 1) % 5
 
-    monkeypatch.setattr(agent, "chose", chose)
-    monkeypatch.setattr("icrl_agents.agent.plan_actions", other)
+    monkeypatch.setattr(agent.method, "on_action", on_action)
+    monkeypatch.setattr(Plans, "choose", other)
     agent.reset(num_envs=3, seed=0)
     for t in range(6):
         action = agent.act(steps.obs[:, t], **options)
         agent.observe(steps.next_obs[:, t], np.ones(3), no, no, {})
         distribution, choice = told[-1]
-        np.testing.assert_array_equal(agent.action.array(choice), action)
+        np.testing.assert_array_equal(agent.method.action.array(choice), action)
         noted = agent.context.visible().extras["log_prob"][:, t]
         np.testing.assert_allclose(noted, distribution.log_prob(choice).detach().numpy(), rtol=1e-6)
 
@@ -412,10 +416,12 @@ def test_the_probability_is_the_policys_of_the_action_taken(kind: str, options: 
 def test_published_marks_are_for_training_only():
     agent = build(marks="train", slide=1)
     obs = roam(agent, 20)
-    assert not agent.notes
+    assert not agent.method.extra_columns
     assert not agent.context.steps.extras
     acting = statistics(agent.policy(agent.context, obs))
-    expected = agent.action.head(agent.read(agent.tensors(agent.context.steps), torch.full((3,), 8)))
+    expected = agent.method.action.head(
+        agent.method.read(agent.method.tensors(agent.context.steps), torch.full((3,), 8))
+    )
     torch.testing.assert_close(acting, statistics(expected), atol=1e-5, rtol=1e-5)
 
 
@@ -436,7 +442,7 @@ def test_what_was_noted_of_another_step_does_not_stay():
     for t in range(30):
         policy = agent.policy(agent.context, steps.obs[:, t] % 3)
         if t < 9:
-            agent.chose(agent.context, policy, policy.mode())
+            agent.method.on_action(agent.context, policy, policy.mode())
         rest = (getattr(steps, name)[:, t] for name in ("action", "reward", "next_obs", "terminated", "truncated"))
         agent.context.close(*rest, np.ones(3, bool))
         known = np.isfinite(agent.context.visible().extras["log_prob"]).sum(1)
@@ -449,7 +455,7 @@ def test_forks_note_for_themselves():
     branch = agent.context.repeat(2)
     noted = agent.context.steps.extras["log_prob"].copy()
     distribution = agent.policy(branch, np.repeat(obs, 2, 0))
-    agent.chose(branch, distribution, distribution.mode())
+    agent.method.on_action(branch, distribution, distribution.mode())
     np.testing.assert_array_equal(noted, agent.context.steps.extras["log_prob"])
     assert (branch.steps.extras["log_prob"][:, 6] > -5).all()
 
@@ -476,10 +482,12 @@ def test_a_history_is_marked_by_its_learners_probabilities(variant: Variant):
     acting = statistics(agent.policy(agent.context, steps.obs[:, 30]))
     assert agent.context.length.tolist() == [8, 8, 8]
     steps.extras["update"][:, 30] = 1000  # the agent is another policy than the learner, which was sure of late
-    window = agent.prepare(steps.window(22, 31), np.random.default_rng(0))
+    window = agent.method.prepare_batch(steps.window(22, 31), np.random.default_rng(0))
     assert not (window.extras["mark"][:, -1] & START).any()
     assert window.extras["mark"].any(1).all()
-    expected = statistics(agent.action.head(agent.read(agent.tensors(window), torch.full((3,), 8))))
+    expected = statistics(
+        agent.method.action.head(agent.method.read(agent.method.tensors(window), torch.full((3,), 8)))
+    )
     torch.testing.assert_close(acting, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -489,8 +497,8 @@ def test_no_run_goes_on_from_a_learner_without_updates():
     seen = []
     for extras in (steps.extras, {"log_prob": steps.extras["log_prob"]}):
         agent.reset(num_envs=3, history=steps._replace(extras=extras))
-        agent.see(agent.context, steps.obs[:, 0])
-        seen.append(agent._marks(agent.context.steps)[np.arange(3), agent.context.length])
+        agent.method.encode(agent.context, steps.obs[:, 0])
+        seen.append(agent.method.marks(agent.context.steps)[np.arange(3), agent.context.length])
     np.testing.assert_array_equal(*seen)
     assert (seen[1] & END > 0).any()  # the agent's first step ends the learner's run
 
@@ -508,7 +516,7 @@ def test_own_experience_can_be_given_again():
 def test_a_history_that_notes_nothing_has_no_marks():
     agent, given = build(), source_history(4)
     agent.reset(num_envs=3, history=given._replace(extras={}))
-    assert not agent._marks(agent.context.steps).any()
+    assert not agent.method.marks(agent.context.steps).any()
 
 
 def test_a_history_with_notes_of_another_shape_is_refused():
@@ -528,21 +536,21 @@ def test_imagined_steps_have_no_marks():
     obs, _ = env.reset(seed=0)
     agent.reset(env, seed=0)
     for t in range(15):
-        hidden = agent.see(agent.context, obs)
-        cache, _ = agent.branch(agent.context)
-        dream, branch = AgentImagination(agent, agent.context), Branch(Fork.of(cache), hidden[:, None])
+        hidden = agent.method.encode(agent.context, obs)
+        cache, _ = agent.method.branch(agent.context)
+        dream, branch = MethodImagination(agent.method, agent.context), Branch(Fork.of(cache), hidden[:, None])
         action = dream.propose(branch, 5).action[:, :, :1]
         outcome, imagined = dream.imagine(branch, action)
         then = dream.follow(imagined, *torch.zeros(2, 3, 1, dtype=torch.long))
-        window = agent.prepare(agent.context.steps.window(0, t + 1), np.random.default_rng(0))
+        window = agent.method.prepare_batch(agent.context.steps.window(0, t + 1), np.random.default_rng(0))
         opened.update(window.extras["mark"][:, -1].tolist())
-        window = agent.tensors(window.map(lambda x: np.concatenate([x, np.zeros_like(x[:, :1])], 1)))
+        window = agent.method.tensors(window.map(lambda x: np.concatenate([x, np.zeros_like(x[:, :1])], 1)))
         window.action[:, -2], window.obs[:, -1] = action[:, 0, 0], outcome.next_obs[:, 0, 0]
         window.prev_reward[:, -1] = outcome.reward[:, 0, 0]
-        expected = agent.read(window, torch.full((3,), t + 1))
+        expected = agent.method.read(window, torch.full((3,), t + 1))
         torch.testing.assert_close(then.hidden[:, 0], expected, atol=1e-5, rtol=1e-5)
-        policy = agent.action.head(hidden)
-        agent.chose(agent.context, policy, policy.mode())
+        policy = agent.method.action.head(hidden)
+        agent.method.on_action(agent.context, policy, policy.mode())
         obs, reward, terminated, truncated, _ = env.step(policy.mode().numpy())
         agent.context.close(policy.mode().numpy(), reward, obs, terminated, truncated, np.ones(3, bool))
     assert opened == {0, START, END}
@@ -645,14 +653,14 @@ def test_marked_steps_are_those_of_the_runs(seed: int):
 def test_the_picture_shows_the_runs():
     steps = history([U, S, S, S, U, S, S, S, S], ends=(6,))
     panels = plots.require_matplotlib()().subplots(2)
-    report._fill(panels, steps, 0.7, 3)
+    report.fill(panels, steps, 0.7, 3)
     spans = [path.get_extents() for path in panels[0].collections[0].get_paths()]
     assert [(span.x0, span.x1) for span in spans] == [(1, 4)]
     points, threshold = panels[0].get_lines()
     np.testing.assert_allclose(points.get_ydata(), np.exp(steps.extras["log_prob"][0]))
     assert set(threshold.get_ydata()) == {0.7}
     np.testing.assert_array_equal(panels[1].get_lines()[0].get_ydata(), steps.reward[0])
-    report._fill(plots.require_matplotlib()().subplots(2), history([S, U, S]), 0.7, 3)  # nothing to shade
+    report.fill(plots.require_matplotlib()().subplots(2), history([S, U, S]), 0.7, 3)  # nothing to shade
 
 
 def call(*args: object) -> Any:

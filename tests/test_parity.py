@@ -10,8 +10,8 @@ from tests.fakes import SPACES, Variant, given, lifetimes, statistics, variants
 def training_time(agent, steps):
     """The distribution at the last step of a window, computed as the loss computes it."""
     last = torch.full((len(steps.mask),), steps.mask.shape[1] - 1)
-    seen = agent.tensors(steps)
-    return agent.choices(agent.read(seen, last), seen.given)
+    seen = agent.method.tensors(steps)
+    return agent.method.action_distribution(agent.method.read(seen, last), seen.static)
 
 
 def close(agent, steps, t, live=None):
@@ -30,8 +30,8 @@ def test_acting_equals_training(variant: Variant, slide: int):
     for t in range(36):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
         for row, seen in enumerate(agent.context.length.tolist()):
-            window = steps._replace(given=agent.context.steps.given).rows(slice(row, row + 1))
-            window = window.window(0 if agent.remembers else t - seen, t + 1)
+            window = steps._replace(static=agent.context.steps.static).rows(slice(row, row + 1))
+            window = window.window(0 if agent.method.has_memory else t - seen, t + 1)
             training = statistics(training_time(agent, window))[0]
             torch.testing.assert_close(acting[row], training, atol=1e-5, rtol=1e-5)
         close(agent, steps, t)
@@ -48,7 +48,7 @@ def test_every_space(kind: str):
             acting, statistics(training_time(agent, steps.window(0, t + 1))), atol=1e-5, rtol=1e-5
         )
         close(agent, steps, t)
-    terms = agent.loss(agent.tensors(steps))
+    terms = agent.method.loss(agent.method.tensors(steps))
     assert set(terms) == {"action", "reward", "next_obs", "return_to_go"}
     assert all(torch.isfinite(term) for term in terms.values())
 
@@ -62,7 +62,7 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
     agent.reset(num_envs=3, seed=0)
     for single in alone:
         single.reset(num_envs=1, seed=0)
-    known = agent.context.steps.given
+    known = agent.context.steps.static
     rng = np.random.default_rng(0)
     for t in range(30):
         if t in (3, 11, 12):
@@ -70,7 +70,7 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
             agent.reset(mask=forgotten)
             alone[t % 3].reset(num_envs=1, seed=0)
         for row, single in enumerate(alone):  # what a lifetime is given may be drawn at random
-            single.context.steps.given.update({name: value[row : row + 1] for name, value in known.items()})
+            single.context.steps.static.update({name: value[row : row + 1] for name, value in known.items()})
         live = rng.random(3) < 0.8
         batch = statistics(agent.policy(agent.context, steps.obs[:, t], live))
         for row in np.flatnonzero(live):
@@ -109,7 +109,7 @@ def test_padding_influences_nothing(variant: Variant):
     noisy = steps.map(np.copy)
     for name, mine in noisy.columns.items():
         mine[~mask] = changed.columns[name][~mask]
-    first, second = (agent.loss(agent.tensors(s._replace(mask=mask))) for s in (steps, noisy))
+    first, second = (agent.method.loss(agent.method.tensors(s._replace(mask=mask))) for s in (steps, noisy))
     for name in first:
         assert first[name].item() > 0
         torch.testing.assert_close(first[name], second[name])
@@ -120,7 +120,7 @@ def test_a_short_history_counts_in_the_packed_layout():
     agent, steps = Variant("ad", (("layout", "packed"),)).build(), lifetimes(rows=1, count=9)
     mask = np.arange(9)[None] < 6
     padded, short = steps._replace(mask=mask), steps.window(0, 6)
-    losses = [agent.loss(agent.tensors(part))["action"] for part in (padded, short)]
+    losses = [agent.method.loss(agent.method.tensors(part))["action"] for part in (padded, short)]
     torch.testing.assert_close(*losses)
 
 
@@ -131,10 +131,13 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
     agent = variant.build().train()
     steps = lifetimes(rows=4, count=agent.config.span, ends=0.15)
     steps.mask[1:3, -4:] = False
-    batch = agent.tensors(agent.prepare(steps, np.random.default_rng(0)))
-    whole, share = agent.loss(batch), [agent.count(batch.rows([row])) / agent.count(batch) for row in range(4)]
-    assert whole == agent.loss(batch)
-    parts = [agent.loss(batch.rows(slice(row, row + 1))) for row in range(4)]
+    batch = agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0)))
+    whole, share = (
+        agent.method.loss(batch),
+        [agent.method.loss_weight(batch.rows([row])) / agent.method.loss_weight(batch) for row in range(4)],
+    )
+    assert whole == agent.method.loss(batch)
+    parts = [agent.method.loss(batch.rows(slice(row, row + 1))) for row in range(4)]
     for name, term in whole.items():
         torch.testing.assert_close(term, sum(part[name] * share[row] for row, part in enumerate(parts)))
 
@@ -144,7 +147,7 @@ def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
     agent = variant.build()
     steps = given(agent, lifetimes(count=agent.config.span))
-    sum(agent.loss(agent.tensors(steps)).values()).backward()
+    sum(agent.method.loss(agent.method.tensors(steps)).values()).backward()
     assert [name for name, p in agent.named_parameters() if p.grad is None] == []
 
 
@@ -152,11 +155,11 @@ def test_every_weight_learns(variant: Variant):
 def test_overfits_one_batch(variant: Variant):
     agent = variant.build()
     steps = given(agent, lifetimes(count=9))
-    torch.nn.init.normal_(agent.body.norm.weight, mean=1.0, std=0.1)
-    batch, optimizer = agent.tensors(steps), torch.optim.Adam(agent.parameters(), lr=1e-2)
+    torch.nn.init.normal_(agent.method.body.norm.weight, mean=1.0, std=0.1)
+    batch, optimizer = agent.method.tensors(steps), torch.optim.Adam(agent.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):
-        loss = agent.loss(batch)["action"]
+        loss = agent.method.loss(batch)["action"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

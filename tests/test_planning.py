@@ -15,24 +15,25 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from icrl_agents import imagination
-from icrl_agents.agent import ICAgent
-from icrl_agents.context import UNKNOWN, Context
-from icrl_agents.curves import Curve
-from icrl_agents.evaluation import evaluate
-from icrl_agents.imagination import AgentImagination, Branch, plan_actions
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.planning import imagination, plans
+from icrl_agents.agents.planning.imagination import Branch, MethodImagination
+from icrl_agents.agents.planning.plans import Decision
+from icrl_agents.agents.planning.search import PLANNERS, Outcome, Path, Planner, Proposal, SearchResult, make_planner
+from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.context import UNKNOWN, Context
 from icrl_agents.nn.fork import Fork
 from icrl_agents.nn.transformer import Cache, Transformer
-from icrl_agents.planning import PLANNERS, Found, Outcome, Path, Planner, Proposal, make_planner
-from icrl_agents.steps import Steps, stack_steps
 from tests.conftest import one_line
 from tests.fakes import SMALL, SPACES, Variant, lifetimes, statistics, variants
 
 DREAMERS = [
     variant
     for variant in variants()
-    if dict(variant.settings).get("dynamics") and not METHODS[variant.method].remembers  # see test_cad.py
+    if dict(variant.settings).get("dynamics") and not METHODS[variant.method].has_memory  # see test_cad.py
 ]
 AD = Variant("ad", (("dynamics", True),))
 WIDE = {"prior": 0.0, "merge": False, "branches": 9, "when": "always"}
@@ -116,7 +117,7 @@ class Tabular:
         return found
 
 
-def search(planner: Planner, world: World, left: Any = 1000, ends: Any = False, seed: int = 0) -> Found:
+def search(planner: Planner, world: World, left: Any = 1000, ends: Any = False, seed: int = 0) -> SearchResult:
     """From state 0 of every world."""
     rows = len(world.next)
     left, ends = (torch.as_tensor(x).expand(rows) for x in (left, ends))
@@ -124,7 +125,9 @@ def search(planner: Planner, world: World, left: Any = 1000, ends: Any = False, 
     return planner.search(Tabular(world), torch.zeros(rows, 1, dtype=torch.long), left, ends, generator)
 
 
-def watch(planner: Planner, world: World, left: int = 1000, seed: int = 0, start: int = 0) -> tuple[Tabular, Found]:
+def watch(
+    planner: Planner, world: World, left: int = 1000, seed: int = 0, start: int = 0
+) -> tuple[Tabular, SearchResult]:
     """`search`, and what it asked for."""
     asked, rows = Tabular(world), len(world.next)
     ctx, left_rows = torch.full((rows, 1), start), torch.full((rows,), left)
@@ -147,12 +150,12 @@ def brute_force(planner: Planner, world: World, depth: int, value: bool) -> Tens
     return best
 
 
-def earned(found: Found, best: Tensor) -> Tensor:
+def earned(found: SearchResult, best: Tensor) -> Tensor:
     """(B,) of the first actions found."""
     return best.gather(1, found.action[:, None])[:, 0]
 
 
-def replay(planner: Planner, world: World, found: Found, value: Tensor) -> Tensor:
+def replay(planner: Planner, world: World, found: SearchResult, value: Tensor) -> Tensor:
     """(B,) what the paths earn that were found, with the return still to come in the rows `value` (B,)."""
     rows = torch.arange(len(world.next))
     state, total = torch.zeros_like(rows), torch.zeros(len(rows))
@@ -376,17 +379,17 @@ def live(agent: ICAgent, steps: Steps, count: int, forget: int | None = None) ->
     for t in range(count):
         if t == forget:
             agent.reset(mask=np.arange(len(steps.mask)) == 1)
-        agent.see(context, steps.obs[:, t])
+        agent.method.encode(context, steps.obs[:, t])
         rest = (getattr(steps, name)[:, t] for name in ("action", "reward", "next_obs", "terminated", "truncated"))
         context.close(*rest, np.ones(len(steps.mask), bool))
-    return agent.see(context, steps.obs[:, count])
+    return agent.method.encode(context, steps.obs[:, count])
 
 
 def open_window(agent: ICAgent, row: int) -> Steps:
     """The visible steps (1, T) of a row as tensors, the open one last."""
     context = agent.context
     steps = context.steps.rows(slice(row, row + 1)).window(0, int(context.length[row]) + 1)
-    return agent.tensors(steps._replace(mask=np.ones_like(steps.mask), extras={}))
+    return agent.method.tensors(steps._replace(mask=np.ones_like(steps.mask), extras={}))
 
 
 def extend(steps: Steps, action: Tensor, reward: Tensor, next_obs: Tensor) -> Steps:
@@ -420,10 +423,10 @@ def everything(value: Any) -> Iterator[np.ndarray]:
 def test_an_imagined_path_is_what_training_would_predict(variant: Variant, kind: str, count: int):
     """Three steps, in branches with common parents and rows of different lengths; IDT's as far as its chunk goes."""
     agent, steps, rng = variant.build(kind), lifetimes(kind, count=20), torch.Generator().manual_seed(count)
-    agent.fit(agent.tensors(agent.prepare(steps, np.random.default_rng(0))))
+    agent.method.fit_normalization(agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0))))
     hidden = live(agent, steps, count, forget=count - 3)
-    cache, most = agent.branch(agent.context)
-    dream, branch = AgentImagination(agent, agent.context, rng), Branch(Fork.of(cache), hidden[:, None])
+    cache, most = agent.method.branch(agent.context)
+    dream, branch = MethodImagination(agent.method, agent.context, rng), Branch(Fork.of(cache), hidden[:, None])
     windows, compared = [open_window(agent, row) for row in range(3)], 0
     for step in range(3):
         action = dream.propose(branch, 4).action
@@ -431,32 +434,32 @@ def test_an_imagined_path_is_what_training_would_predict(variant: Variant, kind:
         parent = torch.randint(action.shape[1], (3, 5), generator=rng)
         choice = torch.randint(action.shape[2], (3, 5), generator=rng)
         branch = dream.follow(imagined, parent, choice)
-        value, policy = dream.value(branch), statistics(agent.action.head(branch.hidden))
+        value, policy = dream.value(branch), statistics(agent.method.action.head(branch.hidden))
         for row in range(3):
             taken = row, parent[row], choice[row]
             new = action[taken], outcome.reward[taken], outcome.next_obs[taken]
             windows[row] = extend(windows[row].rows(parent[row]), *new)
-            trained = agent.hidden(windows[row])
+            trained = agent.method.hidden(windows[row])
             if step <= most[row]:
-                assert_same(outcome.expected[taken], agent.reward.head(trained[:, -2, 1]).mode())
+                assert_same(outcome.expected[taken], agent.method.reward.head(trained[:, -2, 1]).mode())
                 compared += 1
-                assert_same(outcome.next_obs[taken].float(), agent.obs.head(trained[:, -2, 1]).mode().float())
+                assert_same(outcome.next_obs[taken].float(), agent.method.obs.head(trained[:, -2, 1]).mode().float())
             if step < most[row]:
-                assert_same(value[row], agent.to_go.head(trained[:, -1, 0]).mode())
-                assert_same(policy[row], statistics(agent.action.head(trained[:, -1, 0])))
+                assert_same(value[row], agent.method.to_go.head(trained[:, -1, 0]).mode())
+                assert_same(policy[row], statistics(agent.method.action.head(trained[:, -1, 0])))
     assert compared >= 3  # at least one step in every row
 
 
 @torch.no_grad()
 def test_the_likeliest_reward_is_one_that_the_row_has_seen(monkeypatch):
     agent, steps = AD.build(), lifetimes(count=9)
-    agent.reward.outputs.weight *= 5
-    agent.reward.outputs.bias += 4.2
+    agent.method.reward.outputs.weight *= 5
+    agent.method.reward.outputs.bias += 4.2
     hidden = live(agent, steps, 5, forget=3)
     action = torch.arange(5).expand(3, 1, -1)
 
     def imagine() -> Outcome:
-        dream = AgentImagination(agent, agent.context)
+        dream = MethodImagination(agent.method, agent.context)
         return dream.imagine(Branch(Fork.of(agent.context.memory), hidden[:, None]), action)[0]
 
     outcome = imagine()
@@ -475,8 +478,8 @@ def test_planning_changes_nothing_that_is_known(variant: Variant):
     agent, planner = variant.build(), Planner(**SEE_ALL)
     for count in (0, 4, 12):
         hidden = live(agent, lifetimes(count=20), count, forget=count - 2)
-        before, policy = list(everything(agent.context)), agent.action.head(hidden).mode()
-        plan_actions(agent, planner, agent._running.plans, agent.context, hidden, policy, np.ones(3, bool))
+        before, policy = list(everything(agent.context)), agent.method.action.head(hidden).mode()
+        agent.session.plans.choose(agent.method, planner, Decision(agent.context, hidden, policy, np.ones(3, bool)))
         after = list(everything(agent.context))
         assert len(before) >= 15  # ten columns, the lengths, a cache
         assert all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(before, after, strict=True))
@@ -491,13 +494,12 @@ def test_rows_are_planned_the_same_in_any_company(variant: Variant, monkeypatch)
     nothing = torch.full((5,), -1)
 
     def plan(alive: list[bool]) -> list[int]:
-        return plan_actions(
-            agent, planner, agent._running.plans, agent.context, hidden, nothing, np.array(alive)
-        ).tolist()
+        decision = Decision(agent.context, hidden, nothing, np.array(alive))
+        return agent.session.plans.choose(agent.method, planner, decision).tolist()
 
     together = plan([True] * 5)
     assert -1 not in together
-    monkeypatch.setattr(imagination, "ROWS", 2)
+    monkeypatch.setattr(plans, "ROWS", 2)
     assert plan([True] * 5) == together
     assert plan([False, True, True, False, True]) == [-1, *together[1:3], -1, together[4]]
     assert plan([False] * 5) == [-1] * 5
@@ -514,12 +516,12 @@ def scripted(action: int = 0, known: bool = True, **settings: Any) -> tuple[Plan
     asked = []
 
     class Scripted(Planner):
-        def search(self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> Found:
+        def search(self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> SearchResult:
             asked.append((left, ends))
             path = Path(
                 torch.full((len(left), 1), action), torch.zeros(len(left), 1), torch.zeros(len(left), 1, 2).long()
             )
-            return Found(path, torch.ones_like(left), torch.full_like(ends, known))
+            return SearchResult(path, torch.ones_like(left), torch.full_like(ends, known))
 
     return Scripted(**settings), asked
 
@@ -578,7 +580,7 @@ def test_equal_rewards_ahead_leave_the_policy_alone():
     found = {}
     for plan in (None, "lookahead"):
         agent, steps = alike(rewards=1)
-        agent.reward.outputs.weight.zero_()
+        agent.method.reward.outputs.weight.zero_()
         found[plan] = agent.act(steps.obs[:, 4], plan=plan).tolist()
     assert found[None] == found["lookahead"]
 
@@ -591,11 +593,11 @@ def follower(rows: int, follow: int, count: int = 4, known: bool = True) -> tupl
     asked = []
 
     class Scripted(Planner):
-        def search(self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> Found:
+        def search(self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> SearchResult:
             asked.append(len(left))
             action = torch.arange(1, 5).expand(len(left), 4)
             path = Path(action, (action == 2).float(), action[..., None].expand(-1, -1, 2))
-            return Found(path, torch.full_like(left, count), torch.full_like(ends, known))
+            return SearchResult(path, torch.full_like(left, count), torch.full_like(ends, known))
 
     agent = AD.build()
     agent.use_plan(Scripted(follow=follow, when="known" if not known else "always"))
@@ -660,14 +662,14 @@ def test_full_is_silent_until_the_window_is_full(variant: Variant):
     """And from then on it is heard, however few steps are left after a slide."""
     planner, asked = scripted(-1, known=False, when="full")
     agent, steps, heard = variant.build(), lifetimes(count=25), []
-    agent.chose = lambda *given: None  # what the script wants is no action
+    agent.method.on_action = lambda *given: None  # what the script wants is no action
     agent.use_plan(planner)
     agent.reset(num_envs=3, seed=0, autoreset_mode="Disabled")
     for t in range(25):
         action = agent.act(steps.obs[:, t])
         heard.append((action == -1).tolist())
         assert heard[-1] == [t >= 9] * 3
-        agent._running.acted = steps.action[:, t]  # what the script wants is no action
+        agent.session.acted = steps.action[:, t]  # what the script wants is no action
         rest = (getattr(steps, name)[:, t] for name in ("next_obs", "reward", "terminated", "truncated"))
         agent.observe(*rest)
     assert sum(len(left) for left, _ in asked) == np.sum(heard)
@@ -692,15 +694,15 @@ def test_best_of_n_executes_the_candidate_that_promises_most(prior: float):
     agent, steps = alike("vector", count=6)
     found = agent.act(steps.obs[:, 6], plan=make_planner("best-of-n", {"prior": prior}))
     again, _ = alike("vector", count=6)
-    generator = again._running.planning
-    policy = again.action.head(again.see(again.context, steps.obs[:, 6]))
+    generator = again.session.planning
+    policy = again.method.action.head(again.method.encode(again.context, steps.obs[:, 6]))
     policy.sample(generator)  # the action of the agent without a planner
     candidates, log_prob = policy.candidates(10, generator)
     assert candidates.shape == (3, 10, 2)
     for row in range(3):
         windows = open_window(again, row).rows([0] * 10)
         windows.action[:, -1] = candidates[row]
-        promised = again.reward.head(again.hidden(windows)[:, -1, 1]).mode() + prior * log_prob[row]
+        promised = again.method.reward.head(again.method.hidden(windows)[:, -1, 1]).mode() + prior * log_prob[row]
         np.testing.assert_array_equal(found[row], candidates[row, promised.argmax()])
         assert promised.std() > 1e-3
 
@@ -870,7 +872,7 @@ def test_steps_left_while_the_window_slides(variant: Variant):
     agent, steps, known = variant.build(), lifetimes(count=60, ends=0.3), 0
     agent.reset(num_envs=3, seed=0)
     for t in range(60):
-        agent.see(agent.context, steps.obs[:, t])
+        agent.method.encode(agent.context, steps.obs[:, t])
         for row, left in enumerate(agent.context.steps_left()):
             seen = agent.context.length[row]
             begun = np.flatnonzero(steps.first[row, t - seen : t + 1])
@@ -912,14 +914,14 @@ def test_a_planner_given_at_every_call_follows_its_plans_too():
         for t in (4, 3, 4):
             actions.append(agent.act(steps.obs[:, t], plan=True if agent is told[0] else planner).tolist())
             agent.observe(steps.obs[:, 7 - t], np.ones(3, np.float32), *np.zeros((2, 3), bool))
-        chosen.append((actions, agent._running.plans.place.tolist()))
+        chosen.append((actions, agent.session.plans.place.tolist()))
     assert chosen[0] == chosen[1]
 
 
 def test_unsigned_observations_can_be_planned_with():
     space = spaces.Box(0, 5, (2,), np.uint16)
     config = METHODS["ad"].Config(**{**SMALL, "dynamics": True})
-    agent = METHODS["ad"](space, spaces.Discrete(3), config).eval()
+    agent = ICAgent(METHODS["ad"](space, spaces.Discrete(3), config)).eval()
     agent.reset(num_envs=2, seed=0)
     agent.use_plan("lookahead", {"when": "always", "depth": 2, "trust": 0.0})
     for _ in range(4):
@@ -934,15 +936,15 @@ class TestTrust:
         """Whether the planner was heard at each step of a life whose predictions come true or not."""
         agent, steps = alike(rewards=1)
         planner, asked = scripted(2, True, when="always", trust=trust)
-        plans = agent._running.plans
+        held = agent.session.plans
         heard = []
         for came_true in right:
             before = len(asked)
             action = agent.act(steps.obs[:, 0], plan=planner)
             heard.append(len(asked) > before)
             assert not heard[-1] or action.tolist() == [2, 2, 2]
-            assert plans.trusted(planner).tolist() == [heard[-1]] * 3
-            imagined = agent.obs.array(plans.predicted) if trust else steps.obs[:, 1]
+            assert held.reliable(planner).tolist() == [heard[-1]] * 3
+            imagined = agent.method.obs.array(held.predicted) if trust else steps.obs[:, 1]
             obs = imagined if came_true else (imagined + 1) % 9
             agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
         return heard, agent
@@ -959,18 +961,18 @@ class TestTrust:
         """Steps without the planner, and actions from a fixed history, are compared with nothing else."""
         agent, steps = alike(rewards=1)
         planner, _ = scripted(2, True, when="always", trust=0.9)
-        plans = agent._running.plans
+        held = agent.session.plans
         for t in range(6):
             agent.act(steps.obs[:, 0], plan=None if t % 2 else planner)
-            obs = steps.obs[:, 1] if t % 2 else agent.obs.array(plans.predicted)
+            obs = steps.obs[:, 1] if t % 2 else agent.method.obs.array(held.predicted)
             agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
-        assert plans.right.tolist() == plans.total.tolist() == [1 + 0.95 + 0.95**2] * 3
+        assert held.right.tolist() == held.total.tolist() == [1 + 0.95 + 0.95**2] * 3
         agent.reset(num_envs=3, history=steps.window(0, 4), learn=False)
         for _ in range(14):
             agent.act(steps.obs[:, 0], plan=planner)
-            imagined = agent.obs.array(agent._running.plans.predicted)
+            imagined = agent.method.obs.array(agent.session.plans.predicted)
             agent.observe(imagined, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
-        assert agent._running.plans.trusted(planner).all()
+        assert agent.session.plans.reliable(planner).all()
 
     def test_without_it_the_planner_is_always_heard(self):
         assert all(self.lived([False] * 5, trust=0.0)[0])
@@ -980,18 +982,18 @@ class TestTrust:
         agent.reset(mask=np.array([False, True, False]))
         planner, _ = scripted(2, True, when="always", trust=0.9)
         agent.act(np.zeros((3, 2), np.int32), plan=planner)
-        assert agent._running.plans.trusted(planner).tolist() == [True, False, True]
+        assert agent.session.plans.reliable(planner).tolist() == [True, False, True]
 
     def test_real_numbers_need_not_be_equal(self):
         agent, steps = Variant("ad", (("dynamics", True),)).build("vector"), lifetimes("vector", count=3)
         agent.reset(num_envs=3, seed=0)
         planner = make_planner("best-of-n", {"trust": 0.5})
         agent.act(steps.obs[:, 0], plan=planner)
-        plans = agent._running.plans
+        held = agent.session.plans
         off = np.array([0.0, 0.05, 1.0], np.float32)[:, None]
-        plans.predicted = torch.as_tensor(np.clip(steps.obs[:, 1] + off, -4, 4))
+        held.predicted = torch.as_tensor(np.clip(steps.obs[:, 1] + off, -4, 4))
         agent.observe(steps.obs[:, 1], np.zeros(3, np.float32), *np.zeros((2, 3), bool))
-        assert plans.right.tolist() == [1, 1, 0]
+        assert held.right.tolist() == [1, 1, 0]
 
 
 class TestStalePlans:
@@ -1002,14 +1004,16 @@ class TestStalePlans:
         obs, asked = steps.obs[:, 0], []
 
         class Long(Planner):
-            def search(self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None) -> Found:
+            def search(
+                self, imagination: Any, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None
+            ) -> SearchResult:
                 asked.append(len(left))
                 actions = torch.tensor([2, 3, 4]).expand(len(left), 3)
                 path = Path(actions, torch.zeros(len(left), 3), torch.as_tensor(obs).long()[:, None].expand(-1, 3, -1))
-                return Found(path, torch.full_like(left, 3), torch.ones_like(ends))
+                return SearchResult(path, torch.full_like(left, 3), torch.ones_like(ends))
 
         planner = Long(when="always", follow=3, **settings)
-        agent._running.plans.right, agent._running.plans.total = np.full(3, 10.0), np.full(3, 10.0)
+        agent.session.plans.right, agent.session.plans.total = np.full(3, 10.0), np.full(3, 10.0)
         assert self.step(agent, planner, obs) == [2, 2, 2]
         return agent, planner, obs, asked
 
@@ -1031,10 +1035,10 @@ class TestStalePlans:
 
     def test_lost_trust_ends_it(self):
         agent, planner, obs, asked = self.begun(trust=0.5)
-        plans = agent._running.plans
-        plans.right = np.zeros(3)
+        held = agent.session.plans
+        held.right = np.zeros(3)
         self.step(agent, planner, obs)
-        plans.right = plans.total.copy()
+        held.right = held.total.copy()
         assert self.step(agent, planner, obs) == [2, 2, 2]
         assert asked == [3, 3]
 

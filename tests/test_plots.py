@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icrl_agents import checkpoint, plots
-from icrl_agents.cards import Row
-from icrl_agents.curves import Curve
-from icrl_agents.intervals import bootstrap, mean
-from icrl_agents.report import all_tasks, build_results, dump_results, headline, measure, write_report
-from icrl_agents.results_table import results_table, spans
+from icrl_agents.core.files.strict_json import parse_json
+from icrl_agents.evaluation import plots
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.intervals import bootstrap, mean
+from icrl_agents.evaluation.results import all_tasks, build_results, dump_results, headline, measure, write_report
+from icrl_agents.evaluation.results_table import results_table, spans
+from icrl_agents.hub import checkpoint
+from icrl_agents.hub.cards import Row
 from icrl_agents.sources import make_source
-from icrl_agents.strict_json import parse_json
 from tests.conftest import one_line
 
 ID = "icrl/Darkroom-v0"
@@ -40,7 +41,7 @@ def learning(episodes: int = 50, seeds: int = 4, name: str = "agent", top: float
 
 def draw(*curves: Curve) -> Any:
     axes = plots.require_matplotlib()().add_subplot()
-    plots._fill(axes, curves)
+    plots.fill_curves(axes, curves)
     return axes
 
 
@@ -135,7 +136,7 @@ def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 
-    monkeypatch.setattr("icrl_agents.extras.import_module", missing)
+    monkeypatch.setattr("icrl_agents.core.process.packages.import_module", missing)
 
 
 def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch):

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from icrl_agents import ICAgent, evaluate, train
-from icrl_agents import probe as probing
-from icrl_agents.interventions import CHANGES, Changed
-from icrl_agents.probe import changes_of, make_history, probe, usual_histories
-from icrl_agents.transforms import hide_rewards
+from icrl_agents.methods.base.transforms import hide_rewards
+from icrl_agents.studies.memory import probe as probing
+from icrl_agents.studies.memory.latents import CHANGES, Changed
+from icrl_agents.studies.memory.probe import changes_of, make_history, probe, usual_histories
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
 from tests.test_cli import done, refused
@@ -105,7 +105,10 @@ def test_latents_are_changed_as_told():
     shares = {}
     for change in CHANGES:
         recalls = probe(agent, "icrl/Darkroom-v0", episodes=(2, 4), change=change, shown=2, num_seeds=2)
-        assert [recall.folds for recall in recalls] == [agent._folds(41), agent._folds(81)]
+        assert [recall.folds for recall in recalls] == [
+            agent.method.schedule.folds(41),
+            agent.method.schedule.folds(81),
+        ]
         shares[change] = [recall.share for recall in recalls]
         seen = agent.context.memory.latents
         assert seen.isfinite().all()
@@ -118,16 +121,16 @@ def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
     for change in CHANGES:
         learner, lives[change] = Changed(agent, change), []
         agent.reset(num_envs=3, seed=0)
-        learner._begin()
+        learner.begin()
         for t in range(40):
-            learner._change_new()
+            learner.change_new()
             policy = statistics(agent.policy(agent.context, steps.obs[:, t]))
             memory = agent.context.memory
             lives[change].append((int(memory.folds[0]), memory.latents.clone(), learner.shown.clone(), policy))
             ends = steps.terminated[:, t], steps.truncated[:, t], np.ones(3, bool)
             agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends)
     first = next(true for folds, true, *_ in lives["none"] if folds)
-    assert lives["none"][-1][0] == agent._folds(40) == 6
+    assert lives["none"][-1][0] == agent.method.schedule.folds(40) == 6
     for change, life in lives.items():
         for (folds, true, shown, policy), (_, wanted, _, plain) in zip(life, lives["none"], strict=True):
             torch.testing.assert_close(true, wanted)
@@ -196,10 +199,10 @@ def test_histories_fit_the_folds():
     assert usual_histories(blind, "icrl/Darkroom-v0", shown=5) == (5, (5, 10, 36))  # none is shorter
     assert usual_histories(blind, "icrl/Darkroom-v0", shown=1) == (1, (3, 10, 36))
     agent = Variant("cad").build(window=60, slide=50, latents=4)
-    assert agent.begin(1) == 54
+    assert agent.method.schedule.begin(1) == 54
     assert usual_histories(agent, "icrl/DarkKeyToDoor-v0") == (1, (2, 6, 21))  # 60, 260 and 1010 steps
     for folds, count in zip((1, 5, 20), (2, 6, 21), strict=True):
-        assert agent._folds(count * 50) >= folds
+        assert agent.method.schedule.folds(count * 50) >= folds
     one_line(lambda: probe(agent, "icrl/BernoulliBandit-v0"), ValueError, "lifetimes of one episode")
     one_line(lambda: probe(agent, "icrl/Nope-v0"), ValueError, "icrl/Nope-v0", "did you mean")
     assert "CartPole-v1" in refused("probe", "icrl/ad-darkroom", "--env", "CartPole-v1")
@@ -208,10 +211,10 @@ def test_histories_fit_the_folds():
 def test_many_rows_are_asked_in_blocks(monkeypatch):
     """Of every task each, so that latents can be swapped with another one's."""
     seen = []
-    ask = probing._ask
+    ask = probing.ask
     monkeypatch.setattr(probing, "_ask", lambda *how: seen.append(how) or ask(*how))
     whole = probe(Knowing(memory=1000), "icrl/Darkroom-v0", episodes=(2, 9), num_seeds=5)
-    monkeypatch.setattr("icrl_agents.evaluation.MAX_ROWS", 17)
+    monkeypatch.setattr("icrl_agents.evaluation.evaluate.MAX_ROWS", 17)
     parts = probe(Knowing(memory=1000), "icrl/Darkroom-v0", episodes=(2, 9), num_seeds=5)
     assert [len(how[2]) for how in seen] == [40, 40, 16, 16, 8, 16, 16, 8]
     assert all(len(set(how[2][:8])) == 8 for how in seen)

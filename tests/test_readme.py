@@ -7,8 +7,9 @@ import pytest
 from icrl_envs import FAMILIES
 from typer.main import get_command
 
-from icrl_agents import METHODS, comparison
-from icrl_agents.cli import app
+from icrl_agents import METHODS
+from icrl_agents.cli.app import app
+from icrl_agents.studies import compare as comparison
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

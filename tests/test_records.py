@@ -15,11 +15,11 @@ from gymnasium import wrappers
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import vector as batched
 
-from icrl_agents.agent import ICAgent
-from icrl_agents.history import RecordHistory
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.rollout import rollout
+from icrl_agents.core.steps import Steps
+from icrl_agents.histories.store import RecordHistory
 from icrl_agents.methods import METHODS
-from icrl_agents.rollout import rollout
-from icrl_agents.steps import Steps
 from tests.fakes import Variant
 
 ID, GOAL, HORIZON = "icrl/Darkroom3x3-v0", (0, 2), 6
@@ -105,7 +105,7 @@ def check_record(steps: Steps, limit: int = HORIZON) -> int:
 def learner(observation_space: gymnasium.Space) -> ICAgent:
     """A small agent whose window holds all steps."""
     fake = Variant("ad").build(window=STEPS + 1, slide=1)
-    return METHODS["ad"](observation_space, fake.action_space, fake.config).eval()
+    return ICAgent(METHODS["ad"](observation_space, fake.action_space, fake.config)).eval()
 
 
 def lived(env: Any, single: bool, mode: Any, reset: str, info: str, limit: int = HORIZON) -> str:

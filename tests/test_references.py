@@ -11,12 +11,12 @@ import pytest
 import scipy.stats
 from icrl_envs import FAMILIES
 
-from icrl_agents.action_lives import live
-from icrl_agents.history import RecordHistory
-from icrl_agents.references import RANDOM, STRONGER, reference_learners
-from icrl_agents.report import spread
+from icrl_agents.evaluation.references import RANDOM, STRONGER, reference_learners
+from icrl_agents.evaluation.results import spread
+from icrl_agents.histories.store import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.gittins import gittins_indices
+from icrl_agents.studies.action_sets.lifetimes import run_lifetimes
 
 COINS, CONTEXTS = "icrl/BernoulliBandit-v0", "icrl/ContextualBandit-v0"
 
@@ -131,12 +131,16 @@ def test_bayes_ucb_pulls_what_the_textbook_would():
 def test_regrets_are_those_of_another_implementation(name, golden):
     for task_set, want in golden.items():
         ids = spread(FAMILIES[COINS].named(task_set).ids, 150)
-        assert live(make_source(name, COINS), COINS, ids).curve[:, -1].mean() == pytest.approx(want, rel=0.2), task_set
+        assert run_lifetimes(make_source(name, COINS), COINS, ids).curve[:, -1].mean() == pytest.approx(
+            want, rel=0.2
+        ), task_set
 
 
 @pytest.mark.parametrize("env_id", STRONGER)
 def test_stronger_references_lose_less_than_the_source(env_id):
     ids, source = spread(FAMILIES[env_id].named("train").ids, 200), default_source(env_id)
-    found = {name: live(one, env_id, ids).curve[:, -1].mean() for name, one in reference_learners(env_id, 1).items()}
+    found = {
+        name: run_lifetimes(one, env_id, ids).curve[:, -1].mean() for name, one in reference_learners(env_id, 1).items()
+    }
     assert list(found) == [RANDOM, source, "ucb", *STRONGER[env_id]]
     assert max(found[name] for name in STRONGER[env_id]) < found[source] < found[RANDOM]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from icrl_agents import ICAgent, evaluate, hub, train
-from icrl_agents.folder_lock import FolderLock
+from icrl_agents import ICAgent, evaluate, train
+from icrl_agents.core.files.folder_lock import FolderLock
+from icrl_agents.hub import remote as hub
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
 from tests.test_cli import call, done, refused

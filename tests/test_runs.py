@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icrl_agents import runs, train
+from icrl_agents import train
+from icrl_agents.studies import runs
 from tests.conftest import one_line
 from tests.test_cli import done, refused
 from tests.test_training import FAST, ID

@@ -14,9 +14,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from icrl_envs import FAMILIES
 
-from icrl_agents.collection import lifetimes
-from icrl_agents.history import RecordHistory
+from icrl_agents.histories.store import RecordHistory
 from icrl_agents.sources import SOURCES, default_source, find_source, make_source
+from icrl_agents.sources.collection import lifetimes
 from icrl_agents.sources.q_learning import state_index
 
 SMALL, ROOM = "icrl/Darkroom3x3-v0", "icrl/Darkroom-v0"
@@ -195,7 +195,7 @@ def test_noise_knows_its_probabilities_among_few_actions():
     env_id = "icrl/BernoulliBandit-v0"
     tasks = FAMILIES[env_id].named("all_new").ids[:20]
     steps = lifetimes(env_id, make_source("noise", env_id, {"start": 1.0, "end": 1.0}), tasks, 1, 0)
-    legal = steps.given["action_mask"].sum(1, keepdims=True)
+    legal = steps.static["action_mask"].sum(1, keepdims=True)
     assert len(np.unique(legal)) > 3
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"]) * legal, 1, atol=1e-5)
 

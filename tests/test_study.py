@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from icrl_agents.curves import Curve
-from icrl_agents.evaluation import evaluate
-from icrl_agents.report import write_report
-from icrl_agents.study import include, study, study_table
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.evaluate import evaluate
+from icrl_agents.evaluation.results import write_report
+from icrl_agents.studies.seeds import include, study, study_table
 from tests.conftest import one_line
 from tests.test_training import FAST, ID
 
@@ -35,7 +35,7 @@ def test_every_combination_once(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("icrl_agents.training.train", fail)
+    monkeypatch.setattr("icrl_agents.training.loop.train", fail)
     again = run(tmp_path)
     assert all(np.array_equal(curve.runs, again[cell].runs) for cell, curve in curves.items())
     (tmp_path / "split0-seed3/curve.json").unlink()  # killed between training and evaluation

@@ -19,10 +19,11 @@ from icrl_envs import FAMILIES
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from icrl_agents import METHODS, hub
-from icrl_agents.cli import app
+from icrl_agents import METHODS
+from icrl_agents.cli.app import app
+from icrl_agents.core.process.terminal import counted, fold, table_lines
+from icrl_agents.hub import remote as hub
 from icrl_agents.sources import SOURCES
-from icrl_agents.terminal import counted, fold, table_lines
 
 ID = "icrl/Darkroom3x3-v0"
 TINY = ("--set", "width=8", "--set", "layers=1", "--set", "heads=1", "--set", "inner=8", "--set", "window=12",
@@ -233,7 +234,7 @@ def test_an_unknown_method_has_no_settings():
     assert "did you mean 'cad'" in result.stderr
 
 
-@pytest.mark.parametrize("module", ["icrl_agents", "icrl_agents.cli"])
+@pytest.mark.parametrize("module", ["icrl_agents", "icrl_agents.cli.app"])
 def test_the_package_runs_as_a_module(module):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", module, "--version"]

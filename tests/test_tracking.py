@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from accelerate.tracking import GeneralTracker
 
-from icrl_agents import tracking, train
-from icrl_agents.tracking import TRACKERS, check_trackers
+from icrl_agents import train
+from icrl_agents.training import tracking
+from icrl_agents.training.tracking import TRACKERS, check_trackers
 from tests.conftest import one_line
 from tests.test_cli import call, refused
 from tests.test_training import FAST, ID

@@ -14,13 +14,14 @@ import torch
 from icrl_envs import FAMILIES
 from safetensors.torch import load_file
 
-from icrl_agents import ICAgent, evaluate, train, training
+from icrl_agents import ICAgent, evaluate, train
+from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
-from icrl_agents.optimizer import learning_rate
 from icrl_agents.sources import make_source
-from icrl_agents.splits import split_tasks
-from icrl_agents.train_config import TrainConfig
-from icrl_agents.windows import FreshWindows, cut_windows
+from icrl_agents.training import loop as training
+from icrl_agents.training.config import TrainConfig
+from icrl_agents.training.optimizer import learning_rate
+from icrl_agents.training.windows import FreshWindows, cut_windows
 from tests.conftest import one_line
 from tests.fakes import lifetimes
 
@@ -230,7 +231,7 @@ def test_other_sets_to_train_on(tmp_path, monkeypatch):
     tasks = FAMILIES[env_id].named("train_30").ids
     assert len(made[0].tasks) == 1800
     assert set(made[0].tasks) < set(tasks)
-    assert (made[0].batch(0).given["action_mask"].sum(1) == 30).all()
+    assert (made[0].batch(0).static["action_mask"].sum(1) == 30).all()
     assert "validation_return" in (tmp_path / "a" / "metrics.jsonl").read_text()
     how = {"episodes": 1, "num_seeds": 1}
     with pytest.raises(ValueError, match="are among the agent"):
@@ -321,7 +322,7 @@ class TestData:
 
     def test_histories_of_other_tasks_are_left_alone(self, tmp_path):
         from icrl_agents import HistoryStore, collect
-        from icrl_agents.windows import StoreWindows
+        from icrl_agents.training.windows import StoreWindows
 
         ids = np.arange(9)
         collect(ID, "posterior", tmp_path / "h.h5", tasks=ids, streams=2, episodes=4, seed=0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from icrl_agents.steps import Steps
-from icrl_agents.transforms import (
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.transforms import (
     Chunks,
     asked_return,
     best_return,
@@ -16,7 +16,7 @@ from icrl_agents.transforms import (
     return_to_go,
     sort_by_return,
 )
-from icrl_agents.windows import align
+from icrl_agents.training.windows import align
 from tests.fakes import Variant, lifetimes
 
 SEEDS = range(4)
@@ -246,7 +246,7 @@ def test_renumbered_actions_are_the_same_ones_by_other_numbers(masked: bool):
     action, meant = (np.where(legal, rng.random((12, 60, 9)), -1).argmax(2).T for _ in range(2))  # (B, T)
     before = np.pad(action[:, :-1], ((0, 0), (1, 0)))
     given = {"action_mask": legal} if masked else {}
-    steps = steps._replace(action=action, prev_action=before, extras={"intended_action": meant}, given=given)
+    steps = steps._replace(action=action, prev_action=before, extras={"intended_action": meant}, static=given)
     found = renumber_actions(steps, 9, rng)
     moved = 0
     for row in range(60):
@@ -273,4 +273,6 @@ def test_every_numbering_is_as_likely():
 
 def test_actions_without_numbers_are_refused():
     with pytest.raises(ValueError, match="renumber=true, but the actions are not 0, 1"):
-        renumber_actions(lifetimes("vector"), Variant("ad").build("vector").action.options, np.random.default_rng(0))
+        renumber_actions(
+            lifetimes("vector"), Variant("ad").build("vector").method.action.options, np.random.default_rng(0)
+        )

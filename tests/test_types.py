@@ -19,11 +19,11 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from icrl_agents import ICAgent, collection, train
+from icrl_agents import ICAgent, train
+from icrl_agents.agents.planning.search import Planner
 from icrl_agents.methods import METHODS
-from icrl_agents.numerics import own_settings
-from icrl_agents.planning import Planner
-from icrl_agents.sources import make_source
+from icrl_agents.nn.numerics import own_settings
+from icrl_agents.sources import collection, make_source
 from tests.conftest import one_line, same_weights
 from tests.fakes import OWN, SPACES, Variant, imagines, lifetimes, statistics
 
@@ -247,9 +247,9 @@ CONVERSIONS: dict[str, tuple[str, Callable[[ICAgent], Any]]] = {
     "bfloat16": ("bfloat16", lambda agent: agent.bfloat16()),
     "double": ("float64", lambda agent: agent.double()),
     "to": ("float64", lambda agent: agent.to(torch.float64)),
-    "body": ("float16", lambda agent: agent.body.half()),
-    "one block": ("float64", lambda agent: agent.body.blocks[1].double()),
-    "codec": ("bfloat16", lambda agent: agent.action.bfloat16()),
+    "body": ("float16", lambda agent: agent.method.body.half()),
+    "one block": ("float64", lambda agent: agent.method.body.blocks[1].double()),
+    "codec": ("bfloat16", lambda agent: agent.method.action.bfloat16()),
 }
 OBS = np.array([[1, 2], [3, 4], [0, 8]], np.int32)
 NOTHING = np.zeros(3, np.float32), np.zeros(3, bool), np.zeros(3, bool)
@@ -291,22 +291,22 @@ def test_weights_without_values_are_refused(tmp_path: Path):
 
 
 def _prune(agent: ICAgent) -> None:
-    prune.l1_unstructured(agent.body.blocks[0].qkv, "weight", 0.5)
+    prune.l1_unstructured(agent.method.body.blocks[0].qkv, "weight", 0.5)
 
 
 CHANGES: dict[str, Callable[[ICAgent], Any]] = {
-    "nan": lambda agent: agent.body.norm.weight.data.fill_(torch.nan),
-    "resized": lambda agent: setattr(agent.action, "logits", nn.Linear(16, 7)),
-    "wider": lambda agent: setattr(agent.body.blocks[0], "qkv", nn.Linear(16, 48, bias=False)),
+    "nan": lambda agent: agent.method.body.norm.weight.data.fill_(torch.nan),
+    "resized": lambda agent: setattr(agent.method.action, "logits", nn.Linear(16, 7)),
+    "wider": lambda agent: setattr(agent.method.body.blocks[0], "qkv", nn.Linear(16, 48, bias=False)),
     "more": lambda agent: setattr(agent, "more", nn.Linear(2, 2)),
-    "less": lambda agent: delattr(agent.body.blocks[0], "down"),
+    "less": lambda agent: delattr(agent.method.body.blocks[0], "down"),
     "parametrised": _prune,
-    "compiled": lambda agent: setattr(agent, "body", torch.compile(agent.body, backend="eager")),
-    "no spread": lambda agent: agent.obs.std.zero_(),
-    "replaced": lambda agent: setattr(agent.body.blocks[0], "qkv", nn.Linear(16, 48)),
-    "transposed": lambda agent: setattr(agent.body.blocks[0].out, "weight", nn.Parameter(torch.randn(16, 16).T)),
-    "tied": lambda agent: setattr(agent.body.blocks[0], "out", agent.body.blocks[1].out),
-    "frozen": lambda agent: agent.requires_grad_(False),
+    "compiled": lambda agent: setattr(agent, "body", torch.compile(agent.method.body, backend="eager")),
+    "no spread": lambda agent: agent.method.obs.std.zero_(),
+    "replaced": lambda agent: setattr(agent.method.body.blocks[0], "qkv", nn.Linear(16, 48)),
+    "transposed": lambda agent: setattr(agent.method.body.blocks[0].out, "weight", nn.Parameter(torch.randn(16, 16).T)),
+    "tied": lambda agent: setattr(agent.method.body.blocks[0], "out", agent.method.body.blocks[1].out),
+    "frozen": lambda agent: agent.method.requires_grad_(False),
 }
 LOADABLE = {"replaced", "transposed", "tied", "frozen"}
 
@@ -329,19 +329,19 @@ def _larger(agent: ICAgent) -> dict[str, torch.Tensor]:
 
 
 def _swap(agent: ICAgent) -> None:
-    qkv = agent.body.blocks[1].qkv
+    qkv = agent.method.body.blocks[1].qkv
     qkv.weight.data = qkv.weight.data * 2
 
 
 EDITS: dict[str, Callable[[ICAgent], Any]] = {
-    "in place": lambda agent: agent.body.blocks[1].qkv.weight.data.mul_(2),
+    "in place": lambda agent: agent.method.body.blocks[1].qkv.weight.data.mul_(2),
     "its memory": _swap,
-    "its parameter": lambda agent: setattr(agent.body.blocks[1].out, "weight", nn.Parameter(torch.eye(16))),
-    "its layer": lambda agent: setattr(agent.body.blocks[1], "down", nn.Linear(24, 16, bias=False)),
-    "its block": lambda agent: agent.body.blocks.__setitem__(0, agent.body.blocks[1]),
+    "its parameter": lambda agent: setattr(agent.method.body.blocks[1].out, "weight", nn.Parameter(torch.eye(16))),
+    "its layer": lambda agent: setattr(agent.method.body.blocks[1], "down", nn.Linear(24, 16, bias=False)),
+    "its block": lambda agent: agent.method.body.blocks.__setitem__(0, agent.method.body.blocks[1]),
     "loaded": lambda agent: agent.load_state_dict(_larger(agent)),
     "assigned": lambda agent: agent.load_state_dict(_larger(agent), assign=True),
-    "rounded": lambda agent: agent.body.blocks[0].half().float(),
+    "rounded": lambda agent: agent.method.body.blocks[0].half().float(),
     "of another": lambda agent: agent.load_state_dict(Variant("ad").build(width=16).state_dict()),
 }
 
@@ -392,9 +392,9 @@ def test_wrapped_agents_act_as_before(wrap: str):
     agent, compiled = Variant("ad").build(), {"backend": "eager"}
     expected = _policy(Variant("ad").build())
     if wrap == "body":
-        agent.body = torch.compile(agent.body, **compiled)
+        agent.method.body = torch.compile(agent.method.body, **compiled)
     elif wrap == "in place":
-        agent.body.compile(**compiled)
+        agent.method.body.compile(**compiled)
     acts = agent
     if wrap == "agent":
         acts = torch.compile(agent, **compiled)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from icrl_agents import METHODS, ICAgent
-from icrl_agents.training import env_spaces
-from icrl_agents.window_plan import LATENTS, WINDOWS, make_plan
-from icrl_agents.window_study import JSON, PICTURE, study_windows
+from icrl_agents.studies.windows.designs import LATENTS, WINDOWS, make_plan
+from icrl_agents.studies.windows.study import JSON, PICTURE, study_windows
+from icrl_agents.training.loop import env_spaces
 from tests.conftest import one_line
 from tests.test_cli import done, refused
 from tests.test_plots import without_matplotlib
@@ -54,9 +54,11 @@ def test_as_many_steps_are_learned_from_in_an_update(plan):
     for design in plan.designs:
         if design.latents:
             assert design.batch_size == 32
-            agent = METHODS["cad"](*env_spaces(plan.env_id), design.config)
-            lengths = [agent.end(folds) for folds in range(1, design.config.folds + 1)]
-            assert design.config.learned == np.mean([length - agent._since(length) for length in lengths])
+            agent = ICAgent(METHODS["cad"](*env_spaces(plan.env_id), design.config))
+            lengths = [agent.method.schedule.end(folds) for folds in range(1, design.config.folds + 1)]
+            assert design.config.learned == np.mean(
+                [length - agent.method.schedule.since(length, agent.config.folds_with_gradient) for length in lengths]
+            )
             continue
         rivals = [other for other in plan.designs if other.latents and other.window == design.window]
         learned = np.mean([rival.config.learned for rival in rivals]) * 32
@@ -151,9 +153,9 @@ def test_it_continues(out, tmp_path, monkeypatch):
         trained.append(folder.name)
         return train(method, env_id, folder, **options)
 
-    from icrl_agents.training import train
+    from icrl_agents.training.loop import train
 
-    monkeypatch.setattr("icrl_agents.training.train", stop)
+    monkeypatch.setattr("icrl_agents.training.loop.train", stop)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert trained == ["ad-window12-seed0"]

@@ -11,13 +11,14 @@ import torch
 from gymnasium import spaces
 
 from icrl_agents import HistoryStore, collect
-from icrl_agents.codecs import space_to_json
-from icrl_agents.history import HistoryInfo, write_column
-from icrl_agents.history_writer import HistoryWriter
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.spaces import space_to_json
+from icrl_agents.core.steps import Steps
+from icrl_agents.histories.store import HistoryInfo, write_column
+from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
-from icrl_agents.steps import Steps
-from icrl_agents.windows import FreshWindows, StoreWindows, cut_windows
+from icrl_agents.training.windows import FreshWindows, StoreWindows, cut_windows
 from tests.fakes import SMALL, SPACES, lifetimes
 
 ENV = "icrl/Darkroom3x3-v0"
@@ -84,8 +85,8 @@ def test_histories_of_all_lengths_serve_padded_with_their_last_step(tmp_path):
         for name, column in batch.columns.items():
             assert name == "mask" or (column[row, length:] == column[row, length - 1]).all()
     assert batch.action.min() == 1
-    agent = METHODS["ad"](*SPACES["discrete"], METHODS["ad"].Config(**SMALL))
-    assert all(torch.isfinite(term) for term in agent.loss(agent.tensors(batch)).values())
+    agent = ICAgent(METHODS["ad"](*SPACES["discrete"], METHODS["ad"].Config(**SMALL)))
+    assert all(torch.isfinite(term) for term in agent.method.loss(agent.method.tensors(batch)).values())
 
 
 def test_a_store_without_any_step_is_refused(tmp_path):

@@ -1,14 +1,14 @@
 """The methods, one paper a file; `METHODS` is the registry that checkpoints, the command line and tests go through."""
 
-from icrl_agents.agent import ICAgent
 from icrl_agents.methods.ad import AD
+from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.compressed_ad import CAD
 from icrl_agents.methods.dpt import DPT
 from icrl_agents.methods.headless_ad import HeadlessAD
 from icrl_agents.methods.idt import IDT
 from icrl_agents.methods.marked_ad import MarkedAD
 
-METHODS: dict[str, type[ICAgent]] = {
+METHODS: dict[str, type[Method]] = {
     "ad": AD,
     "cad": CAD,
     "dpt": DPT,

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from icrl_agents.config import AgentConfig, check_choice
-from icrl_agents.percepts import PerceptAgent, intended_action, masked_nll
-from icrl_agents.steps import Steps
+from icrl_agents.core.checks import check_choice
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.percepts import PerceptMethod, intended_action, masked_nll
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ADConfig(AgentConfig):
             raise ValueError("layout='packed' has no action token: use layout='steps' with dynamics=True")
 
 
-class AD(PerceptAgent):
+class AD(PerceptMethod):
     """In-context reinforcement learning with algorithm distillation (Laskin et al. 2022, arXiv 2210.14215).
 
     A transformer that predicts the next action of a learning algorithm from the whole history of its learning must
@@ -47,8 +48,8 @@ class AD(PerceptAgent):
         config = config or ADConfig()
         super().__init__(observation_space, action_space, config, whole=config.layout == "packed")
 
-    def count(self, steps: Steps) -> Any:
-        return steps.mask.any(1).sum() if self.config.layout == "packed" else super().count(steps)
+    def loss_weight(self, steps: Steps) -> Any:
+        return steps.mask.any(1).sum() if self.config.layout == "packed" else super().loss_weight(steps)
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         if self.config.layout == "packed":
@@ -58,5 +59,7 @@ class AD(PerceptAgent):
     def _last_query_loss(self, steps: Steps) -> Tensor:
         last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) the last real step of each window
         rows = torch.arange(len(last), device=last.device)
-        distribution = self.choices(self.read(steps, last), steps.given)
-        return masked_nll(distribution, intended_action(steps)[rows, last], steps.mask[rows, last], self.count(steps))
+        distribution = self.action_distribution(self.read(steps, last), steps.static)
+        return masked_nll(
+            distribution, intended_action(steps)[rows, last], steps.mask[rows, last], self.loss_weight(steps)
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icrl_agents.acting import read_cached
-from icrl_agents.config import AgentConfig, check_choice, read_stages, stage_at
-from icrl_agents.context import Context
+from icrl_agents.core.checks import check_choice, read_stages, stage_at
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.fold_schedule import FoldSchedule
+from icrl_agents.methods.base.percepts import PerceptMethod, intended_action
+from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.compressor import QUERY_STD, Compressor, Reader
-from icrl_agents.nn.transformer import Cache
-from icrl_agents.numerics import acting
-from icrl_agents.percepts import PerceptAgent, intended_action
-from icrl_agents.steps import Steps
+from icrl_agents.nn.numerics import acting
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,12 @@ class CADConfig(AgentConfig):
         ]
         return sum(counts) / len(counts)
 
-    def most_folds(self, done: float) -> int:
+    def most_folds(self, progress: float) -> int:
         """The most folds in a training window when the share `done` of the training is over."""
-        return min(self.folds, stage_at(read_stages("curriculum", self.curriculum, "folds"), done))
+        return min(self.folds, stage_at(read_stages("curriculum", self.curriculum, "folds"), progress))
 
 
-class CAD(PerceptAgent):
+class CAD(PerceptMethod):
     """AD whose memory outlives its window: what leaves the window is folded into latents (CCCAD, tommyma3, 2026).
 
     Tokens: those of AD. Once `window` steps are visible, all but the newest `window - latents - slide` of them are
@@ -106,14 +108,16 @@ class CAD(PerceptAgent):
 
     Config = CADConfig
     config: CADConfig
-    remembers = True
-    heads = True  # for the reconstruction
+    has_memory = True
+    has_latents = True
+    always_predicts = True  # for the reconstruction
 
     def __init__(self, observation_space: Any, action_space: Any, config: CADConfig | None = None):
         config = config or CADConfig()
         super().__init__(observation_space, action_space, config)
         width, most = config.width, config.slide + config.room  # steps of the first fold, which is the longest
         sizes = (width, config.compressor_layers, config.compressor_heads, config.inner, config.dropout)
+        self.schedule = FoldSchedule(config.window, config.slide, config.room)
         self.compressor = Compressor(config.latents, most * len(self.slots), *sizes, config.gate)
         self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
         self.decoder = Reader(most, *sizes)
@@ -125,106 +129,104 @@ class CAD(PerceptAgent):
         """The latents (B, Z, D) of the tokens (B, T, S, D) and, but for the first fold, of the old latents."""
         return self.compressor(old, tokens.flatten(1, 2))
 
-    def begin(self, folds: int) -> int:
-        """The first step that is visible after so many folds."""
-        return self.config.room + folds * self.config.slide if folds else 0
+    def folded(
+        self, spans: list[tuple[int, int]], tokens: Callable[[int, int], Tensor], no_gradient: int = 0
+    ) -> Iterator[Tensor]:
+        """The latents (B, Z, D) after each of a lifetime's folds, from the first one on.
 
-    def end(self, folds: int) -> int:
-        """The step before which the next fold comes."""
-        return self.config.window + folds * self.config.slide
+        Args:
+            spans: the steps (from, to) of each fold.
+            tokens: gives their tokens (B, T, S, D).
+            no_gradient: the number of folds, the oldest ones, that no gradient passes.
+        """
+        latents: Tensor | None = None
+        for number, span in enumerate(spans):
+            with torch.set_grad_enabled(number >= no_gradient and torch.is_grad_enabled()):
+                latents = self.fold(latents, tokens(*span))
+            yield latents
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+    def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         lengths = steps.mask.sum(1)  # of the lifetimes: one of them says how many folds there may be
-        possible = self._folds(int(lengths[0] if (lengths == lengths[0]).all() else rng.choice(lengths)))
-        folds = int(rng.integers(1, max(1, min(self.config.most_folds(done), possible)) + 1))
-        steps = steps.window(0, self.end(folds))
-        acts = np.full(steps.mask.shape, self.acts_at(done))  # a column, which micro-batches take along
+        possible = self.schedule.folds(int(lengths[0] if (lengths == lengths[0]).all() else rng.choice(lengths)))
+        folds = int(rng.integers(1, max(1, min(self.config.most_folds(progress), possible)) + 1))
+        steps = steps.window(0, self.schedule.end(folds))
+        acts = np.full(steps.mask.shape, self.trains_policy(progress))  # a column, which micro-batches take along
         return steps._replace(extras={**steps.extras, "acts": acts})
 
-    def acts_at(self, done: float) -> bool:
-        return done >= self.config.pretrain and self.config.pretrain < 1
+    def trains_policy(self, progress: float) -> bool:
+        return progress >= self.config.pretrain and self.config.pretrain < 1
 
     def check_length(self, fewest: int, most: int) -> None:
         steps = fewest if self.config.pretrain else most  # a pretraining learns from folds alone
-        if not self._folds(steps):
+        if not self.schedule.folds(steps):
             raise ValueError(
                 f"lifetimes of {steps} steps fit into window={self.config.window}, so that nothing would be folded: "
                 f"train on longer ones (episodes=..., steps=...), or with a shorter window"
             )
 
-    def count(self, steps: Steps) -> Any:
-        return steps.mask[:, self._since(steps.mask.shape[1]) :].sum()
+    def loss_weight(self, steps: Steps) -> Any:
+        return steps.mask[:, self.since(steps) :].sum()
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        tokens, newest, count = self.tokens(steps), self.config.folds_with_gradient, self.count(steps)
-        leads, made = self._memories(tokens, newest)
-        terms = self._reconstruction(made, steps, count)
+        tokens, newest, count = self.tokens(steps), self.config.folds_with_gradient, self.loss_weight(steps)
+        leads, made = self.memories(tokens, newest)
+        terms = self.reconstruction_terms(made, steps, count)
         if "acts" in steps.extras and not steps.extras["acts"].any():
             return terms  # of the compressor alone: what has no gradient is not decayed either
-        since = self._since(steps.mask.shape[1])
-        hidden, seen = self._hidden(leads, tokens, newest)[:, since:], steps.window(since, None)
+        since = self.since(steps)
+        hidden, seen = self.hidden_after(leads, tokens, newest)[:, since:], steps.window(since, None)
         return self.loss_at(hidden, seen, intended_action(seen), count) | terms
 
     def hidden(self, steps: Steps) -> Tensor:
         tokens, newest = self.tokens(steps), steps.mask.shape[1]
-        return self._hidden(self._memories(tokens, newest)[0], tokens, newest)
+        return self.hidden_after(self.memories(tokens, newest)[0], tokens, newest)
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
 
-    def _folds(self, length: int) -> int:
-        """How many folds come before the last one of `length` steps is decided."""
-        return max(0, -(-(length - self.config.window) // self.config.slide))
+    def since(self, steps: Steps) -> int:
+        """The first step that is learned from."""
+        return self.schedule.since(steps.mask.shape[1], self.config.folds_with_gradient)
 
-    def _since(self, length: int) -> int:
-        """The first step of so many that is learned from."""
-        before = self._folds(length) - self.config.folds_with_gradient
-        return self.end(before - 1) if before > 0 else 0
-
-    def _memories(self, tokens: Tensor, newest: int) -> tuple[list[Tensor], dict[tuple[int, int], Tensor]]:
+    def memories(self, tokens: Tensor, newest: int) -> tuple[list[Tensor], dict[tuple[int, int], Tensor]]:
         """The latents (B, Z, D) before and after each of the `newest` folds, the only ones with gradients.
 
         And what was folded then (from, to) with the latents that it became. There are none before the first fold.
         """
-        folds = self._folds(tokens.shape[1])
-        before = max(0, folds - newest)  # folds without gradient
-        latents: Tensor | None = None
-        with torch.no_grad():
-            for number in range(before):
-                latents = self.fold(latents, tokens[:, self.begin(number) : self.begin(number + 1)])
-        leads, made = [] if latents is None else [latents], {}
-        for number in range(before, folds):
-            latents = self.fold(latents, tokens[:, self.begin(number) : self.begin(number + 1)])
-            leads.append(latents)
-            made[self.begin(number), self.begin(number + 1)] = latents
-        return leads, made
+        folds = self.schedule.folds(tokens.shape[1])
+        spans, before = self.schedule.spans(folds), max(0, folds - newest)
+        after = list(self.folded(spans, lambda start, stop: tokens[:, start:stop], before))
+        return after[max(0, before - 1) :], dict(zip(spans[before:], after[before:], strict=True))
 
-    def _hidden(self, leads: list[Tensor], tokens: Tensor, newest: int) -> Tensor:
-        """The hidden vectors (B, T, S, D) by the latents of `_memories`; zero before the `newest` folds."""
+    def hidden_after(self, leads: list[Tensor], tokens: Tensor, newest: int) -> Tensor:
+        """The hidden vectors (B, T, S, D) by the latents of `memories`; zero before the `newest` folds."""
         steps = tokens.shape[1]
-        folds = self._folds(steps)
+        folds = self.schedule.folds(steps)
         before = max(0, folds - newest)
-        tokens = F.pad(tokens, (0, 0, 0, 0, 0, self.end(folds) - steps))
+        tokens = F.pad(tokens, (0, 0, 0, 0, 0, self.schedule.end(folds) - steps))
         if before:
-            parts = [torch.zeros_like(tokens[:, : self.end(before - 1)])]
+            parts = [torch.zeros_like(tokens[:, : self.schedule.end(before - 1)])]
         else:
-            parts = [self.body(tokens[:, : self.end(0)].flatten(1, 2)).unflatten(1, (-1, tokens.shape[2]))]
+            parts = [self.body(tokens[:, : self.schedule.end(0)].flatten(1, 2)).unflatten(1, (-1, tokens.shape[2]))]
         if leads:
             parts.append(self._after(leads, tokens, folds))
         return torch.cat(parts, 1)[:, :steps]
 
     def _after(self, leads: list[Tensor], tokens: Tensor, folds: int) -> Tensor:
         """The hidden vectors (B, C * slide, S, D) of the steps decided after each of the last C folds."""
+        begin, end = self.schedule.begin, self.schedule.end
         numbers = range(folds + 1 - len(leads), folds + 1)
-        stretches = torch.stack([tokens[:, self.begin(n) : self.end(n)] for n in numbers], 1)  # (B, C, W, S, D)
+        stretches = torch.stack([tokens[:, begin(n) : end(n)] for n in numbers], 1)  # (B, C, W, S, D)
         lead = torch.stack(leads, 1) + self.latent  # (B, C, Z, D)
         seen = self.body(torch.cat([lead, stretches.flatten(2, 3)], 2).flatten(0, 1))[:, self.config.latents :]
         new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # the others were decided before
         return new.unflatten(0, (len(tokens), -1)).flatten(1, 2)
 
-    def _reconstruction(self, made: dict[tuple[int, int], Tensor], steps: Steps, count: Tensor) -> dict[str, Tensor]:
+    def reconstruction_terms(
+        self, made: dict[tuple[int, int], Tensor], steps: Steps, count: Tensor
+    ) -> dict[str, Tensor]:
         """How badly the latents tell what was folded into them last."""
         terms = dict.fromkeys(("rebuilt_obs", "rebuilt_action", "rebuilt_reward", "rebuilt_first"), count * 0.0)
         for (start, stop), latents in made.items():
@@ -243,11 +245,11 @@ class CAD(PerceptAgent):
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
-    def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Latents:
+    def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Latents:
         cache = self.body.make_cache(rows, (self.config.window + 1) * len(self.slots) + self.config.latents)
         return Latents(cache, self.latent.new_zeros(rows, self.config.latents, self.config.width), np.zeros(rows, int))
 
-    def make_room(self, context: Context) -> None:
+    def handle_overflow(self, context: Context) -> None:
         """Fold the oldest steps of the rows that are full."""
         latest = context.memory.folds > 0
         full = context.length >= self.config.window - self.config.room * latest
@@ -256,14 +258,14 @@ class CAD(PerceptAgent):
                 self._fold_rows(context, np.flatnonzero(rows))
 
     def _fold_rows(self, context: Context, index: np.ndarray) -> None:
-        memory = context.memory
-        known, at = memory.folds[index[0]] > 0, torch.as_tensor(index, device=self.device)
-        count = self.begin(memory.folds[index[0]] + 1) - self.begin(memory.folds[index[0]])
-        tokens = self.tokens(self.tensors(context.read(np.zeros(len(index), int), count, index)))
-        folded = self.fold(memory.latents[at] if known else None, tokens)
+        """Fold once in the rows `index`, of which either all or none have latents."""
+        memory, at = context.memory, torch.as_tensor(index, device=self.device)
+        start, stop = self.schedule.span(int(memory.folds[index[0]]))
+        steps = context.read(np.zeros(len(index), int), stop - start, index)
+        folded = self.fold(memory.latents[at] if start else None, self.tokens(self.tensors(steps)))
         memory.latents, memory.folds = memory.latents.index_copy(0, at, folded), memory.folds.copy()
         memory.folds[index] += 1
-        context.drop(index, count)
+        context.drop(index, stop - start)
 
     def _lead(self, memory: Latents, index: np.ndarray) -> None:
         """Feed the latents of the rows `index`, of which nothing is cached, before their steps."""
@@ -272,46 +274,47 @@ class CAD(PerceptAgent):
         cache.advance(torch.full_like(cache.lengths, self.config.latents))
         memory.cache.assign(index, cache)
 
-    @acting
     def replace_latents(self, context: Context, latents: Tensor) -> None:
-        """Let the rows that have folded something remember `latents` (B, Z, D) instead, for interventions."""
+        """Replace the latents of the rows that have folded something by `latents` (B, Z, D), for interventions."""
         memory, index = context.memory, np.flatnonzero(context.memory.folds)
         at = torch.as_tensor(index, device=self.device)
-        memory.latents[at] = latents[at]
-        memory.cache.forget(index)
-        if len(index):
-            self._lead(memory, index)
+        with acting(self):
+            memory.latents[at] = latents[at]
+            memory.cache.forget(index)
+            if len(index):
+                self._lead(memory, index)
 
-    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+    def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory = context.memory
         known = memory.folds > 0
         if known.any() and len(index := np.flatnonzero(known & (memory.cache.lengths.cpu().numpy() == 0))):
             self._lead(memory, index)
         before = self.config.latents * known
-        return read_cached(self, context, memory.cache, live, np.zeros(context.rows, np.int64), before)
+        return self.read_cached(context, memory.cache, active, np.zeros(context.rows, np.int64), before)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
         return context.memory.cache, super().branch(context)[1]
 
-    def catch_up(self, context: Context, history: Steps) -> None:
-        """Fold the history as if it had been lived, however long it is."""
+    def load_history(self, context: Context, history: Steps) -> None:
+        """Fold the history as acting would have done, however long it is."""
         length = history.mask.sum(1)
         if not length.any():
             return
-        folds = np.where(length >= self.config.window, 1 + (length - self.config.window) // self.config.slide, 0)
+        folds = np.array([self.schedule.folds(count + 1) for count in length])  # before the next action
         memory = context.memory
-        for number in range(folds.max(initial=0)):
-            index = np.flatnonzero(folds > number)
-            part = history.rows(index).window(self.begin(number), self.begin(number + 1))
-            at = torch.as_tensor(index, device=self.device)
-            old = memory.latents[at] if number else None
-            memory.latents[at] = self.fold(old, self.tokens(self.tensors(part)))
-        start = np.array([self.begin(number) for number in folds])
+        for count in np.unique(folds[folds > 0]):
+            index = np.flatnonzero(folds == count)
+            rows, at = history.rows(index), torch.as_tensor(index, device=self.device)
+            *_, memory.latents[at] = self.folded(self.schedule.spans(count), partial(self._tokens_of, rows))
+        start = np.array([self.schedule.begin(number) for number in folds])
         columns = np.minimum(start[:, None] + np.arange(self.config.window), history.mask.shape[1] - 1)
         rest = history.map(lambda value: value[np.arange(len(start))[:, None], columns])
         rest = rest._replace(mask=np.arange(self.config.window) < (length - start)[:, None])
         context.load(rest)
         memory.folds, context.full = folds, folds > 0
+
+    def _tokens_of(self, steps: Steps, start: int, stop: int) -> Tensor:
+        return self.tokens(self.tensors(steps.window(start, stop)))
 
 
 @dataclass

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.config import AgentConfig, check_choice
-from icrl_agents.percepts import PerceptAgent, masked_nll
-from icrl_agents.steps import Steps
-from icrl_agents.transforms import query_first
+from icrl_agents.core.checks import check_choice
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.percepts import PerceptMethod, masked_nll
+from icrl_agents.methods.base.transforms import query_first
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class DPTConfig(AgentConfig):
             raise ValueError(f"layout={self.layout!r} has no action token: use layout='steps' with dynamics=True")
 
 
-class DPT(PerceptAgent):
+class DPT(PerceptMethod):
     """In-context reinforcement learning by predicting what an expert would do (Lee et al. 2023, arXiv 2306.14892).
 
     Whoever predicts the optimal action of a task from some experience of it, imitates a posterior over optimal
@@ -52,7 +53,7 @@ class DPT(PerceptAgent):
         self.extends = config.layout == "steps"
         super().__init__(observation_space, action_space, config, whole=not self.extends)
 
-    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+    def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         if "expert_action" not in steps.extras:
             raise ValueError("dpt learns from expert_action, which these histories lack: collect them anew, or use ad")
         return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
@@ -62,8 +63,8 @@ class DPT(PerceptAgent):
         if self.extends:
             return self.loss_at(self.hidden(steps), steps, expert)
         hidden = self._query_first(steps, torch.zeros_like(steps.mask[:, 0], dtype=torch.long), steps.window(1, None))
-        choices, label = self.choices(hidden, steps.given), expert[:, :1].expand_as(expert)
-        return {"action": masked_nll(choices, label, steps.mask, self.count(steps))}
+        choices, label = self.action_distribution(hidden, steps.static), expert[:, :1].expand_as(expert)
+        return {"action": masked_nll(choices, label, steps.mask, self.loss_weight(steps))}
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         if self.extends:

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from icrl_agents.acting import read_cached
-from icrl_agents.action_sets import actions_in, draw_vectors, padded
-from icrl_agents.agent import ICAgent
-from icrl_agents.codecs import EMBEDDING_STD, ActionVectors
-from icrl_agents.config import AgentConfig, check_choice
-from icrl_agents.context import Context
-from icrl_agents.distributions import Categorical
-from icrl_agents.nn.transformer import Cache
+from icrl_agents.core.action_masks import actions_in, padded
+from icrl_agents.core.checks import check_choice
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.method import Method
+from icrl_agents.methods.base.percepts import intended_action, masked_nll
+from icrl_agents.nn.cache import Cache
+from icrl_agents.nn.codecs.action_vectors import ActionVectors, draw_vectors
+from icrl_agents.nn.codecs.codec import EMBEDDING_STD
+from icrl_agents.nn.codecs.distributions import Categorical
 from icrl_agents.nn.votes import Votes
-from icrl_agents.percepts import intended_action, masked_nll
-from icrl_agents.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class HeadlessADConfig(AgentConfig):
             raise ValueError("objective='mse' learns vectors, and votes are none: give votes=false with it")
 
 
-class HeadlessAD(ICAgent):
+class HeadlessAD(Method):
     """AD without a head, which fixes the actions (Sinii et al. 2024, arXiv 2312.13327).
 
     Each lifetime has vectors of its own for its actions, drawn at random, so what an action does can only be found
@@ -95,7 +96,7 @@ class HeadlessAD(ICAgent):
     """
 
     Config = HeadlessADConfig
-    any_actions = True
+    variable_actions = True
     config: HeadlessADConfig
     action: ActionVectors
 
@@ -113,19 +114,19 @@ class HeadlessAD(ICAgent):
 
     # ---- what a lifetime is given -----------------------------------------------------------------------------------
 
-    def fits(self, action_space: gymnasium.Space) -> bool:
-        return ActionVectors.fits(action_space)
+    def accepts_action_space(self, action_space: gymnasium.Space) -> bool:
+        return ActionVectors.accepts(action_space)
 
-    def give(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Besides the action sets (B, A), vectors for the actions (B, A, K) and the order (B, A) of the prompt."""
-        return self._give(rows, action_mask, rng, rows)
+        return self._draw_static(rows, action_mask, rng, rows)
 
-    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+    def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         rows = len(steps.mask)
         draws = 1 if self.config.drawn == "batch" else rows
-        return steps._replace(given=self._give(rows, steps.given.get("action_mask"), rng, draws))
+        return steps._replace(static=self._draw_static(rows, steps.static.get("action_mask"), rng, draws))
 
-    def _give(
+    def _draw_static(
         self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator, draws: int
     ) -> dict[str, np.ndarray]:
         if action_mask is None:
@@ -144,21 +145,21 @@ class HeadlessAD(ICAgent):
     # ---- the model --------------------------------------------------------------------------------------------------
 
     def tokens(self, steps: Steps) -> Tensor:
-        vectors = look_up(steps.given["action_vectors"], steps.prev_action)
+        vectors = look_up(steps.static["action_vectors"], steps.prev_action)
         before = self.action.embed(vectors) + self.reward.embed(steps.prev_reward)
         before = before + self.before(self.obs.embed(steps.prev_obs))
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long())
         return (percept + before * ~steps.start[..., None])[:, :, None]
 
-    def prompt(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def prompt(self, static: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The tokens (B, P, D) that tell the action sets, and how many (B,) of them each row has."""
-        order, count = self.offered(given)
-        return self.action.embed(look_up(given["action_vectors"], order)) + self.offer, count
+        order, count = self.offered(static)
+        return self.action.embed(look_up(static["action_vectors"], order)) + self.offer, count
 
-    def offered(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def offered(self, static: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The actions (B, P) that the prompt's tokens tell of, and how many (B,) of them each row has."""
-        count = self.lead(given["action_mask"])
-        return given["prompt_order"][:, : int(count.max())], count
+        count = self.lead(static["action_mask"])
+        return static["prompt_order"][:, : int(count.max())], count
 
     def lead(self, action_mask: Any) -> Any:
         """How many tokens (B,) of the prompt stand before each row's steps, for a NumPy array or a tensor (B, A)."""
@@ -167,28 +168,28 @@ class HeadlessAD(ICAgent):
 
     def outputs(self, steps: Steps) -> tuple[Tensor, Tensor]:
         """What becomes of all tokens (B, L, D), and the place (B, T) of each step, which its row's own prompt leads."""
-        prompt, count = self.prompt(steps.given)
+        prompt, count = self.prompt(steps.static)
         outputs = self.body(packed(prompt, self.tokens(steps)[:, :, 0], count))
         return outputs, count[:, None] + torch.arange(steps.mask.shape[1], device=count.device)
 
     def hidden(self, steps: Steps) -> Tensor:
         """In place of hidden vectors the scores (B, T, 1, A) of all actions, from which they are chosen."""
         outputs, place = self.outputs(steps)
-        told = self.told(steps.prev_action, steps.start, steps.given)
-        return self.scores(outputs.take_along_dim(place[..., None], 1), outputs, place, told, steps.given)[:, :, None]
+        told = self.told(steps.prev_action, steps.start, steps.static)
+        return self.scores(outputs.take_along_dim(place[..., None], 1), outputs, place, told, steps.static)[:, :, None]
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         outputs, place = self.outputs(steps)
-        told, at = self.told(steps.prev_action, steps.start, steps.given), place.gather(1, last[:, None])
-        return self.scores(outputs.take_along_dim(at[..., None], 1), outputs, at, told, steps.given)[:, 0]
+        told, at = self.told(steps.prev_action, steps.start, steps.static), place.gather(1, last[:, None])
+        return self.scores(outputs.take_along_dim(at[..., None], 1), outputs, at, told, steps.static)[:, 0]
 
-    def told(self, prev_action: Tensor, start: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    def told(self, prev_action: Tensor, start: Tensor, static: Mapping[str, Tensor]) -> Tensor:
         """The actions (B, P + T) that tokens are about, those of the prompt and of steps (B, T); -1 for none."""
-        order, count = self.offered(given)
+        order, count = self.offered(static)
         return packed(order, prev_action.masked_fill(start, -1), count)
 
     def scores(
-        self, query: Tensor, outputs: Tensor | None, place: Tensor, told: Tensor, given: Mapping[str, Tensor]
+        self, query: Tensor, outputs: Tensor | None, place: Tensor, told: Tensor, static: Mapping[str, Tensor]
     ) -> Tensor:
         """The scores (B, Q, A) of the actions.
 
@@ -199,7 +200,7 @@ class HeadlessAD(ICAgent):
             told: (B, L) the actions that the tokens are about.
             given: what the rows know from the start.
         """
-        vectors = given["action_vectors"]
+        vectors = static["action_vectors"]
         output = self.action.head(query).mean
         if self.config.similarity == "cosine":
             output = F.normalize(output, dim=-1)
@@ -211,10 +212,10 @@ class HeadlessAD(ICAgent):
         seen = torch.arange(outputs.shape[1], device=place.device) <= place[..., None]
         return scores + self.votes(query, outputs, told, seen, vectors.shape[1])
 
-    def choices(self, hidden: Tensor, given: Mapping[str, Tensor]) -> Categorical:
+    def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Categorical:
         """The policy by scores (B, ..., A)."""
         temperature = self.config.acting_temperature or self.config.temperature
-        found = Categorical(hidden / temperature).among(given["action_mask"])
+        found = Categorical(hidden / temperature).among(static["action_mask"])
         if self.config.choice == "mode":
             best = found.logits == found.logits.amax(-1, keepdim=True)
             return Categorical(best.log())
@@ -225,42 +226,42 @@ class HeadlessAD(ICAgent):
         if self.config.objective == "nce":
             choices = Categorical(self.hidden(steps)[:, :, 0] / self.config.temperature)
             if self.config.illegal == "absent":
-                choices = choices.among(steps.given["action_mask"])
+                choices = choices.among(steps.static["action_mask"])
             return {"action": masked_nll(choices, action, steps.mask, count)}
         outputs, place = self.outputs(steps)
         predicted = self.action.head(outputs.take_along_dim(place[..., None], 1))
-        target = look_up(steps.given["action_vectors"], action)
+        target = look_up(steps.static["action_vectors"], action)
         return {"vector": masked_nll(predicted, target, steps.mask, count)}  # squares, and a constant
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
-    def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Cache:
-        most = given["action_mask"].shape[1] if self.config.prompt else 0  # sets may grow in mid-life
+    def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Cache:
+        most = static["action_mask"].shape[1] if self.config.prompt else 0  # sets may grow in mid-life
         return self.body.make_cache(rows, self.config.window + 1 + most, outputs=self.config.votes)
 
-    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+    def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         cache: Cache = context.memory
-        given = self.given(context.steps)
-        lead = self.lead(context.steps.given["action_mask"])
+        static = self.static_tensors(context.steps)
+        lead = self.lead(context.steps.static["action_mask"])
         if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):
-            prompt, count = self.prompt(self.given(context.steps.rows(index)))
+            prompt, count = self.prompt(self.static_tensors(context.steps.rows(index)))
             part = cache.select(index)
             self.body(prompt, part)
             part.advance(count)
             cache.assign(index, part)
-        query = read_cached(self, context, cache, live, np.zeros(context.rows, np.int64), lead)[:, None]
+        query = self.read_cached(context, cache, active, np.zeros(context.rows, np.int64), lead)[:, None]
         seen = context.steps.window(0, int(context.length.max()) + 1)
         prev_action = self.action.tensor(seen.prev_action, self.device)
-        told = self.told(prev_action, torch.as_tensor(seen.start, device=self.device), given)
+        told = self.told(prev_action, torch.as_tensor(seen.start, device=self.device), static)
         outputs = None if cache.outputs is None else cache.outputs[:, : told.shape[1]]
         place = torch.as_tensor(lead + context.length, device=self.device)[:, None]
-        return self.scores(query, outputs, place, told, given)[:, 0]
+        return self.scores(query, outputs, place, told, static)[:, 0]
 
-    def catch_up(self, context: Context, history: Steps) -> None:
-        count = context.steps.given["action_mask"].shape[1]
+    def load_history(self, context: Context, history: Steps) -> None:
+        count = context.steps.static["action_mask"].shape[1]
         if actions_in(history) > count:
             raise ValueError(f"history has actions from {count} on, outside the action set: give num_actions= as well")
-        super().catch_up(context, history)
+        super().load_history(context, history)
 
 
 def look_up(vectors: Tensor, action: Tensor) -> Tensor:

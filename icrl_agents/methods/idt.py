@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.acting import read_cached
-from icrl_agents.codecs import ReturnCodec
-from icrl_agents.config import AgentConfig
-from icrl_agents.context import Context
-from icrl_agents.nn.transformer import Cache, Transformer
-from icrl_agents.percepts import PerceptAgent, Transition, intended_action
-from icrl_agents.printable import printable
-from icrl_agents.steps import Steps
-from icrl_agents.transforms import Chunks, asked_return, best_return, sort_by_return
+from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.percepts import PerceptMethod, Transition, intended_action
+from icrl_agents.methods.base.transforms import Chunks, asked_return, best_return, sort_by_return
+from icrl_agents.nn.cache import Cache
+from icrl_agents.nn.codecs.box import ReturnCodec
+from icrl_agents.nn.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class IDTConfig(AgentConfig):
             raise ValueError(f"chunk={self.chunk} and slide={self.slide} do not fit window={self.window}: lower one")
 
 
-class IDT(PerceptAgent):
+class IDT(PerceptMethod):
     """In-context decision transformer: decide for a stretch of steps at a time (Huang et al. 2024, arXiv 2405.20692).
 
     Three transformers share the work. A finished chunk of at most `chunk` steps is *reviewed* into a vector; the
@@ -59,7 +59,7 @@ class IDT(PerceptAgent):
     Config = IDTConfig
     config: IDTConfig
     extends = False
-    aligned = True
+    episode_aligned = True
 
     def __init__(self, observation_space: Any, action_space: Any, config: IDTConfig | None = None):
         config = config or IDTConfig()
@@ -75,16 +75,16 @@ class IDT(PerceptAgent):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
+    def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         steps = sort_by_return(steps)
         target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
         noise = rng.standard_normal((*steps.mask.shape, self.config.latent), np.float32)  # read where chunks begin
         return steps._replace(extras={**steps.extras, "target_return": columns, "noise": noise})
 
-    def fit(self, steps: Steps) -> None:
-        super().fit(steps)
-        self.to_go.fit(asked_return(steps, steps.extras["target_return"][:, 0])[steps.mask])
+    def fit_normalization(self, steps: Steps) -> None:
+        super().fit_normalization(steps)
+        self.to_go.fit_normalization(asked_return(steps, steps.extras["target_return"][:, 0])[steps.mask])
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss_at(self.hidden(steps), steps, intended_action(steps))
@@ -95,7 +95,7 @@ class IDT(PerceptAgent):
 
     def hidden(self, steps: Steps) -> Tensor:
         chunks, tokens = self._outline(steps, steps.mask)
-        mean, log_std = self._decide(self.high(tokens))  # (B, C, Z)
+        mean, log_std = self.decide(self.high(tokens))  # (B, C, Z)
         z = mean + log_std.exp() * chunks.firsts(steps.extras["noise"]) if self.training else mean
         parts = chunks.split(steps)._replace(extras={"latent": z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
         rendered = self.tokens(parts)  # (B * C, chunk, S, D)
@@ -125,7 +125,7 @@ class IDT(PerceptAgent):
         """The high level's tokens (B, C, D) for chunks that begin at `obs`, after the reviews `before` (B, C, R)."""
         return self.to_go.embed(asked) + self.obs.embed(obs) + self.recall(before)
 
-    def _decide(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def decide(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log std (..., Z) of the decisions."""
         mean, log_std = self.decision(hidden).chunk(2, -1)
         return mean, log_std.clamp(-8, 2)
@@ -134,7 +134,7 @@ class IDT(PerceptAgent):
 
     reset_options = ("target_return",)
 
-    def begin_task(self, context: Context, index: np.ndarray, target_return: Any = None) -> None:
+    def begin(self, context: Context, index: np.ndarray, target_return: Any = None) -> None:
         """`target_return`: the return to ask for in every episode, a number or one a row (B,).
 
         Without it an episode is asked for the best return of those in the window, the first one for 0.
@@ -144,7 +144,7 @@ class IDT(PerceptAgent):
         asked[index] = target[index]
         context.memory.target = asked
 
-    def new_memory(self, rows: int, given: Mapping[str, np.ndarray]) -> Decisions:
+    def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Decisions:
         return Decisions(
             high=self.high.make_cache(rows, self.config.window + 1),  # an episode, and so a chunk, may be a single step
             low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # rows may be out of step
@@ -152,7 +152,7 @@ class IDT(PerceptAgent):
             target=np.full(rows, np.nan, np.float32),
         )
 
-    def make_room(self, context: Context) -> None:
+    def handle_overflow(self, context: Context) -> None:
         full = np.flatnonzero(context.length >= context.window)
         if len(full):
             context.drop(full, np.array([self._leaving(context.steps.first[row]) for row in full]))
@@ -167,24 +167,24 @@ class IDT(PerceptAgent):
         chunks = -(-(self.config.slide - begin) // self.config.chunk)
         return int(begin + chunks * self.config.chunk)
 
-    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+    def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory, length = context.memory, context.length
         if "latent" not in context.steps.extras:
             column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
             context.steps = context.steps._replace(extras={"latent": column})  # of a row's current chunk everywhere
-        again = live & (memory.begin == length)  # it has been decided at another observation
+        again = active & (memory.begin == length)  # it has been decided at another observation
         if again.any():
             memory.forget(np.flatnonzero(again))
         over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
-        lost = live & (memory.begin < 0)
-        over &= live & ~lost & (memory.begin < length)
+        lost = active & (memory.begin < 0)
+        over &= active & ~lost & (memory.begin < length)
         for rows, decide in ((lost, self._decide_anew), (over, self._decide_next)):
             if rows.any():
                 index = np.flatnonzero(rows)
                 context.steps.extras["latent"][index] = decide(context, index).cpu().numpy()[:, None]
                 memory.low.forget(index)
         begin = np.where(memory.begin < 0, length, memory.begin)  # nothing is fed for rows that wait for their reset
-        return read_cached(self, context, memory.low, live, begin)
+        return self.read_cached(context, memory.low, active, begin)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
         """The low level's cache; what comes after its chunk is for the high level to decide, and to value."""
@@ -194,8 +194,8 @@ class IDT(PerceptAgent):
         """Review the chunk that the rows `index` have finished; decide (n, Z) on the next one."""
         memory, length = context.memory, context.length[index]
         count = length - memory.begin[index]
-        done = self.tensors(context.read(memory.begin[index], int(count.max()), index))
-        review = self._review(done, torch.as_tensor(count, device=self.device))
+        progress = self.tensors(context.read(memory.begin[index], int(count.max()), index))
+        review = self._review(progress, torch.as_tensor(count, device=self.device))
         seen = self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(length, device=self.device)
         asked = asked_return(seen, seen.extras["target_return"][:, 0])[now]
@@ -206,7 +206,7 @@ class IDT(PerceptAgent):
         if cache is not memory.high:
             memory.high.assign(index, cache)
         memory.start(index, length)
-        return self._decide(hidden)[0]
+        return self.decide(hidden)[0]
 
     def _decide_anew(self, context: Context, index: np.ndarray) -> Tensor:
         """Decide (n, Z) on the current chunk of the rows `index` from all that they still know."""
@@ -220,7 +220,7 @@ class IDT(PerceptAgent):
         cache.advance(number + 1)
         memory.high.assign(index, cache)
         memory.start(index, chunks.begin[now[0], number].cpu().numpy())
-        return self._decide(hidden)[0]
+        return self.decide(hidden)[0]
 
     def _seen(self, context: Context, index: np.ndarray) -> Steps:
         """The visible steps (n, T) of the rows `index`, the open one included, with the returns they are asked for."""

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icrl_agents.codecs import EMBEDDING_STD
-from icrl_agents.config import AgentConfig, check_choice
-from icrl_agents.context import Context
-from icrl_agents.distributions import Distribution
-from icrl_agents.percepts import PerceptAgent, intended_action
-from icrl_agents.steps import Steps
-from icrl_agents.transforms import END, START, confident_runs
+from icrl_agents.core.checks import check_choice
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.percepts import PerceptMethod, intended_action
+from icrl_agents.methods.base.transforms import END, START, confident_runs
+from icrl_agents.nn.codecs.codec import EMBEDDING_STD
+from icrl_agents.nn.codecs.distributions import Distribution
 
 OWN_POLICY, OTHER_POLICY = -1, -2  # in the column `update`: the agent's, and one that a history does not number
 
@@ -42,7 +43,7 @@ class MarkedADConfig(AgentConfig):
             raise ValueError("layout='inserted' has no place in imagined steps: use layout='added' with dynamics=True")
 
 
-class MarkedAD(PerceptAgent):
+class MarkedAD(PerceptMethod):
     """AD on histories in which the runs are marked where the learner was sure (segment marks, tommyma3, 2026).
 
     A run is `min_length` steps or more in a row, of one episode and one policy, whose actions had at least the
@@ -77,12 +78,12 @@ class MarkedAD(PerceptAgent):
         if config.layout == "inserted":
             self.slots = ("percept", "mark")  # the mark of the step after
         if config.marks == "own":
-            self.notes = {"log_prob": -np.inf, "update": OWN_POLICY}
+            self.extra_columns = {"log_prob": -np.inf, "update": OWN_POLICY}
 
-    def prepare(self, steps: Steps, rng: np.random.Generator, done: float = 1.0) -> Steps:
-        return steps._replace(extras={**steps.extras, "mark": self._marks(steps)})
+    def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
+        return steps._replace(extras={**steps.extras, "mark": self.marks(steps)})
 
-    def _marks(self, steps: Steps) -> np.ndarray:
+    def marks(self, steps: Steps) -> np.ndarray:
         return confident_runs(steps, self.config.threshold, self.config.min_length, causal=self.config.marks == "own")
 
     def tokens(self, steps: Steps) -> Tensor:
@@ -97,22 +98,22 @@ class MarkedAD(PerceptAgent):
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
-    def attend(self, context: Context, live: np.ndarray) -> Tensor:
+    def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         """Mark what is visible. Steps that are cached have the marks they had: those follow from the steps before."""
-        if self.notes:
-            for name, unknown in self.notes.items():
+        if self.extra_columns:
+            for name, unknown in self.extra_columns.items():
                 context.steps.extras[name][np.arange(context.rows), context.length] = unknown
-            marks = {"mark": self._marks(context.steps)}
+            marks = {"mark": self.marks(context.steps)}
             context = replace(context, steps=context.steps._replace(extras=marks))
-        return super().attend(context, live)
+        return super().encode_open_step(context, active)
 
-    def catch_up(self, context: Context, history: Steps) -> None:
-        if self.notes and "update" not in history.extras:  # some policy, not the agent's
+    def load_history(self, context: Context, history: Steps) -> None:
+        if self.extra_columns and "update" not in history.extras:  # some policy, not the agent's
             update = np.full(history.mask.shape, OTHER_POLICY, np.float32)
             history = history._replace(extras={**history.extras, "update": update})
-        super().catch_up(context, history)
+        super().load_history(context, history)
 
-    def chose(self, context: Context, distribution: Distribution, action: Tensor) -> None:
-        if self.notes:
+    def on_action(self, context: Context, distribution: Distribution, action: Tensor) -> None:
+        if self.extra_columns:
             here = np.arange(context.rows), context.length
             context.steps.extras["log_prob"][here] = distribution.log_prob(action).float().cpu().numpy()

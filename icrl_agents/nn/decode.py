@@ -7,15 +7,13 @@ Axis letters as in `transformer`: B rows, D width, H heads, K width of one head,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.stamp import Stamp
-
-if TYPE_CHECKING:
-    from icrl_agents.nn.transformer import Cache, Transformer
 
 
 def can_decode(x: torch.Tensor) -> bool:
@@ -25,15 +23,13 @@ def can_decode(x: torch.Tensor) -> bool:
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def decode(body: Transformer, x: torch.Tensor, cache: Cache) -> torch.Tensor:
-    """Run the tokens `x` (B, 1, D) behind what `cache` holds; gives (B, 1, D) and stores keys and values."""
-    if body.views is None or not body.views.stamp.holds():
-        body.views = Views.of(body)
+def decode(views: Views, x: torch.Tensor, cache: Cache) -> torch.Tensor:
+    """Run the tokens `x` (B, 1, D) behind what `cache` holds; returns (B, 1, D) and stores keys and values."""
     where, stream = Place(cache, x.shape[2]), x[:, 0].numpy()  # (B, D)
     keys, values = cache.keys.numpy(), cache.values.numpy()
-    for layer, weights in enumerate(body.views.layers):
+    for layer, weights in enumerate(views.layers):
         stream = _block(weights, stream, where, keys[layer], values[layer])
-    return torch.from_numpy(_norm(stream, body.views.norm, where.average))[:, None]
+    return torch.from_numpy(_norm(stream, views.norm, where.average))[:, None]
 
 
 class Weights(NamedTuple):
@@ -51,14 +47,14 @@ class Weights(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The module's weights as NumPy sees them: views, so training steps and loading show through."""
+    """The weights of a `Transformer` as NumPy arrays: views, so training steps and loading show through."""
 
     stamp: Stamp  # of the weights they look at; moving, converting or replacing some of them ends it
     layers: list[Weights]
     norm: np.ndarray
 
     @classmethod
-    def of(cls, body: Transformer) -> Views:
+    def of(cls, body: Any) -> Views:
         layers = [_weights(block) for block in body.blocks]
         return cls(Stamp.of(body), layers, body.norm.weight.detach().numpy())
 

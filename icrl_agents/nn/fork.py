@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from icrl_agents.nn.transformer import Cache, Transformer, rotate, rotations
+from icrl_agents.nn.cache import Cache
+from icrl_agents.nn.transformer import Transformer, rotate, rotations
 
 
 class Fork:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from icrl_agents.caution import warn
-from icrl_agents.config import check_known
+from icrl_agents.core.caution import warn
+from icrl_agents.core.checks import check_known
 from icrl_agents.sources.source import Source
 
 # Names of classes, not classes: some of them import a whole framework.

@@ -27,8 +27,8 @@ class BanditSource(StepSource):
         self.paid = np.zeros(self.legal.shape)  # sums of rewards
 
     def learn(self, step: Step) -> None:
-        self.pulls[self.rows, step.action] += step.live
-        self.paid[self.rows, step.action] += step.live * step.reward
+        self.pulls[self.rows, step.action] += step.active
+        self.paid[self.rows, step.action] += step.active * step.reward
 
     def best(self, scores: np.ndarray) -> np.ndarray:
         """The legal actions (B, A) bool with the highest of `scores` (B, A)."""

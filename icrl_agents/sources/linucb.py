@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from icrl_agents.printable import printable
+from icrl_agents.core.printable import printable
 from icrl_agents.sources.bandits import BanditSource
 from icrl_agents.sources.source import SourceSettings, Step
 
@@ -55,7 +55,7 @@ class LinUCB(BanditSource):
     def learn(self, step: Step) -> None:
         super().learn(step)
         pulled = self.rows, step.action
-        x = step.obs * step.live[:, None].astype(np.float64)  # (B, D); zeros teach nothing
+        x = step.obs * step.active[:, None].astype(np.float64)  # (B, D); zeros teach nothing
         along = np.einsum("bij,bj->bi", self.inverse[pulled], x)
         scale = 1 + (along * x).sum(1)
         self.inverse[pulled] -= along[:, :, None] * along[:, None] / scale[:, None, None]

@@ -68,9 +68,9 @@ class Posterior(StepSource):
         return action
 
     def learn(self, step: Step) -> None:
-        self.belief.update(step.live, step.obs, step.action, step.reward, step.next_obs)
-        self.left -= step.live
-        paid = step.live & (step.reward > 0)
+        self.belief.update(step.active, step.obs, step.action, step.reward, step.next_obs)
+        self.left -= step.active
+        paid = step.active & (step.reward > 0)
         self.stale = paid & ~self.paid
         self.paid = paid
         self.searching &= ~paid

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from icrl_agents.printable import printable
+from icrl_agents.core.printable import printable
 from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
 
 MAX_STATES = 4096  # above that a table is the wrong learner
@@ -90,13 +90,13 @@ class QLearning(StepSource):
         return action
 
     def learn(self, step: Step) -> None:
-        self._update(step, np.flatnonzero(step.live))
+        self._update(step, np.flatnonzero(step.active))
         if not self.settings.replay:
             return
         self.played.append(step)
-        self.length += step.live
+        self.length += step.active
         for age, past in enumerate(reversed(self.played)):
-            rows = np.flatnonzero(self.boundary.ended & past.live & (age < self.length))
+            rows = np.flatnonzero(self.boundary.ended & past.active & (age < self.length))
             if not len(rows):
                 break
             self._update(past, rows)

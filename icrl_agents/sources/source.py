@@ -9,12 +9,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from icrl_agents.action_sets import choose_any, legal_actions
-from icrl_agents.config import as_kinds, check_known
-from icrl_agents.history import RecordHistory
-from icrl_agents.printable import printable
-from icrl_agents.rollout import rollout
-from icrl_agents.steps import Boundary, autoreset_mode
+from icrl_agents.core.action_masks import choose_any, legal_actions
+from icrl_agents.core.checks import as_kinds, check_known
+from icrl_agents.core.printable import printable
+from icrl_agents.core.rollout import rollout
+from icrl_agents.core.steps import Boundary, autoreset_mode
+from icrl_agents.histories.store import RecordHistory
 
 GENERATOR = 1  # sets a source's generator apart from the environments', which are seeded with the same number
 
@@ -71,7 +71,7 @@ class Source(ABC):
 class Step(NamedTuple):
     """What one `env.step` told a source, arrays (B, ...)."""
 
-    live: np.ndarray  # bool: the step was real, not the dummy that resets a row
+    active: np.ndarray  # bool: the step was real, not the dummy that resets a row
     obs: np.ndarray
     action: np.ndarray
     reward: np.ndarray
@@ -110,11 +110,11 @@ class StepSource(Source):
 
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
         """Learn from what `env.step` returned."""
-        next_obs, live = self.boundary.read(obs, terminated, truncated, info)
-        self.learn(Step(live, self.obs, self.action, np.asarray(reward), next_obs, np.asarray(terminated)))
+        next_obs, active = self.boundary.read(obs, terminated, truncated, info)
+        self.learn(Step(active, self.obs, self.action, np.asarray(reward), next_obs, np.asarray(terminated)))
         self.episode += self.boundary.ended
         # Under NEXT_STEP the step that was not live has just reset its row; else the next action starts an episode.
-        self.starts = self.boundary.ended & ~self.boundary.resetting | ~live
+        self.starts = self.boundary.ended & ~self.boundary.resetting | ~active
 
     @abstractmethod
     def prepare(self, env: Any) -> None:

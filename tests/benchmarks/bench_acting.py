@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from icrl_agents import ICAgent
+from icrl_agents.core.rollout import rollout
 from icrl_agents.methods.ad import AD, ADConfig
-from icrl_agents.rollout import rollout
 
 WINDOW = 80
 CONFIG = ADConfig(width=32, layers=4, heads=4, inner=128, window=WINDOW, slide=40)
@@ -35,13 +35,13 @@ class FullForward:
     @torch.no_grad()
     def act(self, obs):
         agent, context = self.agent, self.agent.context
-        agent.make_room(context)
+        agent.method.handle_overflow(context)
         context.open(obs)
-        seen = agent.tensors(context.steps.window(0, int(context.length[0]) + 1))
-        distribution = agent.action.head(agent.read(seen, torch.as_tensor(context.length)))
+        seen = agent.method.tensors(context.steps.window(0, int(context.length[0]) + 1))
+        distribution = agent.method.action.head(agent.method.read(seen, torch.as_tensor(context.length)))
         self.logits = distribution.logits
-        self.action = distribution.sample(agent._running.generator).numpy()
-        agent._running.acted = self.action
+        self.action = distribution.sample(agent.session.generator).numpy()
+        agent.session.acted = self.action
         return self.action
 
     def observe(self, *result):
@@ -85,11 +85,11 @@ def exactness(agent: AD, rows: int = 16, steps: int = 200) -> float:
     for _ in range(steps):
         with torch.no_grad():
             cached = agent.policy(agent.context, obs).logits
-            seen = agent.tensors(agent.context.steps.window(0, int(agent.context.length[0]) + 1))
-            full = agent.action.head(agent.hidden(seen)[:, -1, 0]).logits
+            seen = agent.method.tensors(agent.context.steps.window(0, int(agent.context.length[0]) + 1))
+            full = agent.method.action.head(agent.method.hidden(seen)[:, -1, 0]).logits
         worst = max(worst, float((cached - full).abs().max()))
-        agent._running.acted = rng.integers(0, 5, rows)
-        result = env.step(agent._running.acted)
+        agent.session.acted = rng.integers(0, 5, rows)
+        result = env.step(agent.session.acted)
         agent.observe(*result)
         obs = result[0]
     return worst
@@ -99,7 +99,7 @@ def main(episodes: int = 40) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=1)
-    agent = AD(env.single_observation_space, env.single_action_space, CONFIG).eval()
+    agent = ICAgent(AD(env.single_observation_space, env.single_action_space, CONFIG)).eval()
     print(f"largest difference from the full forward: {exactness(agent):.1e}")
     for rows in (1, 16):
         ours, plain = measure(agent, rows, episodes), measure(FullForward(agent), rows, max(6, episodes // 4))

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from icrl_agents.agents.agent import ICAgent
 from icrl_agents.methods.headless_ad import HeadlessAD, HeadlessADConfig
 
 ROWS, ARMS, PULLS, TIMED = 64, 100, 300, 20
@@ -24,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     env = gymnasium.make_vec("icrl/ContextualBandit-v0", num_envs=ROWS, num_arms=ARMS)
-    agent = HeadlessAD(env.single_observation_space, env.single_action_space, CONFIG).eval()
+    agent = ICAgent(HeadlessAD(env.single_observation_space, env.single_action_space, CONFIG)).eval()
     obs, _ = env.reset(seed=0)
     agent.reset(env, seed=0)
     cached, full, worst = [], [], 0.0
@@ -36,12 +37,14 @@ def main() -> None:
         if pull >= PULLS - TIMED:
             seen = agent.context.steps.window(0, pull + 1)
             began = time.perf_counter()
-            window = agent.tensors(seen)
-            expected = agent.choices(agent.read(window, torch.full((ROWS,), pull)), window.given)
+            window = agent.method.tensors(seen)
+            expected = agent.method.action_distribution(
+                agent.method.read(window, torch.full((ROWS,), pull)), window.static
+            )
             expected.sample()
             full.append(time.perf_counter() - began)
             worst = max(worst, float((policy.logits - expected.logits).abs().max()))
-        agent._running.acted = action
+        agent.session.acted = action
         result = env.step(action)
         agent.observe(*result)
         obs = result[0]

@@ -55,9 +55,9 @@ def live(agent: ICAgent, count: int) -> None:
 def reread(agent: ICAgent, length: int) -> float:
     """Seconds for one action by reading `length` tokens anew."""
     x = torch.randn(1, length, agent.config.width)
-    agent.body(x)
+    agent.method.body(x)
     began = time.perf_counter()
-    agent.body(x)
+    agent.method.body(x)
     return time.perf_counter() - began
 
 

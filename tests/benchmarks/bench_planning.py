@@ -18,10 +18,12 @@ import gymnasium
 import torch
 from bench_acting import FullForward, Timed
 
-from icrl_agents import imagination, train
+from icrl_agents import train
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.planning import imagination
+from icrl_agents.agents.planning.search import make_planner
+from icrl_agents.core.rollout import rollout
 from icrl_agents.methods import METHODS
-from icrl_agents.planning import make_planner
-from icrl_agents.rollout import rollout
 
 WINDOW, ROWS, HORIZON = 80, 16, 20
 WIDE = {"depth": 8, "width": 10, "branches": 5, "when": "always", "trust": 0.0}
@@ -32,7 +34,7 @@ def make_agent(method: str, **changes):
     torch.manual_seed(0)
     env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=1)
     config = METHODS[method].Config(**{**SIZES, **changes})
-    return METHODS[method](env.single_observation_space, env.single_action_space, config).eval()
+    return ICAgent(METHODS[method](env.single_observation_space, env.single_action_space, config)).eval()
 
 
 class Anew:
@@ -46,7 +48,7 @@ class Anew:
     @classmethod
     def of(cls, cache):
         steps = cls.agent.context.steps.window(0, int(cls.agent.context.length.max()) + 1)
-        tokens = cls.agent.tokens(cls.agent.tensors(steps)).flatten(1, 2)
+        tokens = cls.agent.method.tokens(cls.agent.method.tensors(steps)).flatten(1, 2)
         return cls(tokens[:, None, :-1])  # up to the open step's percept
 
     def feed(self, body, x):

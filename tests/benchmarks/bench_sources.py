@@ -8,8 +8,8 @@ import time
 import numpy as np
 from icrl_envs import FAMILIES
 
-from icrl_agents.collection import lifetimes
 from icrl_agents.sources import make_source
+from icrl_agents.sources.collection import lifetimes
 
 SOURCES = {
     "icrl/BernoulliBandit-v0": ("thompson", "ucb", "epsilon-greedy", "uniform"),

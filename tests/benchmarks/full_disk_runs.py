@@ -27,9 +27,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-import icrl_agents.training  # noqa: F401 - here, not in every fork
+import icrl_agents.training.loop  # noqa: F401 - here, not in every fork
 from icrl_agents import HistoryStore
-from icrl_agents.cli import app
+from icrl_agents.cli.app import app
 
 ENV = "icrl/Darkroom3x3-v0"
 ROOMY = 1 << 28
@@ -85,7 +85,7 @@ def command(work: Work, folder: Path, *more: str, largest: int = ROOMY, fresh: b
     words = [*work.words, "-o", str(folder / work.name), *more]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))  # noqa: E731
     if fresh:
-        whole = [sys.executable, "-m", "icrl_agents.cli", *words]
+        whole = [sys.executable, "-m", "icrl_agents.cli.app", *words]
         done = subprocess.run(whole, capture_output=True, text=True, preexec_fn=limit)
         return Done(done.returncode, done.stderr)
     with tempfile.TemporaryFile("w+") as said:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from icrl_agents import ICAgent
-from icrl_agents.collection import lifetimes
+from icrl_agents.core.splits import split_tasks
 from icrl_agents.sources import default_source, make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.sources.collection import lifetimes
 
 TASKS, EPISODES = 24, 20
 CHANGES = {"as they are": lambda x: x, "zeros": torch.zeros_like, "another task's": lambda x: x.roll(1, 0)}
@@ -29,15 +29,15 @@ def main(folders: list[str]) -> None:
         tasks = np.array(split_tasks(env_id).validation.ids[:TASKS])
         lived = lifetimes(env_id, make_source(default_source(env_id), env_id), tasks, EPISODES, 0)
         rewarded = np.cumsum(lived.reward > 0, 1) > 0
-        steps, memories = agent.tensors(lived), agent._memories
+        steps, memories = agent.method.tensors(lived), agent.method.memories
         for name, change in CHANGES.items():  # of what is read; what is folded next are the true ones
 
             def changed(tokens, newest, change=change, memories=memories):
                 leads, made = memories(tokens, newest)
                 return [change(lead) for lead in leads], made
 
-            agent._memories = changed
-            loss = -agent.action.head(agent.hidden(steps)[:, :, 0]).log_prob(steps.action).numpy()
+            agent.method.memories = changed
+            loss = -agent.method.action.head(agent.method.hidden(steps)[:, :, 0]).log_prob(steps.action).numpy()
             before, after = loss[~rewarded].mean(), loss[rewarded].mean()
             print(f"{folder}, latents {name}: {loss.mean():.3f}, before a reward {before:.3f}, after it {after:.3f}")
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from icrl_agents import ICAgent, list_pretrained
-from icrl_agents.collection import lifetimes
+from icrl_agents.core.splits import split_tasks
 from icrl_agents.sources import default_source, make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.sources.collection import lifetimes
 
 ROWS, WATCHED, STEPS = 24, 3, 400
 SKIP, BEGIN = 0.1, 0.005  # chances, in each row and step
@@ -36,7 +36,7 @@ def measure(name: str) -> tuple[float, float, float]:
     tasks = np.resize(splits.validation.ids, ROWS)
     episodes = -(-STEPS // splits.test.rules.horizon)
     steps = lifetimes(env_id, make_source(default_source(env_id), env_id), tasks, episodes, 0)
-    masks = steps.given.get("action_mask")
+    masks = steps.static.get("action_mask")
     agent.reset(num_envs=ROWS, seed=0, action_set=masks)
     alone = [ICAgent.from_pretrained(name, device="cpu") for _ in range(WATCHED)]
     worst = np.zeros(3)
@@ -51,8 +51,8 @@ def measure(name: str) -> tuple[float, float, float]:
         for row, one in enumerate(alone):
             if begin[row]:
                 one.reset(mask=np.ones(1, bool))
-            known = agent.context.steps.given.items()
-            one.context.steps.given.update({name: value[row : row + 1] for name, value in known})
+            known = agent.context.steps.static.items()
+            one.context.steps.static.update({name: value[row : row + 1] for name, value in known})
             if not live[row]:
                 continue
             single = act(one, steps.obs[row : row + 1, t], np.ones(1, bool))[0]

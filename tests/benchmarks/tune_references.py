@@ -3,7 +3,7 @@
     python tests/benchmarks/tune_references.py
 
 A setting's score is its regret over that of the source's own settings, as a mean over the training sets of a family,
-which have other numbers of arms. What `icrl_agents/references.py` has is the first line of each learner.
+which have other numbers of arms. What `icrl_agents/evaluation/references.py` has is the first line of each learner.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from itertools import product
 
 from icrl_envs import FAMILIES
 
-from icrl_agents.action_lives import live
-from icrl_agents.report import spread
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation.results import spread
 from icrl_agents.sources import make_source
-from icrl_agents.splits import split_tasks
+from icrl_agents.studies.action_sets.lifetimes import live
 
 TASKS, SEED = 100, 11  # of every training set, evenly spaced
 GRIDS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {

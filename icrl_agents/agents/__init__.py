@@ -1,0 +1,1 @@
+"""Agents: reset, act, observe, load and save."""

@@ -1,0 +1,112 @@
+"""Legal-action masks of an agent's rows: from the arguments of `reset`, else from the env, else from a history.
+
+Axis letters: B rows, A actions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import VectorEnv
+
+from icrl_agents.core.action_masks import legal_actions, padded, read_action_set, tells_actions, widened
+from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.method import Method
+
+Env = gymnasium.Env | VectorEnv
+
+
+class ActionSets(NamedTuple):
+    """The legal actions of a session's rows, and where those of new tasks come from."""
+
+    mask: np.ndarray | None  # (B, A) bool; None: all actions are legal
+    env: Env | None = None  # it has an action mask of its tasks; None: the mask is not from an env
+
+    @classmethod
+    def of(
+        cls, method: Method, rows: int, asked: np.ndarray | None, env: Env | None, history: Steps | None
+    ) -> ActionSets:
+        """Those that the caller `asked` for, else those of the env, else (without an env) those of the history.
+
+        Actions of the history get columns too, legal or not.
+        """
+        if env is not None and asked is None:
+            mask, source = from_env(method, env, rows), env if tells_actions(env) else None
+        else:
+            mask, source = asked, None
+        if mask is None and env is None and history is not None:
+            mask = from_history(method, history, rows)
+        return cls(mask, source)
+
+    def widened(self, history: Steps) -> ActionSets:
+        return self._replace(mask=widened(self.mask, history))
+
+
+def from_arguments(method: Method, action_set: Any, num_actions: Any, rows: int) -> np.ndarray | None:
+    """Legal-action mask (B, A) given to `reset`, or None."""
+    if (action_set is not None or num_actions is not None) and method.action.options == 0:
+        raise ValueError(
+            f"action_set and num_actions are about actions 0, 1, ...; {printable(method.action_space)} has others"
+        )
+    return read_action_set(action_set, num_actions, rows, method.action.options)
+
+
+def from_env(method: Method, env: Env, rows: int) -> np.ndarray | None:
+    """Legal-action mask (B, A) of an env that was reset; None if all actions of the method are legal."""
+    space: Any = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+    try:
+        mask = legal_actions(env)
+    except ResetNeeded:
+        raise ResetNeeded("the env has action sets but no task yet: call env.reset() before agent.reset(env)") from None
+    if mask is None and space != method.action_space:  # a method with variable actions
+        return np.ones((rows, space.n), bool)
+    return mask
+
+
+def from_history(method: Method, history: Steps, rows: int) -> np.ndarray | None:
+    """Legal-action mask (B, A) of recorded steps, or None."""
+    mask = history.static.get("action_mask")
+    if mask is None or method.action.options == 0:
+        return None
+    found, actions = np.asarray(mask), method.action.options
+    if found.dtype != bool or found.ndim != 2 or len(found) != rows or found.shape[1] != (actions or found.shape[1]):
+        raise ValueError(
+            f"the history's action_mask has dtype {found.dtype} and shape {found.shape}, expected bool "
+            f"({rows}, {actions or 'A'}): give action_set or num_actions instead"
+        )
+    return from_arguments(method, found, None, rows)
+
+
+def of_new_tasks(method: Method, asked: np.ndarray | None, rows: int, env: Env | None) -> np.ndarray | None:
+    """Legal-action mask (B, A) for rows that begin new tasks; None: as before."""
+    if asked is not None or env is None:
+        return asked
+    space: Any = method.action_space
+    mask = from_env(method, env, rows)
+    return np.ones((rows, space.n), bool) if mask is None else mask
+
+
+def redraw(
+    method: Method, context: Context, index: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
+) -> None:
+    """Draw the static values of new lifetimes in the rows `index`, with the action mask (B, A) or the one they have."""
+    steps = context.steps
+    static = {name: value.copy() for name, value in steps.static.items()}
+    if mask is not None and "action_mask" not in static:  # all actions were legal in all rows
+        static["action_mask"] = np.ones_like(mask)
+    held = static.get("action_mask")
+    if mask is not None:
+        held = padded(mask, static["action_mask"].shape[1])
+    new = method.draw_static(len(index), None if held is None else held[index], rng)
+    if any(name not in static or static[name].shape[1:] != value.shape[1:] for name, value in new.items()):
+        raise ValueError(
+            "reset(mask=...) cannot bring sets among another number of actions: reset() all rows with them"
+        )
+    for name, value in new.items():
+        static[name][index] = value
+    context.steps = steps._replace(static=static)

@@ -1,0 +1,433 @@
+"""ICAgent: a frozen model that learns a task inside its context, in a normal Gymnasium loop.
+
+Axis letters: B rows (environments), T environment steps, A actions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import nn
+
+from icrl_agents.agents import pretrained
+from icrl_agents.agents.action_sets import ActionSets, from_arguments, of_new_tasks, redraw
+from icrl_agents.agents.inputs import check_flag, check_history, read_batch, warn_foreign
+from icrl_agents.agents.planning.plans import Decision
+from icrl_agents.agents.planning.search import Planner, make_planner
+from icrl_agents.agents.session import Session, commit
+from icrl_agents.core.caution import warn
+from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.steps import Steps
+from icrl_agents.hub.download import Download
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.method import Method
+from icrl_agents.nn.devices import pick_device
+from icrl_agents.nn.numerics import acting
+
+
+class ICAgent:
+    """An agent around one `Method`: the method holds the weights, the agent what it knows of the current task.
+
+    Lifecycle: `reset` means a NEW TASK (forget everything). A new episode of the same task needs no call: `act` on
+    the new episode's first observation after an `observe` that ended one.
+
+    Args:
+        method: an instance of a class in `METHODS`, in eval mode to act.
+        facts: provenance of the weights, as JSON; written into `config.json` and the card.
+    """
+
+    def __init__(self, method: Method, facts: Mapping[str, Any] | None = None):
+        self.method = method
+        self.facts: dict[str, Any] = dict(facts or {})
+        self.source = "new"  # where the weights came from: new, local, bundled or hub@commit
+        self.origin = ""  # the folder's name or the id that it was loaded by
+        self.planner: Planner | None = None
+        self._session: Session | None = None
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.parameters())
+        trained = self.facts.get("env_id", "no environment yet")
+        return (
+            f"ICAgent({type(self.method).__name__}, {self.origin or self.source})\n"
+            f"  trained on {trained}: {self.observation_space} -> {self.action_space}\n"
+            f"  {size:,} parameters, window of {self.config.window} steps, on {self.device}"
+        )
+
+    def __copy__(self) -> Self:
+        """An agent with the same weights and a context of its own, which acts on from here; its env is the same one.
+
+        `copy.deepcopy` also copies the weights. A pickle holds weights and context, and no env.
+        """
+        duplicate = object.__new__(type(self))
+        vars(duplicate).update(vars(self))
+        duplicate._session = copy.deepcopy(self._session)
+        return duplicate
+
+    # ---- acting -------------------------------------------------------------------------------------------------
+
+    def reset(
+        self,
+        env: gymnasium.Env | VectorEnv | None = None,
+        *,
+        num_envs: int | None = None,
+        mask: np.ndarray | None = None,
+        seed: int | None = None,
+        history: Steps | None = None,
+        learn: bool = True,
+        num_actions: Any = None,
+        action_set: Any = None,
+        autoreset_mode: AutoresetMode | str | None = None,
+        **options: Any,
+    ) -> None:
+        """Forget: a new task begins. A new EPISODE of the same task needs no reset.
+
+        Args:
+            env: check this environment's spaces; take the batch size, the autoreset mode and the action sets from it;
+                where tasks have action sets, reset it first.
+            num_envs: act on batches of this size; not given, on single observations.
+            mask: (B,) bool, forget only these rows and keep everything else. Reset the env's rows first: where their
+                action sets were read from it, they are again.
+            seed: of the sampled actions; without it they differ from run to run.
+            history: steps (B, T) of the same task, such as a store's, to initialise the context from; the latest of
+                them that the window holds.
+            learn: False acts from `history` alone: of what is observed only the step before is known, and the history
+                is read again for every action.
+            num_actions: only the actions 0, 1, ... below it are legal in this task; a number, or one a row.
+            action_set: the legal actions, such as [0, 3, 7], or a mask (A,) or (B, A) of bools or int8, such as an
+                info's "action_mask"; with `mask`, of all rows. Without either, those that the env says are legal (its
+                `action_mask()`), without an env those of the history, else all. No other is ever chosen.
+            autoreset_mode: how the rows of an env begin new episodes that is not given, or does not say: Gymnasium's
+                "Disabled" (the caller resets them), "NextStep" or "SameStep".
+            options: a method's own, see the `begin` of its class, such as `target_return` of IDT.
+
+        Raises:
+            ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
+                arguments contradict each other.
+            TypeError: the method has no such option.
+        """
+        if unknown := options.keys() - set(self.method.reset_options):
+            raise TypeError(f"reset() of this agent has no option {min(unknown)!r}: leave it out")
+        if mask is not None:
+            if history is not None or not learn:
+                raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
+            if env is not None or num_envs is not None or autoreset_mode is not None:
+                raise ValueError("reset(mask=...) keeps the running batch: leave env, num_envs and autoreset_mode out")
+            return self._reset_rows(mask, seed, num_actions, action_set, options)
+        method = self.method
+        batch = read_batch(method, env, num_envs, autoreset_mode)
+        if env is not None:
+            warn_foreign(self.facts, env)
+        seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
+        check_value("learn", "bool", learn, None)
+        asked = from_arguments(method, action_set, num_actions, batch.rows)
+        checked = None if history is None else check_history(method, history, batch.rows)
+        sets = ActionSets.of(method, batch.rows, asked, env, history)
+        with acting(method):
+            session = Session(method, batch, seed, learn, sets if checked is None else sets.widened(checked))
+            if checked is not None:
+                method.load_history(session.context, checked)
+        method.begin(session.context, np.arange(batch.rows), **options)
+        self._session = session
+        return None
+
+    def _reset_rows(
+        self, mask: Any, seed: int | None, num_actions: Any, action_set: Any, options: Mapping[str, Any]
+    ) -> None:
+        session, method = self.session, self.method
+        mask, rows = np.asarray(mask), session.context.rows
+        if mask.dtype != bool or mask.shape != (rows,):
+            raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}, expected bool ({rows},)")
+        if session.acted is not None:
+            raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
+        seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
+        asked = from_arguments(method, action_set, num_actions, rows)
+        if asked is None and session.lost_env:
+            raise ValueError(
+                "the action sets of new tasks are the env's, which a pickled agent has not: give action_set or "
+                "num_actions, or reset(env) all rows"
+            )
+        index, draft = np.flatnonzero(mask), session.draft()
+        draft.drawing = copy.deepcopy(session.drawing)
+        redraw(method, draft.context, index, of_new_tasks(method, asked, rows, session.env), draft.drawing)
+        draft.context.forget(index)
+        draft.boundary.forget(index)
+        draft.plans.forget(index)
+        method.begin(draft.context, index, **options)
+        if seed is not None:
+            draft.seed(seed)
+        commit(session.changes(draft))
+
+    def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
+        """Choose the next action, or a batch of them, as NumPy inside the action space.
+
+        Args:
+            obs: the observation(s) the environment shows now: of `reset()` or of the last `step()`.
+            deterministic: take the most probable action; the default samples, which exploration needs. A planner tries
+                equally good actions in random order all the same.
+            plan: a planner or its name, for this action only; None for none. The default is that of `use_plan`.
+
+        Raises:
+            ValueError: `obs` is not in the agent's observation space (shape, dtype or range), or there is no such plan.
+            RuntimeError: no `reset` yet, or `act` twice without `observe`.
+        """
+        session = self.session
+        if session.acted is not None:
+            raise RuntimeError("act() was called twice: call observe(*env.step(action)) between two actions")
+        planner = self.planner if plan is True else self._planner(plan or None)
+        checked = self.method.obs.check(obs, session.num_envs, "obs")
+        batch = checked if session.num_envs else checked[None]  # (B, ...)
+        with session.attempt() as draft, acting(self.method):
+            draft.boundary.begin(obs, batch)
+            draft.acted = self._choose(draft, batch, deterministic, planner)
+        action = draft.acted.copy() if draft.num_envs else draft.acted[0].copy()[()]
+        commit(session.changes(draft))
+        return action
+
+    def _choose(self, session: Session, obs: np.ndarray, deterministic: bool, planner: Planner | None) -> np.ndarray:
+        """The actions (B, ...) at the observations (B, ...)."""
+        method, context, active = self.method, session.context, ~session.boundary.resetting
+        if planner is not None and not context.steps.static.get("action_mask", np.True_).all():
+            raise ValueError("a planner cannot hold to an action set: act with plan=None")
+        if not session.learn:
+            context.open(obs)
+            context = context.select(np.arange(context.rows))  # what is computed now leaves no trace
+        hidden = method.open_and_encode(context, obs, active)
+        distribution = method.action_distribution(hidden, method.static_tensors(context.steps))
+        action = distribution.mode() if deterministic else distribution.sample(session.generator)
+        if planner is None:
+            session.plans.path = None  # a plan does not outlive an action that was not its own
+        else:
+            decision = Decision(context, hidden, action, active)
+            action = session.plans.choose(method, planner, decision, session.planning)
+        method.on_action(context, distribution, action)
+        return method.action.array(action)
+
+    def observe(
+        self,
+        obs: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        """Tell the agent what `env.step(action)` returned, in the same order.
+
+        Rows may end episodes at different times; see `Boundary` for the autoreset modes.
+
+        Raises:
+            ValueError: a value of the wrong shape, dtype or range.
+            RuntimeError: `observe` before `act`.
+        """
+        session = self.session
+        if session.acted is None:
+            raise RuntimeError("observe() was called before act(): the order is act, env.step, observe")
+        rows = session.num_envs
+        checked = self.method.obs.check(obs, rows, "obs")
+        reward = self.method.reward.check(reward, rows, "reward")
+        terminated = check_flag(terminated, rows, "terminated")
+        truncated = check_flag(truncated, rows, "truncated")
+        if rows is None:
+            checked, reward, terminated, truncated = checked[None], reward[None], terminated[None], truncated[None]
+        draft = session.draft()
+        next_obs, active = draft.boundary.read(checked, terminated, truncated, info, shown=obs)
+        if next_obs is not checked:
+            self.method.obs.check(next_obs, rows or 1, "info['final_obs']")
+        draft.plans.score(next_obs, active)
+        if draft.learn:
+            draft.context.close(session.acted, reward, next_obs, terminated, truncated, active)
+        else:
+            draft.context.advance_unrecorded(session.acted, reward, terminated | truncated, active)
+        draft.acted = None
+        commit(session.changes(draft))
+
+    @property
+    def context(self) -> Context:
+        """What the agent knows now; fork it with `select` or `repeat`, do not write to it."""
+        return self.session.context
+
+    def visible(self, context: Context) -> Steps:
+        """The steps of a context that can still influence an action."""
+        return self.method.visible(context)
+
+    def policy(self, context: Context, obs: np.ndarray, active: np.ndarray | None = None) -> Any:
+        """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
+
+        Rows outside `active` (B,) are computed but leave no trace. A call that fails leaves `context` as it was.
+        """
+        return self.method.policy(context, obs, active)
+
+    @property
+    def session(self) -> Session:
+        """The acting state since the last `reset`; do not write to it."""
+        if self._session is None:
+            raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
+        if self._session.device != self.device:
+            raise RuntimeError(
+                f"the agent moved from {self._session.device} to {self.device} in the middle of a task: "
+                "call agent.reset(), or move it back"
+            )
+        return self._session
+
+    # ---- planning -----------------------------------------------------------------------------------------------
+
+    def use_plan(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Act with a planner from now on, or with none (None).
+
+        Args:
+            plan: a `Planner`, or the name of one: "lookahead", "beam" as published, "best-of-n" for real actions.
+            plan_kwargs: settings that differ from those the name stands for.
+
+        Raises:
+            ValueError: no such planner or setting, or the agent has no dynamics to plan with.
+        """
+        self.planner = self._planner(plan, plan_kwargs)
+
+    def _planner(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> Planner | None:
+        if plan is None:
+            if plan_kwargs:
+                raise ValueError(f"plan_kwargs={dict(plan_kwargs)} without a plan: give plan, such as 'lookahead'")
+            return None
+        planner = make_planner(plan, plan_kwargs)
+        if not self.config.dynamics:
+            raise ValueError(
+                "a plan needs an agent that was trained with dynamics=True, this one was not: leave it out"
+            )
+        if planner.caution:
+            warn(planner.caution)
+        return planner
+
+    # ---- loading and saving -------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "auto",
+        plan: str | Planner | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub.
+
+        `agent.source` says which of the three it was. Nothing is ever unpickled. `plan` and `plan_kwargs` are those of
+        `use_plan`.
+
+        Args:
+            revision, token, cache_dir, local_files_only, force_download: of the Hub, as in `huggingface_hub`.
+            device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda", "cuda:1" or a `torch.device`;
+                weights are float32 on all of them. An agent that is moved later with `to` begins its next task there.
+
+        Raises:
+            FileNotFoundError: a path that does not exist, a run that is not finished, or a repo, revision or file that
+                is not on the Hub.
+            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config; a
+                device that this machine lacks.
+        """
+        chosen = pick_device(device)  # a misspelt name should not cost a download
+        if plan is not None:
+            make_planner(plan, plan_kwargs)  # nor should this one
+        options = Download(revision, token, cache_dir, local_files_only, force_download)
+        found = pretrained.load(id_or_path, chosen, options)
+        agent = cls(found.method, found.facts)
+        agent.source, agent.origin = found.source, found.origin
+        agent.use_plan(plan, plan_kwargs)
+        return agent
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all.
+
+        Raises:
+            NotADirectoryError: `folder` is a file.
+            ValueError: `from_pretrained` would refuse the result: weights that are not float32, not finite, or not
+                those of the agent's config.
+        """
+        pretrained.save(self.method, self.facts, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload agent",
+    ) -> str:
+        """Upload the checkpoint as one commit, creating the repo if needed; returns the commit's URL."""
+        return pretrained.publish(
+            self.save_pretrained,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+    # ---- the method's ------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> AgentConfig:
+        return self.method.config
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        return self.method.observation_space
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        return self.method.action_space
+
+    @property
+    def device(self) -> torch.device:
+        return self.method.device
+
+    @property
+    def training(self) -> bool:
+        return self.method.training
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the weights, as `torch.nn.Module.to` does; the next task begins there."""
+        self.method.to(*args, **kwargs)
+        return self
+
+    def eval(self) -> Self:
+        self.method.eval()
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        self.method.train(mode)
+        return self
+
+    def float(self) -> Self:
+        """Convert the weights back to float32, which acting and saving need."""
+        self.method.float()
+        return self
+
+    def half(self) -> Self:
+        """Convert the weights to float16, for other programs: acting and saving need `float()`."""
+        self.method.half()
+        return self
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.method.parameters()
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.method.named_parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.method.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(state)

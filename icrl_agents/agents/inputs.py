@@ -1,0 +1,113 @@
+"""Checks of what a caller hands to an agent: the env, a history, the flags of a step. Axis letters: B rows, T steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from icrl_agents.agents.session import Batch
+from icrl_agents.core.arrays import to_array
+from icrl_agents.core.caution import warn
+from icrl_agents.core.checks import check_choice, whole
+from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import Steps, autoreset_mode, check_steps
+from icrl_agents.methods.base.method import Method
+
+Env = gymnasium.Env | VectorEnv
+
+
+def read_batch(method: Method, env: Any, num_envs: Any, mode: AutoresetMode | str | None) -> Batch:
+    """The rows of a session: of `env` if it is given, else of `num_envs`.
+
+    Raises:
+        ValueError: the env has other spaces than the method, or the arguments contradict each other.
+    """
+    if mode is not None:
+        name = mode.value if isinstance(mode, AutoresetMode) else str(mode)
+        check_choice("autoreset_mode", name, [known.value for known in AutoresetMode])
+    if env is not None:
+        _check_env(method, env)
+        found, own = (env.num_envs if isinstance(env, VectorEnv) else None), autoreset_mode(env)
+        if own is not None and mode is not None and own != AutoresetMode(mode):
+            raise ValueError(f"autoreset_mode={mode!r}, but the env has {own.value!r}: leave it out")
+        mode = own or mode
+        if num_envs not in (None, found):
+            raise ValueError(f"num_envs={num_envs}, but the env has {found}: leave num_envs out when you give env")
+        num_envs = found
+    return Batch(None if num_envs is None else whole("num_envs", num_envs, 1), mode, known=env is not None)
+
+
+def _check_env(method: Method, env: Any) -> None:
+    if not isinstance(env, gymnasium.Env | VectorEnv):
+        raise ValueError(f"env is {str(env)[:80]!r}, expected a Gymnasium environment: for a batch size give num_envs=")
+    prefix = "single_" if isinstance(env, VectorEnv) else ""
+    for kind in ("observation_space", "action_space"):
+        theirs, ours = getattr(env, prefix + kind), getattr(method, kind)
+        if theirs != ours and not (kind == "action_space" and method.accepts_action_space(theirs)):
+            shown = f"the env's {kind} is {printable(theirs)}, the agent's is {printable(ours)}"
+            raise ValueError(f"{shown}: use the env it was trained on")
+
+
+def warn_foreign(facts: Mapping[str, Any], env: Env) -> None:
+    """Warn where an agent that was trained on one environment id meets another one with the same spaces."""
+    trained, here = facts.get("env_id"), env_id_of(env)
+    if isinstance(trained, str) and here and here != trained:
+        warn(f"the agent was trained on {trained}, this is {here}: it may not learn here")
+
+
+def env_id_of(env: Env) -> str | None:
+    """The id that `env`, or a vector env's first row, was made by; None for an env that no id has made."""
+    spec = env.spec
+    if spec is None and isinstance(env, VectorEnv) and hasattr(env.unwrapped, "get_attr"):  # of Gymnasium's own
+        spec = env.unwrapped.get_attr("spec")[0]
+    return None if spec is None else spec.id
+
+
+def check_history(method: Method, history: Any, rows: int) -> Steps:
+    """A history (B, T), checked; ValueError for anything but steps of `rows` rows in the method's spaces."""
+    if not isinstance(history, Steps) or not all(isinstance(value, np.ndarray) for value in history.columns.values()):
+        raise ValueError(
+            f"history is a {type(history).__name__}, expected Steps of NumPy arrays: such as store[task, :]"
+        )
+    mask = history.mask
+    if len(mask) != rows:
+        raise ValueError(f"history has {len(mask)} rows, the agent acts in {rows}: give one row for each")
+    flags = (mask, history.first, history.start, history.terminated, history.truncated)
+    columns = history.columns.values()
+    if any(flag.dtype != bool for flag in flags) or any(value.shape[:2] != mask.shape for value in columns):
+        raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or flags that are not bool")
+    if (mask[:, 1:] > mask[:, :-1]).any():
+        raise ValueError("history has padding before its steps: move the steps to the front of each row")
+    for name in method.extra_columns.keys() & history.extras.keys():
+        if np.shape(history.extras[name]) != mask.shape:
+            raise ValueError(f"history has {name} of shape {np.shape(history.extras[name])}, expected {mask.shape}")
+    codecs = {"obs": method.obs, "next_obs": method.obs, "action": method.action, "reward": method.reward}
+    check_steps(history, codecs, "history")
+    extras = {name: history.extras[name] for name in method.extra_columns if name in history.extras}
+    return _pad(history._replace(extras=extras, static={}))
+
+
+def _pad(history: Steps) -> Steps:
+    """The history with real steps as its padding: anything else need not be in the spaces."""
+    count = history.mask.sum(1)  # (B,)
+    if not count.any():
+        return history
+    row = np.where(count > 0, np.arange(len(count)), count.argmax())
+    column = np.minimum(np.arange(history.mask.shape[1]), count[row, None] - 1)
+    return history.map(lambda value: value[row[:, None], column])._replace(mask=history.mask)
+
+
+def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:
+    """A flag of `env.step` as a bool array () or (B,)."""
+    array = to_array(value, what)
+    wanted = () if rows is None else (rows,)
+    if array.shape != wanted or array.dtype != bool:
+        raise ValueError(
+            f"{what} has dtype {array.dtype} and shape {array.shape}, expected bool {wanted}: "
+            "pass what env.step returned"
+        )
+    return array

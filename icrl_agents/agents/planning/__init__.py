@@ -1,0 +1,1 @@
+"""Planning in an agent's imagination (DICP)."""

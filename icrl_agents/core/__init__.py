@@ -1,0 +1,1 @@
+"""The domain's records and the one rollout loop; no torch."""

@@ -1,0 +1,170 @@
+"""Sets of actions smaller than, or other than, the action space: who may do what. Axis letters: B rows, A actions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import OF_ACTIONS, Steps
+
+MAX_ACTIONS = 4096  # of a set that is given by hand, and of agents that draw vectors for all of them
+
+
+def legal_actions(env: Any) -> np.ndarray | None:
+    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if all are, or it does not say.
+
+    Read off its `action_mask()`, as single environments or vector environments have it.
+
+    Raises:
+        ResetNeeded: the env has action sets, but no task yet.
+    """
+    inner = env.unwrapped
+    if not tells_actions(env):
+        return None
+    mask = np.atleast_2d(inner.action_mask()) if _tells(inner) else np.stack(inner.call("action_mask"))
+    return None if mask.all() else mask.astype(bool)
+
+
+def tells_actions(env: Any) -> bool:
+    """Whether an env says which actions are legal: it has an `action_mask()`, or its rows do."""
+    inner = env.unwrapped
+    return _tells(inner) or (isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner))
+
+
+def _tells(env: Any) -> bool:
+    """Whether it has an `action_mask()` of its tasks; one that takes a state, as Taxi's, is something else."""
+    told = getattr(env, "action_mask", None)
+    if not callable(told):
+        return False
+    try:
+        inspect.signature(told).bind()
+    except TypeError:
+        return False
+    return True
+
+
+def _rows_tell(env: SyncVectorEnv | AsyncVectorEnv) -> bool:
+    """Whether its environments have an `action_mask()`; those in other processes cannot be asked, so one is made."""
+    if isinstance(env, SyncVectorEnv):
+        return all(_tells(row.unwrapped) for row in env.envs)
+    row = env.env_fns[0]()
+    tells = _tells(row.unwrapped)
+    row.close()
+    return tells
+
+
+def read_action_set(action_set: Any, num_actions: Any, rows: int, most: int | None) -> np.ndarray | None:
+    """The legal actions (B, A) bool of `rows` rows that a user describes; None if there is no description.
+
+    Args:
+        action_set: the legal actions themselves, such as [0, 3, 7], or a mask of bools (A,) or (B, A), or of int8 as
+            Gymnasium's masks are.
+        num_actions: a number, or one a row (B,): the actions 0, 1, ... below it are legal.
+        most: A, where the agent's action space decides; None: as many as are mentioned.
+
+    Raises:
+        ValueError: both are given, or something else, or a row has no legal action.
+    """
+    if action_set is None and num_actions is None:
+        return None
+    if action_set is not None and num_actions is not None:
+        raise ValueError("action_set and num_actions describe the same: give one of them")
+    mask = _counted(num_actions, rows, most) if action_set is None else _listed(action_set, rows, most)
+    if not mask.any(1).all():
+        raise ValueError(f"row {int((~mask.any(1)).argmax())} has no legal action: give each row one or more")
+    return mask
+
+
+def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
+    count = np.asarray(num_actions)
+    top = MAX_ACTIONS if most is None else most
+    if count.dtype.kind not in "iu" or count.shape not in ((), (rows,)) or count.min() < 1 or count.max() > top:
+        raise ValueError(
+            f"num_actions={printable(num_actions)}: give a whole number from 1 to {top}, or {rows} of them"
+        )
+    return np.arange(most or count.max()) < np.broadcast_to(count, rows)[:, None]
+
+
+def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
+    try:
+        given = np.atleast_1d(list(action_set) if isinstance(action_set, set | frozenset) else action_set)
+    except ValueError:  # ragged
+        given = np.empty(0)
+    whole = most is None or given.shape[-1:] == (most,)  # a mask has all actions
+    if given.dtype == np.int8 and given.size and whole and given.max() <= 1 and given.min() >= 0:
+        given = given.astype(bool)
+    top = MAX_ACTIONS if most is None else most
+    if given.dtype == bool and given.shape in ((given.shape[-1],), (rows, given.shape[-1])):
+        if given.shape[-1] == (most or given.shape[-1]) and 0 < given.shape[-1] <= top:
+            return np.broadcast_to(given, (rows, given.shape[-1])).copy()
+    elif given.dtype.kind in "iu" and given.ndim == 1 and len(given) and _numbers(given, top):
+        mask = np.zeros((rows, most or int(given.max()) + 1), bool)
+        mask[:, given] = True
+        return mask
+    raise ValueError(
+        f"action_set={printable(action_set)}: give different actions from 0 to {top - 1}, such as [0, 2, 5], "
+        f"or bools of shape ({most or 'A'},) or ({rows}, {most or 'A'})"
+    )
+
+
+def _numbers(given: np.ndarray, top: int) -> bool:
+    """Whether these are different actions below `top`: what repeats itself may have been meant as a mask."""
+    return given.min() >= 0 and given.max() < top and len(np.unique(given)) == len(given)
+
+
+def widened(legal: np.ndarray | None, history: Steps) -> np.ndarray | None:
+    """Action sets (B, A) with columns for the actions of a history too, which need not be legal any more."""
+    return legal if legal is None else padded(legal, actions_in(history))
+
+
+def padded(legal: np.ndarray, count: int) -> np.ndarray:
+    """Action sets (B, A) with columns for at least `count` actions."""
+    return np.pad(legal, ((0, 0), (0, max(0, count - legal.shape[1]))))
+
+
+def actions_in(history: Steps) -> int:
+    """One more than the highest action in a history; the one before its first step is one of them."""
+    before = history.prev_action[history.mask & ~history.start]
+    return 1 + int(np.concatenate([history.action[history.mask], before, [-1]]).max())
+
+
+def check_given(steps: Steps, options: int | None, where: str) -> None:
+    """Refuse NumPy steps whose action sets are none among `options` actions (as of codecs), or that break them."""
+    if "action_mask" not in steps.static:
+        return
+    mask, rows = np.asarray(steps.static["action_mask"]), len(steps.mask)
+    width = mask.shape[-1] if options is None and mask.ndim else options
+    if options == 0 or mask.dtype != bool or mask.shape != (rows, width) or not mask.any(1).all():
+        raise ValueError(
+            f"{where}: action_mask is {mask.dtype} {mask.shape}, expected bool ({rows}, {width}) with a legal "
+            "action in each row; collect them again"
+        )
+    check_legal(steps, where)
+
+
+def check_legal(steps: Steps, where: str = "the histories") -> None:
+    """Refuse NumPy steps with an action outside the action set of its row, for which there is no probability."""
+    if "action_mask" not in steps.static:
+        return
+    mask, rows = steps.static["action_mask"], np.arange(len(steps.mask))[:, None]
+    held = {
+        "action": steps.action,
+        **{name: value for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)},
+    }
+    for name, action in held.items():
+        illegal = steps.mask & ~mask[rows, np.where(steps.mask, action, 0)]
+        if illegal.any():
+            row = int(illegal.any(1).argmax())
+            raise ValueError(
+                f"{where}: {name} {action[row][illegal[row]][0]} in a task with the actions "
+                f"{printable(np.flatnonzero(mask[row]))}: make them with a source that keeps to action sets"
+            )
+
+
+def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of the `allowed` (B, A) bool actions of each row, all with the same chance."""
+    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)

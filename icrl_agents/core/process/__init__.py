@@ -1,0 +1,1 @@
+"""The running process: terminal, signals, workers, optional packages."""

@@ -1,0 +1,91 @@
+"""Gymnasium spaces as plain JSON, and back: read strictly, because configs and stores are other people's files."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from icrl_agents.core.printable import printable
+
+MAX_START = 1 << 62  # sums with a value of at most this size fit into int64
+
+
+def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
+    """A plain-JSON description from which `space_from_json` builds an equal space."""
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if isinstance(space, spaces.Box):
+        bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
+        return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+    raise ValueError(f"cannot write {printable(space)} as JSON: use Discrete, MultiDiscrete, MultiBinary or Box")
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    """One number when all entries agree; infinities as strings, which strict JSON can hold."""
+    values = [str(v) if isinstance(v, float) and math.isinf(v) else v for v in bound.reshape(-1).tolist()]
+    return values[0] if len(set(values)) == 1 else values
+
+
+MAX_SPACE_SIZE = 1 << 20
+
+
+def space_from_json(data: Any) -> gymnasium.Space:
+    """Build the space that `space_to_json` described.
+
+    Raises:
+        ValueError: anything but such a description, including sizes no agent has.
+    """
+    try:
+        return _BUILDERS[data["type"]](data)
+    except (KeyError, TypeError, ValueError, AssertionError, OverflowError, AttributeError) as error:
+        raise ValueError(
+            f"{printable(data, 120)} does not describe a space ({printable(error)}): use one of {sorted(_BUILDERS)}"
+        ) from None
+
+
+def _box_from_json(data: dict[str, Any]) -> spaces.Box:
+    dtype, shape = np.dtype(data["dtype"]), tuple(int(n) for n in data["shape"])
+    if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ValueError(f"shape {printable(shape)} or dtype {printable(dtype)} is not allowed")
+    exact = dtype if dtype.kind in "iu" else np.dtype(float)  # int64 does not fit into a float
+    low, high = (np.broadcast_to(np.asarray(data[k], exact), math.prod(shape)).reshape(shape) for k in ("low", "high"))
+    return spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
+
+
+def _bounded(count: Any) -> int:
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MAX_SPACE_SIZE:
+        raise ValueError(f"a size of {printable(count)} is not an integer from 1 to {MAX_SPACE_SIZE}")
+    return count
+
+
+MAX_ENTRIES = 4096  # of an integer vector: each has a head of its own, and a line of JSON can ask for a million
+
+
+def _starts(starts: Any) -> Any:
+    if not all(isinstance(start, int) and abs(start) < MAX_START for start in np.ravel(np.asarray(starts, object))):
+        raise ValueError(f"a start of {printable(starts)} is not an integer nearer to 0 than 2**62")
+    return starts
+
+
+def _sizes(counts: Any, entries: int) -> Any:
+    if not 0 < entries <= MAX_ENTRIES:
+        raise ValueError(f"a vector of {entries} entries, at most {MAX_ENTRIES}")
+    for count in np.ravel(np.asarray(counts, object)).tolist():
+        _bounded(count)
+    return counts
+
+
+_BUILDERS = {
+    "Discrete": lambda d: spaces.Discrete(_bounded(d["n"]), start=int(_starts(d["start"]))),
+    "MultiDiscrete": lambda d: spaces.MultiDiscrete(_sizes(d["nvec"], np.size(d["nvec"])), start=_starts(d["start"])),
+    "MultiBinary": lambda d: spaces.MultiBinary(_sizes(d["n"], math.prod(np.ravel(d["n"]).tolist()))),
+    "Box": _box_from_json,
+}

@@ -1,0 +1,1 @@
+"""Evaluation: curves, intervals, results tables and figures."""

@@ -1,0 +1,247 @@
+"""A `Curve`: what was earned in each in-context episode, and how sure that is.
+
+Axis letters: R training-free repetitions (seeds), N tasks, E in-context episodes, T steps of an episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icrl_agents.core.files.atomic import write_text
+from icrl_agents.core.files.strict_json import read_json
+from icrl_agents.core.printable import printable
+from icrl_agents.evaluation.intervals import (
+    Interval,
+    Sample,
+    bootstrap,
+    bootstrap_band,
+    interquartile_mean,
+    mean,
+    sample_of,
+)
+
+MAX_BYTES = 1 << 28  # of a file: a hundred thousand lifetimes
+AGAIN = "evaluate again"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Return against in-context episode, for every task and seed.
+
+    Runs that belong together (other training seeds, other splits) are joined with `Curve.join`.
+    """
+
+    env_id: str
+    split: str
+    tasks: tuple[int, ...]  # (N,) task ids
+    runs: np.ndarray  # (R, N, E) returns
+    optimal: np.ndarray  # (N,) the best possible return; NaN where the env does not say
+    random: np.ndarray  # (N,) mean return of uniformly random actions
+    name: str = "agent"  # "source ..." for the learner it was trained on
+    facts: dict[str, Any] = field(default_factory=dict)
+    pace: np.ndarray | None = None  # (T,) mean reward of each step, where a lifetime is a single episode
+    trainings: int = 1  # how many agents lived the runs, as many each, one agent's after the other's
+    origin: str = ""  # folder or id of the agent, which tells curves of the same name apart
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(task, episode), the mean over seeds."""
+        return self.runs.mean(0)
+
+    @property
+    def regret(self) -> np.ndarray:
+        """(task, episode), by how much the returns fell short of the best expected one."""
+        return self.optimal[:, None] - self.returns
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(E,) the mean over tasks and seeds."""
+        return self.runs.mean((0, 1))
+
+    @property
+    def sample(self) -> Sample:
+        """What its intervals are about: the trainings, tasks and lives that are drawn again."""
+        return sample_of(self.runs, self.trainings)
+
+    def at(self, first: int, last: int | None = None) -> Interval:
+        """Mean return of the episodes `first`..`last` (counted from 1, both included), over tasks and seeds."""
+        return bootstrap(mean, self._scores(first, last), trainings=self.trainings)
+
+    def iqm(self, first: int, last: int | None = None) -> Interval:
+        """Interquartile mean (Agarwal et al. 2021) of the normalised returns of all (seed, task) runs.
+
+        Of raw returns the outer quarters would be the tasks with the least and the most to earn.
+
+        Raises:
+            ValueError: as `normalised`.
+        """
+        return bootstrap(interquartile_mean, self.normalised(first, last), trainings=self.trainings)
+
+    def solved(self, first: int, last: int | None = None) -> Interval:
+        """Mean normalised return of those episodes; ValueError as `normalised`."""
+        return bootstrap(mean, self.normalised(first, last), trainings=self.trainings)
+
+    def unsolved(self, first: int, last: int | None = None) -> Interval:
+        """The share of lives whose normalised return in those episodes is below 1/2; ValueError as `normalised`."""
+        return bootstrap(mean, self.normalised(first, last) < 0.5, trainings=self.trainings)
+
+    def normalised(self, first: int, last: int | None = None) -> np.ndarray:
+        """(R, N) mean returns of those episodes on a scale from random play on the task, 0, to its optimum, 1.
+
+        Raises:
+            ValueError: the optimum of some task is not known, or random play reaches it.
+        """
+        possible = self.optimal - self.random
+        if unknown := int((~(possible > 0)).sum()):
+            raise ValueError(
+                f"returns on {unknown} of {len(self.tasks)} tasks cannot be normalised, their optimum is not known or "
+                "that of random play: take the mean, at()"
+            )
+        return (self._scores(first, last) - self.random) / possible
+
+    @property
+    def normalises(self) -> bool:
+        """Whether `normalised` can tell."""
+        return bool((self.optimal > self.random).all())
+
+    def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
+        """How much more this one earned in those episodes than `other`, measured on the same tasks and seeds.
+
+        Paired: the same trainings, tasks and lives of both are drawn.
+        """
+        mine, theirs = self._scores(first, last), other._scores(first, last)
+        if self.tasks != other.tasks or mine.shape != theirs.shape:
+            raise ValueError(f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: {AGAIN}")
+        return bootstrap(mean, mine - theirs, trainings=self.trainings)
+
+    def on(self, tasks: Sequence[int]) -> Curve:
+        """What was lived on some of its tasks."""
+        index = [self.tasks.index(task) for task in tasks]
+        runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
+        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
+
+    def share(self, first: int, last: int | None = None) -> np.ndarray:
+        """(N,) each task's mean return of those episodes as a share of its own optimum."""
+        return self._scores(first, last).mean(0) / self.optimal
+
+    def band(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
+        return bootstrap_band(self.runs, self.trainings)
+
+    def _scores(self, first: int, last: int | None) -> np.ndarray:
+        last = first if last is None else last
+        if not 1 <= first <= last <= self.runs.shape[2]:
+            raise ValueError(f"episodes {first}..{last} are not within 1..{self.runs.shape[2]}: evaluate more episodes")
+        return self.runs[:, :, first - 1 : last].mean(2)  # (R, N)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what is NaN here is null there."""
+        return {
+            "env_id": self.env_id,
+            "split": self.split,
+            "name": self.name,
+            "tasks": list(self.tasks),
+            "optimal": [None if np.isnan(value) else value for value in self.optimal.tolist()],
+            "random": self.random.tolist(),
+            "runs": self.runs.tolist(),
+            "facts": self.facts,
+            "pace": None if self.pace is None else self.pace.tolist(),
+            "trainings": self.trainings,
+            "origin": self.origin,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Curve:
+        """The curve that `to_json` wrote; ValueError if it is not one."""
+        try:
+            arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
+            rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
+            pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
+            rest |= {"trainings": data.get("trainings", 1), "origin": str(data.get("origin", ""))}
+            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest)
+            if type(curve.trainings) is not int or curve.trainings < 1 or len(curve.runs) % curve.trainings:
+                raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
+            texts = (curve.env_id, curve.split, curve.name)
+            if not all(isinstance(text, str) for text in texts) or not isinstance(curve.facts, dict):
+                raise ValueError("its env_id, split and name are no text, or its facts no object")
+            if not all(type(task) is int for task in curve.tasks):
+                raise ValueError("its tasks are no task ids")
+            of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
+            if (
+                not of_tasks
+                or curve.runs.ndim != 3
+                or not curve.runs.size
+                or (curve.pace is not None and curve.pace.ndim != 1)
+            ):
+                raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is not a curve ({type(error).__name__}: {printable(error)}): {AGAIN}") from None
+        return curve
+
+    def save(self, path: str | Path) -> None:
+        """Write the curve as JSON, whole or not at all."""
+        write_text(path, json.dumps(self.to_json(), allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Curve:
+        """Read what `save` wrote, or the first curve of a `results.json`, which is the agent's own.
+
+        Raises:
+            FileNotFoundError: there is no file.
+            ValueError: neither of them.
+        """
+        data = read_json(Path(path).expanduser(), MAX_BYTES, AGAIN, "give a file that Curve.save wrote")
+        curves = data.get("curves", [data])
+        return cls.from_json(curves[0] if isinstance(curves, list) and curves else {})
+
+    @classmethod
+    def join(cls, curves: Sequence[Curve], name: str) -> Curve:
+        """One curve of runs that belong together: of the same tasks (training seeds), of others (splits), or both.
+
+        Raises:
+            ValueError: the environments or numbers of episodes or runs differ, or some tasks have more curves.
+        """
+        groups: dict[tuple[int, ...], list[Curve]] = {}
+        for curve in curves:
+            groups.setdefault(curve.tasks, []).append(curve)
+        shapes = {(curve.env_id, curve.runs.shape[2]) for curve in curves}
+        counts = {(len(group), len(curve.runs), curve.trainings) for group in groups.values() for curve in group}
+        if len(shapes) != 1 or len(counts) != 1:
+            runs = sorted({len(curve.runs) for curve in curves}), sorted({len(group) for group in groups.values()})
+            raise ValueError(
+                f"cannot join curves of {sorted(shapes)} with {runs[0]} runs each, {runs[1]} for a task: "
+                "give those of one environment with as many episodes and runs"
+            )
+        heads = [group[0] for group in groups.values()]
+        return cls(
+            env_id=heads[0].env_id,
+            split=" + ".join(sorted({curve.split for curve in curves})),
+            tasks=tuple(task for head in heads for task in head.tasks),
+            runs=np.concatenate([np.concatenate([c.runs for c in group]) for group in groups.values()], 1),
+            optimal=np.concatenate([head.optimal for head in heads]),
+            random=np.concatenate([head.random for head in heads]),
+            pace=_mean_pace(curves),
+            trainings=sum(curve.trainings for curve in next(iter(groups.values()))),
+            name=name,
+            facts={"joined": [curve.facts for curve in curves]},
+        )
+
+    def plot(self, path: str | Path, others: Sequence[Curve] = ()) -> None:
+        """Draw return against episode with random, source and optimal lines; `others` are drawn beside it."""
+        from icrl_agents.evaluation.plots import plot_curves
+
+        plot_curves([self, *others], path)
+
+
+def _mean_pace(curves: Sequence[Curve]) -> np.ndarray | None:
+    """Over all lifetimes; None if one of the curves has none, or a longer one."""
+    known = [curve.pace for curve in curves if curve.pace is not None]
+    if len(known) < len(curves) or len({len(pace) for pace in known}) != 1:
+        return None
+    return np.average(known, 0, [curve.runs.size for curve in curves])

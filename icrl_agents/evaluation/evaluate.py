@@ -1,0 +1,274 @@
+"""`evaluate` an agent on tasks it has never seen; a `Curve` is what comes out.
+
+Axis letters: R training-free repetitions (seeds), N tasks, E in-context episodes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv
+from icrl_envs import FAMILIES
+
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.planning.search import Planner
+from icrl_agents.core.action_masks import choose_any, legal_actions
+from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
+from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.methods import METHODS
+from icrl_agents.sources import source_name
+
+RANDOM_EPISODES = 1000  # episodes per task behind the random line
+MAX_ROWS = 2048  # lifetimes at once: an agent remembers the steps of every one
+
+
+def evaluate(
+    agent: Learner,
+    env_id: str,
+    split: str = "test",
+    episodes: int | None = None,
+    num_seeds: int = 1,
+    seed: int = 0,
+    plan: str | Planner | None = None,
+    *,
+    plan_kwargs: Mapping[str, Any] | None = None,
+    tasks: Sequence[int] | np.ndarray | None = None,
+    on_episode: Callable[[int], None] | None = None,
+    name: str | None = None,
+) -> Curve:
+    """Let `agent` live `episodes` episodes on every task of a split, from an empty context, weights frozen.
+
+    Args:
+        agent: an `ICAgent`, or anything with its reset, act and observe, such as a source.
+        env_id: a registered environment id.
+        split: "test" (held out), "validation" or "train", of the split the agent was trained with, "all" of these
+            together, or the name of a published set of tasks, such as "num_50" of the bandits.
+        episodes: default as many as the environment's published lifetimes have, 50 of most, 1 of bandits.
+        num_seeds: repetitions of every task.
+        seed: of the environments and of the sampled actions.
+        plan: a planner or its name, for this evaluation; None acts as the agent was told by `use_plan`.
+        plan_kwargs: settings of the planner that differ from those its name stands for.
+        tasks: task ids instead of a split.
+        on_episode: called with the number of finished episodes; of more than `MAX_ROWS` lifetimes, in blocks one
+            after the other, with the share of all that is done.
+        name: of the curve; default the agent's method or the source's name, ", planned" added where a planner acts.
+
+    Raises:
+        TypeError: `agent` is not an agent, such as the name of one.
+        ValueError: unknown id or split, `tasks` that are no task ids, or ones the agent was trained on.
+    """
+    _check_learner(agent)
+    check_value("name", "str | None", name, None)
+    splits = learner_splits(agent, env_id)
+    episodes = whole("episodes", splits.test.rules.lifetime if episodes is None else episodes, 1)
+    num_seeds, seed = whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
+    if tasks is None:
+        ids = splits.pick(split).ids
+    else:
+        ids, split = _task_ids(env_id, tasks), "tasks"
+    if split not in (*Splits._fields, ALL):  # which say that training tasks are among them
+        _refuse_overlap(ids, splits.train.ids, agent)
+    rows = np.tile(ids, num_seeds)
+    with _planning(agent, plan, plan_kwargs) as planner:
+        returns, optimal, pace = _lifetimes(agent, env_id, rows, episodes, seed, on_episode)
+    runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]
+    facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
+    random = random_returns(env_id, ids, seed)
+    if name is None:
+        name = learner_name(agent) + (", planned" if planner else "")
+    origin = agent.origin if isinstance(agent, ICAgent) else ""
+    return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random, name, facts, pace, origin=origin)
+
+
+def learner_name(learner: Any) -> str:
+    """What a learner is called: an agent by its method, a source by its registered name, others by name or class."""
+    if isinstance(learner, ICAgent):
+        methods = {cls: name for name, cls in METHODS.items()}
+        return methods.get(type(learner.method), type(learner.method).__name__)
+    own = learner.name if isinstance(learner, Named) else None
+    return source_name(learner) or (own if isinstance(own, str) else type(learner).__name__)
+
+
+@contextmanager
+def _planning(
+    agent: Any, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None
+) -> Iterator[dict[str, Any]]:
+    """The agent acts with a planner, which is one of the curve's facts, and then as before."""
+    if not isinstance(agent, ICAgent):
+        if plan is not None or plan_kwargs:
+            raise ValueError(f"plan={str(plan)[:80]!r}: a {type(agent).__name__} does not plan, leave plan out")
+        yield {}
+        return
+    before = agent.planner
+    if plan is not None or plan_kwargs:
+        agent.use_plan(plan, plan_kwargs)
+    try:
+        yield {} if agent.planner is None else {"plan": asdict(agent.planner)}
+    finally:
+        agent.planner = before
+
+
+def _lifetimes(
+    agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int, on_episode: Callable[[int], None] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns (B, E), optimal returns (B,) and the pace of the tasks `rows`, of at most `MAX_ROWS` at a time."""
+    blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
+    returns, optimal, paces = [], [], []
+    for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
+        env, pace = gymnasium.make_vec(env_id, num_envs=len(block)), Pace()
+        tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
+        returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell, on_step=pace))
+        paces.append(pace)
+        optimal.append(optimal_returns(env, block))
+        env.close()
+    alike = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
+    mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and alike else None
+    return np.concatenate(returns), np.concatenate(optimal), mean
+
+
+def block_seeds(seed: int, count: int) -> list[int]:
+    """A seed for each of `count` blocks of rows; the first one's is `seed` itself."""
+    return [seed, *(np.random.SeedSequence(seed).generate_state(count - 1) >> 1).tolist()]
+
+
+def blocks_of(num_seeds: int, tasks: int) -> list[int]:
+    """How many of `num_seeds` lifetimes on each of so many tasks are lived together, by blocks of `MAX_ROWS` or less.
+
+    One on each task is the least.
+    """
+    most = max(1, MAX_ROWS // tasks)
+    return [min(most, num_seeds - done) for done in range(0, num_seeds, most)]
+
+
+class Pace:
+    """Adds up the rewards of each step over all rows, of lifetimes that all end with the same step."""
+
+    def __init__(self) -> None:
+        self.total: list[float] = []  # of each step
+        self.ends: list[bool] = []  # whether some row ended with it
+
+    def __call__(self, reward: np.ndarray, ended: np.ndarray) -> None:
+        self.total.append(float(reward.sum()))
+        self.ends.append(bool(ended.any()))
+
+    @property
+    def known(self) -> bool:
+        return not any(self.ends[:-1])
+
+
+def _share_done(on_episode: Callable[[int], None], number: int, blocks: int, episodes: int) -> Callable[[int], None]:
+    """Turns the episodes of one block into those of all of them, told when they grow."""
+
+    def tell(done: int) -> None:
+        before, now = ((number * episodes + count) // blocks for count in (done - 1, done))
+        if now > before:
+            on_episode(now)
+
+    return tell
+
+
+def _check_learner(agent: Any) -> None:
+    if not isinstance(agent, Learner):
+        fix = f"load it with ICAgent.from_pretrained({str(agent)[:80]!r})" if isinstance(agent, str | Path) else ""
+        raise TypeError(
+            f"agent={str(agent)[:80]!r} is a {type(agent).__name__} without reset, act and observe: "
+            f"{fix or 'give an ICAgent'}"
+        )
+
+
+def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
+    """Task ids (N,) as given, each one checked: neither 2.9 nor True is a task."""
+    known = range(FAMILIES[env_id].rules.set_tasks)
+    rule = f"give a list of whole numbers within 0..{known.stop - 1}, such as a task set's ids"
+    try:
+        given = [] if isinstance(tasks, Mapping) else list(tasks)
+        ids = [operator.index(task) for task in given if not isinstance(task, bool | np.bool_)]
+    except TypeError:
+        ids = given = []
+    if not ids or len(ids) != len(given):
+        raise ValueError(f"tasks={str(tasks)[:80]!r} are not task ids: {rule}")
+    if strange := sorted(set(ids) - set(known)):
+        raise ValueError(f"tasks has {strange[0]}, which is no task of {env_id}: {rule}")
+    return np.asarray(ids, np.int64)
+
+
+def learner_splits(learner: Any, env_id: str) -> Splits:
+    """The split that an agent was trained with, as its facts tell; for all other learners the published one.
+
+    Raises:
+        ValueError: unknown id, or facts of a foreign checkpoint that cannot be a seed or a set.
+    """
+    facts = facts_of(learner)
+    seed, task_set = trained_on(facts)
+    own = facts.get("env_id", env_id) == env_id  # another one's sets mean nothing here
+    return split_tasks(env_id, seed, task_set if own else TRAIN)
+
+
+def trained_on(facts: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The seed of the split and the set of tasks that an agent's facts tell; ValueError if they cannot be those."""
+    train = part if isinstance(part := facts.get("train"), dict) else {}
+    seed, task_set = facts.get("split_seed"), train.get("task_set", TRAIN)
+    check_value("split_seed", "int | None", seed, (0, 2**31 - 1))
+    check_value("task_set", "str", task_set, None)
+    return seed, task_set
+
+
+class RandomLearner:
+    """Uniformly random legal actions: the floor of every figure."""
+
+    name = "random"
+
+    def reset(self, env: VectorEnv, *, seed: int | None = None) -> None:
+        self.space = env.action_space
+        self.space.seed(seed)
+        self.legal, self.rng = legal_actions(env), np.random.default_rng(seed)
+
+    def act(self, obs: Any) -> Any:
+        if self.legal is None:
+            return self.space.sample()
+        return choose_any(self.legal, self.rng)
+
+    def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
+        """Random actions learn nothing."""
+
+
+def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Mean return (N,) of random actions on each task id: what the rules expect, else played once and remembered."""
+    rules: Any = FAMILIES[env_id].rules
+    if hasattr(rules, "random_return"):
+        return rules.random_return(np.asarray(tasks, np.int64))
+    return np.array(_random_returns(env_id, tuple(np.asarray(tasks).tolist()), seed, RANDOM_EPISODES))
+
+
+@lru_cache(maxsize=64)
+def _random_returns(env_id: str, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
+    copies = 25
+    env = gymnasium.make_vec(env_id, num_envs=copies * len(tasks))
+    options = {"task": np.tile(tasks, copies)}
+    returns = rollout(RandomLearner(), env, episodes // copies, seed=seed, options=options)
+    env.close()
+    return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())
+
+
+def optimal_returns(env: VectorEnv, tasks: np.ndarray) -> np.ndarray:
+    _, info = env.reset(options={"task": tasks})
+    return np.asarray(info.get("optimal_return", np.full(len(tasks), np.nan)), float)
+
+
+def _refuse_overlap(tasks: np.ndarray, train: np.ndarray, learner: Any) -> None:
+    """An agent that carries its training facts must not be scored on the tasks it was trained on by accident."""
+    trained = "split_seed" in facts_of(learner)
+    if trained and (common := np.intersect1d(tasks, train)).size:
+        raise ValueError(
+            f"tasks {common[:5].tolist()} are among the agent's training tasks: use split='train' to see those"
+        )

@@ -1,0 +1,189 @@
+"""Watch an agent learn: one lifetime on one task, drawn in a terminal, next to what random and optimal play earn."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from icrl_agents.core.checks import check_value
+from icrl_agents.core.process.terminal import counted
+from icrl_agents.evaluation.evaluate import learner_splits, random_returns
+
+if TYPE_CHECKING:
+    from icrl_agents.agents.agent import ICAgent
+
+BAR, BESIDE = 20, 60  # characters of an episode's line: of the bar of an optimal return, and of the rest
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What a person wants to know of an episode."""
+
+    number: int  # from 1 on
+    total: float  # its return
+    success: bool  # the task was done, at least for a moment
+
+
+@dataclass(frozen=True)
+class Stakes:
+    """What there is to earn in an episode of a task."""
+
+    random: float
+    optimal: float
+
+
+def play(
+    agent: ICAgent,
+    env_id: str,
+    *,
+    episodes: int = 12,
+    seed: int | None = None,
+    task: int | None = None,
+    split: str = "test",
+    fps: float = 12.0,
+    animate: bool = True,
+    console: Console | None = None,
+) -> list[Episode]:
+    """Let `agent` live one lifetime on a task of a split, and print a line an episode.
+
+    In a terminal the first, a middle and the last episode are shown step by step; elsewhere there are lines only.
+
+    Args:
+        seed: of the task, the environment and the actions; drawn and printed if not given.
+        task: which of the split's tasks, from 0; drawn from the seed if not given.
+        fps: steps shown a second.
+
+    Raises:
+        ValueError: an unknown id or split, no such task, an argument out of range, or other spaces than the agent's.
+    """
+    check_value("episodes", "int", episodes, (1, 1_000_000))
+    check_value("fps", "float", fps, (0.1, 1e9))
+    check_value("seed", "int | None", seed, (0, 2**31 - 1))
+    seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
+    tasks = learner_splits(agent, env_id).pick(split)
+    index = _choose(len(tasks), task, seed, split)
+    console = console or Console(highlight=False)
+    env = gymnasium.make(env_id, render_mode="ansi", **tasks[index])
+    agent.reset(env, seed=seed)
+    random = float(random_returns(env_id, tasks.ids[index : index + 1], seed)[0])
+    named = ", ".join(f"{name}={value}" for name, value in tasks[index].items())
+    _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
+    _say(console, "The weights are frozen. The drawing shows you the whole task; the agent sees its observations only.")
+    screen = Screen(console, fps if animate and console.is_terminal else 0.0)
+    with screen:
+        played = _live(agent, env, episodes, seed, random, screen)
+    env.close()
+    return played
+
+
+def _choose(count: int, task: int | None, seed: int, split: str) -> int:
+    if task is None:
+        return int(np.random.default_rng(seed).integers(count))
+    if not 0 <= task < count:
+        raise ValueError(f"task={task}: the {split} split has the tasks 0 to {count - 1}")
+    return task
+
+
+def _live(agent: ICAgent, env: Any, episodes: int, seed: int, random: float, screen: Screen) -> list[Episode]:
+    played: list[Episode] = []
+    slow = {1, (episodes + 1) // 2, episodes}
+    for number in range(1, episodes + 1):
+        obs, info = env.reset(seed=seed if number == 1 else None)
+        stakes = Stakes(random, float(info["optimal_return"]))
+        caption = f"episode {number} of {episodes}"
+        played.append(_episode(agent, env, obs, number, screen if number in slow else None, caption))
+        screen.line(episode_line(played[-1], stakes, screen.bar))
+    screen.close()
+    _say(screen.console, verdict(played, stakes))
+    return played
+
+
+def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | None, caption: str) -> Episode:
+    """One episode in the loop that users write; infos are read for what is printed and nothing else."""
+    total, success, done = 0.0, False, False
+    while not done:
+        if screen:
+            screen.draw(env.render(), f"{caption}, return {total:g}")
+        obs, reward, terminated, truncated, info = env.step(agent.act(obs))
+        agent.observe(obs, reward, terminated, truncated, info)
+        total += float(reward)
+        success = success or bool(info["success"])
+        done = terminated or truncated
+    if screen:
+        screen.draw(env.render(), f"{caption}, return {total:g}")
+    return Episode(number, total, success)
+
+
+class Screen:
+    """Where drawings and lines go; without frames to show a second only the lines do."""
+
+    def __init__(self, console: Console, fps: float):
+        self.console, self.fps = console, fps
+        self.live = Live(console=console, auto_refresh=False, transient=True) if fps else None
+
+    @property
+    def bar(self) -> int:
+        """Characters that an episode's bar may have: fewer, or none, where a terminal is narrow."""
+        room = self.console.width - BESIDE if self.console.is_terminal else BAR
+        return min(BAR, room) if room >= 4 else 0
+
+    def __enter__(self) -> Screen:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the drawing away; what was said stays."""
+        if self.live:
+            self.live.stop()
+
+    def draw(self, picture: str, caption: str) -> None:
+        if self.live:
+            room = Text(picture)
+            room.highlight_regex(r"(?<!\S)A(?!\S)", "bold blue")
+            room.highlight_regex(r"(?<!\S)G(?!\S)", "bold yellow")
+            room.highlight_regex(r"(?<!\S)\*(?!\S)", "bold green")
+            self.live.update(Group(Text(caption), room), refresh=True)
+            time.sleep(1 / self.fps)
+
+    def line(self, text: str) -> None:
+        _say(self.console, text)
+
+
+def episode_line(episode: Episode, stakes: Stakes, length: int = BAR) -> str:
+    """The episode's number, a bar as long as its share of the optimum, and the three returns."""
+    share = episode.total / stakes.optimal if stakes.optimal > 0 else 0.0
+    filled = round(length * min(max(share, 0.0), 1.0))
+    bar = f"  [{'#' * filled}{'.' * (length - filled)}]" if length else ""
+    beside = f"random {stakes.random:5.2f}   optimal {stakes.optimal:5.2f}"
+    return f"episode {episode.number:3d}{bar}  return {episode.total:5.2f}   {beside}"
+
+
+def verdict(played: list[Episode], stakes: Stakes) -> str:
+    """One sentence on what happened."""
+    found = next((episode.number for episode in played if episode.success), None)
+    if found is None:
+        return f"In {counted(len(played), 'episode')} the agent never succeeded."
+    tail = played[-max(1, len(played) // 3) :]
+    earned = sum(episode.total for episode in tail) / len(tail)
+    ending = "its last episode" if len(tail) == 1 else f"its last {len(tail)} episodes"
+    ending += f" earned {earned:.2f}" + " each" * (len(tail) > 1)
+    return (
+        f"The agent first succeeded in episode {found}; {ending}, "
+        f"of {stakes.optimal:.2f} possible, where random play earns {stakes.random:.2f}."
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    """Print plainly, without markup; a terminal folds text between words, elsewhere a line stays a line."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -1,0 +1,318 @@
+"""The field's figure: return against in-context episode, beside what random and optimal play earn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.process.packages import need
+from icrl_agents.core.process.terminal import counted
+from icrl_agents.evaluation.intervals import bootstrap, mean
+
+if TYPE_CHECKING:
+    from icrl_agents.evaluation.curves import Curve
+
+SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
+KINDS = ("png", "svg", "pdf")
+COLUMNS = 5  # of panels
+WIDTH, THINNEST = 2.6, 1.2  # of lines: the first one shows below those drawn over it
+COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d", "#c9a227", "#3aa6a6", "#8c6d53", "#d67aa6", "#5b7083")
+STYLES = ("-", "-.", ":")  # of lines that share a colour
+GREY = "#6b6b6b"
+REFERENCES = ("#d6d6d2", GREY, "#a6a6a2", "#4a4a48", "#111111")  # random play, the source, other learners
+
+
+def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
+    """Draw curves into one file, whole or not at all; its suffix (.png, .svg, .pdf) says of which kind.
+
+    Each curve is the mean over its tasks and seeds with its bootstrap 95% interval, of which the legend says what was
+    drawn again; the random and optimal lines are those of the first one. A curve whose name begins with "source" is
+    drawn in grey, as what the others learned from. Where lifetimes are a single episode, the regret of its steps so far
+    is drawn instead (the reward so far, where no optimum is known), with the interval of the whole episode at its end.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no curve, curves of several environments, or a suffix of no kind of picture.
+    """
+    path = Path(path).expanduser()
+    picture = draw_curves(curves, picture_kind(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_files(path.parent, {path.name: picture})
+
+
+def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
+    """The picture of `plot_curves` as the bytes of a file."""
+    figure_class = require_matplotlib()
+    if not curves or len({curve.env_id for curve in curves}) > 1:
+        raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
+    figure = figure_class(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    fill_curves(axes, told_apart(curves))
+    _legend(figure, [axes], f"95% intervals over {curves[0].sample}")
+    return _png(figure) if kind == "png" else _save(figure, kind)
+
+
+def told_apart(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves under names that differ: those that share one get their origin, their split, else a number."""
+    curves = _with_details(curves, [curve.origin for curve in curves])
+    curves = _with_details(curves, [curve.split for curve in curves])
+    names = [curve.name for curve in curves]
+    return _with_details(curves, [str(names[: place + 1].count(name)) for place, name in enumerate(names)])
+
+
+def _with_details(curves: Sequence[Curve], details: Sequence[str]) -> list[Curve]:
+    """Add each curve's detail to its name, if others have that name and another detail."""
+    of_name: dict[str, set[str]] = {}
+    for curve, detail in zip(curves, details, strict=True):
+        of_name.setdefault(curve.name, set()).add(detail)
+    return [
+        replace(curve, name=f"{curve.name} ({detail})") if detail and len(of_name[curve.name]) > 1 else curve
+        for curve, detail in zip(curves, details, strict=True)
+    ]
+
+
+def _png(figure: Any) -> bytes:
+    """A third of the size of matplotlib's own: pictures of few colours need no more than a palette."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def _save(figure: Any, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def picture_kind(path: Path) -> str:
+    """What a file's name says it is; ValueError if that is no picture."""
+    kind = path.suffix.removeprefix(".")
+    if kind not in KINDS:
+        raise ValueError(f"{str(path)!r} is no picture: end its name with .{', .'.join(KINDS)}")
+    return kind
+
+
+def require_matplotlib() -> Any:
+    """The class of figures. Call it before long work whose result is to be drawn.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return need("matplotlib.figure", "plots").Figure  # without pyplot: no window system, no global state
+
+
+def fill_curves(axes: Any, curves: Sequence[Curve]) -> None:
+    inside = _live_one_episode(curves)
+    draw, levels = (_lines_inside, _levels_inside) if inside else (_line, _levels)
+    colours = iter(COLOURS * len(curves))
+    for number, curve in enumerate(curves):
+        if curve.tasks != curves[0].tasks:
+            curve = replace(curve, name=f"{curve.name} (optimal {curve.optimal.mean():.2f})")
+        source = curve.name.startswith("source")
+        width = max(THINNEST, WIDTH - 0.7 * number)
+        draw(axes, curve, GREY if source else next(colours), "-." if source else "-", width)
+    levels(axes, curves[0])
+    axes.set_title(f"{curves[0].env_id}, {counted(len(curves[0].tasks), f'{curves[0].split} task')}", fontsize=11)
+    axes.set_xlabel("step of the only episode (weights frozen)" if inside else "in-context episode (weights frozen)")
+    axes.set_ylabel(_so_far_of(curves[0]) if inside else "return (sum of an episode's rewards)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(1, None if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _live_one_episode(curves: Sequence[Curve]) -> bool:
+    """Whether steps can be drawn: all lifetimes are a single episode of the same length."""
+    paces = [curve.pace for curve in curves if curve.pace is not None]
+    return len(paces) == len(curves) and len({len(pace) for pace in paces}) == 1
+
+
+def _so_far_of(curve: Curve) -> str:
+    return "reward so far" if np.isnan(curve.optimal).any() else "regret so far"
+
+
+def _so_far(curve: Curve, earned: Any, share: Any) -> Any:
+    """What is drawn where so much was earned in that share of the steps: the regret, if the optimum is known."""
+    return earned if np.isnan(curve.optimal).any() else curve.optimal.mean() * share - earned
+
+
+def _lines_inside(axes: Any, curve: Curve, colour: str, style: str, width: float) -> None:
+    pace: Any = curve.pace
+    steps = np.arange(1, len(pace) + 1)
+    line = _so_far(curve, np.cumsum(pace), steps / len(pace))
+    axes.plot(steps, line, style, color=colour, linewidth=width, label=curve.name)
+    scores = curve.runs[:, :, 0] if np.isnan(curve.optimal).any() else curve.optimal - curve.runs[:, :, 0]
+    _, low, high = bootstrap(mean, scores, trainings=curve.trainings)
+    error = np.maximum([[line[-1] - low], [high - line[-1]]], 0)
+    axes.errorbar(steps[-1:], line[-1:], error, color=colour, linewidth=width, capsize=3)
+
+
+def _levels_inside(axes: Any, curve: Curve) -> None:
+    end = len(curve.pace) if curve.pace is not None else 1
+    lost = float(_so_far(curve, curve.random.mean(), 1.0))
+    axes.plot([0, end], [0, lost], ":", color=GREY, linewidth=1.2, label=f"random ({lost:.2f} in the end)")
+
+
+def _levels(axes: Any, curve: Curve) -> None:
+    _optimal(axes, float(np.mean(curve.optimal)))
+    _random(axes, float(np.mean(curve.random)))
+
+
+def _optimal(axes: Any, value: float) -> None:
+    if not np.isnan(value):
+        axes.axhline(value, color="black", linestyle="--", linewidth=1, zorder=3, label=f"optimal ({value:.2f})")
+
+
+def _random(axes: Any, value: float) -> None:
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({value:.2f})")
+
+
+def _line(axes: Any, curve: Curve, colour: str, style: str, width: float) -> None:
+    episodes = np.arange(1, curve.runs.shape[2] + 1)
+    low, high = curve.band()
+    marker = "o" if len(episodes) == 1 else None  # a line through one point is invisible
+    axes.plot(episodes, curve.mean, style, color=colour, linewidth=width, marker=marker, label=curve.name)
+    axes.fill_between(episodes, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+# ---- sets of tasks ----------------------------------------------------------------------------------------------
+
+
+class Look(NamedTuple):
+    """How a learner is drawn."""
+
+    colour: str
+    style: str = "-"  # of lines
+    hatch: str = ""  # of bars
+
+
+class Series(NamedTuple):
+    """A line of a panel with its 95% interval, (T,) each."""
+
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    look: Look
+
+
+def draw_bars(
+    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    looks: Mapping[str, Look],
+    ylabel: str,
+    same: bool = True,
+    caption: str = "",
+) -> bytes:
+    """A PNG of panels, one below the other: by title, set and learner (value, low, high).
+
+    Args:
+        looks: of the learners, in the order of their bars.
+        same: whether the panels have the same scale.
+        caption: above the legend: what the intervals are about.
+    """
+    sets = max(len(panel) for panel in panels.values())
+    size = max(SIZE[0], 0.16 * sets * (len(looks) + 1)), 0.6 + 2.6 * len(panels)
+    figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(panels), squeeze=False, sharey=same)[:, 0]
+    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+        fill_bars(axes, panel, looks)
+        axes.set_title(title, fontsize=11)
+        axes.set_ylabel(ylabel)
+    _legend(figure, grid, caption)
+    return _png(figure)
+
+
+def fill_bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], looks: Mapping[str, Look]) -> None:
+    width = 0.85 / len(looks)
+    for number, (learner, look) in enumerate(looks.items()):
+        here = [place for place, learners in enumerate(panel.values()) if learner in learners]
+        if not here:
+            continue
+        value, low, high = np.array([learners[learner] for learners in panel.values() if learner in learners]).T
+        place = np.array(here) + (number - (len(looks) - 1) / 2) * width
+        error = np.maximum([value - low, high - value], 0)
+        style = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+        axes.bar(place, value, width, label=learner, yerr=error, error_kw={"linewidth": 0.8}, **style)
+    axes.set_xticks(np.arange(len(panel)), list(panel))
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str, caption: str = "") -> bytes:
+    """A PNG of panels with the same axes, `COLUMNS` in a row: by title and name a line with its interval."""
+    columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
+    size = max(SIZE[0], 2.6 * columns), 1.0 + 3.0 * rows
+    figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
+        for name, line in panel.items():
+            points = np.arange(1, len(line.mean) + 1)
+            axes.plot(points, line.mean, line.look.style, color=line.look.colour, linewidth=1.5, label=name)
+            axes.fill_between(points, line.low, line.high, color=line.look.colour, alpha=0.15, linewidth=0)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(xlabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[::columns]:
+        axes.set_ylabel(ylabel)
+    grid[0].set_ylim(bottom=0)  # of all, once each has said how high it reaches
+    _legend(figure, grid[: len(panels)], caption)
+    return _png(figure)
+
+
+def draw_sizes(
+    lines: Mapping[str, Mapping[int, Sequence[float]]],
+    optimal: float,
+    random: float,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    caption: str = "",
+) -> bytes:
+    """A PNG of lines against a size, on a scale of doublings: by name and size (value, low, high)."""
+    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    _optimal(axes, optimal)
+    for number, ((name, points), colour) in enumerate(zip(lines.items(), COLOURS * len(lines), strict=False)):
+        value, low, high = np.array(list(points.values())).T
+        place = np.array(list(points)) * 1.02 ** (number - (len(lines) - 1) / 2)  # beside each other
+        error = np.maximum([value - low, high - value], 0)
+        axes.errorbar(place, value, error, color=colour, linewidth=1.5, marker="o", markersize=4, capsize=3, label=name)
+    _random(axes, random)
+    sizes = sorted({size for points in lines.values() for size in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, [axes], caption)
+    return _png(figure)
+
+
+def _legend(figure: Any, grid: Sequence[Any], caption: str = "") -> None:
+    """One legend below all panels, each name once, and above the names what the intervals are about."""
+    named: dict[str, Any] = {}
+    for axes in grid:
+        named |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    columns = figure.get_size_inches()[0] / (0.6 + 0.08 * max(map(len, named)))  # of names in a small font
+    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "title": caption or None}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=max(1, int(columns)), **style)

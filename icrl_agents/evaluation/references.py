@@ -1,0 +1,49 @@
+"""Learners that agents are compared with on bandits and other families: what they reach is no agent's merit.
+
+Settings of tuned ones were chosen on training tasks alone (`tests/benchmarks/tune_references.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from icrl_envs import FAMILIES
+
+from icrl_agents.core.rollout import Learner
+from icrl_agents.sources import default_source, make_source
+from icrl_agents.sources.gittins import MAX_LIFETIME
+
+RANDOM = "random"
+
+
+class Reference(NamedTuple):
+    """A source by its name, with settings of its own."""
+
+    source: str
+    settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    longest: int | None = None  # steps of a lifetime
+
+
+STRONGER: dict[str, dict[str, Reference]] = {  # than the published sources, by what figures call them
+    "icrl/BernoulliBandit-v0": {
+        "thompson, tuned": Reference("thompson", {"sharpness": 12.0}),
+        "gittins": Reference("gittins", longest=MAX_LIFETIME),
+    },
+    "icrl/ContextualBandit-v0": {
+        "linucb, tuned": Reference("linucb", {"alpha": 1.4, "ridge": 2.0, "unpulled_first": False}),
+    },
+}
+
+
+def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
+    """Random play of legal actions, the source, UCB where there is a regret, and what is stronger; by their names."""
+    source, rules = default_source(env_id), FAMILIES[env_id].rules
+    found = {RANDOM: Reference("uniform"), source: Reference(source)}
+    if hasattr(rules, "regret"):
+        found["ucb"] = Reference("ucb")
+    steps = rules.horizon * episodes
+    found |= {name: one for name, one in STRONGER.get(env_id, {}).items() if steps <= (one.longest or steps)}
+    learners: dict[str, Any] = {name: make_source(one.source, env_id, one.settings) for name, one in found.items()}
+    for learner in learners.values():
+        learner.episodes = episodes  # for schedules
+    return learners

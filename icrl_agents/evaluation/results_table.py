@@ -1,0 +1,164 @@
+"""The rows of a results table: what the curves of an agent say, episode by episode and task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents.core.process.terminal import counted
+from icrl_agents.core.splits import ALL
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.intervals import Interval
+from icrl_agents.hub.cards import Row
+
+SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50))  # episodes, first and last, that papers name
+LAST = 10  # episodes at the end of a lifetime that is of another length
+LONG = 50  # episodes
+PLANNED = "planned"  # the name of a curve measured with a planner
+SOURCE = "source "  # the prefix of curves of learners that made histories
+SHOWN = 20  # tasks, one a line
+
+
+def spans(episodes: int) -> list[tuple[int, int]]:
+    """The spans of episodes to report of a lifetime: its last episode, a long one as a whole, and at last its end."""
+    found = [span for span in SPANS if span[1] <= episodes]
+    end = found.pop() if found[-1][1] == episodes else (max(1, episodes - LAST + 1), episodes)
+    whole = [(1, episodes)] * (episodes > LONG)
+    return list(dict.fromkeys([*found, *whole, (episodes, episodes), end]))
+
+
+def span_name(first: int, last: int) -> str:
+    return f"episode {first}" if first == last else f"episodes {first}-{last}"
+
+
+def results_table(curves: Sequence[Curve]) -> list[Row]:
+    """The rows of `curves[0]`, of random and optimal play, of the source and of other runs among `curves`."""
+    curve, rest = curves[0], curves[1:]
+    end = spans(curve.runs.shape[2])[-1]
+    rows = [*_means(curve), *_normalised(curve), *_worst(curve)]
+    for other in rest:
+        rows += [] if other.name.startswith(SOURCE) else _beside(other, curve)
+        rows += _gains(other, curve) if other.name == PLANNED else []
+    sources = [other for other in rest if other.name.startswith(SOURCE)]
+    learned = [_mean(other, f"{other.name}, ", end)._replace(reference=True) for other in sources]
+    return [*rows, *_levels(curve), *learned]
+
+
+def _beside(other: Curve, curve: Curve) -> list[Row]:
+    """The rows of other runs than the curve's, each named after them."""
+    if other.split == ALL != curve.split:
+        count, rows = "", [*_means(other), *_normalised(other), *_unsolved(other), *_worst(other), *_levels(other)]
+    else:
+        count = "" if other.tasks == curve.tasks else f" on {counted(len(other.tasks), 'task')}"
+        rows = [*_means(other), *_worst(other)]
+    return [row._replace(name=f"{other.name}{count}: {row.name}") for row in rows]
+
+
+def _gains(planned: Curve, curve: Curve) -> list[Row]:
+    episodes, rows = curve.runs.shape[2], []
+    for span in dict.fromkeys([(1, episodes), spans(episodes)[-1]]):
+        gain = planned.gain(curve.on(planned.tasks), *span)
+        verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
+        rows.append(interval_row(f"gain by planning, {span_name(*span)}", gain, planned, note=f"planning: {verdict}"))
+    return rows
+
+
+def _levels(curve: Curve) -> list[Row]:
+    """What random and optimal play earn."""
+    rows = [
+        Row("random", _rounded(curve.random.mean()), unit="return", note="uniformly random actions", reference=True)
+    ]
+    if not np.isnan(curve.optimal).any():
+        rows.append(
+            Row("optimal", _rounded(curve.optimal.mean()), unit="return", note="knows the task", reference=True)
+        )
+    return rows
+
+
+def _means(curve: Curve) -> list[Row]:
+    return [_mean(curve, "mean return, ", span) for span in spans(curve.runs.shape[2])]
+
+
+def _mean(curve: Curve, what: str, span: tuple[int, int]) -> Row:
+    return interval_row(f"{what}{span_name(*span)}", curve.at(*span), curve, note=_trained_on(curve))
+
+
+def _trained_on(curve: Curve) -> str:
+    """How many of all tasks the agent was trained on; nothing of held-out tasks."""
+    parts = curve.facts.get("tasks") if curve.split == ALL else None
+    if not isinstance(parts, dict):
+        return ""
+    train, *others = (f"{count} {name}" for name, count in parts.items())
+    return f"{' and '.join(others)} tasks, trained on the other {train.removesuffix(' train')}"
+
+
+def _normalised(curve: Curve) -> list[Row]:
+    """The end as a share of what is possible, and the interquartile mean of such shares; tasks weigh the same."""
+    if not curve.normalises:
+        return []
+    end, note = spans(curve.runs.shape[2])[-1], "0 random, 1 optimal"
+    rows = [interval_row(f"normalised return, {span_name(*end)}", curve.solved(*end), curve, "normalised return", note)]
+    for span in spans(curve.runs.shape[2]):
+        if span[0] < span[1]:
+            name = f"interquartile mean, {span_name(*span)}"
+            rows.append(interval_row(name, curve.iqm(*span), curve, "normalised return (IQM)", note))
+    return rows
+
+
+def _unsolved(curve: Curve) -> list[Row]:
+    """The share of lives that end far from their optimum, which a mean does not show."""
+    if not curve.normalises:
+        return []
+    span, note = spans(curve.runs.shape[2])[-1], "nearer to random play than to the optimum"
+    return [interval_row(f"lives not solved, {span_name(*span)}", curve.unsolved(*span), curve, "share of lives", note)]
+
+
+def _worst(curve: Curve) -> list[Row]:
+    span = spans(curve.runs.shape[2])[-1]
+    share = curve.share(*span)
+    if np.isnan(share).any():
+        return []
+    name = f"worst task's share of its optimum, {span_name(*span)}"
+    task = task_name(curve.env_id, curve.tasks[int(share.argmin())])
+    return [Row(name, _rounded(share.min()), unit="share of optimum", note=task)]
+
+
+def interval_row(name: str, interval: Interval, curve: Curve, unit: str = "return", note: str = "") -> Row:
+    """A row of what was measured on the runs of a curve."""
+    value, low, high = map(_rounded, interval)
+    return Row(name, value, low, high, unit, note, over=str(curve.sample))
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 4)
+
+
+def task_name(env_id: str, task: int) -> str:
+    """A task as the arguments of `make` that fix it; only its id where those are long, or the env is not registered."""
+    rules = FAMILIES[env_id].rules if env_id in FAMILIES else None
+    if rules is None or not 0 <= task < rules.set_tasks:
+        return f"task {task}"
+    name = ", ".join(f"{name}={value}" for name, value in rules.task_kwargs(task).items())
+    return name if len(name) <= 80 else f"task {task}"
+
+
+def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows, as text, of what lifetimes on each task earned in the end; of many tasks the worst ones."""
+    first, last = spans(curve.runs.shape[2])[-1]
+    share = curve.share(first, last)
+    picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(share)[:SHOWN]
+    names = [task_name(curve.env_id, curve.tasks[i]) for i in picked]
+    returns = (curve.returns[:, first - 1 : last].mean(1), curve.random, curve.optimal)
+    columns = [[f"{value:.2f}" for value in column[picked]] for column in returns]
+    shares = [f"{value:.0%}" for value in share[picked]]
+    header = (
+        "task" if len(picked) == len(share) else f"worst {SHOWN} of {len(share)} tasks",
+        f"return, {span_name(first, last)}",
+        "random",
+        "optimal",
+        "share of optimum",
+    )
+    return header, list(zip(names, *columns, shares, strict=True))

@@ -1,0 +1,1 @@
+"""Histories of learning: the recorder, the store and its writer."""

@@ -1,0 +1,177 @@
+"""How the columns of a task lie in a store, checked before any is read: a file decides on no memory but its own.
+
+Axis letters: B rows (streams), T environment steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import h5py
+import numpy as np
+
+from icrl_agents.core.printable import printable
+
+FIELDS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
+FLAGS = ("terminated", "truncated")
+GIVEN = "given."  # before the names of what is given, which are no columns
+LENGTH = "length"
+CHECKSUMS = "checksums"  # attribute of a task whose `length` has one, too; columns always had
+PIPELINE = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
+CHUNK_BYTES = 1 << 18  # read and decompressed at once
+
+# What a file may ask for. Deflate shrinks by 1032 at most, collected histories by 10 to 160.
+MAX_CHUNK_BYTES = 1 << 24  # one step of a large observation
+MAX_CHUNKS = 1 << 18  # of a column
+MAX_COLUMNS = 256  # of a task
+MAX_TASK_BYTES = 1 << 33  # of all columns of a task
+MAX_READ_BYTES = 1 << 36  # of all tasks that a training reads
+MAX_EXPANSION = 500  # of what is read beyond FREE_BYTES, in bytes of the file
+FREE_BYTES = 1 << 26
+
+
+def check_expansion(nbytes: int, stored: int, most: int) -> None:
+    """Refuse to read so many bytes from a file of `stored` bytes."""
+    if nbytes > most:
+        raise ValueError(
+            f"it takes {nbytes} bytes of memory, at most {most} are read: read fewer tasks, or shorter ones"
+        )
+    if nbytes > FREE_BYTES + MAX_EXPANSION * stored:
+        raise ValueError(f"it would expand {stored} bytes to {nbytes}, more than {MAX_EXPANSION} times")
+
+
+def linked(group: h5py.Group, name: str, kind: Any) -> Any:
+    """Only what lies in the file itself is followed, never a link to elsewhere."""
+    if type(group.get(name, getlink=True)) is not h5py.HardLink or not isinstance(found := group[name], kind):
+        raise ValueError(f"'{printable(name)}' is not a {kind.__name__.lower()}")
+    if (names := h5py.h5o.get_info(found.id).rc) != 1:
+        raise ValueError(f"'{printable(name)}' is one of {names} names of the same {kind.__name__.lower()}")
+    return found
+
+
+def refuse_aliases(group: h5py.Group, names: Iterable[str]) -> None:
+    """Refuse a group in which one object has several of these names: it would be read once for each."""
+    found = [group.id.links.get_info(name.encode("utf-8", "surrogateescape")) for name in names]
+    places = [info.u for info in found if info.type == h5py.h5l.TYPE_HARD]  # addresses
+    if len(set(places)) < len(places):
+        raise ValueError(f"{len(places)} names stand for {len(set(places))} objects")
+
+
+def memory_bytes(columns: Iterable[h5py.Dataset]) -> int:
+    """What these columns take when they are read."""
+    return sum(math.prod(column.shape) * column.dtype.itemsize for column in columns)
+
+
+def open_columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
+    """A task's columns, `length` included.
+
+    Raises:
+        ValueError: they are not all there, or one is of an unexpected type or size, or is not stored as `write_column`
+            stores it.
+    """
+    group = linked(file, str(task), h5py.Group)
+    if len(group) > MAX_COLUMNS:
+        raise ValueError(f"it has {len(group)} columns, at most {MAX_COLUMNS}")
+    refuse_aliases(group, group)
+    columns = {name: linked(group, name, h5py.Dataset) for name in group}
+    if missing := {*FIELDS, LENGTH} - set(columns):
+        raise ValueError(f"column {min(missing)!r} is missing")
+    shape: Any = columns["reward"].shape or ()
+    if len(shape) != 2 or not shape[0]:
+        raise ValueError(f"column 'reward' has shape {printable(shape)}, expected those of streams and steps")
+    for name, column in columns.items():
+        _check_kind(name, column, shape)
+    check_expansion(memory_bytes(columns.values()), file.id.get_filesize(), MAX_TASK_BYTES)
+    checked = CHECKSUMS in group.attrs
+    for name, column in columns.items():
+        if name != LENGTH or checked or column.chunks:
+            _check_storage(name, column)
+    return columns
+
+
+def _check_kind(name: str, column: h5py.Dataset, shape: tuple[int, int]) -> None:
+    wanted = shape[:1] if name == LENGTH or name.startswith(GIVEN) else shape
+    kinds = "b" if name in FLAGS else "iu" if name == LENGTH else "biuf"
+    found, exact = column.shape or (), name in (LENGTH, "reward", *FLAGS)
+    if column.dtype.kind not in kinds or column.dtype.itemsize > 8:
+        raise ValueError(f"column '{printable(name)}' is of dtype {printable(column.dtype)}")
+    if found[: len(wanted)] != wanted or (exact and found != wanted):
+        raise ValueError(f"column '{printable(name)}' has shape {printable(found)}, {wanted} are the streams and steps")
+    if column.external is not None or column.is_virtual:
+        raise ValueError(f"column '{printable(name)}' lies in another file")
+
+
+def _check_storage(name: str, column: h5py.Dataset) -> None:
+    """Refuse a column that lacks checksums, that is not all there, or whose chunks share bytes of the file."""
+    plist = column.id.get_create_plist()
+    filters = tuple(plist.get_filter(number)[0] for number in range(plist.get_nfilters()))
+    if not column.chunks or filters != PIPELINE:
+        raise ValueError(f"column '{printable(name)}' has no checksums, or is not stored as a store's columns are")
+    nbytes = math.prod(column.chunks) * column.dtype.itemsize
+    count = math.prod(-(-size // chunk) for size, chunk in zip(column.shape, column.chunks, strict=True))
+    if nbytes > MAX_CHUNK_BYTES or count > MAX_CHUNKS:
+        raise ValueError(f"column '{printable(name)}' has {count} chunks of {nbytes} bytes")
+    chunks: list[Any] = []
+
+    def keep(chunk: Any) -> bool | None:
+        chunks.append(chunk)
+        return len(chunks) > count or None  # None goes on
+
+    column.id.chunk_iter(keep)
+    if len(chunks) != count or any(chunk.filter_mask or chunk.size > nbytes + nbytes // 64 + 64 for chunk in chunks):
+        raise ValueError(f"column '{printable(name)}' has chunks that are missing, too large or without checksums")
+    chunks.sort(key=lambda chunk: chunk.byte_offset)
+    if any(one.byte_offset + one.size > other.byte_offset for one, other in pairwise(chunks)):
+        raise ValueError(f"column '{printable(name)}' has chunks that share bytes of the file")
+
+
+def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
+    """Add, or replace, the column `name` (B, T, ...) of a task."""
+    wanted = group["reward"].shape if "reward" in group else value.shape
+    dims = 1 if name == LENGTH or name.startswith(GIVEN) else 2
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8 or value.shape[:dims] != wanted[:dims]:
+        raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
+    if name in group:
+        del group[name]
+    row, inner = max(value[:1].nbytes, 1), value.shape[1:]
+    if row > CHUNK_BYTES:
+        inner = (max(1, inner[0] * CHUNK_BYTES // row), *inner[1:])
+    chunks = (min(len(value), max(1, CHUNK_BYTES // row)), *inner)
+    group.create_dataset(name, data=value, chunks=chunks, compression=1, shuffle=True, fletcher32=True)
+
+
+def read_column(column: h5py.Dataset, rows: slice, *steps: slice) -> np.ndarray:
+    """A part of a column in this machine's byte order; ValueError for flags that are neither false nor true."""
+    value: np.ndarray = column[(rows, *steps)]
+    if value.dtype == bool and (value.view(np.uint8) > 1).any():
+        raise ValueError(f"column '{printable(column.name)}' has flags that are neither 0 nor 1")
+    return value.astype(value.dtype.newbyteorder("="), copy=False)
+
+
+def read_length(columns: Mapping[str, h5py.Dataset]) -> np.ndarray:
+    """How many steps (B,) each history has, which are 0..T."""
+    length = read_column(columns[LENGTH], slice(None))
+    steps = columns["reward"].shape[1]
+    if length.size and (length.min() < 0 or length.max() > steps):
+        raise ValueError(f"{LENGTH} {length.min()}..{length.max()} is outside 0..{steps}")
+    if not columns[LENGTH].chunks:
+        _compare_length(columns, length)
+    return length
+
+
+def _compare_length(columns: Mapping[str, h5py.Dataset], length: np.ndarray) -> None:
+    """Compare a `length` without checksum, as older stores have it, with the steps: behind them are only zeros.
+
+    The last step that counts is never of zeros only, as an episode ends there.
+    """
+    rows, steps = columns["reward"].shape
+    seen = np.zeros((rows, steps), bool)  # (B, T) not only zeros
+    for name in FIELDS:
+        seen |= (read_column(columns[name], slice(None)) != 0).reshape(rows, steps, -1).any(-1)
+    last = np.where(seen.any(1), steps - seen[:, ::-1].argmax(1), 0)  # (B,) steps up to the last that has a value
+    if (last != length).any():
+        row = int((last != length).argmax())
+        raise ValueError(f"{LENGTH} of stream {row} is {length[row]}, its steps are {last[row]}")

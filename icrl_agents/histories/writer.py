@@ -1,0 +1,150 @@
+"""How a store comes about: part files of finished blocks beside it, joined at the end; nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from icrl_agents.core.files.folder_lock import OURS, FolderLock
+from icrl_agents.core.files.strict_json import refuse_special
+from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import Steps
+from icrl_agents.histories.columns import CHECKSUMS, FIELDS, GIVEN, LENGTH, write_column
+from icrl_agents.histories.hdf5 import reading, writing
+from icrl_agents.histories.store import HistoryInfo, HistoryStore, partial_folder
+
+
+class HistoryWriter:
+    """Writes a store part by part: what `add` returned from is on the disk, whatever happens to the process then.
+
+    Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` finds them. One writer a path.
+
+    Args:
+        tasks: the ids that will have been added in the end, sorted.
+
+    Raises:
+        FileExistsError, IsADirectoryError, BlockingIOError: as `collect`.
+    """
+
+    def __init__(
+        self, path: Path, info: HistoryInfo, tasks: Sequence[int], *, resume: bool = True, overwrite: bool = False
+    ):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'histories.h5'}")
+        self.path, self.info, self.tasks = path, info, list(tasks)
+        self.folder = partial_folder(path)
+        self.header = self.folder / "header.h5"
+        self.done: set[int] = set()
+        # A finished file beside its parts: the writer was killed while it cleaned up.
+        self.finished = path.exists() and not overwrite
+        if self.finished and not (self.folder.exists() and self._is_mine()):
+            raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
+        self._lock = FolderLock(self.folder, "collecting to")
+        try:
+            self._begin(resume, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _is_mine(self) -> bool:
+        with HistoryStore(self.path) as store:
+            return store.tasks == self.tasks and _made_as(store.info) == _made_as(self.info)
+
+    def _begin(self, resume: bool, overwrite: bool) -> None:
+        if self.finished:
+            self.done = set(self.tasks)
+            return
+        if self.header.exists():
+            different = self._difference()
+            if resume and not different:
+                for part in self.folder.glob("part-*.h5"):
+                    with HistoryStore(part) as store:
+                        self.done.update(store.tasks)
+                return
+            if not overwrite:
+                said = f"{self.path} was interrupted{different}"
+                raise FileExistsError(f"{said}: --resume continues that, another path or --overwrite begins anew")
+        self.header.unlink(missing_ok=True)
+        for part in self.folder.glob("*.h5*"):  # without a header nobody knows what they are
+            part.unlink()
+        with self._new_file(self.header) as file:
+            file["planned"] = np.array(self.tasks, np.int64)
+
+    def _difference(self) -> str:
+        """In what the collection that was begun differs from this one."""
+        refuse_special(self.header)
+        with reading(self.header, "it"), h5py.File(self.header) as file:
+            begun = {**_made_as(HistoryInfo.read(file, self.header)), "tasks": file["planned"][:].tolist()}
+        mine = {**_made_as(self.info), "tasks": self.tasks}
+        for name, value in begun.items():
+            if value != mine[name]:
+                return f", and was begun with {name} {printable(value)}, not {printable(mine[name])}"
+        return ""
+
+    def add(self, histories: Mapping[int, Steps]) -> None:
+        """Keep the histories (B, T) of some tasks."""
+        with self._new_file(self.folder / f"part-{min(histories)}.h5") as file:
+            for task, steps in histories.items():
+                _write_task(file.create_group(str(task)), steps)
+        self.done |= set(histories)
+
+    def finish(self) -> None:
+        """Join the parts to the one file.
+
+        Raises:
+            ValueError: a task has no histories yet.
+        """
+        if missing := sorted(set(self.tasks) - self.done):
+            raise ValueError(f"task {missing[0]} has no histories yet: add them before you finish")
+        if self.finished:
+            return
+        with self._new_file(self.path) as file:
+            for part in sorted(self.folder.glob("part-*.h5")):
+                with reading(part, "it"), h5py.File(part) as source:
+                    for name in source:
+                        source.copy(name, file)
+        self.finished = True
+
+    def close(self) -> None:
+        """Release the folder; what is not finished stays to be resumed."""
+        if self.finished or not self.header.exists():
+            for part in self.folder.glob("*"):
+                if part.name not in OURS:
+                    part.unlink()
+        self._lock.release()
+        if self.folder.exists():
+            with suppress(OSError):  # it holds parts, or the lock of the next process
+                self.folder.rmdir()
+
+    @contextmanager
+    def _new_file(self, path: Path) -> Iterator[h5py.File]:
+        with writing(path, self.folder / "writing.h5.tmp") as file:
+            self.info.write(file)
+            yield file
+
+
+def _made_as(info: HistoryInfo) -> dict[str, Any]:
+    """All that decides what the histories are, as plain JSON types."""
+    return {name: value for name, value in json.loads(json.dumps(asdict(info))).items() if name != "versions"}
+
+
+def _write_task(group: h5py.Group, steps: Steps) -> None:
+    group.attrs[CHECKSUMS] = 1
+    write_column(group, LENGTH, steps.mask.sum(1))
+    for name in FIELDS:
+        write_column(group, name, getattr(steps, name))
+    for name, value in {**steps.extras, **{GIVEN + name: value for name, value in steps.static.items()}}.items():
+        write_column(group, name, value)

@@ -1,0 +1,1 @@
+"""Checkpoints: folders, bundled agents and the Hugging Face Hub."""

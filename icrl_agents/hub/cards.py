@@ -1,0 +1,278 @@
+"""Model cards: the README of a checkpoint, rendered from its config, its facts and its measured results.
+
+The template has no branch per method and no number of its own: numbers come from `config.json`, `results.json` and
+the size of the weights, prose from the method's docstring.
+
+Facts are free JSON. These keys have a place of their own on the card, all others are listed as they are:
+`env_id` (string), `command` (string, what reproduces the weights), `collect` (string, what its histories), `source`,
+`assumes`, `split_seed` and `data` (the histories it was trained on), `limits` (list of strings).
+
+Results are `env_id`, `split`, `episodes`, `num_seeds` and `table`, a list of rows
+`{"name", "value", "low", "high", "unit", "note", "reference", "over"}` of which `name` and `value` are required. `unit`
+is "return" for returns; `over` says what was drawn again for the interval; `reference` is true for lines that are not
+the agent's own (random, optimal, source learner): they stand in the table but not in the metadata, where the Hub would
+show them as the agent's scores.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icrl_agents.core.checks import pick
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import space_from_json
+from icrl_agents.hub.checkpoint import (
+    CURVE,
+    EVALUATE,
+    RESULTS,
+    WEIGHTS,
+    named,
+    read_config,
+    read_header,
+    read_results,
+    weights_sha256,
+)
+
+DATA = ("source", "assumes", "split_seed", "data")
+PLACED = ("env_id", "command", "collect", "limits", *DATA)
+MEASURED = ("env_id", "split", "episodes", "num_seeds")
+LOCAL = "path/to/this/folder"
+
+
+class Row(NamedTuple):
+    """One line of the results table."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    note: str = ""
+    reference: bool = False
+    over: str = ""  # what was drawn again for the interval, such as "8 tasks x 20 lives"
+
+
+def make_card(
+    folder: Path, methods: Mapping[str, type], name: str | None = None, new: dict[str, Any] | None = None
+) -> str:
+    """The card of what lies in a checkpoint folder: its config, `results.json` and `curve.png` if they are there.
+
+    Args:
+        methods: the registry in which `config.json` names a class.
+        name: the id that the card tells people to load.
+        new: results that are about to be written there with a curve, in place of those in the folder.
+
+    Raises:
+        ValueError: the results are malformed or were measured on other weights.
+    """
+    results = new
+    if new is None and os.path.lexists(folder / RESULTS):
+        results = read_results(folder)
+    if results and results.get("weights_sha256", ours := weights_sha256(folder)) != ours:
+        raise ValueError(f"{folder / RESULTS} was measured on other weights: {EVALUATE} again")
+    count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
+    config, curve = read_config(folder), new is not None or (folder / CURVE).is_file()
+    method = pick(methods, config["method"], "method")
+    with named(folder, RESULTS, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
+        return render_card(config, method, results, parameters=count, curve=curve, name=name)
+
+
+def render_card(
+    data: dict[str, Any],
+    method: type,
+    results: dict[str, Any] | None = None,
+    *,
+    parameters: int | None = None,
+    curve: bool = False,
+    name: str | None = None,
+) -> str:
+    """The card as Markdown with YAML front matter; the same arguments give the same text.
+
+    Args:
+        data: the content of `config.json`.
+        method: the class of its method, whose docstring the card quotes.
+        results: the content of `results.json`; without it the card says that nothing was measured.
+        parameters: how many numbers the weights file holds.
+        curve: whether `curve.png` lies beside the card.
+        name: the id to load it by, a Hub repo or bundled one.
+
+    Raises:
+        ValueError: results that are not of the form above.
+    """
+    facts, name = data["facts"], name or LOCAL
+    rows = table_rows(results) if results else []
+    env_id = next((d["env_id"] for d in (results or {}, facts) if _is_id(d.get("env_id"))), None)
+    prose = _prose(method)
+    return _template().render(
+        front_matter=_front_matter(data["method"], env_id, results, rows, name),
+        title=f"{data['method']} on {env_id}" if env_id else data["method"],
+        name=name,
+        env_id=env_id,
+        method=data["method"],
+        summary=prose.summary,
+        deviations=prose.deviations,
+        variable_actions=prose.variable_actions,
+        has_memory=prose.has_memory,
+        steps="10 * agent.config.window" if prose.has_memory else "agent.config.window",  # show what it can
+        arxiv=prose.arxiv,
+        measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
+        rows=rows,
+        curve=curve,
+        training_data=_flat({key: facts[key] for key in DATA if key in facts}),
+        parameters=parameters,
+        config=_flat(data["config"]),
+        window=shown(data["config"]["window"]),
+        observation_space=str(space_from_json(data["observation_space"])),
+        action_space=str(space_from_json(data["action_space"])),
+        library_version=data["library_version"],
+        command=_fenced(facts.get("command")),
+        collect=_fenced(facts.get("collect")),
+        facts=_flat({key: value for key, value in facts.items() if key not in PLACED}),
+        limits=facts["limits"] if isinstance(facts.get("limits"), list) else [],
+    )
+
+
+def table_rows(results: dict[str, Any]) -> list[Row]:
+    """The rows of `results["table"]`, checked."""
+    table = results.get("table")
+    if not isinstance(table, list):
+        raise ValueError("the results have no table: run icrl-agents evaluate again")
+    return [_row(entry) for entry in table]
+
+
+def _row(entry: Any) -> Row:
+    if not isinstance(entry, dict) or not {"name", "value"} <= set(entry) <= set(Row._fields):
+        raise ValueError(f"the results' table has {printable(entry)}, expected an object of {', '.join(Row._fields)}")
+    for field, value in entry.items():
+        if not isinstance(value, _FIELD_TYPES[field]) or (isinstance(value, bool) and field != "reference"):
+            raise ValueError(
+                f"the results' table has {field}='{printable(value)}' in {printable(entry)}: check its type"
+            )
+    return Row(**entry)
+
+
+_FIELD_TYPES: dict[str, Any] = {
+    "name": str,
+    "value": int | float,
+    "low": int | float | None,
+    "high": int | float | None,
+    "unit": str,
+    "note": str,
+    "reference": bool,
+    "over": str,
+}
+
+
+def shown(value: Any) -> str:
+    """A JSON value as the card shows it; numbers with four significant digits, integers whole."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    return str(value)
+
+
+def _cell(value: Any) -> str:
+    """Text that stays inside its table cell or list item, whatever it holds."""
+    text = " ".join(shown(value).split())
+    for sign in "\\|<`[":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _fenced(command: Any) -> str | None:
+    return command.replace("```", "'''").strip() if isinstance(command, str) else None
+
+
+def _is_id(value: Any) -> bool:
+    """Environment ids reach code and YAML on the card: nothing but an id may."""
+    return isinstance(value, str) and re.fullmatch(r"[\w:./-]{1,100}", value) is not None
+
+
+def _flat(data: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Nested objects as (dotted name, value) pairs."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        pairs += [(f"{key}.{k}", v) for k, v in _flat(value)] if isinstance(value, dict) else [(key, value)]
+    return pairs
+
+
+class Prose(NamedTuple):
+    """What a method's docstring says for the card."""
+
+    summary: str
+    deviations: str
+    variable_actions: bool  # it acts in any action set
+    has_memory: bool  # steps that have left the window influence actions
+    arxiv: str | None
+
+
+def _prose(method: Any) -> Prose:
+    text = inspect.getdoc(method) or ""
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    deviations = " ".join(p.removeprefix("Deviations:").strip() for p in paragraphs if p.startswith("Deviations"))
+    arxiv = re.search(r"arXiv[: ](\d{4}\.\d{4,5})", text)
+    return Prose(
+        summary="\n\n".join(paragraphs[:2]),
+        deviations=deviations[:1].upper() + deviations[1:],
+        variable_actions=method.variable_actions,
+        has_memory=method.has_memory,
+        arxiv=arxiv.group(1) if arxiv else None,
+    )
+
+
+def _front_matter(method: str, env_id: str | None, results: dict[str, Any] | None, rows: list[Row], name: str) -> str:
+    from huggingface_hub import ModelCardData
+
+    tags = ["reinforcement-learning", "in-context-reinforcement-learning", "gymnasium", method]
+    card = ModelCardData(
+        library_name="icrl-agents",
+        license="apache-2.0",
+        pipeline_tag="reinforcement-learning",
+        tags=[*tags, env_id] if env_id else tags,
+        model_name=name.rsplit("/", 1)[-1] if name != LOCAL else method,
+        eval_results=_eval_results(env_id, results or {}, rows) or None,
+    )
+    return card.to_yaml(line_break="\n")
+
+
+def _eval_results(env_id: str | None, results: dict[str, Any], rows: list[Row]) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="reinforcement-learning",
+            dataset_type=env_id or "unknown",
+            dataset_name=env_id or "unknown",
+            dataset_split=results.get("split"),
+            metric_type="mean_reward" if row.unit == "return" else row.unit or "unknown",
+            metric_name=row.name,
+            metric_value=row.value,
+        )
+        for row in rows
+        if not row.reference
+    ]
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    # The output is Markdown, not HTML; `cell` escapes what facts could smuggle in.
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["cell"] = _cell
+    return environment.from_string(resources.files("icrl_agents.hub").joinpath("card_template.md").read_text("utf-8"))

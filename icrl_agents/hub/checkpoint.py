@@ -1,0 +1,335 @@
+"""A checkpoint folder: `config.json`, `model.safetensors` and the card, read strictly and written whole.
+
+Checkpoints are other people's files. Nothing is ever unpickled, a size is bounded before it is believed, and weights
+that are not exactly what their config promises are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from icrl_agents.core.checks import check_known
+from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.files.strict_json import GET_AGAIN, dump_json, parse_json, parse_object, read_json, require_file
+from icrl_agents.core.printable import printable
+from icrl_agents.core.version import __version__
+from icrl_agents.nn.numerics import own_settings
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+RESULTS, CURVE = "results.json", "curve.png"  # written by the evaluation, beside the three above
+EVALUATE = "run icrl-agents evaluate"
+
+FORMAT_VERSION = 1  # grows when an older package could misread a newer folder
+KEYS: dict[str, type] = {
+    "format_version": int,
+    "library_version": str,
+    "method": str,
+    "config": dict,
+    "observation_space": dict,
+    "action_space": dict,
+    "facts": dict,
+}
+MAX_MESSAGE = 390  # characters of an error, where its path is no longer than most are
+MAX_RESULTS_BYTES = 1 << 24  # every episode's return
+MAX_HEADER_BYTES = 1 << 22  # of a safetensors file; a name and a shape take about 100 bytes
+MAX_WEIGHTS_BYTES = 1 << 32  # a thousand million numbers, which uploads and downloads hold in memory
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".zip")
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+SIZES = {name: dtype.itemsize for dtype, name in DTYPES.items()}
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Kind(NamedTuple):
+    """What the header of a weights file says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return SIZES[self.dtype] * math.prod(self.shape)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of `config.json`, with exactly the keys and types of `KEYS`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is too large, not strict JSON, of a newer format, or not one of ours.
+    """
+    path = folder / CONFIG
+    return _check_config(read_json(path), path)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is too large, or not strict JSON.
+    """
+    first = f"{EVALUATE} {folder} --write first"
+    return read_json(folder / RESULTS, MAX_RESULTS_BYTES, f"{EVALUATE} again", first)
+
+
+def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    version = data.get("format_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(
+            f"{path} has format_version {printable(version)}, expected 1..{FORMAT_VERSION}: "
+            "is this an icrl-agents checkpoint?"
+        )
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {version}, this package reads up to {FORMAT_VERSION}: "
+            "it was made by a newer icrl-agents, run pip install -U icrl-agents"
+        )
+    check_known(data, KEYS, f"key in {path}")
+    if missing := sorted(set(KEYS) - set(data)):
+        raise ValueError(f"{path} lacks {', '.join(missing)}: {GET_AGAIN}")
+    for name, kind in KEYS.items():
+        if not isinstance(data[name], kind):
+            raise ValueError(f"{path} has {name}={printable(data[name])}, expected {_JSON_NAMES[kind]}: {GET_AGAIN}")
+    return data
+
+
+_JSON_NAMES = {int: "a whole number", str: "a string", dict: "an object"}
+
+
+@contextmanager
+def named(folder: Path, file: str = CONFIG, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Name the file of a checkpoint in errors about what it says."""
+    try:
+        yield
+    except kinds as error:
+        if str(folder) in str(error):
+            raise
+        fix = f"(if you did not edit it: {GET_AGAIN})"
+        why = printable(error, max(80, MAX_MESSAGE - len(f"{folder / file}:  {fix}")))
+        raise ValueError(f"{folder / file}: {why} {fix}") from None
+
+
+# ---- weights ----------------------------------------------------------------------------------------------------
+
+
+def load_weights(build: Callable[[], Module], folder: Path, device: torch.device) -> Module:
+    """Build the module and fill it from `model.safetensors`.
+
+    `build` is called twice: on the meta device, to compare names, dtypes and shapes with the file's header before
+    anything is allocated; then for real, which also makes the buffers that are derived from the config and not saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: pickles instead; a damaged file; missing, extra or misshapen weights; NaN or infinite ones; more of
+            them than memory holds.
+    """
+    with _within_memory(folder / WEIGHTS):
+        return _load_weights(build, folder, device)
+
+
+def _load_weights(build: Callable[[], Module], folder: Path, device: torch.device) -> Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    _refuse_pickles(path)
+    require_file(path)
+    with own_settings():
+        if misfit := _misfit(read_header(path), _kinds(build)):
+            raise ValueError(f"{path} does not fit {CONFIG}: {misfit}: they do not belong together")
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise _damaged(path, error) from None
+        _check_finite(weights, path)
+        with torch.random.fork_rng(devices=[]):  # random weights are drawn and overwritten: the caller sees no draw
+            module = build()
+        module.load_state_dict(weights)
+        return module.to(device)
+
+
+def check_state(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Refuse to write weights that `load_weights` would not load.
+
+    Raises:
+        ValueError: missing, extra or misshapen weights.
+    """
+    if misfit := _misfit({name: _kind(tensor) for name, tensor in state.items()}, _kinds(build)):
+        raise ValueError(f"this agent's weights do not fit its config: {misfit}: save it as it was built")
+
+
+def _kinds(build: Callable[[], nn.Module]) -> dict[str, Kind]:
+    with torch.device("meta"), _Undrawn():
+        return {name: _kind(tensor) for name, tensor in build().state_dict().items()}
+
+
+def _kind(tensor: Tensor) -> Kind:
+    return Kind(DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+
+
+@contextmanager
+def _within_memory(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("memory", "mmap")):
+            raise
+        size = path.stat().st_size
+        raise ValueError(
+            f"{path} has {size} bytes, which do not fit into memory here: use a larger machine or a smaller agent"
+        ) from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves random weights undrawn and unscaled, as only shapes count: on the meta device they cost 2 s of imports."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in ("normal_", "trunc_normal_", "uniform_") or (name == "mul" and args and isinstance(args[-1], float)):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
+
+
+def read_header(path: Path) -> dict[str, Kind]:
+    """Names, dtypes and shapes of the tensors in a safetensors file, which is not mapped; they fill it exactly.
+
+    Raises:
+        ValueError: a file of more than `MAX_WEIGHTS_BYTES`, or a damaged one.
+    """
+    size = path.stat().st_size
+    if size > MAX_WEIGHTS_BYTES:
+        raise ValueError(f"{path} has {size} bytes, at most {MAX_WEIGHTS_BYTES} are read: is this an agent's weights?")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise ValueError(f"{path} is not a whole safetensors file ({size} bytes): {GET_AGAIN}")
+        text = file.read(length)
+    try:
+        entries = parse_object(text)
+        kinds = {name: _described(entry) for name, entry in entries.items() if name != "__metadata__"}
+        if (wanted := sum(kind.nbytes for kind in kinds.values())) != size - 8 - length:
+            raise ValueError(f"its tensors take {printable(wanted)} bytes, there are {size - 8 - length}")
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return kinds
+
+
+def _described(entry: Any) -> Kind:
+    try:
+        kind = Kind(entry["dtype"], tuple(entry["shape"]))
+    except (KeyError, TypeError):
+        raise ValueError(f"a tensor is described as {printable(entry)}") from None
+    whole = all(type(count) is int and count >= 0 for count in kind.shape)
+    if not whole or not isinstance(kind.dtype, str) or kind.dtype not in SIZES:
+        raise ValueError(f"a tensor is of dtype {printable(kind.dtype)} and shape {printable(kind.shape)}")
+    return kind
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({printable(error, 160)}): {GET_AGAIN}")
+
+
+def _refuse_pickles(path: Path) -> None:
+    if os.path.lexists(path):
+        return
+    for other in sorted(path.parent.iterdir()):
+        if other.suffix in PICKLES:
+            raise ValueError(
+                f"{path.parent} has {printable(other.name)} but no {WEIGHTS}: pickles run code when loaded "
+                "and are refused, ask for safetensors"
+            )
+
+
+def _misfit(found: Mapping[str, Kind], expected: Mapping[str, Kind]) -> str:
+    """How some weights differ from those expected; empty if they do not."""
+    problems = {
+        "missing": sorted(set(expected) - set(found)),
+        "extra": sorted(set(found) - set(expected)),
+        "different": [
+            f"{name} {found[name].dtype} {printable(found[name].shape, 40)}, expected {kind.dtype} {kind.shape}"
+            for name, kind in expected.items()
+            if name in found and found[name] != kind
+        ],
+    }
+    some = {what: names for what, names in problems.items() if names}
+    return ", ".join(f"{what}: '{printable(names[0], 120)}' ({len(names)})" for what, names in some.items())
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{where} has NaN or infinity in {name}: the training diverged, use an earlier checkpoint")
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def complete(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The content of `config.json`: `data` has the keys of `KEYS` besides the two versions, which are added.
+
+    Raises:
+        ValueError: `read_config` would refuse the result.
+    """
+    path = folder / CONFIG
+    text = dump_json({"format_version": FORMAT_VERSION, "library_version": __version__, **data}, path)
+    return _check_config(parse_json(text, path), path)
+
+
+def write_checkpoint(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: str) -> None:
+    """Write `config.json`, `model.safetensors` and the card; the same content gives the same bytes.
+
+    Args:
+        folder: made if it is not there; other files in it stay.
+        config: from `complete`.
+        state: name -> tensor.
+        card: a card without results.
+
+    Raises:
+        NotADirectoryError: `folder` is a file.
+        ValueError: NaN or infinite weights.
+    """
+    from safetensors.torch import save
+
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder: name a folder for {CONFIG} and {WEIGHTS}")
+    # copies: safetensors refuses memory that two names share
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+    }
+    _check_finite(tensors, folder)
+    text = dump_json(config, folder / CONFIG)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder, {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: text, CARD: card.encode()})
+
+
+def weights_sha256(folder: Path) -> str:
+    """What ties `results.json` to the weights it was measured on."""
+    require_file(folder / WEIGHTS)
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What methods share: the contract, contexts, configs and transforms of steps."""

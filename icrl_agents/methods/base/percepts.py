@@ -1,0 +1,100 @@
+"""The tokens that methods share whose steps are percepts, and what is predicted at them besides the action.
+
+Axis letters: B rows, T environment steps, S tokens (slots) of a step, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.method import Method
+from icrl_agents.methods.base.transforms import return_to_go
+from icrl_agents.nn.codecs.box import ReturnCodec
+from icrl_agents.nn.codecs.codec import EMBEDDING_STD
+from icrl_agents.nn.codecs.distributions import Distribution
+
+
+class PerceptMethod(Method):
+    """A step is one percept, obs + prev_action + prev_reward + first, at which its action is read.
+
+    With `dynamics` a second token holds the action, at which reward and next_obs are read, and the percept tells the
+    return to go as well, which is what a planner needs beyond its horizon; prev_action is then the token before.
+
+    Args:
+        whole: the public codes' form instead: a token for each whole transition, and a query that does not stay.
+    """
+
+    def __init__(self, observation_space: Any, action_space: Any, config: AgentConfig, whole: bool = False):
+        super().__init__(observation_space, action_space, config)
+        self.first = nn.Embedding(2, config.width)
+        nn.init.normal_(self.first.weight, std=EMBEDDING_STD)
+        if whole:
+            self.slots = ("transition",)
+            self.transition = Transition(config.width)
+        elif config.dynamics:
+            self.slots = ("percept", "action")
+            self.to_go = ReturnCodec(config.width, embeds=False)
+
+    def tokens(self, steps: Steps) -> Tensor:
+        if not self.query_stays:
+            return self.transition(self, steps)[:, :, None]  # (B, T, 1, D)
+        percept = self.obs.embed(steps.obs) + self.first(steps.first.long()) + self.reward.embed(steps.prev_reward)
+        if not self.config.dynamics:
+            return (percept + self.action.embed(steps.prev_action))[:, :, None]
+        return torch.stack([percept, self.action.embed(steps.action)], 2)  # (B, T, 2, D)
+
+    def query(self, steps: Steps) -> Tensor:
+        if self.query_stays:
+            return super().query(steps)
+        return self.obs.embed(steps.obs) + self.first(steps.first.long())
+
+    def fit_normalization(self, steps: Steps) -> None:
+        super().fit_normalization(steps)
+        if self.config.dynamics:
+            value, known = return_to_go(steps)
+            if known.any():
+                self.to_go.fit_normalization(value[known])
+
+    def loss_at(self, hidden: Tensor, steps: Steps, action: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms at the hidden vectors (B, T, S, D), where the policy's target is `action` (B, T, ...).
+
+        They are means over `count` things, by default the real steps.
+        """
+        count = steps.mask.sum() if count is None else count
+        terms = {
+            "action": masked_nll(self.action_distribution(hidden[:, :, 0], steps.static), action, steps.mask, count)
+        }
+        if self.config.dynamics:
+            value, known = return_to_go(steps)
+            terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask, count)
+            terms["next_obs"] = masked_nll(self.obs.head(hidden[:, :, 1]), steps.next_obs, steps.mask, count)
+            terms["return_to_go"] = masked_nll(self.to_go.head(hidden[:, :, 0]), value, known, count)
+        return terms
+
+
+class Transition(nn.Module):
+    """One token for a whole transition: obs + action + reward + next_obs."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.next_obs = nn.Linear(width, width)  # tells next_obs from obs, which share their tables
+
+    def forward(self, method: Method, steps: Steps) -> Tensor:
+        """(B, T, D), in the vectors of the method's codecs."""
+        after = self.next_obs(method.obs.embed(steps.next_obs)) + method.reward.embed(steps.reward)
+        return method.obs.embed(steps.obs) + method.action.embed(steps.action) + after
+
+
+def intended_action(steps: Steps) -> Tensor:
+    """The actions (B, T, ...) that the histories' learner meant, where it was made to slip; else those it took."""
+    return steps.extras.get("intended_action", steps.action)
+
+
+def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
+    """The negative log-likelihood of the values under the mask, divided by `count`."""
+    return -(distribution.log_prob(value) * mask).sum() / count.clamp_min(1)

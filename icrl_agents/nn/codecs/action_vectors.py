@@ -1,0 +1,67 @@
+"""Actions described by vectors, of which each lifetime has its own. Axis letters: B rows, A actions, K vector size."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from icrl_agents.core.action_masks import MAX_ACTIONS
+from icrl_agents.core.printable import printable
+from icrl_agents.nn.codecs.codec import EMBEDDING_STD, Codec
+from icrl_agents.nn.codecs.distributions import Gaussian
+
+
+class ActionVectors(Codec):
+    """Actions 0, 1, ..., however many, told by vectors (K,) of which each lifetime has its own.
+
+    `embed` and `head` are about vectors, all else is about actions: no action has anything that is learned.
+    """
+
+    options = None
+
+    def __init__(self, space: gymnasium.Space, width: int, size: int):
+        super().__init__(space, width, predicts=True)
+        if not self.accepts(space):
+            raise ValueError(
+                f"actions described by vectors are a Discrete(n) from 0 on, n at most {MAX_ACTIONS}, "
+                f"the space is {printable(space)}: choose another method"
+            )
+        self.count = int(space.n)  # type: ignore[attr-defined]
+        self.input, self.output = nn.Linear(size, width, bias=False), nn.Linear(width, size)
+        nn.init.normal_(self.input.weight, std=EMBEDDING_STD)
+
+    @staticmethod
+    def accepts(space: gymnasium.Space) -> bool:
+        return isinstance(space, spaces.Discrete) and space.start == 0 and space.n <= MAX_ACTIONS
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.input(x)
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.output(hidden)  # (..., K)
+        bound = mean.new_tensor(torch.inf)
+        return Gaussian(mean, torch.zeros_like(mean), -bound, bound, dims=1)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        if array.size and array.min() < 0:
+            raise ValueError(f"{what} {printable(array)} is below 0: actions are 0, 1, ...")
+
+
+def draw_vectors(rows: int, count: int, size: int, rng: np.random.Generator, normal: bool = False) -> np.ndarray:
+    """Vectors (B, A, K) float32 for `count` actions: orthonormal ones, drawn uniformly for each row.
+
+    There are no more than K of those: of more actions, each block of K has a basis of its own. With `normal` the
+    entries are independent standard normal numbers instead.
+    """
+    if normal:
+        return rng.standard_normal((rows, count, size), np.float32)
+    blocks = []
+    for start in range(0, count, size):
+        gaussian = rng.standard_normal((rows, size, min(size, count - start)))
+        basis, triangle = np.linalg.qr(gaussian)
+        basis *= np.sign(np.diagonal(triangle, axis1=1, axis2=2))[:, None]  # else not uniform (Mezzadri 2007)
+        blocks.append(basis.swapaxes(1, 2))
+    return np.concatenate(blocks, 1).astype(np.float32)

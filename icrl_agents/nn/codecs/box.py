@@ -1,0 +1,128 @@
+"""Codecs of real numbers: Box spaces, rewards and returns. Axis letter: D width."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from icrl_agents.core.printable import printable
+from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.nn.codecs.distributions import Gaussian
+
+MIN_SPREAD = 1e-6  # relative; float32 cannot tell smaller changes from rounding
+
+
+class BoxCodec(Codec):
+    """A linear map of real vectors, normalised with statistics that are saved with the weights."""
+
+    dtype = torch.float32
+    space: spaces.Box
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+    moments = 2  # the head gives a mean and a spread for each entry
+
+    def __init__(self, space: spaces.Box, width: int, predicts: bool, embeds: bool = True):
+        super().__init__(space, width, predicts)
+        size, self.dims = math.prod(space.shape), len(space.shape)
+        if embeds:
+            self.linear = nn.Linear(size, width)
+        if predicts:
+            self.outputs = nn.Linear(width, self.moments * size)
+        self.register_buffer("mean", torch.zeros(space.shape))
+        self.register_buffer("std", torch.ones(space.shape))
+        self.limits = _with_tolerance(space)
+        self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32), persistent=False)
+        self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
+
+    def embed(self, x: Tensor) -> Tensor:
+        unit = (x - self.mean) / self.std
+        return self.linear(unit.flatten(-self.dims) if self.dims else unit[..., None])
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean, log_std = self.outputs(hidden).unflatten(-1, (2, -1)).unbind(-2)
+        shape = (*hidden.shape[:-1], *self.mean.shape)
+        mean, log_std = mean.reshape(shape), log_std.reshape(shape).clamp(-8, 4)
+        return Gaussian(mean * self.std + self.mean, log_std + self.std.log(), self.low, self.high, self.dims)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        check_finite(array, what)
+        if (array < self.limits[0]).any() or (array > self.limits[1]).any():
+            raise ValueError(f"{what} {printable(array)} is outside its Box: is this the env the agent was trained on?")
+
+    def array(self, x: Tensor) -> np.ndarray:
+        """Clipped once more: the head's bounds are float32, which may lie outside those of a float64 space."""
+        return np.clip(super().array(x), self.space.low, self.space.high)
+
+    @torch.no_grad()
+    def fit_normalization(self, x: Tensor) -> None:
+        """Set mean and std from data (..., *shape); an entry that never changes keeps its unit."""
+        data = x.double().reshape(-1, *self.mean.shape)
+        mean, std = data.mean(0), data.std(0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))
+
+    def validate(self) -> None:
+        if not (self.mean.isfinite() & self.std.isfinite() & (self.std > 0)).all():
+            raise ValueError(
+                f"the normalisation of {printable(self.space, 60)} has std {printable(self.std.numpy(force=True))} and "
+                f"mean {printable(self.mean.numpy(force=True))}, "
+                "expected finite numbers and std > 0: the checkpoint is damaged"
+            )
+
+
+def check_finite(array: np.ndarray, what: str) -> None:
+    """Refuse what is not finite in the float32 of the model."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+    if not finite.all():
+        value = array[~finite].flat[0]
+        kind = "a number beyond float32" if np.isfinite(value) else "NaN or infinity"
+        raise ValueError(f"{what} holds {kind}: {value}; the environment returned a broken value")
+
+
+def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """The space's own bounds, let out by what values lose that an env computes in float32."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    with np.errstate(over="ignore"):  # beyond the largest float there is infinity, which is no bound
+        return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
+
+
+class RewardCodec(BoxCodec):
+    """Rewards are real numbers without bounds; the spread of the head is fixed, so its NLL is a squared error."""
+
+    moments = 1
+
+    def __init__(self, width: int, predicts: bool):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.linear(x[..., None])
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.outputs(hidden)[..., 0]
+        return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        check_finite(array, what)
+
+    def fit_normalization(self, x: Tensor) -> None:
+        """Nothing: rewards keep their unit, because their scale is part of the task."""
+
+
+class ReturnCodec(BoxCodec):
+    """Sums of rewards in units of their own spread, so that the NLL is a squared error here, too."""
+
+    moments = 1
+
+    def __init__(self, width: int, predicts: bool = True, embeds: bool = True):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts, embeds)
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.outputs(hidden)[..., 0]
+        return Gaussian(mean * self.std + self.mean, self.std.log().expand_as(mean), self.low, self.high, dims=0)

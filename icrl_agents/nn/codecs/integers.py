@@ -1,0 +1,103 @@
+"""Codecs of integers: one learned vector for each value. Axis letter: D width."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import MAX_START
+from icrl_agents.nn.codecs.codec import EMBEDDING_STD, Codec
+from icrl_agents.nn.codecs.distributions import Categorical, Independent
+
+
+class DiscreteCodec(Codec):
+    """One learned vector for each value."""
+
+    def __init__(self, space: spaces.Discrete, width: int, predicts: bool):
+        super().__init__(space, width, predicts)
+        self.start, self.count = int(space.start), int(space.n)
+        if self.start == 0:
+            self.options = self.count
+        if not self.start <= 0 < self.start + self.count:
+            self.ends = self.start, self.start + self.count - 1
+        self.table = nn.Embedding(self.count, width)
+        if predicts:
+            self.logits = nn.Linear(width, self.count)
+        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.table(x - self.start if self.start else x)
+
+    def head(self, hidden: Tensor) -> Categorical:
+        return Categorical(self.logits(hidden), self.start)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        low, high = self.start, self.start + self.count - 1
+        if array.size and (array.min() < low or array.max() > high):
+            raise ValueError(
+                f"{what} {printable(array)} is outside {low}..{high}: is this the env the agent was trained on?"
+            )
+
+
+class IntegerVectorCodec(Codec):
+    """One table for each dimension, summed: a cell seen in no history is still a known row and a known column.
+
+    A single embedding for each cell does not generalise to held-out goals.
+    """
+
+    shift: Tensor
+
+    def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
+        super().__init__(space, width, predicts)
+        self.low, self.high = _integer_bounds(space)
+        self.shape = tuple(space.shape or ())
+        if ((self.low > 0) | (self.high < 0)).any():
+            self.ends = tuple(end.reshape(self.shape).astype(space.dtype) for end in (self.low, self.high))
+        sizes = self.high - self.low + 1
+        shift = np.cumsum(sizes) - sizes - self.low  # where each dimension's table begins in the common one
+        self.register_buffer("shift", torch.as_tensor(shift), persistent=False)
+        self.table = nn.Embedding(int(sizes.sum()), width)
+        self.logits = nn.ModuleList(nn.Linear(width, int(n)) for n in sizes if predicts)
+        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.table(x.flatten(-len(self.shape)) + self.shift).sum(-2)
+
+    def head(self, hidden: Tensor) -> Independent:
+        parts = [Categorical(f(hidden), int(low)) for f, low in zip(self.logits, self.low, strict=True)]
+        return Independent(parts, self.shape)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        flat = array.reshape(-1, len(self.low))
+        if ((flat < self.low) | (flat > self.high)).any():
+            raise ValueError(
+                f"{what} {printable(array)} is outside {printable(self.low)}..{printable(self.high)}: "
+                "is this the env the agent was trained on?"
+            )
+
+
+def is_integer_box(space: gymnasium.Space) -> bool:
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer) or not space.shape:
+        return False
+    bounds = list(zip(space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist(), strict=True))  # Python's ints
+    small = all(abs(low) < MAX_START and high - low < MAX_INTEGERS for low, high in bounds)
+    return small and 0 < len(bounds) <= 64
+
+
+MAX_INTEGERS = 4096  # values a dimension may have before one vector for each stops making sense
+
+
+def _integer_bounds(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(space, spaces.Box):
+        return space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
+    if isinstance(space, spaces.MultiDiscrete):
+        low = np.asarray(space.start, np.int64).reshape(-1)
+        return low, low + np.asarray(space.nvec, np.int64).reshape(-1) - 1
+    size = math.prod(space.shape or ())
+    return np.zeros(size, np.int64), np.ones(size, np.int64)

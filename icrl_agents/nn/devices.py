@@ -1,0 +1,93 @@
+"""Devices: those that this machine has, and how training is put on one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from icrl_agents.core.process.packages import need
+
+ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # read by Accelerate where it has to choose a device
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is a GPU, else MPS, else the CPU.
+
+    A device is never stored in a checkpoint.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    counts = _counts()
+    if isinstance(device, str) and device == "auto":
+        return torch.device(next(iter(counts)))
+    wanted = _parse(device)
+    if wanted is None or not 0 <= (wanted.index or 0) < counts.get(wanted.type, 0):
+        names = [f"{kind}:{index}" if kind == "cuda" else kind for kind, n in counts.items() for index in range(n)]
+        raise ValueError(
+            f"device {str(device)[:80]!r} is not on this machine: choose auto, {', '.join(names[:8])}"
+            + (", ..." if len(names) > 8 else "")
+        )
+    return wanted if wanted.type == "cuda" else torch.device(wanted.type)
+
+
+def training_device(device: str | torch.device) -> torch.device:
+    """`pick_device`, but under `accelerate launch` the GPU of this process."""
+    found = pick_device(device)
+    if found.type == "cuda" and _launched():
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return found
+
+
+def _counts() -> dict[str, int]:
+    """The number of devices of each kind, the preferred kind first."""
+    found = {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    return {kind: count for kind, count in found.items() if count}
+
+
+def _parse(device: object) -> torch.device | None:
+    if not isinstance(device, str | torch.device):
+        return None
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def accelerate_on(device: torch.device) -> Iterator[None]:
+    """Have Accelerate use this device, where it would choose the first GPU, and leave it as if it had not been used.
+
+    Under `accelerate launch` every process keeps the device and the state that it was launched with.
+    """
+    need("accelerate", "train")
+    before = os.environ.get(ACCELERATE_DEVICE)
+    if not _launched():
+        os.environ[ACCELERATE_DEVICE] = str(device)
+        _reset_accelerate()
+    try:
+        yield
+    finally:
+        os.environ.pop(ACCELERATE_DEVICE, None)
+        if before is not None:
+            os.environ[ACCELERATE_DEVICE] = before
+        if not _launched():
+            _reset_accelerate()
+
+
+def _launched() -> bool:
+    return int(os.environ.get("LOCAL_RANK", -1)) != -1
+
+
+def _reset_accelerate() -> None:
+    """Device and precision are of the process, and the first `Accelerator` in it chooses them for all others."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)

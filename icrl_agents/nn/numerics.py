@@ -1,0 +1,100 @@
+"""Float32 whatever the calling process has set: its default dtype, default device, autocast or inference mode.
+
+Agents are built and trained under PyTorch's own settings (`own_settings`), and act under all of them but the default
+dtype, which threads share: what acting makes names its dtype.
+"""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import nn
+
+from icrl_agents.nn.stamp import Stamp
+
+
+class _DefaultDtype:
+    """The process's default dtype, which is float32 as long as one or more threads need it so."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = Lock(), 0, torch.float32
+
+    @contextmanager
+    def float32(self) -> Iterator[None]:
+        with self.lock:
+            if not self.users:
+                self.before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if not self.users:
+                    torch.set_default_dtype(self.before)
+
+
+_default_dtype = _DefaultDtype()
+
+
+class BuiltInFloat32(ABCMeta):
+    """Modules of these classes have float32 weights, drawn as float32, from whichever process they are built."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        with _default_dtype.float32():
+            return super().__call__(*args, **kwargs)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """PyTorch's own settings: float32, the CPU, no autocast, gradients; afterwards the process has its own again."""
+    with _default_dtype.float32(), torch.inference_mode(False), _undisturbed():
+        yield
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No autocast and no default device; each costs only where it is on."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextmanager
+def acting(module: Any) -> Iterator[None]:
+    """Compute with a module's weights: in inference mode, once they are found to be float32."""
+    check_float32(module)
+    with torch.inference_mode(), _undisturbed():
+        yield
+
+
+def check_float32(module: Any) -> None:
+    """Refuse weights that were converted: codecs, caches and checkpoints are float32.
+
+    Raises:
+        ValueError: some weights are of another floating-point type, or on the meta device.
+    """
+    if module.stamp is not None and module.stamp.holds():
+        return
+    for name, tensor in _tensors(module):
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"this agent's weights are {kind} ({name}): call agent.float() first")
+        if tensor.is_meta:
+            raise ValueError(f"this agent's weights are on the meta device ({name}), without values: load it again")
+    module.stamp = Stamp.of(module)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

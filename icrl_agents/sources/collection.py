@@ -1,0 +1,206 @@
+"""Collecting histories: fresh lifetimes in memory, or a store of them that survives being killed at any instant.
+
+A collection is cut into blocks of tasks, each with a seed of its own. Finished blocks become part files beside the
+store-to-be, the last one joins them. What a history is depends on no other block, so neither the number of processes
+nor any interruption changes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents.core.checks import check_known, whole
+from icrl_agents.core.process.interrupts import continuing
+from icrl_agents.core.process.terminal import progress_bar
+from icrl_agents.core.process.worker_pool import worker_pool
+from icrl_agents.core.splits import TRAIN, split_tasks
+from icrl_agents.core.steps import Steps
+from icrl_agents.histories.store import HistoryInfo, RecordHistory
+from icrl_agents.histories.writer import HistoryWriter
+from icrl_agents.sources import SOURCES, Source, find_source, make_source, source_name
+
+ROWS = 1024  # lifetimes that a source lives at once
+
+Progress = Callable[[int, int], None]  # called with the numbers of finished and of all histories
+
+
+def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int) -> Steps:
+    """Let `source` live one fresh lifetime on each of the tasks `task_ids` (B,), all at once; Steps (B, T)."""
+    check_together(source, task_ids)
+    env = RecordHistory(gymnasium.make_vec(env_id, num_envs=len(task_ids)))
+    source.run(env, episodes, seed, {"task": np.asarray(task_ids, np.int64)})
+    env.close()
+    return env.steps(episodes)
+
+
+def check_together(source: Source, task_ids: np.ndarray) -> None:
+    """Refuse several tasks (ValueError) for a source whose rows share one learner."""
+    if source.one_task and len(np.unique(task_ids)) > 1:
+        name = source_name(source) or type(source).__name__
+        way = "collect its histories first (icrl-agents collect ...), then train with --histories"
+        raise ValueError(f"source {name!r} learns one task at a time: {way}")
+
+
+def collect(
+    env_id: str,
+    source: str,
+    path: str | os.PathLike[str],
+    *,
+    tasks: Sequence[int] | None = None,
+    streams: int = 100,
+    episodes: int = 50,
+    seed: int = 0,
+    processes: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Make a `HistoryStore` at `path`. Called again after it was interrupted, it collects only what is missing.
+
+    Args:
+        source: a name in `SOURCES`.
+        tasks: ids; default those that agents train on: of the published split, validation tasks taken out.
+        streams: histories of each task.
+        episodes: of each history.
+        processes: how many processes collect; more pay for the sources that train networks.
+        settings: of the source, where they differ from those it uses in this environment.
+        resume: go on with an interrupted collection of the same settings; False makes that an error.
+        overwrite: replace a finished store, which stays as it is until the new one is complete; start an interrupted
+            collection anew where it cannot be resumed.
+        progress: called after each block; default a progress bar if standard error is a terminal.
+
+    Raises:
+        FileExistsError: there is such a store already, or an interrupted collection with other settings.
+        IsADirectoryError, BlockingIOError: `path` is a folder, or another process is collecting to it.
+        ValueError: an argument is not allowed; the message says what is.
+    """
+    check_known([env_id], FAMILIES, "environment with a task set")
+    ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
+    streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
+    processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
+    learner = make_source(source, env_id, dict(settings or {}))
+    info = _describe(env_id, source, learner, seed, streams, episodes)
+    with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
+        size = 1 if learner.one_task else max(1, ROWS // streams)
+        blocks = [Block(info, tuple(ids[i : i + size])) for i in range(0, len(ids), size)]
+        missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
+        with (
+            continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
+            _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
+            closing(_run_all(missing, min(processes, len(missing)))) as made,
+        ):
+            report(len(writer.done) * streams, len(ids) * streams)
+            for histories in made:
+                writer.add(histories)
+                report(len(writer.done) * streams, len(ids) * streams)
+            writer.finish()
+    return Path(path)
+
+
+def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
+    known = range(FAMILIES[env_id].rules.set_tasks)
+    if wrong := [task for task in tasks if task not in known]:
+        raise ValueError(f"task {wrong[0]!r} is not one of {env_id}: its ids are 0..{known.stop - 1}")
+    if not len(tasks) or len(set(tasks)) < len(tasks):
+        raise ValueError(f"{len(tasks)} tasks, {len(set(tasks))} of them different: give each of one or more ids once")
+    return sorted(int(task) for task in tasks)
+
+
+def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, episodes: int) -> HistoryInfo:
+    from icrl_agents.core.spaces import space_to_json
+
+    rules = FAMILIES[env_id].rules
+    return HistoryInfo(
+        env_id=env_id,
+        env_kwargs=dict(gymnasium.spec(env_id).kwargs),
+        observation_space=space_to_json(rules.observation_space),
+        action_space=space_to_json(rules.action_space),
+        source=name,
+        settings=asdict(source.settings),
+        assumes=source.assumes,
+        seed=seed,
+        streams=streams,
+        episodes=episodes,
+        versions={name: _version(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", *source.packages)},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class Block(NamedTuple):
+    """What is collected at once, and kept or lost at once."""
+
+    info: HistoryInfo
+    tasks: tuple[int, ...]
+
+
+def run_block(block: Block) -> dict[int, Steps]:
+    info, tasks = block
+    source = find_source(info.source).make(info.env_id, info.settings)
+    seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
+    steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
+    return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
+
+
+def _run_all(blocks: list[Block], processes: int) -> Generator[dict[int, Steps], None, None]:
+    """Give the blocks' histories as they are finished."""
+    if processes <= 1:
+        yield from map(run_block, blocks)
+        return
+    with worker_pool(processes) as pool:
+        try:
+            for future in as_completed([pool.submit(run_block, block) for block in blocks]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise RuntimeError(f"a collecting process died: is memory short for {processes}? Run again") from None
+
+
+@contextmanager
+def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progress]:
+    if progress is not None:
+        yield progress
+        return
+    with progress_bar(title, total, "histories") as bar:
+        yield lambda done, _: bar(done)
+
+
+def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
+    """What collects a store's `tasks` anew; None unless they are a split or named set, its source one of `SOURCES`."""
+    if info.source not in SOURCES or info.env_id not in FAMILIES:
+        return None
+    splits = split_tasks(info.env_id)
+    sets = {name: splits.pick(name) for name in splits.names()}
+    split = next((name for name, found in sets.items() if set(found.ids.tolist()) == set(tasks)), None)
+    if split is None:
+        return None
+    try:
+        usual = asdict(make_source(info.source, info.env_id).settings)
+    except ImportError:  # what the source needs is not installed: all settings are told
+        usual = {}
+    words = ["icrl-agents", "collect", "--env", info.env_id, "--source", info.source, "--streams", str(info.streams)]
+    words += ["--episodes", str(info.episodes), "--seed", str(info.seed)]
+    words += [] if split == TRAIN else ["--split", split]
+    for setting, value in info.settings.items():
+        if value != usual.get(setting):
+            words += ["--set", f"{setting}={json.dumps(value)}"]
+    return shlex.join([*words, "-o", name])

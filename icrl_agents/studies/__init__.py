@@ -1,0 +1,1 @@
+"""Studies: many trainings or many measurements behind one table."""

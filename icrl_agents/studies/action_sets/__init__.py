@@ -1,0 +1,1 @@
+"""The study of action sets: more, fewer and renumbered actions."""

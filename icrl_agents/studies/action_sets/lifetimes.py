@@ -1,0 +1,140 @@
+"""What learners do on sets of tasks: the regret or success of their lifetimes, and which actions they try.
+
+Axis letters: N tasks, T points of a curve (pulls where there is a regret, else episodes), E episodes, A actions,
+B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+from icrl_envs import FAMILIES
+
+from icrl_agents.core.action_masks import legal_actions
+from icrl_agents.core.rollout import Learner, rollout
+from icrl_agents.evaluation.evaluate import block_seeds, blocks_of
+
+RELABEL = 0x1ABE1  # sets the generator of new numbers apart from the environments'
+
+
+class Watch(VectorWrapper):
+    """Notes the regret of every step, and the episode in which each action was first tried. For SAME_STEP."""
+
+    def __init__(self, env: VectorEnv):
+        super().__init__(env)
+        self.rows = np.arange(env.num_envs)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        space: Any = self.single_action_space
+        self.regret: list[np.ndarray] = []  # (B,) of each step
+        self.first = np.full((self.num_envs, space.n), np.inf)  # (B, A)
+        self.episode = np.zeros(self.num_envs, np.int64)  # (B,) finished ones
+        return super().reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self.first[self.rows, actions] = np.minimum(self.first[self.rows, actions], self.episode)
+        obs, reward, terminated, truncated, info = super().step(actions)
+        if "regret" in info:  # where the step ended an episode that of the next one's start, which is 0
+            last = info.get("final_info", {"regret": 0.0, "_regret": False})
+            self.regret.append(np.where(last["_regret"], last["regret"], info["regret"]))
+        self.episode += terminated | truncated
+        return obs, reward, terminated, truncated, info
+
+
+class Relabel(VectorWrapper):
+    """Renumbers the legal actions of each row at random; the legal ones are the first, before and after."""
+
+    def __init__(self, env: VectorEnv, seed: int):
+        super().__init__(env)
+        self.rows, self.seed = np.arange(env.num_envs), seed
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        found = super().reset(seed=seed, options=options)
+        space: Any = self.single_action_space
+        drawn = np.random.default_rng([self.seed, RELABEL]).random((self.num_envs, space.n))
+        legal = legal_actions(self.env)
+        keys = drawn if legal is None else np.where(legal, drawn, np.inf)
+        self.order = keys.argsort(1, kind="stable")  # (B, A) the env's action behind each number
+        return found
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        return super().step(self.order[self.rows, actions])
+
+
+class LifetimeStats(NamedTuple):
+    """What one learner did, means over its lifetimes on each task."""
+
+    curve: np.ndarray  # (N, T) regret so far, or success
+    tried: np.ndarray  # (N,) different actions
+    shares: dict[str, np.ndarray]  # (N, E) of groups of actions tried so far
+
+
+def run_lifetimes(
+    learner: Learner,
+    env_id: str,
+    tasks: Sequence[int],
+    episodes: int = 1,
+    num_seeds: int = 1,
+    seed: int = 0,
+    relabel: bool = False,
+    groups: Mapping[str, np.ndarray] | None = None,
+) -> LifetimeStats:
+    """Live `num_seeds` lifetimes on every task; the same `seed` has the same randomness for all learners.
+
+    Args:
+        groups: of actions (N, A) bool whose tried shares are told.
+    """
+    counts = blocks_of(num_seeds, len(tasks))
+    lives = [
+        _block(learner, env_id, tasks, episodes, count, own, relabel, groups or {})
+        for count, own in zip(counts, block_seeds(seed, len(counts)), strict=True)
+    ]
+    curve, tried, *shares = (
+        np.concatenate(parts).reshape(num_seeds, len(tasks), *parts[0].shape[1:]).mean(0)
+        for parts in zip(*lives, strict=True)
+    )
+    return LifetimeStats(curve, tried, dict(zip(groups or {}, shares, strict=True)))
+
+
+def _block(
+    learner: Learner,
+    env_id: str,
+    tasks: Sequence[int],
+    episodes: int,
+    count: int,
+    seed: int,
+    relabel: bool,
+    groups: Mapping[str, np.ndarray],
+) -> list[np.ndarray]:
+    """The curves (B, T), numbers of tried actions (B,) and shares (B, E) of `count` lifetimes on each task."""
+    rows = np.tile(tasks, count)
+    watch = Watch(gymnasium.make_vec(env_id, num_envs=len(rows)))
+    env = Relabel(watch, seed) if relabel else watch
+    returns = rollout(learner, env, episodes, seed=seed, options={"task": rows})
+    env.close()
+    curve = np.cumsum(watch.regret, 0).T if watch.regret else returns
+    tried = watch.first[:, None] <= np.arange(episodes)[:, None]  # (B, E, A)
+    mine = [np.tile(group, (count, 1)) for group in groups.values()]
+    return [curve, tried[:, -1].sum(1), *((tried & group[:, None]).sum(2) / group.sum(1)[:, None] for group in mine)]
+
+
+def action_groups(env_id: str, tasks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Legal actions (N, A) bool that do what training actions did, and the others; {} unless all tasks have both.
+
+    Known of environments whose tasks name what their actions do.
+    """
+    rules = FAMILIES[env_id].rules
+    if "action_set" not in rules.task_names:
+        return {}
+    legal = rules.action_mask(np.array(tasks)).astype(bool)
+    trained = rules.task_kwargs(rules.named["train"][0])["action_set"]
+    old = np.zeros_like(legal)
+    for row, task in enumerate(tasks):
+        made = rules.task_kwargs(task)["action_set"]
+        old[row, : len(made)] = np.isin(made, trained)
+    groups = {"in training": old, "unseen": legal & ~old}
+    return groups if all(group.any(1).all() for group in groups.values()) else {}

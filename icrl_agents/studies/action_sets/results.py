@@ -1,0 +1,336 @@
+"""Agents on every published set of tasks: other tasks, more actions, other ones, and the same ones renumbered.
+
+What is measured on a set is the regret of a lifetime where the rules tell one (bandits), else success, an episode's
+return. Axis letters: R training seeds, N tasks, T points of a curve (pulls where there is a regret, else episodes),
+A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from icrl_envs import FAMILIES
+
+from icrl_agents.core.checks import check_known, check_value
+from icrl_agents.core.files.strict_json import read_json
+from icrl_agents.core.printable import printable
+from icrl_agents.core.process.packages import versions
+from icrl_agents.core.rollout import Learner
+from icrl_agents.core.splits import TRAIN
+from icrl_agents.evaluation.intervals import QUANTILES, RESAMPLES, Interval
+from icrl_agents.evaluation.references import STRONGER, reference_learners
+from icrl_agents.evaluation.results import dump_results, spread
+from icrl_agents.methods import METHODS
+from icrl_agents.studies.action_sets.groups import Entry, complete, find_entries, names_of
+from icrl_agents.studies.action_sets.lifetimes import LifetimeStats, action_groups, run_lifetimes
+
+JSON, MAX_BYTES = "sets.json", 1 << 26
+MEASURE_AGAIN = "run icrl-agents sets again"
+Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
+
+
+class Result(NamedTuple):
+    """One learner on one set."""
+
+    set: str
+    learner: str
+    tasks: int
+    actions: float  # legal ones, mean over tasks
+    final: Interval  # regret of the whole lifetime, or success in its last episode
+    normalised: Interval | None  # regret on a scale from random play, 0, to the source, 1
+    ratio: Interval | None  # regret over the source's
+    tried: Interval  # different actions in a lifetime
+    relabelled: Interval | None  # `final` with the legal actions of each task renumbered at random; agents only
+    difference: Interval | None  # by how much it is more than `final`
+    curve: Band
+    shares: dict[str, Band]  # of the legal actions that training had, and of those that it had not, tried so far
+    ratios: dict[str, Interval]  # regret over that of the references stronger than the source
+
+
+INTERVALS = ("final", "normalised", "ratio", "tried", "relabelled", "difference")
+
+
+class Mean(NamedTuple):
+    """One learner over all sets, each of which counts alike."""
+
+    learner: str
+    score: Interval | None  # `normalised` where there is a regret, else `final`; None where it cannot be told
+    tried: Interval
+    relabelled: Interval | None  # the score with renumbered actions; agents only
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured; the figures need nothing else."""
+
+    env_id: str
+    measure: str  # "regret" or "success"
+    settings: dict[str, Any]
+    references: tuple[str, ...]  # learners that are no agents: random play, the source, then others
+    entries: tuple[Entry, ...]
+    results: tuple[Result, ...]
+    means: tuple[Mean, ...]
+
+    def to_json(self) -> str:
+        rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("entries", "results", "means")}
+        return dump_results({**vars(self), **rows, "versions": versions()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """What `to_json` wrote, from a file or the `sets.json` of a folder; ValueError if it is not that."""
+        path = Path(path).expanduser()
+        path = path / JSON if path.is_dir() else path
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is no file: give a folder with {JSON}, as `icrl-agents sets -o` writes it")
+        data = read_json(path, MAX_BYTES, MEASURE_AGAIN)
+        try:
+            entries = tuple(
+                Entry(x["name"], tuple(x["agents"]), complete(x["hyperparameters"])) for x in data["entries"]
+            )
+            results = tuple(_result(row) for row in data["results"])
+            means = tuple(
+                Mean(x["learner"], *map(_as_interval, map(x.get, Mean._fields[1:]))) for x in data.get("means", ())
+            )
+            if not results:
+                raise TypeError("it has no results")
+            given = {name: data[name] for name in ("env_id", "measure", "settings")}
+            return cls(**given, references=tuple(data["references"]), entries=entries, results=results, means=means)
+        except (AttributeError, KeyError, TypeError) as error:
+            why = f"{type(error).__name__}: {printable(error)}"
+            raise ValueError(f"{path} is no report on sets ({why}): {MEASURE_AGAIN}") from None
+
+    @classmethod
+    def join(cls, reports: Sequence[Report]) -> Report:
+        """The agents of all reports beside each other, with the references of the first one.
+
+        Raises:
+            ValueError: they are of different environments, sets or settings, or measured the same agents.
+        """
+        first = reports[0]
+        for other in reports[1:]:
+            for name in ("env_id", "settings", "sets", "references"):
+                if (found := getattr(other, name)) != (wanted := getattr(first, name)):
+                    raise ValueError(f"reports of {name}={wanted} and {found} cannot be joined: measure them alike")
+        called = iter(names_of([entry.hyperparameters for report in reports for entry in report.entries]))
+        entries: dict[str, Entry] = {}
+        results = [row for row in first.results if row.learner in first.references]
+        means = [row for row in first.means if row.learner in first.references]
+        for report in reports:
+            names = {}
+            for entry in report.entries:
+                name = names[entry.name] = next(called)
+                if name in entries:
+                    raise ValueError(f"{name!r} is in several reports: give one of them, or measure them together")
+                entries[name] = entry._replace(name=name)
+            results += [row._replace(learner=names[row.learner]) for row in report.results if row.learner in names]
+            means += [row._replace(learner=names[row.learner]) for row in report.means if row.learner in names]
+        return replace(first, entries=tuple(entries.values()), results=tuple(results), means=tuple(means))
+
+    @property
+    def sets(self) -> list[str]:
+        return list(dict.fromkeys(result.set for result in self.results))
+
+
+def _result(row: dict[str, Any]) -> Result:
+    """A result as JSON has it: intervals and bands are lists there."""
+    intervals = {name: _as_interval(row[name]) for name in INTERVALS}
+    shares = {kind: tuple(band) for kind, band in row["shares"].items()}
+    ratios = {name: _as_interval(ratio) for name, ratio in row.get("ratios", {}).items()}  # older reports have none
+    return Result(**{**row, **intervals, "curve": tuple(row["curve"]), "shares": shares, "ratios": ratios})
+
+
+def _as_interval(value: Sequence[float] | None) -> Any:
+    return value and Interval(*value)
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------
+
+
+def default_sets(env_id: str) -> list[str]:
+    """The names of all published sets, of those with the same tasks the last name only; ValueError if it has none."""
+    check_known([env_id], FAMILIES, "environment with a task set")
+    if not FAMILIES[env_id].rules.named:
+        raise ValueError(f"{env_id} has no published sets of tasks: use icrl-agents evaluate")
+    return list({ids: name for name, ids in FAMILIES[env_id].rules.named.items()}.values())
+
+
+def suits(entry: Entry, env_id: str, name: str) -> bool:
+    """Whether agents are measured on a set unless sets are chosen.
+
+    With a head and a set of their own to train on they are where there are as many actions: so the published figures
+    have it, in which AD is trained for each number of arms.
+    """
+    sets, method = FAMILIES[env_id], METHODS.get(entry.hyperparameters["method"])
+    task_set = entry.hyperparameters.get("task_set", TRAIN)
+    if method is None or method.variable_actions or task_set not in sets.rules.training:
+        return True
+    own = sets.named(task_set).ids
+    if np.array_equal(own, sets.named(TRAIN).ids):
+        return True
+    counts = [set(sets.rules.action_mask(ids).sum(1).tolist()) for ids in (own, sets.named(name).ids)]
+    return counts[0] == counts[1]
+
+
+def measure(
+    agents: Mapping[str, Any],
+    env_id: str,
+    sets: Sequence[str] | None = None,
+    *,
+    tasks: int = 100,
+    num_seeds: int = 1,
+    seed: int = 0,
+    episodes: int | None = None,
+    relabel: bool = True,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> Report:
+    """Measure agents on sets of tasks, beside random play, the environment's source and stronger learners.
+
+    Args:
+        agents: by the folders or names they came from.
+        sets: names of sets; default all published ones, of which agents with a head that were trained on a set of their
+            own are measured on those with as many actions (see `suits`).
+        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds.
+        num_seeds: lifetimes on each task.
+        episodes: of a lifetime; default as published.
+        relabel: measure agents with renumbered actions as well.
+        on_done: called with the number of sets that are done.
+
+    Raises:
+        ValueError: unknown id or set, a bad number, or agents that do not fit.
+    """
+    published = default_sets(env_id)
+    for name, value, least in (("tasks", tasks, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
+        check_value(name, "int", value, (least, 2**31 - 1))
+    check_value("episodes", "int | None", episodes, (1, 10**6))
+    rules, names = FAMILIES[env_id].rules, list(dict.fromkeys(sets or published))
+    check_known(names, rules.sets, "set of tasks")
+    for path, agent in agents.items():
+        if (split := agent.facts.get("split_seed")) is not None:
+            raise ValueError(f"{path} was trained with split_seed={split}, on tasks of these sets: give another agent")
+    entries, bandit = find_entries(agents), hasattr(rules, "regret")
+    episodes = episodes or rules.lifetime
+    references = reference_learners(env_id, episodes)
+    learners: dict[str, list[Learner]] = {name: [learner] for name, learner in references.items()}
+    learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
+    results: list[Result] = []
+    scores: dict[str, list[Scores]] = {}
+    numbers = {name: number for number, name in enumerate(rules.sets, 1)}
+    for done, name in enumerate(names, 1):
+        ids = spread(FAMILIES[env_id].named(name).ids, tasks)
+        how = env_id, ids, episodes, num_seeds, seed
+        groups = action_groups(env_id, ids)
+        here = {who: learners[who] for who in references}
+        here |= {entry.name: learners[entry.name] for entry in entries if sets or suits(entry, env_id, name)}
+        lives = {who: [run_lifetimes(one, *how, groups=groups) for one in group] for who, group in here.items()}
+        moved = [entry.name for entry in entries if relabel and entry.name in here]
+        again = {who: [run_lifetimes(one, *how, relabel=True) for one in learners[who]] for who in moved}
+        legal = rules.action_mask(np.array(ids))
+        found = on_set(name, numbers[name], legal, lives, again, bandit, list(STRONGER.get(env_id, ())))
+        for who, (result, score) in found.items():
+            results.append(result)
+            scores.setdefault(who, []).append(score)
+        on_done(done)
+    settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
+    measured = "regret" if bandit else "success"
+    whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # else means are of other sets
+    return Report(env_id, measured, settings, tuple(references), entries, tuple(results), mean_rows(whole))
+
+
+class Scores(NamedTuple):
+    """What `Mean` is made of, of one set and as often as means are resampled, (1 + RESAMPLES,) each."""
+
+    score: np.ndarray
+    tried: np.ndarray
+    relabelled: np.ndarray | None
+
+
+def on_set(
+    name: str,
+    number: int,
+    legal: np.ndarray,
+    lives: Mapping[str, Sequence[LifetimeStats]],
+    again: Mapping[str, Sequence[LifetimeStats]],
+    bandit: bool,
+    stronger: Sequence[str] = (),
+) -> dict[str, tuple[Result, Scores]]:
+    """All learners on the set of that number; the first is random play, the second the source, others `stronger`."""
+
+    def mean(scores: Iterable[np.ndarray]) -> np.ndarray:
+        return resampled(list(scores), number)
+
+    means = {who: mean(life.curve for life in group) for who, group in lives.items()}
+    random, source = (curve[:, -1] for curve in list(means.values())[:2])
+    rivals = {name: means[name][:, -1] for name in stronger if name in means}
+
+    def scaled(value: np.ndarray) -> np.ndarray:
+        return divide(random - value, random - source) if bandit else value
+
+    found = {}
+    for who, group in lives.items():
+        final, tried = means[who][:, -1], mean(life.tried for life in group)
+        moved = mean(life.curve[:, -1] for life in again[who]) if who in again else None
+        result = Result(
+            set=name,
+            learner=who,
+            tasks=len(legal),
+            actions=float(legal.sum(1).mean()),
+            final=interval(final),
+            normalised=interval(scaled(final)) if bandit else None,
+            ratio=interval(divide(final, source)) if bandit else None,
+            tried=interval(tried),
+            relabelled=None if moved is None else interval(moved),
+            difference=None if moved is None else interval(moved - final),
+            curve=band(means[who]),
+            shares={kind: band(mean(life.shares[kind] for life in group)) for kind in group[0].shares},
+            ratios={name: ratio for name, rival in rivals.items() if (ratio := interval(divide(final, rival)))},
+        )
+        found[who] = result, Scores(scaled(final), tried, None if moved is None else scaled(moved))
+    return found
+
+
+def mean_rows(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
+    """Of sets whose tasks were drawn anew independently, and their training seeds together."""
+    found = []
+    for who, parts in scores.items():
+        columns = zip(*parts, strict=True)
+        values: list[Any] = [None if part[0] is None else interval(np.mean(part, 0)) for part in columns]
+        found.append(Mean(who, *values))
+    return tuple(found)
+
+
+def resampled(scores: Sequence[np.ndarray], number: int = 1) -> np.ndarray:
+    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): first that of all, then of runs and tasks drawn anew.
+
+    Everybody's tasks are drawn alike, so that differences and ratios are those of the same tasks; tasks of sets with
+    another `number` are drawn otherwise.
+    """
+    runs, tasks = _weights(len(scores), 0), _weights(len(scores[0]), number)
+    return sum(((runs[:, [r]] * tasks) @ score for r, score in enumerate(scores)), np.zeros(()))
+
+
+def _weights(count: int, seed: int) -> np.ndarray:
+    """(1 + RESAMPLES, count) shares: equal ones, then how often each is drawn with replacement."""
+    even = np.full(count, 1 / count)
+    return np.vstack([even, np.random.default_rng(seed).multinomial(count, even, RESAMPLES) / count])
+
+
+def interval(means: np.ndarray) -> Any:
+    """What `resampled` means, (1 + RESAMPLES,); None where it cannot be told."""
+    if not np.isfinite(means).all():
+        return None
+    return Interval(*map(float, (means[0], *np.percentile(means[1:], QUANTILES))))
+
+
+def divide(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    return np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)
+
+
+def band(means: np.ndarray) -> Band:
+    """`interval` at every point, (1 + RESAMPLES, T); rounded, for it is to be drawn."""
+    points = np.round([means[0], *np.percentile(means[1:], QUANTILES, axis=0)], 4)
+    mean, low, high = points.tolist()
+    return mean, low, high

@@ -1,0 +1,101 @@
+"""The cells of a study: training runs, each in a folder of its own with the curve that was measured on it.
+
+A study that was interrupted continues with the cells, and within a cell with the updates, that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icrl_agents.core.process.interrupts import continuing
+from icrl_agents.core.process.worker_pool import worker_pool
+from icrl_agents.core.splits import TRAIN, split_tasks
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.results import spread
+from icrl_agents.hub.checkpoint import WEIGHTS
+from icrl_agents.training.run_folder import NOTE, read_started
+
+CURVE = "curve.json"
+
+
+class Cell(NamedTuple):
+    """One training run of a study, and how it is measured on held-out tasks."""
+
+    method: str
+    env_id: str
+    folder: Path
+    settings: dict[str, Any]
+    episodes: int
+    num_seeds: int
+    most_tasks: int | None = None  # of the test split, evenly spaced; None for all
+
+
+def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
+    """Train and evaluate what is missing: the test curve of one cell after the other.
+
+    Args:
+        jobs: cells at a time, each in a process of its own.
+
+    Raises:
+        ValueError: a cell's folder holds another training or evaluation; nothing was trained then.
+    """
+    for cell in cells:  # before the first of them trains for minutes
+        check_cell(cell)
+    with continuing(lambda: "the same command continues"):
+        if jobs == 1:
+            yield from map(run_cell, cells)
+            return
+        with worker_pool(jobs) as pool:
+            yield from pool.map(run_cell, cells)
+
+
+def check_cell(cell: Cell) -> None:
+    """Refuse what an earlier study left in the cell's folder if it is not what this one asks for.
+
+    Settings that are not given now are not compared: they are the recipe's, whatever it was then.
+    """
+    done = cell.folder / CURVE
+    if not (cell.folder / NOTE).is_file():
+        if done.is_file() or (cell.folder / WEIGHTS).is_file():
+            raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
+        return
+    try:
+        started = read_started(cell.folder, cell.method, cell.env_id, None, cell.settings)
+    except ValueError as error:
+        raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
+    found: dict[str, Any] = {"histories": started.histories}
+    wanted: dict[str, Any] = {"histories": None}
+    if done.is_file():
+        curve = Curve.load(done)
+        found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
+        evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
+        task_set = cell.settings.get("task_set", TRAIN)
+        held_out = len(split_tasks(cell.env_id, task_set=task_set).test)  # as many with every seed of the split
+        count = min(cell.most_tasks or held_out, held_out)
+        wanted |= {"env_id": cell.env_id, "split": "test", **evaluation, "tasks": count}
+    for name, value in wanted.items():
+        if (before := found.get(name)) != value:
+            raise ValueError(f"{name}={value!r}, but {cell.folder} has {before!r}: give the study another folder")
+
+
+def run_cell(cell: Cell) -> Curve:
+    """Train unless that was done, evaluate unless that was done."""
+    from icrl_agents.agents.agent import ICAgent
+    from icrl_agents.evaluation.evaluate import evaluate, learner_splits
+    from icrl_agents.training.loop import train
+
+    done = cell.folder / CURVE
+    if done.is_file():
+        return Curve.load(done)
+    if not (cell.folder / WEIGHTS).is_file():
+        begun = (cell.folder / NOTE).is_file()
+        train(cell.method, cell.env_id, cell.folder, settings=cell.settings, resume=begun, quiet=True)
+    agent = ICAgent.from_pretrained(cell.folder)
+    tasks = spread(learner_splits(agent, cell.env_id).test.ids, cell.most_tasks) if cell.most_tasks else None
+    curve = evaluate(agent, cell.env_id, "test", cell.episodes, cell.num_seeds, tasks=tasks)
+    curve = replace(curve, split="test")  # which the tasks are of
+    curve.save(done)
+    return curve

@@ -1,0 +1,144 @@
+"""What `marked-ad` would mark in a store of histories: how much of each task, and a picture of one history.
+
+Axis letters: B rows (streams), T environment steps.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icrl_agents.core.checks import check_value
+from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.steps import Steps
+from icrl_agents.evaluation.plots import COLOURS, DPI, GREY, require_matplotlib
+from icrl_agents.histories.store import HistoryStore
+from icrl_agents.methods.base.transforms import END, START, confident_runs
+from icrl_agents.methods.marked_ad import MarkedADConfig
+
+JSON, PICTURE = "marks.json", "marks.png"
+SIZE = (9.6, 4.0)  # inches
+
+
+@dataclass(frozen=True)
+class TaskMarks:
+    """How much of a task's histories is marked."""
+
+    task: int
+    steps: int
+    runs: int
+    marked: int  # steps that belong to a run
+
+    @property
+    def share(self) -> float:
+        return self.marked / max(self.steps, 1)
+
+
+@dataclass(frozen=True)
+class MarkReport:
+    """The marked share of a store's tasks."""
+
+    env_id: str
+    source: str
+    threshold: float
+    min_length: int
+    tasks: tuple[TaskMarks, ...]
+
+    @property
+    def total(self) -> TaskMarks:
+        """Of all tasks together, as task -1."""
+        return TaskMarks(-1, *(sum(getattr(task, name) for task in self.tasks) for name in ("steps", "runs", "marked")))
+
+    @property
+    def typical(self) -> int:
+        """The first task whose share is nearest to that of all."""
+        share = self.total.share
+        return min(self.tasks, key=lambda task: abs(task.share - share)).task
+
+    def to_json(self) -> dict[str, Any]:
+        shares = np.array([task.share for task in self.tasks])
+        spread = {"all": self.total.share, "mean": shares.mean(), "std": shares.std()}
+        spread |= {"min": shares.min(), "max": shares.max()}
+        return {
+            "env_id": self.env_id,
+            "source": self.source,
+            "threshold": self.threshold,
+            "min_length": self.min_length,
+            "share": {name: round(float(value), 6) for name, value in spread.items()},
+            "tasks": [{**asdict(task), "share": round(task.share, 6)} for task in self.tasks],
+        }
+
+
+def measure_marks(store: HistoryStore, threshold: float = 0.7, min_length: int = 10) -> MarkReport:
+    """Find the runs of confident steps in all histories of a store.
+
+    Raises:
+        ValueError: the store has no histories or no column `log_prob`, or a value is not allowed.
+    """
+    for name, kind, value in (("threshold", "float", threshold), ("min_length", "int", min_length)):
+        check_value(name, kind, value, MarkedADConfig.LIMITS[name])
+    if not len(store):
+        raise ValueError(f"{store.path} has no histories yet: run `icrl-agents collect` again")
+    tasks = tuple(_measure(task, store[task, :], threshold, min_length) for task in store)
+    return MarkReport(store.info.env_id, store.info.source, threshold, min_length, tasks)
+
+
+def _measure(task: int, steps: Steps, threshold: float, min_length: int) -> TaskMarks:
+    marks = confident_runs(steps, threshold, min_length)
+    runs, marked = (marks & START > 0).sum(), (in_run(marks) & steps.mask).sum()
+    return TaskMarks(task, int(steps.mask.sum()), int(runs), int(marked))
+
+
+def in_run(marks: np.ndarray) -> np.ndarray:
+    """The steps (B, T) that belong to a run, by their marks (B, T)."""
+    return (marks & START > 0).cumsum(1) > (marks & END > 0).cumsum(1)
+
+
+def write_marks(store: HistoryStore, report: MarkReport, folder: Path) -> None:
+    """Write the report and the picture of a typical task's first history into a folder.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    history = store[report.typical, 0]
+    title = f"{report.env_id}, task {report.typical}, {report.source}: {report.total.share:.1%} of all steps marked"
+    picture = draw_marks(history, report.threshold, report.min_length, title)
+    text = json.dumps(report.to_json(), indent=2) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder, {JSON: text.encode(), PICTURE: picture})
+
+
+def draw_marks(history: Steps, threshold: float, min_length: int, title: str = "") -> bytes:
+    """A PNG of one history (1, T): the probability of each action with its runs shaded, above the rewards."""
+    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    fill(figure.subplots(2, sharex=True, height_ratios=(2, 1)), history, threshold, min_length)
+    figure.suptitle(title, fontsize=11)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def fill(panels: Any, history: Steps, threshold: float, min_length: int) -> None:
+    above, below = panels
+    count = int(history.mask.sum())
+    marks = confident_runs(history, threshold, min_length)[0, :count]
+    starts, ends = (np.flatnonzero(marks & kind) for kind in (START, END))
+    runs = [(start, end - start) for start, end in zip(starts, [*ends, count][: len(starts)], strict=True)]
+    above.broken_barh(runs, (0, 1.05), color=COLOURS[2], alpha=0.25, linewidth=0, label="run")
+    above.vlines(starts, 0, 1.05, color=COLOURS[2], linewidth=0.8)
+    above.plot(np.exp(history.extras["log_prob"][0, :count]), ".", color=COLOURS[0], markersize=2.5, label="the action")
+    above.axhline(threshold, color=COLOURS[1], linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    above.set_ylabel("probability")
+    above.set_ylim(0, 1.05)
+    above.set_xlim(0, max(count, 1))
+    below.plot(history.reward[0, :count], color=GREY, linewidth=0.8)
+    below.set_ylabel("reward")
+    below.set_xlabel("step of the history")
+    above.legend(loc="upper left", fontsize=8)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)

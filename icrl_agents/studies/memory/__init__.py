@@ -1,0 +1,1 @@
+"""The study of memory: how long agents remember rewards."""

@@ -1,0 +1,174 @@
+"""How long an agent remembers: it sees rewards for a few episodes, then none, and is asked later what it still knows.
+
+Every row's history begins with episodes of a noisy expert, whose rewards are seen; episodes of random actions follow,
+without rewards. Nothing in them tells the task. Then the agent lives one episode itself, still without seeing a reward,
+and its true return is measured. Axis letters: B rows (tasks x runs), T steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from icrl_agents.core.checks import check_choice, check_value
+from icrl_agents.core.rollout import rollout
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.evaluation.evaluate import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
+from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_of_means
+from icrl_agents.sources import make_source
+from icrl_agents.sources.collection import lifetimes
+from icrl_agents.studies.memory.latents import CHANGES, Changed, check_change, has_latents
+
+EXPERT_NOISE = 0.3  # chance of a random action while rewards are seen
+FOLDS = 1, 5, 20  # that an agent with latents is asked after
+SHOWN, EPISODES = 2, (3, 10, 36)  # of other agents: those of `icrl/cad-blind-darkroom`
+
+
+class Recall(NamedTuple):
+    """What was left after a history of so many episodes."""
+
+    shown: int  # episodes of it, the first ones, with rewards
+    episodes: int
+    steps: int
+    folds: int  # of an agent with latents, else 0
+    share: Interval  # of the optimal return
+    random: float  # what random actions earn, likewise
+    over: str  # what the interval is about
+
+
+def probe(
+    agent: Any,
+    env_id: str,
+    episodes: Sequence[int] | None = None,
+    change: str = "none",
+    shown: int | None = None,
+    split: str = "test",
+    num_seeds: int = 10,
+    seed: int = 0,
+) -> list[Recall]:
+    """Measure what an agent still knows after histories of so many `episodes`.
+
+    Args:
+        episodes, shown: lengths of the histories, and their first episodes, in which rewards are seen; by default as
+            `usual_histories` has them.
+        change: what is done to latents before the agent acts on them: a name in `CHANGES`.
+        num_seeds: histories of every task.
+
+    Raises:
+        ValueError: an unknown change, or one for an agent without latents or histories that are not folded; the
+            environment has no expert, or lifetimes of a single episode.
+    """
+    check_value("shown", "int | None", shown, (1, 2**31 - 1))
+    for name, value, least in (("num_seeds", num_seeds, 1), ("seed", seed, 0)):
+        check_value(name, "int", value, (least, 2**31 - 1))
+    shown, usual = usual_histories(agent, env_id, shown)
+    episodes = usual if episodes is None else episodes
+    if not episodes or min(episodes) < shown:
+        raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
+    ids = learner_splits(agent, env_id).pick(split).ids
+    check_change(agent, change, len(ids))
+    if change != "none" and min(episodes) * split_tasks(env_id).test.rules.horizon < agent.method.schedule.end(0):
+        raise ValueError(
+            f"the first fold comes after {agent.method.schedule.end(0)} steps, and change={change!r} before: ask later"
+        )
+    blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]
+    seeds = block_seeds(seed, len(blocks))
+    random, found = random_returns(env_id, ids, seed), []
+    over = str(Sample(1, len(ids), num_seeds))
+    for count in episodes:
+        parts = [ask(agent, env_id, rows, shown, count, change, own) for rows, own in zip(blocks, seeds, strict=True)]
+        returns, best, steps, folds = zip(*parts, strict=True)
+        earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids)), np.concatenate(best)[: len(ids)]
+        share = bootstrap(ratio_of_means, earned, np.broadcast_to(optimal, earned.shape))
+        found.append(Recall(shown, count, max(steps), max(folds), share, float(random.mean() / optimal.mean()), over))
+    return found
+
+
+def changes_of(agent: Any, change: str, tasks: int) -> list[str]:
+    """The names in `CHANGES` that `change` stands for: itself or, if it is "all", those possible with so many tasks."""
+    check_choice("change", change, ("all", *CHANGES))
+    if change != "all":
+        return [change]
+    if not has_latents(agent):
+        return ["none"]
+    return [name for name in CHANGES if name != "swapped" or tasks > 1]
+
+
+def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[int, tuple[int, ...]]:
+    """The episodes in which rewards are seen, all folded by the first fold, and those of whole histories, of `FOLDS`.
+
+    Args:
+        shown: the first of them, if that is known; no history is shorter.
+
+    Raises:
+        ValueError: an unknown id, lifetimes of a single episode, after which nobody is asked anything, or a first fold
+            of less than an episode, unless `shown` is known.
+    """
+    rules = split_tasks(env_id).test.rules
+    if rules.lifetime == 1:
+        raise ValueError(f"{env_id} has lifetimes of one episode, after which nothing is left to remember: try another")
+    if not has_latents(agent):
+        usual, lengths = SHOWN, EPISODES
+    else:
+        schedule = agent.method.schedule
+        usual = schedule.begin(1) // rules.horizon
+        if not usual and shown is None:
+            raise ValueError(
+                f"the first fold takes {schedule.begin(1)} steps, less than an episode of {rules.horizon}, so no "
+                "episode with rewards is before it: give shown=1, of which some stays visible"
+            )
+        lengths = tuple(math.ceil(schedule.end(folds - 1) / rules.horizon) for folds in FOLDS)
+    shown = usual if shown is None else shown
+    return shown, tuple(dict.fromkeys(max(shown, length) for length in lengths))
+
+
+def ask(
+    agent: Any, env_id: str, rows: np.ndarray, shown: int, episodes: int, change: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """What the agent earns (B,) on the tasks `rows` and their optima (B,); the longest history's steps and folds."""
+    history = make_history(env_id, rows, shown, episodes, seed)
+    learner, env = Blind(agent, history, change), gymnasium.make_vec(env_id, num_envs=len(rows))
+    optimal = optimal_returns(env, rows)
+    earned = rollout(learner, env, 1, seed=seed, options={"task": rows})[:, 0]
+    env.close()
+    return earned, optimal, int(history.mask.sum(1).max()), learner.known
+
+
+def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:
+    """Histories (B, T) of a noisy expert for the `shown` first episodes, then of random actions without rewards."""
+    expert = make_source("noise", env_id, {"start": EXPERT_NOISE, "end": EXPERT_NOISE})
+    parts = [lifetimes(env_id, expert, tasks, shown, seed)]
+    if episodes > shown:
+        random = make_source("noise", env_id, {"start": 1.0, "end": 1.0})
+        rest = lifetimes(env_id, random, tasks, episodes - shown, seed + 1)
+        parts.append(rest._replace(reward=np.zeros_like(rest.reward)))
+    names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask")
+    columns: Any = {name: np.concatenate([getattr(part, name) for part in parts], 1) for name in names}
+    return stack_steps(**columns)
+
+
+class Blind(Changed):
+    """An agent that begins with a history and sees no reward, its latents changed before it acts."""
+
+    def __init__(self, agent: Any, history: Steps, change: str):
+        super().__init__(agent, change)
+        self.history, self.known = history, 0
+
+    def reset(self, env: Any, *, seed: int | None = None) -> None:
+        agent = self.agent
+        if not has_latents(agent):
+            return agent.reset(env, seed=seed, history=self.history)
+        before = self.history.mask & (np.arange(self.history.mask.shape[1]) < agent.method.schedule.end(0))
+        agent.reset(env, history=self.history._replace(mask=before))
+        first = agent.context.memory.latents
+        agent.reset(env, seed=seed, history=self.history)
+        self.known = int(agent.context.memory.folds.max())
+        self.begin(first)
+
+    def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
+        super().observe(obs, np.zeros_like(reward), terminated, truncated, info)

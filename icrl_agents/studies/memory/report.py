@@ -1,0 +1,76 @@
+"""What agents remember, as rows of a card, JSON and a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.process.packages import versions
+from icrl_agents.core.process.terminal import counted
+from icrl_agents.evaluation.intervals import Interval
+from icrl_agents.evaluation.plots import draw_sizes
+from icrl_agents.evaluation.results import dump_results
+from icrl_agents.hub.cards import Row
+from icrl_agents.studies.memory.probe import Recall
+
+JSON, PICTURE = "probe.json", "probe.png"
+FILES = JSON, PICTURE
+HEADER = ("agent", "latents", "episodes", "steps", "folds", "share of the optimum", "random")
+
+Found = Mapping[tuple[str, str], Sequence[Recall]]  # by agent and what was done to its latents
+
+
+def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
+    """What the card of an agent tells, by what was done to its latents."""
+    rows = []
+    for change, recalls in found.items():
+        for recall in recalls:
+            name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
+            value, low, high = (round(number, 4) for number in recall.share)
+            shown, folds = counted(recall.shown, "episode"), counted(recall.folds, "fold")
+            note = f"{shown} with rewards, {split} tasks; {folds}; random {recall.random:.2f}"
+            rows.append(Row(name, value, low, high, "share of optimum", note, over=recall.over))
+    return rows
+
+
+def table(found: Found) -> list[tuple[str, ...]]:
+    """Rows below `HEADER`, as text."""
+    return [
+        (agent, change, str(r.episodes), str(r.steps), str(r.folds), str(r.share), f"{r.random:.2f}")
+        for (agent, change), recalls in found.items()
+        for r in recalls
+    ]
+
+
+def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int) -> str:
+    """All of it, and how it was measured."""
+    rows = [
+        {"agent": agent, "latents": change, **recall._asdict(), "share": recall.share._asdict()}
+        for (agent, change), recalls in found.items()
+        for recall in recalls
+    ]
+    how = {"env_id": env_id, "split": split, "num_seeds": num_seeds, "seed": seed}
+    return dump_results({**how, "recalls": rows, "versions": versions()})
+
+
+def write_probe(found: Found, results: str, folder: Path) -> None:
+    """Write `probe.json`, the `results` of `to_json`, and `probe.png` into a folder, both or none."""
+    how = json.loads(results)
+    content = {JSON: results.encode(), PICTURE: draw(found, how["env_id"], how["split"])}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder, content)
+
+
+def draw(found: Found, env_id: str, split: str) -> bytes:
+    """A PNG of the share of the optimum against the length of the history: a line an agent and change of latents."""
+    lines: dict[str, dict[int, Interval]] = {}
+    for (agent, change), recalls in found.items():
+        name = agent if change == "none" else f"{agent}, latents {change}"
+        lines[name] = {recall.steps: recall.share for recall in recalls}
+    first = next(iter(found.values()))[0]
+    about = f"95% intervals over {first.over}"
+    title = f"{env_id}, {split} tasks, rewards only in the first {counted(first.shown, 'episode')}"
+    labels = title, "steps lived before the episode", "share of the optimal return"
+    return draw_sizes(lines, 1.0, first.random, *labels, about)

@@ -1,0 +1,240 @@
+"""Training runs side by side: what the folders of `train` say of settings, loss and validation returns."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.files.strict_json import parse_json, read_bounded, read_json
+from icrl_agents.training.run_folder import METRICS, NOTE, is_finished
+
+JSON, PICTURE = "runs.json", "runs.png"
+FILES = (JSON, PICTURE)
+MAX_METRICS_BYTES = 1 << 28
+LATE = 20  # updates at the end whose mean loss is reported: one batch's scatters
+POINTS = 200  # of a line of losses
+VALIDATION = "validation_return"
+PARTS = ("train", "agent", "source")  # of train.json
+LEAVE_OUT = "leave the run out"
+
+
+class TrainingRun(NamedTuple):
+    """What is known of one training run."""
+
+    name: str
+    folder: Path
+    method: str
+    env_id: str
+    settings: dict[str, Any]  # of the training, the method and, as "source.<name>", the source
+    rows: list[dict[str, Any]]  # the metrics of each update
+    finished: bool
+
+    def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The updates (N,) at which a metric was measured, and its values (N,)."""
+        found = [(row["update"], row[name]) for row in self.rows if name in row]
+        return np.array([update for update, _ in found], int), np.array([value for _, value in found], float)
+
+
+class Summary(NamedTuple):
+    """One line of the table; None for what was not measured."""
+
+    run: str
+    method: str
+    env: str
+    seed: int
+    updates: int  # done
+    planned: int
+    finished: bool
+    seconds: float | None
+    loss: float | None  # mean over the last `LATE` updates
+    validation: float | None  # the last in-context return on validation tasks
+    best: float | None  # the highest one
+    best_update: int | None
+    random: float | None  # returns of random and of optimal play on the same tasks
+    optimum: float | None
+    settings: dict[str, Any]  # those in which the runs differ
+
+
+def read_runs(paths: Sequence[str | Path]) -> list[TrainingRun]:
+    """Read run folders; of a folder without `train.json` the run folders in it, in the order of their names.
+
+    Raises:
+        FileNotFoundError: no such folder, or no run in it.
+        ValueError: files that `train` did not write.
+    """
+    folders = list(dict.fromkeys(found for path in paths for found in _folders(Path(path).expanduser())))
+    if not folders:
+        raise ValueError("no run is given: name run folders, or a folder that holds some")
+    count = Counter(folder.absolute().name for folder in folders)
+    names = [f.absolute().name if count[f.absolute().name] == 1 else str(f) for f in folders]
+    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _folders(path: Path) -> list[Path]:
+    if (path / NOTE).is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is no folder: give the run folders that train wrote")
+    found = sorted(note.parent for note in path.glob(f"*/{NOTE}"))
+    if not found:
+        raise FileNotFoundError(f"{path} has no {NOTE}, and no folder in it has: give the run folders that train wrote")
+    return found
+
+
+def _read(folder: Path, name: str) -> TrainingRun:
+    note = read_json(folder / NOTE, fix=LEAVE_OUT)
+    train, agent, source = (part if isinstance(part := note.get(key), dict) else {} for key in PARTS)
+    method, env_id = note.get("method"), note.get("env_id")
+    numbers = train.get("seed"), train.get("updates")
+    if not isinstance(method, str) or not isinstance(env_id, str) or not all(type(n) is int for n in numbers):
+        raise ValueError(f"{folder / NOTE} is not of a training run: {LEAVE_OUT}")
+    of_source = {f"source.{key}": value for key, value in source.items()}
+    settings = {**train, **agent, **of_source, "histories": note.get("histories")}
+    return TrainingRun(name, folder, method, env_id, settings, list(_metrics(folder / METRICS)), is_finished(folder))
+
+
+def _metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics file; a last one that is cut short is left out, of several for an update the last."""
+    if not os.path.lexists(path):  # a training that has just begun
+        return
+    rows: dict[int, dict[str, Any]] = {}
+    for line in read_bounded(path, MAX_METRICS_BYTES).split(b"\n")[:-1]:
+        row = parse_json(line, path, LEAVE_OUT)
+        if type(row.get("update")) is not int or not all(_is_number(value) for value in row.values()):
+            raise ValueError(f"{path} has a line that is no update's metrics: {LEAVE_OUT}")
+        rows[row["update"]] = row
+    yield from (rows[update] for update in sorted(rows))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# ---- the table --------------------------------------------------------------------------------------------------
+
+
+def summarise(runs: Sequence[TrainingRun]) -> list[Summary]:
+    """One line for each run, with the settings in which they differ, the seed apart."""
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in ("seed", "updates"))
+    different = [name for name in names if len({json.dumps(run.settings.get(name)) for run in runs}) > 1]
+    return [_summary(run, {name: run.settings[name] for name in different if name in run.settings}) for run in runs]
+
+
+def _summary(run: TrainingRun, different: dict[str, Any]) -> Summary:
+    (updates, values), (_, losses) = run.column(VALIDATION), run.column("loss")
+    best = int(values.argmax()) if len(values) else None
+    return Summary(
+        run=run.name,
+        method=run.method,
+        env=run.env_id,
+        seed=run.settings["seed"],
+        updates=run.rows[-1]["update"] if run.rows else 0,
+        planned=run.settings["updates"],
+        finished=run.finished,
+        seconds=_last(run, "seconds"),
+        loss=float(losses[-LATE:].mean()) if len(losses) else None,
+        validation=_last(run, VALIDATION),
+        best=None if best is None else float(values[best]),
+        best_update=None if best is None else int(updates[best]),
+        random=_last(run, "validation_random"),
+        optimum=_last(run, "validation_optimal"),
+        settings=different,
+    )
+
+
+def _last(run: TrainingRun, name: str) -> float | None:
+    _, values = run.column(name)
+    return float(values[-1]) if len(values) else None
+
+
+HEADER = (
+    *("run", "method", "env", "seed", "updates", "state", "seconds", "loss"),
+    *("validation", "best", "random", "optimum", "settings"),
+)
+
+
+def table(found: Sequence[Summary]) -> list[tuple[str, ...]]:
+    """The cells of each line, below `HEADER`."""
+    return [
+        (
+            *(line.run, line.method, line.env, str(line.seed)),
+            f"{line.updates}/{line.planned}",
+            "finished" if line.finished else "not finished",
+            _cell(line.seconds, 0),
+            _cell(line.loss, 3),
+            _cell(line.validation),
+            _cell(line.best) + ("" if line.best is None else f" at {line.best_update}"),
+            *(_cell(line.random), _cell(line.optimum)),
+            " ".join(f"{name}={value}" for name, value in line.settings.items()),
+        )
+        for line in found
+    ]
+
+
+def _cell(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def to_json(found: Sequence[Summary]) -> str:
+    """The table as JSON."""
+    return json.dumps({"runs": [line._asdict() for line in found]}, indent=1) + "\n"
+
+
+# ---- the figure -------------------------------------------------------------------------------------------------
+
+
+def write_runs(runs: Sequence[TrainingRun], found: Sequence[Summary], folder: Path) -> None:
+    """Write the table as JSON and the figure into a folder, both or neither.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder, {JSON: to_json(found).encode(), PICTURE: draw_runs(runs)})
+
+
+def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
+    """A PNG of loss and validation return against updates, a line with its name for each run."""
+    from icrl_agents.evaluation.plots import COLOURS, DPI, STYLES, require_matplotlib
+
+    figure = require_matplotlib()(figsize=(6.4, 6.4), dpi=DPI, layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True)
+    for number, run in enumerate(runs):
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // len(COLOURS) % len(STYLES)]}
+        top.plot(*_thinned(*run.column("loss")), linewidth=1.4, label=run.name, **look)
+        bottom.plot(*run.column(VALIDATION), linewidth=1.4, marker="o", markersize=3, **look)
+    for value, style in zip(_references(runs), (":", "--"), strict=False):
+        bottom.axhline(value, color="black", linestyle=style, linewidth=1)
+    top.set_ylabel("loss")
+    bottom.set_ylabel("validation return (random :, optimum --)" if _references(runs) else "validation return")
+    bottom.set_xlabel("update")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _thinned(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of neighbours, about `POINTS` of them."""
+    parts = max(1, min(POINTS, len(values)))
+    pairs = zip(np.array_split(updates, parts), np.array_split(values, parts), strict=True)
+    means = [(part.mean(), value.mean()) for part, value in pairs if len(part)]
+    return np.array([x for x, _ in means]), np.array([y for _, y in means])
+
+
+def _references(runs: Sequence[TrainingRun]) -> tuple[float, ...]:
+    """Random and optimal return on the validation tasks, where they are those of all runs."""
+    found = {(_last(run, "validation_random"), _last(run, "validation_optimal")) for run in runs}
+    pair = next(iter(found))
+    return tuple(value for value in pair if value is not None) if len(found) == 1 and None not in pair else ()

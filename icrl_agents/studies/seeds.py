@@ -1,0 +1,128 @@
+"""The same training on several task splits and with several training seeds: how far a result can be trusted.
+
+Every cell (split, seed) is a training run of its own in `out/split<a>-seed<b>`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from icrl_agents.core.files.atomic import write_text
+from icrl_agents.core.process.packages import versions
+from icrl_agents.core.process.terminal import counted
+from icrl_agents.core.splits import TRAIN, split_tasks
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.intervals import bootstrap_mean
+from icrl_agents.evaluation.results import include_rows, usual_seeds
+from icrl_agents.evaluation.results_table import span_name, spans
+from icrl_agents.hub.cards import Row
+from icrl_agents.studies.cells import Cell, run_cells
+
+
+def study(
+    method: str,
+    env_id: str,
+    out: str | Path,
+    *,
+    splits: Sequence[int] = (0, 1, 2, 3, 4),
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: dict[str, Any] | None = None,
+    episodes: int | None = None,
+    num_seeds: int | None = None,
+    jobs: int = 1,
+) -> dict[tuple[int, int], Curve]:
+    """Train and evaluate on the held-out tasks every combination of `splits` and `seeds`.
+
+    Args:
+        splits: seeds of the train/test split.
+        seeds: of the training.
+        settings: as of `train`, the same for all cells.
+        episodes, num_seeds: of each evaluation; default as of `report.measure`.
+        jobs: cells at a time, each in a process of its own.
+
+    Returns:
+        The test curve of every (split, seed). `out/study.json` gets the table.
+
+    Raises:
+        ValueError: a cell in `out` was made with another method, environment, setting or evaluation.
+    """
+    if jobs < 1 or not splits or not seeds:
+        raise ValueError(f"jobs={jobs}, splits={list(splits)}, seeds={list(seeds)}: give at least one of each")
+    fixed = {"split_seed", "seed"} & set(settings or {})
+    if fixed:
+        raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")
+    if (task_set := (settings or {}).get("task_set", TRAIN)) != TRAIN:
+        raise ValueError(f"task_set={task_set!r} is not split anew, as a study does: train it with each --seed instead")
+    test = split_tasks(env_id).test
+    episodes = test.rules.lifetime if episodes is None else episodes
+    num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds
+    out = Path(out).expanduser()
+    cells = {
+        (split, seed): Cell(
+            method,
+            env_id,
+            out / f"split{split}-seed{seed}",
+            {**(settings or {}), "split_seed": split, "seed": seed},
+            episodes,
+            num_seeds,
+        )
+        for seed in seeds
+        for split in splits
+    }
+    found = dict(zip(cells, run_cells(list(cells.values()), jobs), strict=True))
+    table = [row._asdict() for row in study_table(found)]
+    note = {
+        "env_id": env_id,
+        "method": method,
+        "splits": list(splits),
+        "seeds": list(seeds),
+        "settings": settings or {},
+        "episodes": episodes,
+        "num_seeds": num_seeds,
+        "versions": versions(),
+        "table": table,
+    }
+    write_text(out / "study.json", json.dumps(note, indent=1) + "\n")
+    return found
+
+
+def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
+    """Put the study's rows into the results and the card of a checkpoint that was measured before.
+
+    Raises:
+        FileNotFoundError: the folder has no results yet.
+        ValueError: its results were measured on other weights.
+    """
+    include_rows(folder, study_table(curves))
+
+
+def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
+    """Rows of means over all cells, their bootstrap 95% interval over cells, and the worst cell."""
+    splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
+    name = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}"
+    rows = []
+    for span in spans(min(curve.runs.shape[2] for curve in curves.values())):
+        rows.append(_row(f"{name}: mean return, {span_name(*span)}", [c.at(*span).value for c in curves.values()]))
+        shares = [c.at(*span).value / c.optimal.mean() for c in curves.values()]
+        rows.append(_row(f"{name}: share of optimum, {span_name(*span)}", shares, "share of optimum"))
+    worst = {cell: float(curve.share(*span).min()) for cell, curve in curves.items()}
+    split, seed = min(worst, key=lambda cell: worst[cell])
+    note = f"split seed {split}, training seed {seed}"
+    rows.append(
+        Row(
+            f"{name}: worst task of all, {span_name(*span)}",
+            round(worst[split, seed], 4),
+            unit="share of optimum",
+            note=note,
+        )
+    )
+    return rows
+
+
+def _row(name: str, values: Sequence[float], unit: str = "return") -> Row:
+    value, low, high = (round(number, 4) for number in bootstrap_mean(values))
+    note = f"cells from {min(values):.2f} to {max(values):.2f}"
+    return Row(name, value, low, high, unit, note, over=f"{len(values)} cells")

@@ -1,0 +1,1 @@
+"""The study of windows: AD and CAD at equal visible tokens."""

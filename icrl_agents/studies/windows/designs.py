@@ -1,0 +1,152 @@
+"""Agents with equal parameters and equal visible tokens: AD, and CAD whose latents take the place of steps.
+
+CAD's window counts its latents (see `CADConfig`), so AD with the same window sees as many tokens. CAD has a compressor
+and what its reconstruction needs as well; AD gets as many weights by a larger `inner`. CAD learns from what is decided
+after its newest folds, about twice as many steps as are visible; AD learns from as many an update by larger batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from icrl_envs import FAMILIES
+
+from icrl_agents.core.checks import check_value
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.training.config import split_settings
+from icrl_agents.training.loop import env_spaces
+
+WINDOWS, LATENTS = (30, 60, 120, 240), (8, 16, 32)
+# small enough for two cores: minutes an agent
+DEFAULTS = {"width": 48, "layers": 3, "inner": 96, "updates": 400, "eval_every": 0, "threads": 1}
+VARIED = {"window", "slide", "latents", "folds", "seed"}
+LIVES = 4  # of the longest window, in a lifetime of training: with less there is little to remember
+MOST_FOLDS = 100  # in a training window, whose time and memory grow with them
+
+
+class Design(NamedTuple):
+    """An agent of the study, to be trained once with each seed."""
+
+    method: str
+    config: Any
+    parameters: int
+    batch_size: int
+
+    @property
+    def window(self) -> int:
+        return self.config.window
+
+    @property
+    def latents(self) -> int:
+        return getattr(self.config, "latents", 0)
+
+    @property
+    def name(self) -> str:
+        """Of its folders."""
+        plain = f"{self.method}-window{self.window}"
+        return f"{plain}-latents{self.latents}" if self.latents else plain
+
+    @property
+    def line(self) -> str:
+        """Of the figure: designs that differ in their windows only."""
+        return f"{self.method}, {self.latents} latents" if self.latents else self.method
+
+
+class Plan(NamedTuple):
+    """What is to be trained, and the pairs of window and latents that are not."""
+
+    env_id: str
+    settings: dict[str, Any]  # of the training, the same for all
+    designs: list[Design]
+    left_out: list[tuple[int, int]]
+
+
+def make_plan(
+    env_id: str,
+    windows: Sequence[int] = WINDOWS,
+    latents: Sequence[int] = LATENTS,
+    settings: Mapping[str, Any] | None = None,
+) -> Plan:
+    """AD with every window, CAD with every window and number of latents that leave half of it to steps.
+
+    Args:
+        windows: environment steps, as of both methods' configs.
+        latents: of CAD.
+        settings: as of `train`, for both methods; those that only CAD has are for CAD. What is not given is taken from
+            `DEFAULTS`, and `episodes` so that a lifetime of training has `LIVES` of the longest window.
+
+    Raises:
+        ValueError: a bad name or value, a setting that the study varies, lifetimes that no window is too short for, or
+            no latents that fit any window.
+    """
+    split_tasks(env_id)  # refuses unknown ids
+    fixed = VARIED & set(settings or {})
+    if fixed:
+        raise ValueError(f"the study sets {' and '.join(sorted(fixed))} itself: give windows, latents or seeds instead")
+    if not windows or not latents:
+        raise ValueError(f"windows={list(windows)}, latents={list(latents)}: give at least one of each")
+    for name, sizes in (("window", windows), ("latents", latents)):
+        for size in sizes:
+            check_value(name, "int", size, METHODS["cad"].Config.LIMITS[name])
+    windows, latents, horizon = sorted(set(windows)), sorted(set(latents)), FAMILIES[env_id].rules.horizon
+    values: dict[str, Any] = {"episodes": math.ceil(LIVES * windows[-1] / horizon), **DEFAULTS, **(settings or {})}
+    train, base, _ = split_settings("cad", env_id, values)
+    if base.pretrain == 1:
+        raise ValueError("pretrain=1 learns no actions, and agents that act are compared: give a smaller share")
+    steps = train.episodes * horizon
+    if steps <= windows[-1]:
+        raise ValueError(
+            f"episodes={train.episodes} of {horizon} steps are no longer than window={windows[-1]}, so nothing leaves "
+            f"it: train with episodes={windows[-1] // horizon + 1} or more, or give shorter windows"
+        )
+    rooms = {count: replace(base, window=count + 2, slide=1, latents=count).room for count in latents}
+    fit = {(window, count): 2 * room <= window for window in windows for count, room in rooms.items()}
+    batch = train.batch_size
+    with_memory = [_cad(env_id, base, window, count, steps, batch) for (window, count), fits in fit.items() if fits]
+    if not with_memory:
+        raise ValueError(f"latents={latents} take more than half of every window of {windows}: give fewer, or longer")
+    without = [_ad(env_id, base, window, with_memory, batch) for window in windows]
+    training = {name: value for name, value in values.items() if name not in asdict(base)}
+    return Plan(env_id, training, [*without, *with_memory], [pair for pair, fits in fit.items() if not fits])
+
+
+def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_size: int) -> Design:
+    """Half of the steps beside the latents are folded at once.
+
+    More would leave an agent that has just folded without its last steps; fewer would send what is known through more
+    folds, each of which takes time and may lose something.
+    """
+    config = replace(base, window=window, latents=latents, slide=1)
+    slide = max(1, (window - config.room) // 2)
+    folds = min(MOST_FOLDS, math.ceil((steps - window) / slide))  # a training window is a whole lifetime, if it may be
+    config = replace(config, slide=slide, folds=folds)
+    return Design("cad", config, _parameters("cad", env_id, config), batch_size)
+
+
+def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_size: int) -> Design:
+    """As wide inside as makes its parameters those of the others with its window, or of all if none has it.
+
+    And with batches in which as many steps are learned from as in theirs.
+    """
+    shared = {field.name: getattr(base, field.name) for field in fields(AgentConfig)}
+    slide = max(1, window // 3)  # the share that agents drop by default
+    config = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
+    rivals = [other for other in others if other.window == window] or others
+    wanted = np.mean([rival.parameters for rival in rivals])
+    more = np.mean([rival.config.learned / rival.window for rival in rivals])
+    one, two = (_parameters("ad", env_id, replace(config, inner=inner)) for inner in (1, 2))
+    config = replace(config, inner=max(1, 1 + round((wanted - one) / (two - one))))
+    return Design("ad", config, _parameters("ad", env_id, config), round(batch_size * more))
+
+
+def _parameters(method: str, env_id: str, config: Any) -> int:
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they were
+        agent = METHODS[method](*env_spaces(env_id), config)
+    return sum(parameter.numel() for parameter in agent.parameters())

@@ -1,0 +1,1 @@
+"""Training: batches of windows in, a checkpoint folder out."""

@@ -1,0 +1,61 @@
+"""What a card says of a training: what was learned from, with which settings, and what wrote the weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icrl_agents.core.process.packages import versions
+from icrl_agents.histories.store import HistoryStore
+from icrl_agents.sources import default_source
+from icrl_agents.sources.collection import collect_command
+from icrl_agents.sources.source import Source
+from icrl_agents.training.config import TrainConfig
+
+
+def describe_training(
+    env_id: str, config: TrainConfig, data: dict[str, Any], command: str, seconds: float, device: torch.device
+) -> dict[str, Any]:
+    """The facts of a trained agent.
+
+    Args:
+        data: what `describe_data` says.
+        command: of the start, also where the run was resumed.
+        seconds: of all its parts.
+    """
+    return {
+        "env_id": env_id,
+        **data,
+        "split_seed": config.split_seed,
+        "train": asdict(config),
+        "command": command,
+        "seconds": round(seconds, 1),
+        "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} PyTorch threads, {device.type}",
+        "versions": versions(),
+    }
+
+
+def describe_data(env_id: str, config: TrainConfig, source: Source | None, histories: Path | None) -> dict[str, Any]:
+    """What is learned from: fresh lifetimes of a source, or histories."""
+    if source is None:
+        assert histories is not None
+        return _describe_store(histories)
+    lifetimes = {"fresh_lifetimes": config.updates * config.batch_size, "episodes": config.episodes}
+    return {
+        "source": config.source or default_source(env_id),
+        "assumes": source.assumes,
+        "data": {**lifetimes, "settings": asdict(source.settings)},
+    }
+
+
+def _describe_store(histories: Path) -> dict[str, Any]:
+    with HistoryStore(histories) as store:
+        info, tasks = store.info, store.tasks
+    data = {"histories": histories.name, "streams": info.streams, "episodes": info.episodes}
+    facts = {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
+    command = collect_command(info, tasks, histories.name)
+    return facts | ({"collect": command} if command else {})

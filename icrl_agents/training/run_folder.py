@@ -1,0 +1,216 @@
+"""A training run's folder: what it holds, its metrics, and the states that an interrupted run continues from.
+
+States are safetensors and JSON, never pickles; on a CPU a resumed run ends with bit-identical weights. Each is a
+checkpoint too, so that an unfinished run can be played and evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from icrl_agents.core.files.atomic import append_line, write_files, write_text
+from icrl_agents.core.files.folder_lock import OURS, FolderLock
+from icrl_agents.core.files.strict_json import dump_json, read_json, refuse_special
+from icrl_agents.core.printable import printable
+from icrl_agents.core.process.interrupts import continuing
+from icrl_agents.hub.checkpoint import CONFIG, WEIGHTS
+from icrl_agents.hub.unfinished import NOTE, STATES, newest_checkpoint, read_note
+
+METRICS = "metrics.jsonl"
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+
+
+class Started(NamedTuple):
+    """What a run was started with."""
+
+    histories: str | None
+    settings: dict[str, Any]
+    command: str
+
+
+def read_started(
+    out: Path, method: str, env_id: str, histories: str | Path | None, settings: dict[str, Any]
+) -> Started:
+    """What the run in `out` was started with; what is given now may only repeat it."""
+    data = read_note(out)
+    started = {**data["train"], **data["agent"], **{f"source.{name}": value for name, value in data["source"].items()}}
+    given = {"method": method, "env_id": env_id, **settings}
+    if histories is not None:
+        given["histories"] = str(absolute(histories))
+    # learning rate and stages depend on the number of all updates: a longer training is another one from its start
+    way = (
+        f"go on with its agent in another folder, --init {shlex.quote(str(out))}"
+        if is_finished(out)
+        else "start another run"
+    )
+    for name, value in given.items():
+        if (before := started.get(name, data.get(name))) != value:
+            note = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
+            raise ValueError(f"{note}: resume with that, or {way}")
+    return Started(data["histories"], started, data["command"])
+
+
+def absolute(path: str | Path) -> Path:
+    """Where a path of the user's leads, links followed; ValueError for one that leads to no regular file."""
+    path = Path(path).expanduser()
+    refuse_special(path)
+    return Path(os.path.realpath(path))
+
+
+def is_finished(out: Path) -> bool:
+    return (out / WEIGHTS).is_file() and (out / CONFIG).is_file() and newest_checkpoint(out) is None
+
+
+def own(out: Path) -> AbstractContextManager[Any]:
+    """The run's folder, for as long as this process trains; of those that `accelerate launch` starts the first owns it.
+
+    Raises:
+        BlockingIOError: another process trains there.
+    """
+    return FolderLock(out, "training in") if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
+def resumable(out: Path) -> AbstractContextManager[None]:
+    """What ends a run early says where --resume continues it."""
+    return continuing(lambda: f"--resume continues at update {_updates_done(out)}")
+
+
+def _updates_done(out: Path) -> int:
+    state = newest_checkpoint(out)
+    return int(state.name) if state else 0
+
+
+def claim(out: Path, overwrite: bool) -> None:
+    """Only an empty folder is written to, and only a run of ours is ever deleted."""
+    if not _content(out):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{out} is not empty: give --resume to continue it or --overwrite to replace it")
+    if not (out / NOTE).is_file():
+        raise FileExistsError(f"{out} is not a training run, so it is not overwritten: choose another folder")
+
+
+def _content(out: Path) -> list[Path]:
+    return [child for child in out.iterdir() if child.name not in OURS] if out.exists() else []
+
+
+def command_line() -> str:
+    """The command of this process, or the call for those who train from Python."""
+    program = Path(sys.argv[0])
+    ours = program.name == "icrl-agents" or program.parts[-2:] in (
+        ("icrl_agents", "__main__.py"),
+        ("cli", "__main__.py"),
+    )
+    return shlex.join(["icrl-agents", *sys.argv[1:]]) if ours else "icrl_agents.train(...)"
+
+
+@contextmanager
+def open_metrics(out: Path, active: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends one JSON line."""
+    if not active:
+        yield lambda row: None
+        return
+    yield lambda row: append_line(out / METRICS, json.dumps(row))
+
+
+def start_over(out: Path, note: dict[str, Any]) -> None:
+    """An empty folder with the note of what is about to run.
+
+    Raises:
+        ValueError: `read_started` would refuse the note; nothing is deleted.
+    """
+    text = dump_json(note, out / NOTE)
+    out.mkdir(parents=True, exist_ok=True)
+    for child in _content(out):  # the folder itself may be a link, or where the user stands
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    write_files(out, {NOTE: text})
+
+
+def save_state(
+    out: Path, update: int, save_agent: Callable[[Path], None], optimizer: torch.optim.Optimizer, seconds: float
+) -> None:
+    """Write `out/checkpoints/<update>` under a temporary name, rename it, then delete older ones.
+
+    Args:
+        save_agent: writes the agent's checkpoint to a folder.
+    """
+    folder = out / STATES
+    final, temporary = folder / f"{update:09d}", folder / f"{update:09d}.tmp"
+    tensors = save(_optimizer_tensors(optimizer) | {"rng": torch.get_rng_state()})
+    state = json.dumps({"update": update, "seconds": seconds})
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        save_agent(temporary)
+        write_files(temporary, {OPTIMIZER: tensors, STATE: state.encode()})
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for other in folder.iterdir():
+        if other != final:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def drop_states(out: Path) -> None:
+    """Delete the states of a finished run; one that was deleted in part is none."""
+    while state := newest_checkpoint(out):
+        state.rename(state.with_suffix(".tmp"))
+    shutil.rmtree(out / STATES, ignore_errors=True)
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Restore weights, optimizer and random state; gives the number of updates done and the seconds they took.
+
+    Raises:
+        ValueError: the state is damaged, or not of this run.
+    """
+    contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
+    state = read_json(folder / STATE, fix=f"delete {folder}")
+    try:
+        model.load_state_dict(load(contents[WEIGHTS]))
+        tensors = load(contents[OPTIMIZER])
+        torch.set_rng_state(tensors.pop("rng"))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, key = name.split(".")
+            slots.setdefault(int(number), {})[key] = tensor
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(state["update"]), float(state["seconds"])
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        why = printable(error, 200)
+        raise ValueError(f"{folder} is damaged, or of another run ({why}): delete it, or give --overwrite") from None
+
+
+def trim_metrics(out: Path, update: int) -> None:
+    """Keep the rows of the first `update` updates; the others will be written again."""
+    metrics = out / METRICS
+    if metrics.is_file():
+        rows = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+        try:
+            kept = [line for line in rows if json.loads(line)["update"] <= update]
+        except (LookupError, TypeError, ValueError) as error:
+            why = printable(error, 160)
+            raise ValueError(f"{metrics} is damaged ({why}): mend it, or give --overwrite") from None
+        write_text(metrics, "".join(kept))
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return _plain({f"{number}.{key}": value for number, slot in state.items() for key, value in slot.items()})
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,72 @@
+"""Settings as people write them: NAME=VALUE on a command line, or a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from icrl_agents.core.files.bundled import bundled
+from icrl_agents.core.files.strict_json import read_bounded
+from icrl_agents.core.printable import printable
+
+
+def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, Any]:
+    """The values of `NAME=VALUE`, read as the types of the dataclass fields `known`; TOML's words, quotes optional.
+
+    Names and values are judged by the configuration they are for: what cannot be read stays the text it is.
+
+    Raises:
+        ValueError: not of that form, or a name twice.
+    """
+    kinds = {field.name: str(field.type) for field in known}
+    values: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not name or not equals:
+            raise ValueError(f"--set {pair!r} is not NAME=VALUE, such as --set lr=3e-4")
+        if name in values:
+            raise ValueError(f"--set gives {name} twice: once {values[name]!r}, then {text!r}")
+        values[name] = _parse(text, kinds.get(name, ""))
+    return values
+
+
+def _parse(text: str, kind: str) -> Any:
+    if "None" in kind and text.lower() == "none":
+        return None
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    if kind.startswith("str"):
+        return value if isinstance(value, str) else text
+    return float(value) if kind.startswith("float") and type(value) is int else value
+
+
+def read_toml(path: Path | None) -> dict[str, Any]:
+    """The settings in a file, none without one; those in a table [source] are named source.NAME.
+
+    Where there is no such file, recipes/NAME.toml and NAME.toml are those that ship with the package.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: it is not TOML.
+    """
+    if path is None:
+        return {}
+    path = path.expanduser()
+    ours = bundled("recipes") / path.name
+    if not path.exists() and path in (Path("recipes", path.name), Path(path.name)) and ours.is_file():
+        path = ours
+    text = read_bounded(path)
+    try:
+        found = tomllib.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not TOML ({printable(error, 160)}): write settings as lr = 3e-4, one a line"
+        ) from None
+    values: dict[str, Any] = {}
+    for name, value in found.items():
+        values |= {f"{name}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}
+    return values

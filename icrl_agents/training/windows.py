@@ -1,0 +1,230 @@
+"""What a training update sees: batches of windows of lifetimes, made fresh or drawn from a store.
+
+A batch depends only on (seed, update), so a resumed run continues with exactly the batches it would have seen, and
+every process of a distributed run can take its rows of the same global batch. Axis letters: B rows, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+import torch
+
+from icrl_agents.core.action_masks import check_given
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import space_to_json
+from icrl_agents.core.steps import Steps, check_steps
+from icrl_agents.histories.columns import GIVEN
+from icrl_agents.histories.store import HistoryStore
+from icrl_agents.nn.codecs import make_codec
+from icrl_agents.nn.codecs.box import RewardCodec
+from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.sources.collection import check_together, lifetimes
+from icrl_agents.sources.source import Source
+
+
+class Windows(Protocol):
+    """Batches by the number of the update."""
+
+    def batch(self, update: int) -> Steps:
+        """The global batch (B, T) of update 0, 1, 2, ..."""
+
+
+class FreshWindows:
+    """Windows of lifetimes that are made on the fly and seen once: a small model cannot overfit them.
+
+    Args:
+        env_id, source, tasks: what makes the lifetimes; each one is on a task drawn uniformly from `tasks` (ids).
+        episodes: length of a lifetime.
+        window: T; a lifetime longer than it gives one window, half of the time its beginning, else from anywhere.
+        batch_size: B.
+        seed: of everything.
+        aligned: windows begin with an episode.
+        chunk: lifetimes made at a time, which is much faster than batch by batch.
+
+    Raises:
+        ValueError: the source learns one task at a time, and there are several.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        source: Source,
+        tasks: Sequence[int] | np.ndarray,
+        episodes: int,
+        window: int,
+        batch_size: int,
+        seed: int,
+        aligned: bool = False,
+        chunk: int = 512,
+    ):
+        check_together(source, np.asarray(tasks))
+        self.env_id, self.source, self.tasks = env_id, source, np.asarray(tasks)
+        self.episodes, self.window, self.batch_size, self.seed = episodes, window, batch_size, seed
+        self.aligned = aligned
+        self.batches_per_chunk = max(1, chunk // batch_size)
+        self._chunk: tuple[int, Steps] | None = None
+
+    def batch(self, update: int) -> Steps:
+        number, place = divmod(update, self.batches_per_chunk)
+        if self._chunk is None or self._chunk[0] != number:
+            self._chunk = (number, self._make(number))
+        start = place * self.batch_size
+        return self._chunk[1].rows(slice(start, start + self.batch_size))
+
+    def _make(self, number: int) -> Steps:
+        rng = np.random.default_rng([self.seed, number])
+        tasks = rng.choice(self.tasks, self.batches_per_chunk * self.batch_size)
+        steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
+        return cut_windows(steps, self.window, rng, self.aligned)
+
+
+def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Where windows of `rows` lifetimes begin, 0..spare: half at 0, where acting begins too, the rest anywhere."""
+    return np.where(rng.random(rows) < 0.5, 0, rng.integers(0, spare + 1, rows))
+
+
+def align(start: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Where the episodes begin that the steps `start` (B,) belong to, given where episodes begin (B, T)."""
+    places = np.where(first, np.arange(first.shape[1]), 0)
+    return np.maximum.accumulate(places, 1)[np.arange(len(start)), start]
+
+
+def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bool = False) -> Steps:
+    """One window (B, window) of every lifetime: half of them beginnings."""
+    rows, total = steps.reward.shape
+    start = draw_starts(max(total - window, 0), rows, rng)
+    start = align(start, steps.first) if aligned else start
+    columns = start[:, None] + np.arange(min(window, total))
+    return steps.map(lambda value: value[np.arange(rows)[:, None], columns])
+
+
+class StoreWindows:
+    """Windows of a `HistoryStore`, every history equally likely; all histories are held in memory.
+
+    Half of the windows are beginnings, as in `FreshWindows`. They are no longer than the longest history; a shorter
+    history is padded with its last step, masked.
+
+    Args:
+        store: the histories.
+        tasks: the ids to train on; the store's other tasks are left alone.
+        window, batch_size, seed, aligned: as in `FreshWindows`.
+        spaces: observation and action space of the environment to train on; default those the store names.
+
+    Raises:
+        ValueError: the store has none of `tasks`, no step of them, or values that do not fit the spaces.
+    """
+
+    def __init__(
+        self,
+        store: HistoryStore,
+        tasks: Sequence[int] | np.ndarray,
+        window: int,
+        batch_size: int,
+        seed: int,
+        spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None,
+        aligned: bool = False,
+    ):
+        wanted = {int(task) for task in tasks}
+        found = [task for task in store.tasks if task in wanted]
+        if not found:
+            raise ValueError(
+                f"{store.path} has none of the {len(tasks)} training tasks: collect the split or set of tasks that you "
+                "train on"
+            )
+        codecs = _codecs(store, spaces)
+        store.require_room(found)
+        self.histories = [_checked(store, task, codecs) for task in found]
+        _check_together(self.histories, found, store)
+        self.lengths = [history.mask.sum(1) for history in self.histories]  # (streams,) each
+        self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
+        if not self.places:
+            raise ValueError(f"the histories of {store.path} have no steps: collect them again")
+        self.window = min(window, max(int(lengths.max()) for lengths in self.lengths))
+        self.batch_size, self.seed, self.aligned = batch_size, seed, aligned
+
+    def batch(self, update: int) -> Steps:
+        rng = np.random.default_rng([self.seed, update])
+        return concatenate([self._draw(rng) for _ in range(self.batch_size)])
+
+    def _draw(self, rng: np.random.Generator) -> Steps:
+        number, stream = self.places[int(rng.integers(len(self.places)))]
+        length = int(self.lengths[number][stream])
+        start = draw_starts(max(length - self.window, 0), 1, rng)
+        start = align(start, self.histories[number].first[stream, None]) if self.aligned else start
+        columns = start[0] + np.arange(self.window)
+        # Padding repeats the last step: zeros need not be in the spaces.
+        row = self.histories[number].rows(slice(stream, stream + 1))
+        row = row.map(lambda value: value[:, np.minimum(columns, length - 1)])
+        return row._replace(mask=(columns < length)[None])
+
+
+def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
+    """The histories of a task; ValueError for values that no batch may have."""
+    history, where = store[task, :], f"{store.path}, task {task}"
+    check_steps(history, codecs, where)
+    check_given(history, codecs["action"].options, where)
+    return history
+
+
+def _check_together(histories: list[Steps], tasks: list[int], store: HistoryStore) -> None:
+    """Refuse histories that cannot be in one batch: all tasks have the same columns, but for action sets."""
+    wanted = _signature(histories[0])
+    for task, history in zip(tasks, histories, strict=True):
+        found = _signature(history)
+        for name in sorted((wanted.keys() ^ found.keys()) - {MASK}):
+            one = f"only one of the tasks {tasks[0]} and {task} has '{printable(name)}'"
+            raise ValueError(f"{store.path}: {one}: {AGAIN}")
+        for name in wanted.keys() & found.keys():
+            if wanted[name] != found[name]:
+                one, other = printable(wanted[name]), printable(found[name])
+                raise ValueError(f"{store.path}: '{printable(name)}' is {one}, but {other} in task {task}: {AGAIN}")
+        wanted = {**found, **wanted}  # the first tasks may have no action sets
+
+
+MASK = f"{GIVEN}action_mask"  # where there is none, all actions are legal
+AGAIN = "collect all tasks in the same way"
+
+
+def _signature(steps: Steps) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """The type and shape of one entry in each column."""
+    columns = {name: (value.dtype, value.shape[2:]) for name, value in {**steps.columns, **steps.extras}.items()}
+    return columns | {GIVEN + name: (value.dtype, value.shape[1:]) for name, value in steps.static.items()}
+
+
+def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
+    """Who can check each field; ValueError if the store was not made in these spaces."""
+    own = store.spaces
+    names = ("observation", "action")
+    for name, has, wanted in zip(names, own, own if spaces is None else spaces, strict=True):
+        if space_to_json(has) != space_to_json(wanted):
+            raise ValueError(
+                f"{store.path} has the {name} space {printable(has)}, the environment {printable(wanted)}: "
+                "collect histories of this one"
+            )
+    try:
+        with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
+            obs, action = (make_codec(space, width=1, predicts=False) for space in own)
+            return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
+    except ValueError as error:
+        raise ValueError(f"{store.path}: {error}") from None
+
+
+def concatenate(parts: list[Steps]) -> Steps:
+    """Rows of `parts`, which have the same T and the same extras, one after the other."""
+
+    def join(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+
+    masks = [part.static["action_mask"] for part in parts if "action_mask" in part.static]
+    if masks:  # where there is none all actions are legal
+        parts = [_with_mask(part, masks[0].shape[1]) for part in parts]
+    extras, static = join([part.extras for part in parts]), join([part.static for part in parts])
+    return Steps(**join([part.columns for part in parts]), extras=extras, static=static)
+
+
+def _with_mask(steps: Steps, actions: int) -> Steps:
+    return steps._replace(static={"action_mask": np.ones((len(steps.mask), actions), bool), **steps.static})
