@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from icrl_agents.core.steps import Steps
     from icrl_agents.evaluation.curves import Curve
     from icrl_agents.evaluation.evaluate import evaluate
-    from icrl_agents.histories.store import HistoryStore, RecordHistory
+    from icrl_agents.histories.recorder import RecordHistory
+    from icrl_agents.histories.store import HistoryStore
     from icrl_agents.hub.remote import list_pretrained
     from icrl_agents.methods import METHODS
     from icrl_agents.sources import SOURCES
@@ -32,7 +33,7 @@ _HOMES = {
     "Curve": "evaluation.curves",
     "evaluate": "evaluation.evaluate",
     "HistoryStore": "histories.store",
-    "RecordHistory": "histories.store",
+    "RecordHistory": "histories.recorder",
     "Steps": "core.steps",
     "collect": "sources.collection",
     "list_pretrained": "hub.remote",

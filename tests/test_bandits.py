@@ -13,7 +13,7 @@ from icrl_agents import evaluate
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import evaluate as evaluation
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.collection import lifetimes
 

@@ -12,7 +12,7 @@ from icrl_envs.darkroom_macro import published_sets
 
 from icrl_agents import evaluate
 from icrl_agents.core.splits import split_tasks
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.collection import lifetimes
 

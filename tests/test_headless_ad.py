@@ -12,7 +12,8 @@ from icrl_envs import FAMILIES
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.action_masks import check_legal, legal_actions, read_action_set
 from icrl_agents.evaluation.evaluate import RandomLearner
-from icrl_agents.histories.store import HistoryStore, RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
+from icrl_agents.histories.store import HistoryStore
 from icrl_agents.methods import METHODS
 from icrl_agents.nn.codecs.action_vectors import draw_vectors
 from icrl_agents.nn.votes import Votes

@@ -15,7 +15,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import Steps
-from icrl_agents.histories.store import FIELDS, HistoryInfo, HistoryStore, RecordHistory
+from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.recorder import RecordHistory
+from icrl_agents.histories.store import FIELDS, HistoryStore
 from icrl_agents.histories.writer import HistoryWriter
 
 EPISODES = 4

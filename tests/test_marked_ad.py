@@ -23,7 +23,7 @@ from icrl_agents.cli.app import app
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation import plots
-from icrl_agents.histories.store import HistoryInfo
+from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig

@@ -18,7 +18,7 @@ from gymnasium.wrappers import vector as batched
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.steps import Steps
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.methods import METHODS
 from tests.fakes import Variant
 

@@ -13,7 +13,7 @@ from icrl_envs import FAMILIES
 
 from icrl_agents.evaluation.references import RANDOM, STRONGER, reference_learners
 from icrl_agents.evaluation.results import spread
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.gittins import gittins_indices
 from icrl_agents.studies.action_sets.lifetimes import run_lifetimes

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from icrl_envs import FAMILIES
 
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import SOURCES, default_source, find_source, make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.sources.q_learning import state_index

@@ -14,7 +14,8 @@ from icrl_agents import HistoryStore, collect
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import Steps
-from icrl_agents.histories.store import HistoryInfo, write_column
+from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.store import write_column
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source

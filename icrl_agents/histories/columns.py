@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import Steps
 
 FIELDS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
 FLAGS = ("terminated", "truncated")
@@ -175,3 +176,10 @@ def _compare_length(columns: Mapping[str, h5py.Dataset], length: np.ndarray) -> 
     if (last != length).any():
         row = int((last != length).argmax())
         raise ValueError(f"{LENGTH} of stream {row} is {length[row]}, its steps are {last[row]}")
+
+
+def column_name(name: str) -> str:
+    """The name of a column of the user's own; ValueError for one that is taken or is no identifier."""
+    if name in {*Steps._fields, "length"} or not name.isidentifier():
+        raise ValueError(f"{name!r} cannot name a column: use an identifier that is no field of Steps, nor 'length'")
+    return name

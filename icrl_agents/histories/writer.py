@@ -18,7 +18,8 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.columns import CHECKSUMS, FIELDS, GIVEN, LENGTH, write_column
 from icrl_agents.histories.hdf5 import reading, writing
-from icrl_agents.histories.store import HistoryInfo, HistoryStore, partial_folder
+from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.store import HistoryStore, partial_folder
 
 
 class HistoryWriter:

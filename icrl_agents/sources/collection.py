@@ -29,7 +29,8 @@ from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.process.worker_pool import worker_pool
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.core.steps import Steps
-from icrl_agents.histories.store import HistoryInfo, RecordHistory
+from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, find_source, make_source, source_name
 

@@ -16,7 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.nn.numerics import own_settings
 from icrl_agents.sources.source import Source, SourceSettings
 

@@ -14,7 +14,7 @@ from icrl_agents.core.checks import as_kinds, check_known
 from icrl_agents.core.printable import printable
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.steps import Boundary, autoreset_mode
-from icrl_agents.histories.store import RecordHistory
+from icrl_agents.histories.recorder import RecordHistory
 
 GENERATOR = 1  # sets a source's generator apart from the environments', which are seeded with the same number
 

@@ -1,0 +1,84 @@
+"""The header of a store: what its histories are of and how they were made."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+
+from icrl_agents.core.files.strict_json import MAX_DEPTH, parse_object
+from icrl_agents.core.printable import printable
+from icrl_agents.histories.hdf5 import reading
+
+FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
+CHECKSUM = "checksum"  # attribute of stores that have one of their header
+MAX_WORDS = 1 << 12  # bytes of a text that the card quotes
+MAX_JSON = 1 << 18  # bytes of a space or of settings
+
+
+@dataclass(frozen=True)
+class HistoryInfo:
+    """What a store says of itself."""
+
+    env_id: str
+    env_kwargs: dict[str, Any]  # those the id was registered with
+    observation_space: dict[str, Any]  # as `core.spaces.space_to_json` writes it
+    action_space: dict[str, Any]
+    source: str  # name of the learner in SOURCES
+    settings: dict[str, Any]  # the learner's
+    assumes: str  # what the learner must know
+    seed: int
+    streams: int  # histories of each task
+    episodes: int  # of each history
+    versions: dict[str, str]  # of the packages it was made with
+
+    def write(self, file: h5py.File) -> None:
+        file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+        words = {
+            name: value if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
+            for name, value in asdict(self).items()
+        }
+        for name, value in {**words, CHECKSUM: _checksum(words)}.items():
+            file.attrs[name] = value
+
+    @classmethod
+    def read(cls, file: h5py.File, path: Path) -> Self:
+        with reading(path, "its header"):
+            if "format" not in file.attrs or _attribute(file, "format", "str") != FORMAT:
+                raise ValueError("HDF5, but no store of histories")
+            number = _attribute(file, "format_version", "int")
+        if number > FORMAT_VERSION:
+            raise ValueError(f"{path} has format_version {number}, known are 1..{FORMAT_VERSION}: update icrl-agents")
+        with reading(path, "its header"):
+            kinds = {field.name: str(field.type) for field in fields(cls)}
+            words = {name: _attribute(file, name, kind) for name, kind in kinds.items()}
+            if CHECKSUM in file.attrs and _attribute(file, CHECKSUM, "int") != _checksum(words):
+                raise ValueError("it does not fit its checksum")
+            plain = {
+                name: parse_object(words[name].encode(), MAX_DEPTH // 2) for name in kinds if "dict" in kinds[name]
+            }
+            return cls(**{**words, **plain})
+
+
+def _attribute(file: h5py.File, name: str, kind: str) -> Any:
+    """A single number or text; a text of JSON is one for `parse_object`, as it will be in a checkpoint's config."""
+    found = file.attrs.get_id(name)
+    if found.shape != () or found.dtype.kind not in ("iu" if kind == "int" else "O"):
+        raise ValueError(f"{name} is of dtype {printable(found.dtype)} and shape {printable(found.shape)}")
+    value = file.attrs[name]
+    if kind == "int":
+        return int(value)
+    most = MAX_WORDS if kind == "str" else MAX_JSON
+    if not isinstance(value, str) or len(value.encode()) > most:
+        raise ValueError(f"{name} is no text of at most {most} bytes")
+    return value
+
+
+def _checksum(words: Mapping[str, Any]) -> int:
+    """Of the header's texts: HDF5 keeps them apart from the attributes, whose checksums do not cover them."""
+    return zlib.crc32(json.dumps(words, sort_keys=True).encode())

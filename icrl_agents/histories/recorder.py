@@ -1,0 +1,177 @@
+"""The recorder: a vector wrapper that keeps every real step of every row.
+
+Axis letters: B rows (streams), T environment steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from icrl_agents.core.action_masks import legal_actions
+from icrl_agents.core.arrays import stored, to_array
+from icrl_agents.core.steps import Boundary, Steps, autoreset_mode, stack_steps
+from icrl_agents.histories.columns import FIELDS, column_name
+
+
+class RecordHistory(VectorWrapper):
+    """Records every real step of every row, in any autoreset mode: final observations, no NEXT_STEP dummies.
+
+    Where the environment has `expert_action()`, its answer before each step becomes the column `expert_action`; where
+    its `action_mask()` says that not all actions are legal, the mask is a static value of the steps.
+    A `reset` in mid-episode truncates that episode in the record too. Take `steps()` before a new lifetime begins.
+    """
+
+    def __init__(self, env: VectorEnv):
+        if isinstance(env, gymnasium.Env):
+            raise TypeError(f"{env} is a single environment: use gymnasium.make_vec(id, num_envs=1) or SyncVectorEnv")
+        super().__init__(env)
+        rows = getattr(env.unwrapped, "envs", [env.unwrapped])  # the single environments of a sync vector env
+        self.has_expert = all(hasattr(row.unwrapped, "expert_action") for row in rows)
+        self._boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
+        self._static: dict[str, np.ndarray] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._torn = False  # a step was taken that could not be recorded
+        self._steps: list[_Recorded] = []
+        self._notes: dict[str, list[np.ndarray]] = {}
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset all rows, or those of `options["reset_mask"]` (B,) bool."""
+        rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        obs, info = super().reset(seed=seed, options=options)
+        if self._torn and rows.all():
+            self._clear()
+        self._truncate(rows & ~self._boundary.ended)
+        self._boundary.forget(rows)
+        self._obs = self._stored(obs, self.single_observation_space, "obs")
+        mask = legal_actions(self.env)
+        self._static = {} if mask is None else {"action_mask": mask}
+        return obs, info
+
+    def _truncate(self, rows: np.ndarray) -> None:
+        """A reset in mid-episode truncates that episode."""
+        for row in np.flatnonzero(rows):
+            last = next((step for step in reversed(self._steps) if step.active[row]), None)
+            if last is not None:
+                last.truncated[row] |= not last.terminated[row]
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As `env.step`; what it returns is recorded.
+
+        Raises:
+            ValueError: what the env returned is not in its spaces, or its final observations are missing. The step was
+                taken, so the record has a gap and ends here: reset all rows for a new one.
+        """
+        self._require_whole()
+        self._boundary.require_reset()
+        action = self._stored(actions, self.single_action_space, "actions")
+        expert = self.expert_action() if self.has_expert else None
+        self._torn = True
+        try:
+            obs, reward, terminated, truncated, info = super().step(actions)
+        except Exception:  # the env refused the step
+            self._torn = False
+            raise
+        seen = self._stored(obs, self.single_observation_space, "obs")
+        flags = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")
+        reward32 = stored(self._batched(reward, "reward"), np.float32, "reward")
+        next_obs, active = self._boundary.read(seen, *flags, info, shown=obs)
+        if expert is not None:
+            self.note(expert_action=expert)
+        self._steps.append(_Recorded(self._obs, action, reward32, next_obs, *flags, active))
+        self._obs, self._torn = seen, False
+        return obs, reward, terminated, truncated, info
+
+    def _require_whole(self) -> None:
+        if self._torn:
+            raise ValueError(
+                "a step could not be recorded, so the record has a gap: reset() all rows to begin a new one"
+            )
+
+    def _stored(self, value: Any, space: gymnasium.Space, what: str) -> np.ndarray:
+        """A copy of a batch, of the space's type."""
+        array = to_array(value, what)
+        if space.shape is not None and array.shape != (self.num_envs, *space.shape):
+            raise ValueError(f"{what} has shape {array.shape}, expected {(self.num_envs, *space.shape)}: check the env")
+        return np.array(array if space.dtype is None else stored(array, space.dtype, what))
+
+    def _batched(self, value: Any, what: str) -> np.ndarray:
+        """A copy of one value a row."""
+        array = np.array(to_array(value, what))
+        if array.shape != (self.num_envs,):
+            raise ValueError(f"{what} has shape {array.shape}, expected ({self.num_envs},): check the env")
+        return array
+
+    def _flag(self, value: Any, what: str) -> np.ndarray:
+        array = self._batched(value, what)
+        if array.dtype != bool:
+            raise ValueError(f"{what} has dtype {array.dtype}, expected bool: check the env")
+        return array
+
+    def expert_action(self) -> np.ndarray:
+        """What the environment's expert would do now, (B, ...)."""
+        env: Any = self.env.unwrapped
+        if not self.has_expert:
+            raise ValueError(f"{env} has no expert_action(): choose another source, or add it to the environment")
+        return np.array(env.expert_action() if hasattr(env, "expert_action") else env.call("expert_action"))
+
+    def note(self, **columns: Any) -> None:
+        """Add a value, or one a row (B, ...), to columns of your own: exactly once for every step, before or after."""
+        for name, value in columns.items():
+            value = np.array(np.broadcast_to(value, self.num_envs) if np.ndim(value) == 0 else value)
+            self._notes.setdefault(column_name(name), []).append(value)
+
+    def steps(self, episodes: int | None = None) -> Steps:
+        """Hand over what was recorded, (B, T), left-packed, and forget it.
+
+        Args:
+            episodes: keep only the first so many of each row; rows may have run ahead of the slowest one.
+
+        Raises:
+            ValueError: nothing was recorded, or a noted column does not have one value for each step.
+        """
+        self._require_whole()
+        count = len(self._steps)
+        if uneven := [name for name, values in self._notes.items() if len(values) != count]:
+            raise ValueError(f"column {uneven[0]!r} has not one value for each of {count} steps: note it every step")
+        if not count:
+            raise ValueError("0 steps were recorded: call reset() and step() first")
+        recorded = _Recorded(*(np.stack(values, 1) for values in zip(*self._steps, strict=True)))
+        noted = {name: np.stack(values, 1) for name, values in self._notes.items()}
+        self._clear()
+        active, columns = recorded.active, {**recorded._asdict(), **noted}
+        del columns["active"]
+        if episodes is not None:
+            ended = active & (columns["terminated"] | columns["truncated"])
+            active &= np.cumsum(ended, 1) - ended < episodes
+        if not active.all():
+            active, columns = _pack(active, columns)
+        fields = {name: columns.pop(name) for name in FIELDS}
+        return stack_steps(**fields, mask=active, extras=columns, static=self._static)
+
+
+class _Recorded(NamedTuple):
+    """One step of all rows, (B, ...) each; of a whole record (B, T, ...)."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_obs: np.ndarray  # the final one at an episode's end
+    terminated: np.ndarray
+    truncated: np.ndarray
+    active: np.ndarray  # bool: the step was real
+
+
+def _pack(active: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Move every row's real steps to the left, over zeros."""
+    order = np.argsort(~active, axis=1, kind="stable")[:, : active.sum(1).max()]
+    rows = np.arange(len(active))[:, None]
+    active, columns = active[rows, order], {name: value[rows, order] for name, value in columns.items()}
+    for value in columns.values():
+        value[~active] = 0
+    return active, columns
