@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from icrl_agents import ICAgent, evaluate, train
-from icrl_agents.methods.base.transforms import hide_rewards
 from icrl_agents.studies.memory import probe as probing
 from icrl_agents.studies.memory.latents import CHANGES, Changed
 from icrl_agents.studies.memory.probe import changes_of, make_history, probe, usual_histories
+from icrl_agents.training.augment import hide_rewards
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
 from tests.test_cli import done, refused

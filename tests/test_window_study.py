@@ -9,7 +9,7 @@ import pytest
 from icrl_agents import METHODS, ICAgent
 from icrl_agents.studies.windows.designs import LATENTS, WINDOWS, make_plan
 from icrl_agents.studies.windows.study import JSON, PICTURE, study_windows
-from icrl_agents.training.loop import env_spaces
+from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
 from tests.test_cli import done, refused
 from tests.test_plots import without_matplotlib

@@ -232,6 +232,9 @@ class Curve:
             facts={"joined": [curve.facts for curve in curves]},
         )
 
+    def renamed(self, name: str) -> Curve:
+        return replace(self, name=name)
+
     def plot(self, path: str | Path, others: Sequence[Curve] = ()) -> None:
         """Draw return against episode with random, source and optimal lines; `others` are drawn beside it."""
         from icrl_agents.evaluation.plots import plot_curves

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.packages import need
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.intervals import bootstrap, mean
-
-if TYPE_CHECKING:
-    from icrl_agents.evaluation.curves import Curve
 
 SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
 KINDS = ("png", "svg", "pdf")
@@ -28,7 +24,38 @@ GREY = "#6b6b6b"
 REFERENCES = ("#d6d6d2", GREY, "#a6a6a2", "#4a4a48", "#111111")  # random play, the source, other learners
 
 
-def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
+class Plotted(Protocol):
+    """What a figure reads of a `Curve`. Axis letters: R runs, N tasks, E episodes, T steps of an episode."""
+
+    @property
+    def env_id(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def tasks(self) -> tuple[int, ...]: ...
+    @property
+    def runs(self) -> np.ndarray: ...  # (R, N, E)
+    @property
+    def optimal(self) -> np.ndarray: ...  # (N,)
+    @property
+    def random(self) -> np.ndarray: ...  # (N,)
+    @property
+    def pace(self) -> np.ndarray | None: ...  # (T,)
+    @property
+    def trainings(self) -> int: ...
+    @property
+    def sample(self) -> Any: ...
+    @property
+    def mean(self) -> np.ndarray: ...  # (E,)
+    def band(self) -> tuple[np.ndarray, np.ndarray]: ...  # (E,) each
+    def renamed(self, name: str) -> Self: ...
+
+
+def plot_curves(curves: Sequence[Plotted], path: str | Path) -> None:
     """Draw curves into one file, whole or not at all; its suffix (.png, .svg, .pdf) says of which kind.
 
     Each curve is the mean over its tasks and seeds with its bootstrap 95% interval, of which the legend says what was
@@ -46,7 +73,7 @@ def plot_curves(curves: Sequence[Curve], path: str | Path) -> None:
     write_files(path.parent, {path.name: picture})
 
 
-def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
+def draw_curves(curves: Sequence[Plotted], kind: str = "png") -> bytes:
     """The picture of `plot_curves` as the bytes of a file."""
     figure_class = require_matplotlib()
     if not curves or len({curve.env_id for curve in curves}) > 1:
@@ -58,7 +85,7 @@ def draw_curves(curves: Sequence[Curve], kind: str = "png") -> bytes:
     return _png(figure) if kind == "png" else _save(figure, kind)
 
 
-def told_apart(curves: Sequence[Curve]) -> list[Curve]:
+def told_apart(curves: Sequence[Plotted]) -> list[Plotted]:
     """The curves under names that differ: those that share one get their origin, their split, else a number."""
     curves = _with_details(curves, [curve.origin for curve in curves])
     curves = _with_details(curves, [curve.split for curve in curves])
@@ -66,13 +93,13 @@ def told_apart(curves: Sequence[Curve]) -> list[Curve]:
     return _with_details(curves, [str(names[: place + 1].count(name)) for place, name in enumerate(names)])
 
 
-def _with_details(curves: Sequence[Curve], details: Sequence[str]) -> list[Curve]:
+def _with_details(curves: Sequence[Plotted], details: Sequence[str]) -> list[Plotted]:
     """Add each curve's detail to its name, if others have that name and another detail."""
     of_name: dict[str, set[str]] = {}
     for curve, detail in zip(curves, details, strict=True):
         of_name.setdefault(curve.name, set()).add(detail)
     return [
-        replace(curve, name=f"{curve.name} ({detail})") if detail and len(of_name[curve.name]) > 1 else curve
+        curve.renamed(f"{curve.name} ({detail})") if detail and len(of_name[curve.name]) > 1 else curve
         for curve, detail in zip(curves, details, strict=True)
     ]
 
@@ -112,13 +139,13 @@ def require_matplotlib() -> Any:
     return need("matplotlib.figure", "plots").Figure  # without pyplot: no window system, no global state
 
 
-def fill_curves(axes: Any, curves: Sequence[Curve]) -> None:
+def fill_curves(axes: Any, curves: Sequence[Plotted]) -> None:
     inside = _live_one_episode(curves)
     draw, levels = (_lines_inside, _levels_inside) if inside else (_line, _levels)
     colours = iter(COLOURS * len(curves))
     for number, curve in enumerate(curves):
         if curve.tasks != curves[0].tasks:
-            curve = replace(curve, name=f"{curve.name} (optimal {curve.optimal.mean():.2f})")
+            curve = curve.renamed(f"{curve.name} (optimal {curve.optimal.mean():.2f})")
         source = curve.name.startswith("source")
         width = max(THINNEST, WIDTH - 0.7 * number)
         draw(axes, curve, GREY if source else next(colours), "-." if source else "-", width)
@@ -133,22 +160,22 @@ def fill_curves(axes: Any, curves: Sequence[Curve]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _live_one_episode(curves: Sequence[Curve]) -> bool:
+def _live_one_episode(curves: Sequence[Plotted]) -> bool:
     """Whether steps can be drawn: all lifetimes are a single episode of the same length."""
     paces = [curve.pace for curve in curves if curve.pace is not None]
     return len(paces) == len(curves) and len({len(pace) for pace in paces}) == 1
 
 
-def _so_far_of(curve: Curve) -> str:
+def _so_far_of(curve: Plotted) -> str:
     return "reward so far" if np.isnan(curve.optimal).any() else "regret so far"
 
 
-def _so_far(curve: Curve, earned: Any, share: Any) -> Any:
+def _so_far(curve: Plotted, earned: Any, share: Any) -> Any:
     """What is drawn where so much was earned in that share of the steps: the regret, if the optimum is known."""
     return earned if np.isnan(curve.optimal).any() else curve.optimal.mean() * share - earned
 
 
-def _lines_inside(axes: Any, curve: Curve, colour: str, style: str, width: float) -> None:
+def _lines_inside(axes: Any, curve: Plotted, colour: str, style: str, width: float) -> None:
     pace: Any = curve.pace
     steps = np.arange(1, len(pace) + 1)
     line = _so_far(curve, np.cumsum(pace), steps / len(pace))
@@ -159,13 +186,13 @@ def _lines_inside(axes: Any, curve: Curve, colour: str, style: str, width: float
     axes.errorbar(steps[-1:], line[-1:], error, color=colour, linewidth=width, capsize=3)
 
 
-def _levels_inside(axes: Any, curve: Curve) -> None:
+def _levels_inside(axes: Any, curve: Plotted) -> None:
     end = len(curve.pace) if curve.pace is not None else 1
     lost = float(_so_far(curve, curve.random.mean(), 1.0))
     axes.plot([0, end], [0, lost], ":", color=GREY, linewidth=1.2, label=f"random ({lost:.2f} in the end)")
 
 
-def _levels(axes: Any, curve: Curve) -> None:
+def _levels(axes: Any, curve: Plotted) -> None:
     _optimal(axes, float(np.mean(curve.optimal)))
     _random(axes, float(np.mean(curve.random)))
 
@@ -179,7 +206,7 @@ def _random(axes: Any, value: float) -> None:
     axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({value:.2f})")
 
 
-def _line(axes: Any, curve: Curve, colour: str, style: str, width: float) -> None:
+def _line(axes: Any, curve: Plotted, colour: str, style: str, width: float) -> None:
     episodes = np.arange(1, curve.runs.shape[2] + 1)
     low, high = curve.band()
     marker = "o" if len(episodes) == 1 else None  # a line through one point is invisible

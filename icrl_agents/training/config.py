@@ -126,8 +126,7 @@ def split_settings(
     rest = as_kinds(rest, (*fields(TrainConfig), *fields(config)))
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
-    if (
-        METHODS[method].has_memory and "episodes" not in settings and env_id in FAMILIES
-    ):  # as long as its windows may be
+    remembers = METHODS[method].has_memory
+    if remembers and "episodes" not in settings and env_id in FAMILIES:  # as long as its windows may be
         ours = replace(ours, episodes=max(1, math.ceil(agent.span / FAMILIES[env_id].rules.horizon)))
     return ours, agent, for_source

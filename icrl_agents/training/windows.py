@@ -7,7 +7,7 @@ every process of a distributed run can take its rows of the same global batch. A
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
@@ -33,16 +33,22 @@ class Windows(Protocol):
         """The global batch (B, T) of update 0, 1, 2, ..."""
 
 
+class WindowSpec(NamedTuple):
+    """What a batch of windows looks like."""
+
+    window: int  # T; a longer lifetime gives one window, half of the time its beginning, else from anywhere
+    batch_size: int  # B
+    seed: int  # of everything
+    episode_aligned: bool = False  # windows begin with an episode
+
+
 class FreshWindows:
     """Windows of lifetimes that are made on the fly and seen once: a small model cannot overfit them.
 
     Args:
         env_id, source, tasks: what makes the lifetimes; each one is on a task drawn uniformly from `tasks` (ids).
         episodes: length of a lifetime.
-        window: T; a lifetime longer than it gives one window, half of the time its beginning, else from anywhere.
-        batch_size: B.
-        seed: of everything.
-        aligned: windows begin with an episode.
+        spec: of the windows.
         chunk: lifetimes made at a time, which is much faster than batch by batch.
 
     Raises:
@@ -55,31 +61,27 @@ class FreshWindows:
         source: Source,
         tasks: Sequence[int] | np.ndarray,
         episodes: int,
-        window: int,
-        batch_size: int,
-        seed: int,
-        aligned: bool = False,
+        spec: WindowSpec,
         chunk: int = 512,
     ):
         check_together(source, np.asarray(tasks))
         self.env_id, self.source, self.tasks = env_id, source, np.asarray(tasks)
-        self.episodes, self.window, self.batch_size, self.seed = episodes, window, batch_size, seed
-        self.aligned = aligned
-        self.batches_per_chunk = max(1, chunk // batch_size)
+        self.episodes, self.spec = episodes, spec
+        self.batches_per_chunk = max(1, chunk // spec.batch_size)
         self._chunk: tuple[int, Steps] | None = None
 
     def batch(self, update: int) -> Steps:
         number, place = divmod(update, self.batches_per_chunk)
         if self._chunk is None or self._chunk[0] != number:
             self._chunk = (number, self._make(number))
-        start = place * self.batch_size
-        return self._chunk[1].rows(slice(start, start + self.batch_size))
+        start = place * self.spec.batch_size
+        return self._chunk[1].rows(slice(start, start + self.spec.batch_size))
 
     def _make(self, number: int) -> Steps:
-        rng = np.random.default_rng([self.seed, number])
-        tasks = rng.choice(self.tasks, self.batches_per_chunk * self.batch_size)
+        rng = np.random.default_rng([self.spec.seed, number])
+        tasks = rng.choice(self.tasks, self.batches_per_chunk * self.spec.batch_size)
         steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
-        return cut_windows(steps, self.window, rng, self.aligned)
+        return cut_windows(steps, self.spec.window, rng, self.spec.episode_aligned)
 
 
 def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -111,7 +113,7 @@ class StoreWindows:
     Args:
         store: the histories.
         tasks: the ids to train on; the store's other tasks are left alone.
-        window, batch_size, seed, aligned: as in `FreshWindows`.
+        spec: of the windows.
         spaces: observation and action space of the environment to train on; default those the store names.
 
     Raises:
@@ -122,11 +124,8 @@ class StoreWindows:
         self,
         store: HistoryStore,
         tasks: Sequence[int] | np.ndarray,
-        window: int,
-        batch_size: int,
-        seed: int,
+        spec: WindowSpec,
         spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None,
-        aligned: bool = False,
     ):
         wanted = {int(task) for task in tasks}
         found = [task for task in store.tasks if task in wanted]
@@ -143,19 +142,18 @@ class StoreWindows:
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
         if not self.places:
             raise ValueError(f"the histories of {store.path} have no steps: collect them again")
-        self.window = min(window, max(int(lengths.max()) for lengths in self.lengths))
-        self.batch_size, self.seed, self.aligned = batch_size, seed, aligned
+        self.spec = spec._replace(window=min(spec.window, max(int(lengths.max()) for lengths in self.lengths)))
 
     def batch(self, update: int) -> Steps:
-        rng = np.random.default_rng([self.seed, update])
-        return concatenate([self._draw(rng) for _ in range(self.batch_size)])
+        rng = np.random.default_rng([self.spec.seed, update])
+        return concatenate([self._draw(rng) for _ in range(self.spec.batch_size)])
 
     def _draw(self, rng: np.random.Generator) -> Steps:
         number, stream = self.places[int(rng.integers(len(self.places)))]
         length = int(self.lengths[number][stream])
-        start = draw_starts(max(length - self.window, 0), 1, rng)
-        start = align(start, self.histories[number].first[stream, None]) if self.aligned else start
-        columns = start[0] + np.arange(self.window)
+        start = draw_starts(max(length - self.spec.window, 0), 1, rng)
+        start = align(start, self.histories[number].first[stream, None]) if self.spec.episode_aligned else start
+        columns = start[0] + np.arange(self.spec.window)
         # Padding repeats the last step: zeros need not be in the spaces.
         row = self.histories[number].rows(slice(stream, stream + 1))
         row = row.map(lambda value: value[:, np.minimum(columns, length - 1)])

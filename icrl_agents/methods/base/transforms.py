@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.action_masks import actions_in
-from icrl_agents.core.steps import OF_ACTIONS, Steps, stack_steps
+from icrl_agents.core.steps import Steps, stack_steps
 
 
 def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
@@ -67,48 +66,6 @@ def best_return(steps: Steps) -> np.ndarray:
     total, known = return_to_go(steps.map(torch.as_tensor))
     best = torch.where(known & torch.as_tensor(steps.first), total, -math.inf).amax(1).numpy()
     return np.where(np.isfinite(best), best, 0.0).astype(np.float32)
-
-
-def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
-    """NumPy steps in which, in about that share of the rows, no reward is seen any more soon after the first one.
-
-    Soon: from 1 to `most` steps later. What was done stays; whoever learns from it has to remember why.
-    """
-    rows, count = steps.reward.shape
-    paid = (steps.reward != 0) & steps.mask
-    last = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) the last step whose reward is seen
-    blind = paid.any(1) & (rng.random(rows) < share)
-    late = np.arange(count) - last[:, None]
-    reward, before = (
-        np.where(blind[:, None] & (late > n), 0, value).astype(np.float32)
-        for n, value in ((0, steps.reward), (1, steps.prev_reward))
-    )
-    return steps._replace(reward=reward, prev_reward=before)
-
-
-def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator) -> Steps:
-    """NumPy steps whose legal actions have other numbers, drawn at random for each row.
-
-    Args:
-        options: how many actions there are, as of codecs.
-
-    Raises:
-        ValueError: the actions are not 0, 1, ...
-    """
-    if options == 0:
-        raise ValueError("renumber=true, but the actions are not 0, 1, ...: leave it out")
-    legal = steps.static.get("action_mask", np.ones((len(steps.mask), options or actions_in(steps)), bool))
-    keys = np.arange(legal.shape[1]), rng.random(legal.shape)
-    places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in keys)
-    number = np.empty_like(places)
-    np.put_along_axis(number, places, drawn, 1)  # (B, A) that each action gets; illegal ones stay among themselves
-
-    def renumbered(value: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(number, value, 1).astype(value.dtype)
-
-    before = np.where(steps.start, steps.prev_action, renumbered(steps.prev_action))
-    meant = {name: renumbered(value) for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)}
-    return steps._replace(action=renumbered(steps.action), prev_action=before, extras={**steps.extras, **meant})
 
 
 START, END = 1, 2  # a mark is none, one or both of them: a run may end where the next one starts

@@ -21,7 +21,7 @@ from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.training.config import split_settings
-from icrl_agents.training.loop import env_spaces
+from icrl_agents.training.request import env_spaces
 
 WINDOWS, LATENTS = (30, 60, 120, 240), (8, 16, 32)
 # small enough for two cores: minutes an agent

@@ -1,0 +1,79 @@
+"""One update of the weights: this process's rows of a global batch, in micro-batches. Axis letters: B rows, T steps."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from icrl_agents.core.steps import Steps
+from icrl_agents.training.config import TrainConfig
+from icrl_agents.training.optimizer import learning_rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Updater:
+    """Takes optimizer steps on batches.
+
+    Args:
+        model: the method as `accelerator.prepare` returned it.
+        span: steps of a whole training window, T.
+    """
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, config: TrainConfig, span: int):
+        self.accelerator, self.model, self.optimizer, self.config = accelerator, model, optimizer, config
+        self.method, self.span = accelerator.unwrap_model(model), span
+
+    def update(self, batch: Steps, number: int) -> dict[str, Any]:
+        """Update number `number`, from 0, on the global batch (B, T); returns its row of metrics.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        cfg, accelerator = self.config, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(number, cfg)
+        self.method.train()
+        sums = self._backward(batch, self._parts(number))
+        if not math.isfinite(sums["loss"]):
+            raise ValueError(
+                f"the loss became {sums['loss']} at update {number + 1}: lower lr={cfg.lr} or clip={cfg.clip}"
+            )
+        accelerator.clip_grad_norm_(self.model.parameters(), cfg.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if accelerator.num_processes > 1:
+            values = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "mean")
+            sums = dict(zip(sums, values.tolist(), strict=True))
+        rounded = {name: round(value, 6) for name, value in sums.items()}
+        return {"update": number + 1, **rounded, "lr": learning_rate(number, cfg)}
+
+    def _parts(self, number: int) -> list[np.ndarray]:
+        """The rows of each micro-batch of this process; of shorter windows more fit into one."""
+        cfg = self.config
+        ours = np.arange(cfg.batch_size)[self.accelerator.process_index :: self.accelerator.num_processes]
+        shorter = max(1, self.span // (cfg.most_steps(number / cfg.updates) or self.span))
+        return np.array_split(ours, math.ceil(len(ours) / (cfg.micro_batch * shorter)))
+
+    def _backward(self, batch: Steps, parts: list[np.ndarray]) -> dict[str, float]:
+        """Accumulate the gradients of the parts; returns the terms of the loss and their sum."""
+        accelerator, method = self.accelerator, self.method
+        whole = max(1.0, float(method.loss_weight(batch)))
+        sums: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            last = number + 1 == len(parts)  # gradients travel between processes once an update
+            with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
+                rows = batch.rows(part)
+                terms = self.model(method.tensors(rows))
+                share = float(method.loss_weight(rows)) * accelerator.num_processes / whole  # the terms are means
+                loss = torch.stack(list(terms.values())).sum() * share
+            accelerator.backward(loss)
+            for name, value in {**terms, "loss": sum(terms.values())}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
+        return sums
