@@ -6,7 +6,7 @@ Axis letters: B rows (environments), T environment steps, A actions.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +14,10 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from torch import nn
 
 from icrl_agents.agents import pretrained
 from icrl_agents.agents.action_sets import ActionSets, from_arguments, of_new_tasks, redraw
+from icrl_agents.agents.holder import MethodHolder
 from icrl_agents.agents.inputs import check_flag, check_history, read_batch, warn_foreign
 from icrl_agents.agents.planning.plans import Decision
 from icrl_agents.agents.planning.search import Planner, make_planner
@@ -26,14 +26,13 @@ from icrl_agents.core.caution import warn
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.steps import Steps
 from icrl_agents.hub.download import Download
-from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.devices import pick_device
 from icrl_agents.nn.numerics import acting
 
 
-class ICAgent:
+class ICAgent(MethodHolder):
     """An agent around one `Method`: the method holds the weights, the agent what it knows of the current task.
 
     Lifecycle: `reset` means a NEW TASK (forget everything). A new episode of the same task needs no call: `act` on
@@ -374,60 +373,3 @@ class ICAgent:
             revision=revision,
             commit_message=commit_message,
         )
-
-    # ---- the method's ------------------------------------------------------------------------------------------
-
-    @property
-    def config(self) -> AgentConfig:
-        return self.method.config
-
-    @property
-    def observation_space(self) -> gymnasium.Space:
-        return self.method.observation_space
-
-    @property
-    def action_space(self) -> gymnasium.Space:
-        return self.method.action_space
-
-    @property
-    def device(self) -> torch.device:
-        return self.method.device
-
-    @property
-    def training(self) -> bool:
-        return self.method.training
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the weights, as `torch.nn.Module.to` does; the next task begins there."""
-        self.method.to(*args, **kwargs)
-        return self
-
-    def eval(self) -> Self:
-        self.method.eval()
-        return self
-
-    def train(self, mode: bool = True) -> Self:
-        self.method.train(mode)
-        return self
-
-    def float(self) -> Self:
-        """Convert the weights back to float32, which acting and saving need."""
-        self.method.float()
-        return self
-
-    def half(self) -> Self:
-        """Convert the weights to float16, for other programs: acting and saving need `float()`."""
-        self.method.half()
-        return self
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return self.method.parameters()
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.method.named_parameters()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.method.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(state)

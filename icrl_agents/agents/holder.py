@@ -1,0 +1,74 @@
+"""What an agent forwards to its method: config, spaces, device, mode and weights, as of a `torch.nn.Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import gymnasium
+import torch
+from torch import nn
+
+from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.method import Method
+
+
+class MethodHolder:
+    """An object around one `Method`, with the parts of its interface that users of an agent need."""
+
+    method: Method
+
+    @property
+    def config(self) -> AgentConfig:
+        return self.method.config
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        return self.method.observation_space
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        return self.method.action_space
+
+    @property
+    def device(self) -> torch.device:
+        return self.method.device
+
+    @property
+    def training(self) -> bool:
+        return self.method.training
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the weights, as `torch.nn.Module.to` does; the next task begins there."""
+        self.method.to(*args, **kwargs)
+        return self
+
+    def eval(self) -> Self:
+        self.method.eval()
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        self.method.train(mode)
+        return self
+
+    def float(self) -> Self:
+        """Convert the weights back to float32, which acting and saving need."""
+        self.method.float()
+        return self
+
+    def half(self) -> Self:
+        """Convert the weights to float16, for other programs: acting and saving need `float()`."""
+        self.method.half()
+        return self
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.method.parameters()
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.method.named_parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.method.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(state)
