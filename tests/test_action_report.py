@@ -74,7 +74,7 @@ def some_of(env_id: str, name: str, count: int) -> tuple[int, ...]:
 
 def test_regret_is_that_of_every_pull_the_last_one_included():
     ids = some_of(BERNOULLI, "all_new", 3)
-    tasks = FAMILIES[BERNOULLI].rules.tasks
+    tasks = FAMILIES[BERNOULLI].rules.table
     gaps = tasks.best[list(ids)] - tasks.values[list(ids), 2]
     found = run_lifetimes(Cycle(2), BERNOULLI, ids)
     np.testing.assert_allclose(found.curve, gaps[:, None] * np.arange(1, 301))

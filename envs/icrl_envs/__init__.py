@@ -1,48 +1,54 @@
-"""Importing this registers the icrl/* environments; FAMILIES holds the tasks of each id."""
+"""Importing this registers the icrl/* environments; `FAMILIES` holds the tasks of each id.
 
-from gymnasium.envs.registration import register
+`find_family(id)` gives what is known of an id's tasks; `register_family` adds tasks of your own for any Gymnasium
+environment, `register_rules` those of dynamics that are written on arrays.
+"""
 
-from icrl_envs.bernoulli_bandit import BernoulliBandit
-from icrl_envs.contextual_bandit import ContextualBandit
-from icrl_envs.dark_key_to_door import DarkKeyToDoor
-from icrl_envs.darkroom import Darkroom
-from icrl_envs.darkroom_macro import DarkroomMacro
-from icrl_envs.darkroom_permuted import DarkroomPermuted
-from icrl_envs.gaussian_bandit import GaussianBandit, LinearBandit
-from icrl_envs.tasks import TaskSet, keep_order, numpy_shuffle, python_shuffle
+from icrl_envs.bandits.bernoulli_bandit import BernoulliBandit
+from icrl_envs.bandits.contextual_bandit import ContextualBandit
+from icrl_envs.bandits.gaussian_bandit import GaussianBandit, LinearBandit
+from icrl_envs.base.capability import Capability, UndeclaredError
+from icrl_envs.base.family import Family, TaskSet
+from icrl_envs.base.gym_family import GymFamily
+from icrl_envs.base.registry import (
+    FAMILIES,
+    env_family,
+    find_family,
+    register_family,
+    register_rules,
+    unregister_family,
+)
+from icrl_envs.base.rules import Rules
+from icrl_envs.base.split import Split, numpy_shuffle
+from icrl_envs.grids.dark_key_to_door import DarkKeyToDoor
+from icrl_envs.grids.darkroom import Darkroom
+from icrl_envs.grids.darkroom_macro import DarkroomMacro
+from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 
-__all__ = ["FAMILIES", "TaskSet"]
-
-
-def _family(rules_class, env_id, horizon, split=None, shuffle=python_shuffle, **kwargs):
-    """Register an id and give its tasks; `split` is (fraction, seed) of the published split, None: set "train"."""
-    kwargs["horizon"] = horizon
-    entry_point = f"{rules_class.__module__}:{rules_class.__name__}"
-    register(
-        env_id,
-        entry_point=f"{entry_point}Env",
-        vector_entry_point=f"{entry_point}VectorEnv",
-        max_episode_steps=horizon,
-        kwargs=kwargs,
-    )
-    rules = rules_class(**kwargs)
-    if split is None:
-        return TaskSet(env_id, rules, len(rules.named["train"]) / rules.num_tasks, 0, keep_order)
-    return TaskSet(env_id, rules, *split, shuffle)
-
-
-_TASK_SETS = [
-    _family(Darkroom, "icrl/Darkroom-v0", 20, (0.9, 0), size=9),
-    _family(Darkroom, "icrl/Darkroom3x3-v0", 6, (0.9, 0), size=3),
-    _family(Darkroom, "icrl/Darkroom17x17-v0", 50, (0.9, 0), size=17),
-    _family(Darkroom, "icrl/Darkroom10x10-v0", 100, (0.8, 0), numpy_shuffle, size=10, start=(0, 0)),
-    _family(DarkroomPermuted, "icrl/DarkroomPermuted-v0", 50, (0.9, 4)),
-    _family(DarkroomMacro, "icrl/DarkroomMacro-v0", 20),
-    _family(DarkKeyToDoor, "icrl/DarkKeyToDoor-v0", 50, (0.95, 4)),
-    _family(BernoulliBandit, "icrl/BernoulliBandit-v0", 300),
-    _family(ContextualBandit, "icrl/ContextualBandit-v0", 300),
-    _family(GaussianBandit, "icrl/GaussianBandit-v0", 500),
-    _family(LinearBandit, "icrl/LinearBandit-v0", 200),
+__all__ = [
+    "FAMILIES",
+    "Capability",
+    "Family",
+    "GymFamily",
+    "Rules",
+    "Split",
+    "TaskSet",
+    "UndeclaredError",
+    "env_family",
+    "find_family",
+    "register_family",
+    "register_rules",
+    "unregister_family",
 ]
 
-FAMILIES: dict[str, TaskSet] = {tasks.env_id: tasks for tasks in _TASK_SETS}
+register_rules(Darkroom, "icrl/Darkroom-v0", 20, Split(0.9, 0), size=9)
+register_rules(Darkroom, "icrl/Darkroom3x3-v0", 6, Split(0.9, 0), size=3)
+register_rules(Darkroom, "icrl/Darkroom17x17-v0", 50, Split(0.9, 0), size=17)
+register_rules(Darkroom, "icrl/Darkroom10x10-v0", 100, Split(0.8, 0, numpy_shuffle), size=10, start=(0, 0))
+register_rules(DarkroomPermuted, "icrl/DarkroomPermuted-v0", 50, Split(0.9, 4))
+register_rules(DarkroomMacro, "icrl/DarkroomMacro-v0", 20)
+register_rules(DarkKeyToDoor, "icrl/DarkKeyToDoor-v0", 50, Split(0.95, 4))
+register_rules(BernoulliBandit, "icrl/BernoulliBandit-v0", 300)
+register_rules(ContextualBandit, "icrl/ContextualBandit-v0", 300)
+register_rules(GaussianBandit, "icrl/GaussianBandit-v0", 500)
+register_rules(LinearBandit, "icrl/LinearBandit-v0", 200)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.checks import check_int, short
-from icrl_envs.rules import Belief, Rules
+from icrl_envs.base.belief import Belief
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.checks import check_int, short
+from icrl_envs.base.rules import Rules
 
 MOVES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)])  # x0+1, x0-1, x1+1, x1-1, stay
 STAY = 4
@@ -26,6 +28,10 @@ class GridRules(Rules):
     A state is `stage * C + cell`, where a family's `stages` tell apart what the agent has done in this episode.
     `start` is where episodes begin; None is the centre.
     """
+
+    action_space: spaces.Discrete
+    render_modes = ("ansi", "rgb_array")
+    capabilities = frozenset({Capability.SUCCESS, Capability.OPTIMAL_RETURN, Capability.EXPERT})
 
     def __init__(self, size: int, start: tuple[int, int] | None, horizon: int, stages: int = 1):
         self.size = check_int(size, "size", 2, MAX_SIZE)

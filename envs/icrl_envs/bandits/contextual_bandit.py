@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.bandits import BanditRules
-from icrl_envs.noise import FARTHEST, normals
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.bandits.bandit import BanditRules
+from icrl_envs.base.noise import FARTHEST, normals
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 DIM = 2  # of a context
 BOUND = float(np.ceil(FARTHEST / DIM**0.5))  # no context is outside

@@ -21,9 +21,14 @@ def reject_unknown(names: Iterable[str], allowed: Sequence[str], what: str) -> N
     """ValueError for a name that is not `allowed`, with the nearest one that is."""
     for name in names:
         if name not in allowed:
-            near = difflib.get_close_matches(str(name), allowed, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            hint = nearest(str(name), allowed) or "."
             raise ValueError(f"unknown {what} {name!r}: allowed are {', '.join(allowed)}{hint}")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Give "; did you mean 'x'?" for the `allowed` name that is nearest to `name`, "" if none is near."""
+    near = difflib.get_close_matches(name, list(allowed), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_int(value: Any, name: str, low: int, high: int) -> int:

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from icrl_envs.grid import GOAL, GridRules, SearchBelief
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.grids.grid import GOAL, GridRules, SearchBelief
 
 
 class Darkroom(GridRules):
     """A goal cell that pays 1 for every step that ends on it. State: the cell. Task: the goal's cell."""
 
     task_names = ("goal",)
+    capabilities = GridRules.capabilities | {Capability.BELIEF}
 
     def __init__(self, size: int = 9, start: tuple[int, int] | None = None, horizon: int = 20):
         super().__init__(size, start, horizon)

@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from icrl_envs.checks import as_array, check_int, short
-from icrl_envs.grid import CONTRADICTION, GOAL, MOVES, GridRules
-from icrl_envs.rules import Belief
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.base.belief import Belief
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.checks import as_array, check_int, short
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.grids.grid import CONTRADICTION, GOAL, MOVES, GridRules
 
 
 class DarkroomPermuted(GridRules):
     """The goal is the last corner, but action a makes the move `permutations[task][a]`. State: the cell."""
 
     task_names = ("permutation",)
+    capabilities = GridRules.capabilities | {Capability.BELIEF}
 
     def __init__(self, size: int = 9, start: tuple[int, int] | None = (0, 0), horizon: int = 50):
         super().__init__(size, start, horizon)

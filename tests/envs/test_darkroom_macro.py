@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from icrl_envs import FAMILIES
-from icrl_envs.darkroom_macro import published_sets
+from icrl_envs.grids.darkroom_macro import published_sets
 
 from icrl_agents import evaluate
 from icrl_agents.core.splits import split_tasks
@@ -104,10 +104,10 @@ def test_published_sets():
             sets = [task["action_set"] for task in tasks]
             assert len({*sets, seen}) == len(tasks) + 1 >= 101
             assert {frozenset(order) for order in sets} == {frozenset(seen)}
-            assert sorted(RULES.tasks.goal[tasks.ids]) == sorted(goals[part] * (len(tasks) // len(goals[part])))
+            assert sorted(RULES.table.goal[tasks.ids]) == sorted(goals[part] * (len(tasks) // len(goals[part])))
         else:
             assert {task["action_set"] for task in tasks} == {orders[actions]}
-            assert RULES.tasks.goal[tasks.ids].tolist() == goals[part]
+            assert RULES.table.goal[tasks.ids].tolist() == goals[part]
     assert sum(len(TASKS.named(name)) for name in SETS) == len(TASKS) == 564
 
 
@@ -176,7 +176,7 @@ def test_the_expert_takes_a_shortest_way():
         assert RULES.action_mask(task)[task, RULES.expert_action(state, task)].all()
         state = np.where(playing, RULES.step(state, RULES.expert_action(state, task), task)[0], state)
         steps += playing
-    np.testing.assert_array_equal(steps, RULES.tasks.steps[task])
+    np.testing.assert_array_equal(steps, RULES.table.steps[task])
     assert steps.max() <= RULES.horizon
     for index in range(0, len(task), 40):  # breadth first, from the start
         kwargs, reached, depth, found = TASKS[index], {(4, 4)}, 0, False
@@ -265,7 +265,7 @@ def test_published_success_of_q_learning(name):
     last = (steps.reward * (episode > 190) * steps.mask).sum(1) / 10  # of ten, for less noise
     assert last.mean() == pytest.approx(GOLDEN[name], abs=0.05)  # goals and macros differ
     assert last.mean() > 0.9
-    assert (steps.action < RULES.tasks.actions[task, None]).all()
+    assert (steps.action < RULES.table.actions[task, None]).all()
     first = (steps.reward * (episode <= 5)).sum(1).mean() / 5
     assert first < 0.45  # random at first
 

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.wrappers import vector as wrappers
 
 ID = "icrl/Darkroom-v0"
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "gymnasium.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "gymnasium.md").read_text()
 
 ALONE = """
 import sys

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.checks import as_array, check_int, short
-from icrl_envs.rules import Rules
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.checks import as_array, check_int, short
+from icrl_envs.base.rules import Rules
 
 SEED = 0  # of all sets of tasks; each set has a child of its own
 FEWEST_ARMS, MOST_ARMS, MAX_ARMS = 4, 20, 1000  # as drawn, and as given by hand
@@ -42,8 +43,11 @@ class BanditRules(Rules):
         horizon: pulls in an episode.
     """
 
+    action_space: spaces.Discrete
     stochastic = True
     bandit = True
+    render_modes = ("ansi", "rgb_array")
+    capabilities = frozenset(Capability) - {Capability.BELIEF}
     lifetime = 1
     train_tasks: ClassVar[int] = 10_000
     eval_names: ClassVar[tuple[str, ...]]  # sets of tasks with as many arms as those in training
@@ -66,7 +70,7 @@ class BanditRules(Rules):
         self.training = tuple(self.extra)
         self._ids: dict[bytes, int] = {}  # of tasks given by hand
         self._given: list[Tasks] = []  # those of them that are not yet among the others
-        self._tasks: Tasks | None = None
+        self._table: Tasks | None = None
 
     @classmethod
     @abstractmethod
@@ -96,18 +100,18 @@ class BanditRules(Rules):
         return self.set_tasks + len(self._ids)
 
     @property
-    def tasks(self) -> Tasks:
+    def table(self) -> Tasks:
         """All tasks: those of the sets, then those given by hand."""
-        if self._tasks is None:
-            self._tasks = drawn_tasks(type(self), self.num_arms)
+        if self._table is None:
+            self._table = drawn_tasks(type(self), self.num_arms)
         if self._given:
-            self._tasks = Tasks(*map(np.concatenate, zip(self._tasks, *self._given, strict=True)))
+            self._table = Tasks(*map(np.concatenate, zip(self._table, *self._given, strict=True)))
             self._given = []
-        return self._tasks
+        return self._table
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Give the arms as a tuple."""
-        arms = self.tasks.values[task_id, : self.tasks.arms[task_id]].tolist()
+        arms = self.table.values[task_id, : self.table.arms[task_id]].tolist()
         return {self.task_names[0]: tuple(map(tuple, arms)) if self.arm_shape else tuple(arms)}
 
     def _task_id(self, **task: Any) -> int:
@@ -126,11 +130,15 @@ class BanditRules(Rules):
 
     def action_mask(self, task: np.ndarray) -> np.ndarray:
         """Tell which arms the tasks have."""
-        return (np.arange(self.action_space.n) < self.tasks.arms[task, None]).astype(np.int8)
+        return (np.arange(self.action_space.n) < self.table.arms[task, None]).astype(np.int8)
 
     def start(self, task: np.ndarray) -> np.ndarray:
-        """Begin where the randomness begins; the shell begins elsewhere."""
+        """Begin at position 0 of the randomness; `begin` begins at a random one."""
         return np.zeros(len(task), np.int64)
+
+    def begin(self, position: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Begin at a random position."""
+        return self.resume(position, task)
 
     def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Go on behind the last episode's randomness."""
@@ -168,7 +176,7 @@ class BanditRules(Rules):
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
         """Give the expected return of one who always pulls the best arm."""
-        return self.horizon * self.tasks.best[task]
+        return self.horizon * self.table.best[task]
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Pull the best arm."""
@@ -176,9 +184,9 @@ class BanditRules(Rules):
 
     def _arm_means(self, position, task):
         """Expected rewards (B, W), -inf for arms that a row does not have."""
-        arms = self.tasks.arms[task]
+        arms = self.table.arms[task]
         width = np.arange(arms.max())
-        means = self.means(position, self.tasks.values[task, : len(width)])
+        means = self.means(position, self.table.values[task, : len(width)])
         return np.where(width < arms[:, None], means, -np.inf)
 
     def _of(self, means, action):
@@ -230,7 +238,7 @@ class PlainBandit(BanditRules):
     def random_return(self, task: np.ndarray) -> np.ndarray:
         """Give the horizon times the mean of means."""
         legal = self.action_mask(task)
-        return self.horizon * (self.tasks.values[task] * legal).sum(1) / legal.sum(1)
+        return self.horizon * (self.table.values[task] * legal).sum(1) / legal.sum(1)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Show nothing: 0."""

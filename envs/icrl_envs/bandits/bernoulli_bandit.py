@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from icrl_envs.bandits import PlainBandit
-from icrl_envs.noise import uniform
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.bandits.bandit import PlainBandit
+from icrl_envs.base.noise import uniform
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 COMMON = 0.95  # share of the usual tasks in training, which are the rare ones in "inverse"
 

@@ -1,91 +1,29 @@
-"""The shell around a family's array rules: one row of them is a Gymnasium `Env`, many rows are a `VectorEnv`.
+"""Gymnasium shell around array rules: one row of them is an `Env`, many rows are a `VectorEnv`.
 
-A family writes its dynamics once, as `Rules` on arrays, and names them in two short classes. Tasks, seeds, autoreset,
-truncation, infos, rendering and input checks live here and know nothing of any family. Axis letter: B rows.
+A family writes its dynamics once, as `Rules` on arrays, and names them in two short classes. Seeds, autoreset,
+truncation and input checks live here, tasks and states in `rows.py`; neither knows any family. Axis letter: B rows.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from icrl_envs.checks import as_array, check_choice, check_int, reject_unknown, short
-from icrl_envs.rules import Rules
-from icrl_envs.tasks import read_tasks
+from icrl_envs.base.actions import check_action
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.checks import check_choice, check_int, reject_unknown, short
+from icrl_envs.base.rows import Rows, build_rules
+from icrl_envs.base.rules import Rules
 
 Info = dict[str, Any]
-METADATA: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}
-
-
-class _Rows:
-    """B rows at play: their tasks, held over episodes, and their states."""
-
-    def __init__(self, rules: Rules, task: dict[str, Any], num: int):
-        self.rules, self.num = rules, num
-        self.fixed = bool(task)
-        self.task = np.full(num, rules.task_id(**task) if task else -1, np.int64)
-        self.state = np.full(num, -1, np.int64)  # -1 before the first reset
-
-    def begin(self, rows: np.ndarray, options: dict[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
-        """Start an episode in `rows` (indices); `rng(row)` gives the generator a row draws its task from."""
-        fresh = seeded or self.state[rows[0]] < 0
-        draws = fresh and not self.fixed and "task" not in options
-        if "task" in options:
-            self.task[rows] = read_tasks(options["task"], self.rules, self.num)[rows]
-        if draws or (fresh and self.rules.stochastic):
-            generators = [rng(int(row)) for row in rows]
-            if draws:
-                self.task[rows] = [generator.integers(self.rules.num_tasks) for generator in generators]
-            if self.rules.stochastic:
-                self.state[rows] = [generator.integers(2**62) for generator in generators]
-        self.state[rows] = self.rules.resume(self.state, self.task)[rows]
-
-    def require_reset(self, method: str) -> None:
-        """Raise unless `reset` was called."""
-        if self.state[0] < 0:
-            raise ResetNeeded(f"{method}() was called before reset(): call reset() first.")
-
-    def expert_action(self) -> np.ndarray:
-        """Give (B,) actions of players who know their tasks."""
-        self.require_reset("expert_action")
-        return self.rules.expert_action(self.state, self.task)
-
-    def action_mask(self) -> np.ndarray:
-        """Give (B, A) int8, 1 for the actions that are legal in a row's task."""
-        if self.task[0] < 0 and type(self.rules).action_mask is not Rules.action_mask:  # else it is no matter
-            self.require_reset("action_mask")
-        return self.rules.action_mask(self.task)
-
-    def render(self, mode: str | None) -> tuple[Any, ...] | None:
-        """Draw every row."""
-        self.require_reset("render")
-        if mode is None:
-            gymnasium.logger.warn("render() does nothing without a mode: make the env with render_mode='ansi'.")
-            return None
-        draw = {"ansi": self.rules.text, "rgb_array": self.rules.frame}[mode]
-        return tuple(draw(int(state), int(task)) for state, task in zip(self.state, self.task, strict=True))
-
-    def facts(self) -> dict[str, np.ndarray]:
-        """Give what infos tell, each (B, ...)."""
-        return {"task": self.task.copy(), **self.rules.facts(self.state, self.task)}
-
-    def info(self, where: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Give the facts as Gymnasium batches infos, with masks; rows outside `where` (B,) bool are absent."""
-        info = self.facts()
-        for name, value in list(info.items()):
-            if where is not None:
-                value[~where] = 0
-            info[f"_{name}"] = np.ones(self.num, bool) if where is None else where.copy()
-        return info
+FPS = 8
 
 
 class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
@@ -95,15 +33,20 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     another, `reset(options={"task": {...}})` sets it. A `horizon` that the time limit contradicts is warned of.
     """
 
-    metadata: dict[str, Any] = METADATA
     rules_class: ClassVar[type[Rules]]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Tell Gymnasium how the rules draw, before an environment is made."""
+        super().__init_subclass__(**kwargs)
+        if "rules_class" in vars(cls):
+            cls.metadata = _metadata(cls.rules_class)
+
     def __init__(self, render_mode: str | None = None, **kwargs: Any):
-        self.rules, task = _build(self.rules_class, kwargs)
-        self._rows = _Rows(self.rules, task, 1)
+        self.rules, task = build_rules(self.rules_class, kwargs)
+        self._rows = Rows(self.rules, task, 1)
         self._elapsed, self._usual_limit = 0, 0  # steps of the episode, and of those that `make` truncates
         self.observation_space, self.action_space = self.rules.observation_space, self.rules.action_space
-        self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
+        self.render_mode = check_choice(render_mode, "render_mode", [None, *self.rules.render_modes])
 
     @property
     def task_ids(self) -> np.ndarray:
@@ -115,7 +58,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         reject_unknown(options or {}, ("task",), "option")
         super().reset(seed=seed)
         if 0 < self._elapsed == self._usual_limit < self.rules.horizon:
-            _warn_of_limit(self.rules.horizon, self._elapsed)
+            _warn_of_limit(self.rules, self._elapsed)
         self._elapsed, self._usual_limit = 0, self._find_limit()
         self._rows.begin(np.zeros(1, np.int64), options or {}, seed is not None, lambda row: self.np_random)
         return self._percept()
@@ -123,18 +66,19 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
         """Take one step; ValueError for an action outside the space."""
         self._rows.require_reset("step")
-        checked = _check_action(action, self.rules.action_space, ()).reshape(1)
-        self._rows.state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
+        checked = check_action(action, self.rules.action_space, ())
+        reward = self._rows.step(checked[None])
         self._elapsed += 1
         if self.rules.horizon == self._elapsed - 1 < self._usual_limit:
-            _warn_of_limit(self.rules.horizon, self._usual_limit)
+            _warn_of_limit(self.rules, self._usual_limit)
         obs, info = self._percept()
         terminated = bool(self.rules.terminated(self._rows.state, self._rows.task)[0])
         return obs, float(reward[0]), terminated, False, info
 
-    def expert_action(self) -> int:
-        """Give the action of a player who knows the task."""
-        return int(self._rows.expert_action()[0])
+    def expert_action(self) -> Any:
+        """Give an optimal action, an int for `Discrete`; UndeclaredError where the family declares no expert."""
+        action = self._rows.expert_action()[0]
+        return action.item() if action.ndim == 0 else action
 
     def action_mask(self) -> np.ndarray:
         """Give (A,) int8, 1 for the actions that are legal in the current task."""
@@ -175,24 +119,24 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         **kwargs: Any,
     ):
-        self.rules, task = _build(self.rules_class, kwargs)
+        self.rules, task = build_rules(self.rules_class, kwargs)
         self.num_envs = check_int(num_envs, "num_envs", 1, 2**31)
-        self._rows = _Rows(self.rules, task, num_envs)
+        self._rows = Rows(self.rules, task, num_envs)
         limit = self.rules.horizon if max_episode_steps is None else max_episode_steps
         self._limit = np.inf if limit == -1 else check_int(limit, "max_episode_steps", 1, 2**31)
         if self._limit not in (np.inf, self.rules.horizon):
-            _warn_of_limit(self.rules.horizon, limit)
+            _warn_of_limit(self.rules, limit)
         self._elapsed = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)  # rows whose episode has ended and that were not yet reset
         modes = [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
         self._mode = AutoresetMode(check_choice(autoreset_mode, "autoreset_mode", modes))
-        self.metadata = {**METADATA, "autoreset_mode": self._mode}
+        self.metadata = {**_metadata(self.rules_class), "autoreset_mode": self._mode}
         if render_mode == "human":
             raise ValueError(
-                "render_mode='human': allowed are None, ansi, rgb_array; a window is for one env, "
-                "gymnasium.make(id, render_mode='human'), with pygame installed."
+                f"render_mode='human': allowed are None, {', '.join(self.rules.render_modes)}; a window is for one "
+                "env, gymnasium.make(id, render_mode='human'), with pygame installed."
             )
-        self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
+        self.render_mode = check_choice(render_mode, "render_mode", [None, *self.rules.render_modes])
         self.single_observation_space, self.single_action_space = self.rules.observation_space, self.rules.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -227,14 +171,13 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.rules.observe(self._rows.state), self._rows.info(None if where.all() else where)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Take one step in every row; ValueError for actions that are not (B,) integers inside the space."""
+        """Take one step in every row; ValueError for actions that are not one a row inside the space."""
         self._rows.require_reset("step")
-        checked = _check_action(actions, self.rules.action_space, (self.num_envs,))
+        checked = check_action(actions, self.rules.action_space, (self.num_envs,))
         if self._mode == AutoresetMode.DISABLED and self._over.any():
             ended = short(np.flatnonzero(self._over).tolist())
             raise ResetNeeded(f"the episodes of rows {ended} are over: reset(options={{'reset_mask': ...}}) them.")
-        state, reward = self.rules.step(self._rows.state, checked, self._rows.task)
-        self._rows.state = np.where(self._over, self._rows.state, state)
+        reward = self._rows.step(checked, self._over)
         self._elapsed += 1
         if self._over.any():  # NEXT_STEP: this step only resets those rows, whatever their action
             reward[self._over] = 0.0
@@ -249,7 +192,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.rules.observe(self._rows.state), reward, terminated, truncated, info
 
     def expert_action(self) -> np.ndarray:
-        """Give the actions (B,) of players who know their tasks."""
+        """Give optimal actions (B, ...); UndeclaredError where the family declares no expert."""
         return self._rows.expert_action()
 
     def action_mask(self) -> np.ndarray:
@@ -276,8 +219,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return [None if one is None else check_int(one, "seed", 0, 2**63) for one in given]
 
     def _restart(self, where):
-        again = self.rules.resume(self._rows.state, self._rows.task)
-        self._rows.state = np.where(where, again, self._rows.state)
+        self._rows.resume(where)
         self._elapsed[where] = 0
 
     def _finish(self, ended: np.ndarray) -> Info:
@@ -296,33 +238,18 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         mask = options["reset_mask"]
         if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"options['reset_mask']={short(mask)}: give ({self.num_envs},) bools, one of them True.")
-        if self._rows.state[0] < 0 and not mask.all():
+        if not self._rows.started.all() and not mask.all():
             raise ResetNeeded("the first reset must reset all rows: call reset() without options['reset_mask'].")
         return mask
 
 
-def _warn_of_limit(horizon: int, limit: int) -> None:
+def _metadata(rules_class: type[Rules]) -> dict[str, Any]:
+    return {"render_modes": list(rules_class.render_modes), "render_fps": FPS}
+
+
+def _warn_of_limit(rules: Rules, limit: int) -> None:
+    best = f", and optimal_return is that of {rules.horizon} steps" if rules.offers(Capability.OPTIMAL_RETURN) else ""
     gymnasium.logger.warn(
-        f"horizon={horizon} but episodes are truncated after max_episode_steps={limit}, and optimal_return is that of "
-        f"{horizon} steps: give both, horizon and max_episode_steps, the same number."
+        f"horizon={rules.horizon} but episodes are truncated after max_episode_steps={limit}{best}: "
+        "give both, horizon and max_episode_steps, the same number."
     )
-
-
-def _build(rules_class: type[Rules], kwargs: dict[str, Any]) -> tuple[Rules, dict[str, Any]]:
-    """Split make() arguments into the rules they describe and the task they fix ({} if none)."""
-    options = tuple(inspect.signature(rules_class).parameters)
-    reject_unknown(kwargs, rules_class.task_names + options, "argument")
-    task = {name: kwargs[name] for name in rules_class.task_names if kwargs.get(name) is not None}
-    return rules_class(**{name: kwargs[name] for name in options if name in kwargs}), task
-
-
-def _check_action(action: Any, space: spaces.Discrete, shape: tuple[int, ...]) -> np.ndarray:
-    """Give `action` as int64 of `shape`."""
-    array = as_array(action)
-    if array.dtype.kind not in "iu" or array.shape != shape:
-        wanted = f"an integer array of shape {shape}" if shape else "one integer"
-        raise ValueError(f"action={short(action)}: give {wanted} from 0 to {space.n - 1}.")
-    if array.min() < 0 or array.max() >= space.n:
-        bad = array[(array < 0) | (array >= space.n)].flat[0]
-        raise ValueError(f"action={bad} is outside {space}: actions go from 0 to {space.n - 1}.")
-    return array.astype(np.int64, copy=False)

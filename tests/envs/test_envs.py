@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 from icrl_envs import FAMILIES
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 MOVES = [(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
 ids = pytest.mark.parametrize("env_id", FAMILIES)

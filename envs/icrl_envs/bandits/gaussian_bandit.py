@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from icrl_envs.bandits import PlainBandit
-from icrl_envs.noise import normals
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.bandits.bandit import PlainBandit
+from icrl_envs.base.noise import normals
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 NOISE = 0.3  # standard deviation of a reward
 DIM, FEATURE_SEED = 2, 1234

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from icrl_envs.grid import AGENT, GridRules, SearchBelief
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.grids.grid import AGENT, GridRules, SearchBelief
 
 SEEK_KEY, SEEK_DOOR, DONE = range(3)  # the stages of an episode
 KEY, DOOR, OPEN, HOLDING = (224, 180, 40), (132, 84, 48), (206, 170, 136), (206, 92, 30)
@@ -17,6 +18,7 @@ class DarkKeyToDoor(GridRules):
     """A key cell and a door cell. State: stage * C + cell. Task: C * key + door."""
 
     task_names = ("key", "door")
+    capabilities = GridRules.capabilities | {Capability.BELIEF}
 
     def __init__(self, size: int = 9, start: tuple[int, int] | None = None, horizon: int = 50):
         super().__init__(size, start, horizon, stages=3)

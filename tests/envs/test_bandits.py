@@ -6,8 +6,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from icrl_envs import FAMILIES, noise
-from icrl_envs.gaussian_bandit import LinearBandit
+from icrl_envs import FAMILIES
+from icrl_envs.bandits.gaussian_bandit import LinearBandit
+from icrl_envs.base import noise
 
 from icrl_agents import evaluate
 from icrl_agents.core.rollout import rollout
@@ -271,7 +272,7 @@ def test_sets_to_train_on_have_the_law_of_training_and_are_outside_the_split():
 
 
 def test_tasks_are_the_same_for_ever():
-    best = FAMILIES[COINS].rules.tasks.best[[0, 9999, 10_000, 11_599]]
+    best = FAMILIES[COINS].rules.table.best[[0, 9999, 10_000, 11_599]]
     pinned = [0.9094585182025896, 0.6584678140726534, 0.9192505297798337, 0.9661766080232284]
     np.testing.assert_allclose(best, pinned, rtol=1e-12)
     position = np.array([0, 1, 2**55])
@@ -350,7 +351,7 @@ def test_learners_keep_to_the_action_set(env_id, name, mode):
     ids = FAMILIES[env_id].ids[:4]
     options = {"task": ids if mode == "native" else int(ids[0])}
     make_source(name, env_id).run(env, 1, 0, options)
-    arms = FAMILIES[env_id].rules.tasks.arms[ids if mode == "native" else ids[:1]]
+    arms = FAMILIES[env_id].rules.table.arms[ids if mode == "native" else ids[:1]]
     action = env.steps(1).action
     assert (action < arms[:, None]).all()
     assert (action.max(1) == arms - 1).all()
@@ -358,13 +359,13 @@ def test_learners_keep_to_the_action_set(env_id, name, mode):
 
 def test_uniform_knows_its_probabilities():
     steps = live("uniform", COINS, np.arange(50))
-    arms = FAMILIES[COINS].rules.tasks.arms[:50]
+    arms = FAMILIES[COINS].rules.table.arms[:50]
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"]), np.tile(1 / arms[:, None], 300), rtol=1e-6)
 
 
 def test_epsilon_greedy_goes_from_random_to_greedy():
     steps = live("epsilon-greedy", COINS, np.full(4000, 3))
-    arms = FAMILIES[COINS].rules.tasks.arms[3]
+    arms = FAMILIES[COINS].rules.table.arms[3]
     chance = np.exp(steps.extras["log_prob"])
     np.testing.assert_allclose(chance[:, 0], 1 / arms, rtol=1e-6)
     assert chance[:, 100].min() == pytest.approx(0.5 / arms, rel=0.01)

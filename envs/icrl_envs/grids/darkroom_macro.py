@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.checks import as_array, short
-from icrl_envs.grid import GOAL, STAY, GridRules
-from icrl_envs.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.checks import as_array, short
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+from icrl_envs.grids.grid import GOAL, STAY, GridRules
 
 SEED = 0  # of the published sets: what is shuffled in them has a generator of its own
 SIZE, LENGTH = 9, 3  # of the room, and of a macro in moves
@@ -38,6 +39,7 @@ class DarkroomMacro(GridRules):
 
     task_names = ("goal", "action_set")
     lifetime = 200
+    capabilities = GridRules.capabilities | {Capability.RANDOM_RETURN, Capability.ACTION_MASKS}
 
     def __init__(self, horizon: int = 20):
         super().__init__(SIZE, None, horizon, stages=2)
@@ -55,7 +57,7 @@ class DarkroomMacro(GridRules):
         self.num_tasks = min(ids.start for ids in self.extra.values())
         self._ids = {task: i for i, task in enumerate(itertools.chain(*sets.values()))}
         self._given: list[Task] = []  # by hand, and not yet among the others
-        self._tasks: MacroTasks | None = None
+        self._table: MacroTasks | None = None
 
     @property
     def known_tasks(self) -> int:
@@ -63,15 +65,15 @@ class DarkroomMacro(GridRules):
         return len(self._ids)
 
     @property
-    def tasks(self) -> MacroTasks:
+    def table(self) -> MacroTasks:
         """All tasks: those of the sets, then those given by hand."""
-        if self._tasks is None:
-            self._tasks = published_tasks()
+        if self._table is None:
+            self._table = published_tasks()
         if self._given:
             given = self.plan(self._given)
-            self._tasks = MacroTasks(*map(np.concatenate, zip(self._tasks, given, strict=True)))
+            self._table = MacroTasks(*map(np.concatenate, zip(self._table, given, strict=True)))
             self._given = []
-        return self._tasks
+        return self._table
 
     def plan(self, tasks: list[Task]) -> MacroTasks:
         """Find the shortest ways."""
@@ -97,9 +99,9 @@ class DarkroomMacro(GridRules):
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Give {"goal": (x0, x1), "action_set": (macro, ...)}."""
-        tasks = self.tasks
-        macros = tasks.macros[task_id, : tasks.actions[task_id]]
-        return {"goal": self.xy(tasks.goal[task_id]), "action_set": tuple(macros.tolist())}
+        table = self.table
+        macros = table.macros[task_id, : table.actions[task_id]]
+        return {"goal": self.xy(table.goal[task_id]), "action_set": tuple(macros.tolist())}
 
     def task_id(self, **task: Any) -> int:
         """Give the id of the task that these make() arguments fix; a goal alone goes with the training macros."""
@@ -127,10 +129,10 @@ class DarkroomMacro(GridRules):
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make all moves of a macro; reward 1 if one of them is the episode's first to end on the goal."""
-        tasks, (done, cell) = self.tasks, np.divmod(state, self.cells)
-        path = self.paths[cell, tasks.macros[task, action]]  # (B, 3)
-        legal = action < tasks.actions[task]  # others stay, and find nothing even on the goal
-        found = (path == tasks.goal[task, None]).any(1) & legal & (done == 0)
+        table, (done, cell) = self.table, np.divmod(state, self.cells)
+        path = self.paths[cell, table.macros[task, action]]  # (B, 3)
+        legal = action < table.actions[task]  # others stay, and find nothing even on the goal
+        found = (path == table.goal[task, None]).any(1) & legal & (done == 0)
         return path[:, -1] + self.cells * (done | found), found.astype(np.float64)
 
     def terminated(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
@@ -143,15 +145,11 @@ class DarkroomMacro(GridRules):
 
     def action_mask(self, task: np.ndarray) -> np.ndarray:
         """Tell which actions have a macro."""
-        return (np.arange(len(MACROS)) < self.tasks.actions[task, None]).astype(np.int8)
-
-    def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
-        """Add the legal actions."""
-        return {**super().facts(state, task), "action_mask": self.action_mask(task)}
+        return (np.arange(len(MACROS)) < self.table.actions[task, None]).astype(np.int8)
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
         """Give 1 in the published sets; 0 where the action set does not lead to the goal within the horizon."""
-        return (self.tasks.steps[task] <= self.horizon).astype(np.float64)
+        return (self.table.steps[task] <= self.horizon).astype(np.float64)
 
     def random_return(self, task: np.ndarray) -> np.ndarray:
         """Give the chance (B,) that legal actions drawn uniformly find the goal."""
@@ -159,8 +157,8 @@ class DarkroomMacro(GridRules):
         return np.array([self._chance(index) for index in different])[which]
 
     def _chance(self, index):
-        paths = self.paths[:, self.tasks.macros[index, : self.tasks.actions[index]]]  # (C, M, 3)
-        passes, ends = (paths == self.tasks.goal[index]).any(2), paths[..., -1]
+        paths = self.paths[:, self.table.macros[index, : self.table.actions[index]]]  # (C, M, 3)
+        passes, ends = (paths == self.table.goal[index]).any(2), paths[..., -1]
         chance = np.zeros(self.cells)
         for _ in range(self.horizon):
             chance = np.where(passes, 1, chance[ends]).mean(1)
@@ -168,16 +166,16 @@ class DarkroomMacro(GridRules):
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Take a shortest way; of several the one whose action has the lowest number."""
-        return self.tasks.expert[task, state % self.cells]
+        return self.table.expert[task, state % self.cells]
 
     def frame(self, state: int, task: int) -> np.ndarray:
         """Draw the goal green, the agent blue."""
-        return self.draw({int(self.tasks.goal[task]): GOAL}, state % self.cells)
+        return self.draw({int(self.table.goal[task]): GOAL}, state % self.cells)
 
     def text(self, state: int, task: int) -> str:
         """Write G for the goal, A for the agent, * for both; below, whether the goal was passed."""
         note = "goal passed" if state >= self.cells else "goal hidden"
-        return self.write({int(self.tasks.goal[task]): "G"}, state % self.cells, note)
+        return self.write({int(self.table.goal[task]): "G"}, state % self.cells, note)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,32 @@
+"""Capabilities: what a family of tasks may offer beyond environments to play."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Capability(StrEnum):
+    """An optional part of a family. A family declares its parts in `Family.capabilities`; each one is a promise.
+
+    Axis letters: B rows, N tasks, A actions.
+    """
+
+    SUCCESS = "success"
+    """Infos hold `success` (bool): whether the row has done what its task asks."""
+    OPTIMAL_RETURN = "optimal_return"
+    """`Family.optimal_return(tasks)` is defined, and infos hold `optimal_return` (float)."""
+    RANDOM_RETURN = "random_return"
+    """`Family.random_return(tasks)` is defined: the expected return of uniformly random legal actions."""
+    BELIEF = "belief"
+    """`Family.belief(rows, rng, sharpness)` is defined: what a learner infers that knows the dynamics, not the task."""
+    REGRET = "regret"
+    """Infos hold `regret` (float): expected reward of the best action less that of the action just taken."""
+    EXPERT = "expert"
+    """Environments have `expert_action()`: an optimal action of a player that knows the task."""
+    ACTION_MASKS = "action_masks"
+    """Tasks differ in their legal actions: `Family.action_mask(tasks)` is defined, environments have `action_mask()`,
+    and infos hold `action_mask` (A,) int8."""
+
+
+class UndeclaredError(ValueError, AttributeError):
+    """A part of a family was used that the family does not declare."""

@@ -1,0 +1,211 @@
+"""Family: a Gymnasium id with many tasks, as the rest of the package sees it; TaskSet: some of these tasks.
+
+Axis letters: B rows, N tasks, A actions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NoReturn, overload
+
+import numpy as np
+from gymnasium import spaces
+
+from icrl_envs.base.belief import Belief
+from icrl_envs.base.capability import Capability, UndeclaredError
+from icrl_envs.base.checks import reject_unknown
+from icrl_envs.base.split import Split
+
+Sets = Mapping[str, range]
+
+
+class Family(ABC):
+    """Tasks that share a Gymnasium id, spaces and a horizon.
+
+    Tasks have ids 0, 1, ...; task i is played by `gymnasium.make(env_id, **task_kwargs(i))`. A subclass sets the
+    attributes below that have no default, in its class or in `__init__`, and defines `task_kwargs`; `register_family`
+    then makes it known by its id. `Rules` is the subclass for dynamics on arrays, `GymFamily` the one for an existing
+    Gymnasium environment and a list of arguments.
+
+    Whatever else a family offers is declared in `capabilities`, and asked for by `offers`. A declared capability needs
+    the method of its name, and what `Capability` says of infos and environments; a method that is not declared raises
+    `UndeclaredError` (a ValueError) of one line.
+
+    Attributes:
+        env_id: the registered Gymnasium id.
+        observation_space: of one environment, the same in all tasks.
+        action_space: of one environment, the same in all tasks.
+        horizon: steps of an episode at most.
+        lifetime: episodes in which a learner is measured, as published.
+        bandit: whether an action influences its own reward and nothing else.
+        num_tasks: N, the tasks 0 to N - 1 that the published split divides.
+        task_names: the make() arguments that fix a task.
+        capabilities: what the family offers.
+        published: the published split.
+        named: task ids of published sets that have a name, all below N.
+        extra: task ids of named sets outside the split, from N on.
+        training: names of sets that an agent may be trained on in place of the training tasks.
+    """
+
+    env_id: str = ""
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    horizon: int
+    lifetime: int = 50
+    bandit: bool = False
+    num_tasks: int
+    task_names: tuple[str, ...]
+    capabilities: frozenset[Capability] = frozenset()
+    published: Split = Split()
+    named: Sets = MappingProxyType({})
+    extra: Sets = MappingProxyType({})
+    training: tuple[str, ...] = ()
+
+    @abstractmethod
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Give the make() arguments of a task, plain data such as numbers, strings and tuples of them."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the family: its id, or its class before it is registered."""
+        return self.env_id or type(self).__name__
+
+    @property
+    def sets(self) -> dict[str, range]:
+        """The task ids of all sets that have a name."""
+        return {**self.named, **self.extra}
+
+    @property
+    def set_tasks(self) -> int:
+        """The number of tasks in the split and in all sets: their ids are 0 to `set_tasks - 1`."""
+        return max([self.num_tasks, *(ids.stop for ids in self.extra.values())])
+
+    @cached_property
+    def tasks(self) -> TaskSet:
+        """All tasks of the split."""
+        return TaskSet(self, np.arange(self.num_tasks))
+
+    @property
+    def rules(self) -> Any:
+        """The array dynamics (`Rules`) of a family that has some; ValueError for other families."""
+        raise ValueError(f"{self.name} has no array rules: it is a {type(self).__name__}, ask the family itself.")
+
+    def offers(self, capability: Capability) -> bool:
+        """Tell whether the family declares a capability."""
+        return capability in self.capabilities
+
+    def undeclared(self, capability: Capability) -> NoReturn:
+        """Raise UndeclaredError: what a method does that the family does not declare."""
+        declared = ", ".join(sorted(self.capabilities)) or "none"
+        raise UndeclaredError(
+            f"{self.name} does not declare {capability.value} (declared: {declared}): do without, "
+            f"or define it in the family and add Capability.{capability.name} to its capabilities."
+        )
+
+    def optimal_return(self, task: np.ndarray) -> np.ndarray:
+        """Give the highest expected return (N,) float64 of one episode, for a player that knows the tasks (N,)."""
+        self.undeclared(Capability.OPTIMAL_RETURN)
+
+    @property  # not a method: evaluation.py still asks `hasattr`, which is False for what raises an AttributeError
+    def random_return(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Give the expected return (N,) float64 of one episode of uniformly random legal actions in tasks (N,)."""
+        self.undeclared(Capability.RANDOM_RETURN)
+
+    def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> Belief:
+        """Give the belief of `rows` learners that know the dynamics, but not the task.
+
+        Args:
+            rows: B.
+            rng: source of all draws.
+            sharpness: how much draws prefer hypotheses that are quick to test, a float or (B,); 0 draws from the
+                posterior itself.
+        """
+        self.undeclared(Capability.BELIEF)
+
+    def action_mask(self, task: np.ndarray) -> np.ndarray:
+        """Give (N, A) int8, 1 for the actions that are legal in tasks (N,)."""
+        self.undeclared(Capability.ACTION_MASKS)
+
+
+class TaskSet:
+    """A sequence of tasks: `tasks[i]` gives the `make(env_id, **kwargs)` arguments of the i-th one.
+
+    Args:
+        family: the family the tasks belong to; it translates ids to arguments, so that no list of dicts is kept.
+        ids: the task ids in here (N,), in order.
+    """
+
+    def __init__(self, family: Family, ids: Any):
+        self.family = family
+        self.ids = np.array(ids, np.int64)  # (N,)
+        self.ids.flags.writeable = False
+
+    @property
+    def env_id(self) -> str:
+        """The family's Gymnasium id."""
+        return self.family.env_id
+
+    @property
+    def rules(self) -> Any:
+        """The array dynamics (`Rules`) of a family that has some; ValueError for other families."""
+        return self.family.rules
+
+    def __len__(self) -> int:
+        """Count the tasks."""
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> TaskSet: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | TaskSet:
+        """Give a task's make() arguments, or for a slice the set of those tasks."""
+        if isinstance(index, slice):
+            return TaskSet(self.family, self.ids[index])
+        return self.family.task_kwargs(int(self.ids[index]))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Go through the make() arguments."""
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        """Name the id and the number of tasks."""
+        return f"TaskSet({self.env_id!r}, {len(self)} of {self.family.set_tasks} tasks)"
+
+    def split(self, fraction: float | None = None, seed: int | None = None) -> tuple[TaskSet, TaskSet]:
+        """Shuffle these tasks and cut them into (train, test); what is not given is as published.
+
+        Args:
+            fraction: share of training tasks, above 0 and below 1; rounded to whole tasks.
+            seed: of the shuffle; the same seed gives the same split.
+
+        Raises:
+            ValueError: if a part would be empty.
+        """
+        published = self.family.published
+        fraction = published.fraction if fraction is None else fraction
+        cut = round(len(self) * fraction) if 0 < fraction < 1 else 0  # 0 also for nan
+        if not 0 < cut < len(self):
+            raise ValueError(
+                f"fraction={fraction} of {len(self)} tasks leaves one part empty: "
+                "give a fraction between 0 and 1 that leaves at least one task on each side."
+            )
+        ids = self.ids.tolist()
+        published.shuffle(ids, published.seed if seed is None else seed)
+        return TaskSet(self.family, ids[:cut]), TaskSet(self.family, ids[cut:])
+
+    def named(self, name: str) -> TaskSet:
+        """Give the set of that name; ValueError if the family has no such set."""
+        reject_unknown([name], tuple(self.family.sets), "set of tasks")
+        return TaskSet(self.family, self.family.sets[name])
+
+    def without(self, other: TaskSet) -> TaskSet:
+        """Give the tasks that are not in another set."""
+        return self.among(~np.isin(self.ids, other.ids))
+
+    def among(self, mask: np.ndarray) -> TaskSet:
+        """Give the tasks where `mask` (N,) is true."""
+        return TaskSet(self.family, self.ids[mask])

@@ -1,0 +1,183 @@
+"""Registry of families: the only table from ids to tasks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.envs.registration import register
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+from icrl_envs.base.checks import check_int, nearest, short
+from icrl_envs.base.family import Family, TaskSet
+from icrl_envs.base.gym_family import GymFamily, check_registered
+from icrl_envs.base.rows import build_rules
+from icrl_envs.base.rules import Rules
+from icrl_envs.base.split import Split, check_split, keep_order
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+
+_TASKS: dict[str, TaskSet] = {}
+
+FAMILIES: Mapping[str, TaskSet] = MappingProxyType(_TASKS)
+"""All tasks of each registered id; `FAMILIES[id].family` is the family."""
+
+
+def find_family(env_id: str) -> Family:
+    """Give the family of an id.
+
+    Raises:
+        ValueError: no family of that id is registered; the message names the nearest one.
+    """
+    if isinstance(env_id, str) and env_id in _TASKS:
+        return _TASKS[env_id].family
+    hint = nearest(str(env_id), _TASKS)
+    raise ValueError(
+        f"no family of tasks is registered as {short(env_id)}{hint}: icrl_envs.FAMILIES lists all, "
+        "icrl_envs.register_family adds one."
+    )
+
+
+def register_family(family: Family | str, tasks: Sequence[Mapping[str, Any]] | None = None, **settings: Any) -> TaskSet:
+    """Register a family under its `env_id`, and give all its tasks. A call that fails changes nothing.
+
+    Args:
+        family: a family, or the Gymnasium id of a `GymFamily`.
+        tasks: with an id, the make() arguments of each task.
+        settings: with an id, other arguments of `GymFamily`, such as horizon, lifetime and split.
+
+    Raises:
+        ValueError: the family is incomplete, or another one is registered under its id. The same one may be registered
+            again.
+    """
+    if isinstance(family, str):
+        if tasks is None:
+            raise ValueError(f"register_family({short(family)}): give tasks, a list of dicts of make() arguments.")
+        family = GymFamily(family, tasks, **settings)
+    elif tasks is not None or settings:
+        raise ValueError("tasks and other settings belong to a Gymnasium id: a Family brings its own, leave them out.")
+    check_family(family)
+    if (known := _TASKS.get(family.env_id)) is not None:
+        if known.family != family:
+            raise _taken(family.env_id)
+        return known
+    _TASKS[family.env_id] = family.tasks
+    return family.tasks
+
+
+def register_rules(
+    rules_class: type[Rules], env_id: str, horizon: int, split: Split | None = None, **kwargs: Any
+) -> TaskSet:
+    """Register array rules and their environments under an id, and give all tasks. A failed call changes nothing.
+
+    `gymnasium.make(env_id)` then makes `<Name>Env` and `gymnasium.make_vec(env_id)` makes `<Name>VectorEnv` of the
+    module in which `rules_class` is defined, truncated after `horizon` steps.
+
+    Args:
+        rules_class: a subclass of `Rules` that takes `horizon` and `kwargs`.
+        env_id: an id that is not registered yet, such as "my/Room-v0".
+        horizon: steps of an episode.
+        split: the published split; None: the set "train" of `named`, which comes first, is for training.
+        kwargs: other arguments of `rules_class`.
+
+    Raises:
+        ValueError: an argument is not allowed, a class is missing, or something else is registered under the id.
+    """
+    if not isinstance(env_id, str):
+        raise ValueError(f"env_id={short(env_id)}: give an id such as 'my/Room-v0'.")
+    kwargs = {**kwargs, "horizon": horizon}
+    rules, task = build_rules(rules_class, kwargs)
+    if task:
+        raise ValueError(f"{', '.join(task)} fixes one task of {rules_class.__name__}: leave it out.")
+    rules.env_id, rules.published = env_id, _train_first(rules) if split is None else check_split(split)
+    if (known := _TASKS.get(env_id)) is not None and _same_rules(known.family, rules, kwargs):
+        return known
+    if env_id in gymnasium.registry:
+        raise _taken(env_id)
+    single, vector = _entry_points(rules_class)
+    tasks = check_family(rules, new_id=True)
+    try:
+        register(env_id, single, vector_entry_point=vector, max_episode_steps=horizon, kwargs=kwargs)
+    except gymnasium.error.Error as error:
+        raise ValueError(f"env_id={short(env_id)}: {short(str(error))}; give one such as 'my/Room-v0'.") from error
+    _TASKS[env_id] = tasks
+    return tasks
+
+
+def unregister_family(env_id: str) -> None:
+    """Forget a family; its Gymnasium id too if `register_rules` made it. ValueError if there is none of that id."""
+    if isinstance(find_family(env_id), Rules):
+        del gymnasium.registry[env_id]
+    del _TASKS[env_id]
+
+
+def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
+    """Give the family that an environment, wrapped or not, or the rows of a vector environment belong to.
+
+    For environments of array rules in this process these are their own rules, with the arguments given to make();
+    for others it is the family of their id. None where no family is registered.
+    """
+    inner: Any = env.unwrapped
+    row = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else inner
+    if isinstance(row, ArrayEnv | ArrayVectorEnv):
+        return row.rules
+    spec = inner.get_attr("spec")[0] if isinstance(inner, AsyncVectorEnv) else row.spec
+    return _TASKS[spec.id].family if spec is not None and spec.id in _TASKS else None
+
+
+def check_family(family: Any, new_id: bool = False) -> TaskSet:
+    """Give the tasks of a family; ValueError unless it has all that a family must have.
+
+    Args:
+        family: what to check.
+        new_id: whether its id is about to be registered with Gymnasium; else it must be.
+    """
+    if not isinstance(family, Family):
+        raise ValueError(f"family={short(family)}: give a Family, or a Gymnasium id and its tasks.")
+    for name in ("observation_space", "action_space", "horizon", "num_tasks", "task_names"):
+        if getattr(family, name, None) is None:
+            raise ValueError(f"{family.name} sets no {name}: set it in the class or in __init__.")
+    if not new_id:
+        check_registered(family.env_id)
+    for space in (family.observation_space, family.action_space):
+        if not isinstance(space, spaces.Space):
+            raise ValueError(f"{family.name} has the space {short(space)}: give a gymnasium.spaces.Space.")
+    for name in ("horizon", "lifetime", "num_tasks"):
+        check_int(getattr(family, name), name, 1, 2**62)
+    family.tasks.split()  # must leave a task on each side
+    return family.tasks
+
+
+def _entry_points(rules_class: type[Rules]) -> tuple[str, str]:
+    """Where Gymnasium finds the environment and the vector environment of rules."""
+    module, name = rules_class.__module__, rules_class.__name__
+    for suffix, base in (("Env", ArrayEnv), ("VectorEnv", ArrayVectorEnv)):
+        found = getattr(sys.modules[module], name + suffix, None)
+        if not (isinstance(found, type) and issubclass(found, base) and found.rules_class is rules_class):
+            raise ValueError(
+                f"{module} has no environment of {name}: define class {name}{suffix}({base.__name__}) in it, "
+                f"with rules_class = {name}."
+            )
+    return f"{module}:{name}Env", f"{module}:{name}VectorEnv"
+
+
+def _train_first(rules: Rules) -> Split:
+    """The set "train", in the order of ids."""
+    if "train" not in rules.named:
+        raise ValueError(f"split=None: {rules.name} names no set 'train', give split=Split(0.9, seed=0).")
+    return Split(len(rules.named["train"]) / rules.num_tasks, 0, keep_order)
+
+
+def _same_rules(known: Family, rules: Rules, kwargs: dict[str, Any]) -> bool:
+    same_class, same_split = type(known) is type(rules), known.published == rules.published
+    return same_class and same_split and gymnasium.spec(rules.env_id).kwargs == kwargs
+
+
+def _taken(env_id: str) -> ValueError:
+    return ValueError(
+        f"{env_id} is already registered with something else: choose another id, such as a new version, "
+        f"or call icrl_envs.unregister_family({env_id!r}) first."
+    )

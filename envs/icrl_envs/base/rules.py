@@ -1,0 +1,113 @@
+"""Rules: a family whose dynamics are functions on arrays. Axis letters: B rows, A actions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from icrl_envs.base.capability import Capability
+from icrl_envs.base.checks import reject_unknown
+from icrl_envs.base.family import Family
+
+
+class Rules(Family):
+    """A family with array dynamics: one call steps B rows at once.
+
+    The `state` of the rows is one array (B, ...) of any shape and dtype, such as (B,) int64 cells or (B, 4) float64
+    positions and velocities; their `task` is (B,) int64 in `range(known_tasks)`. Methods draw nothing at random, change
+    none of their arguments and return fresh arrays; row b of what they return depends on row b of the arguments alone.
+    An episode ends by its horizon unless `terminated` says so.
+
+    A `stochastic` family keeps its position in the randomness (`noise.py`) in its state: `begin` receives a random
+    position for each row, which the shell draws from the row's own generator, and later episodes `resume` from there.
+
+    Actions may be of any space whose elements are arrays: step receives (B,) int64 for `Discrete`, and
+    (B, *action_space.shape) of the space's dtype for `Box`, `MultiDiscrete` and `MultiBinary`; all are checked before.
+
+    To write a family: a subclass whose `__init__` takes `horizon` and other options, and sets `self.horizon`,
+    `self.num_tasks` and the spaces (or the class does); `task_names`, `task_kwargs`, `_task_id`, `start`, `step` and
+    `observe`; and what it declares in `capabilities`: `success`, `optimal_return`, `random_return`, `belief`,
+    `expert_action`, `action_mask`, or for REGRET an info of that name in `facts`. In the same module,
+    `class <Name>Env(ArrayEnv)` and `class <Name>VectorEnv(ArrayVectorEnv)` name it as their `rules_class`;
+    `register_rules` then registers all three under an id.
+    """
+
+    stochastic: ClassVar[bool] = False
+    render_modes: ClassVar[tuple[str, ...]] = ("ansi",)  # "rgb_array" too where `frame` is defined
+
+    @property
+    def rules(self) -> Rules:
+        """The array dynamics: this family itself."""
+        return self
+
+    @property
+    def known_tasks(self) -> int:
+        """The number of tasks with an id: those given by hand may add some."""
+        return self.set_tasks
+
+    def task_id(self, **task: Any) -> int:
+        """Give the id of the task that these make() arguments fix; ValueError if there is none."""
+        reject_unknown(task, self.task_names, "task argument")
+        if len(task) < len(self.task_names):
+            raise ValueError(f"task {task}: give {' and '.join(self.task_names)}, such as {self.task_kwargs(0)}.")
+        return self._task_id(**task)
+
+    @abstractmethod
+    def _task_id(self, **task: Any) -> int:
+        """Do what `task_id` does, given exactly `task_names`; ValueError for a bad value."""
+
+    @abstractmethod
+    def start(self, task: np.ndarray) -> np.ndarray:
+        """Give the states (B, ...) in which episodes begin."""
+
+    def begin(self, position: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give the states (B, ...) in which the first episodes begin.
+
+        `position` (B,) int64, from 0 to 2**62, is random in a stochastic family, else 0.
+        """
+        return self.start(task)
+
+    def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give the states (B, ...) in which the episodes after `state` begin."""
+        return self.start(task)
+
+    @abstractmethod
+    def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the next states (B, ...) and their rewards (B,) float64."""
+
+    def terminated(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell (B,) bool where an episode ends before its horizon."""
+        return np.zeros(len(state), bool)
+
+    @abstractmethod
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Give the observations (B, ...), which hold nothing of the task."""
+
+    def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Tell (B,) bool whether the row has now done what its task asks."""
+        self.undeclared(Capability.SUCCESS)
+
+    def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give optimal actions (B, ...) of a player that knows the task."""
+        self.undeclared(Capability.EXPERT)
+
+    def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
+        """Give what infos hold beside the task, each (B, ...): by default what the family declares but `regret`."""
+        facts = {}
+        if self.offers(Capability.SUCCESS):
+            facts["success"] = self.success(state, task)
+        if self.offers(Capability.OPTIMAL_RETURN):
+            facts["optimal_return"] = self.optimal_return(task)
+        if self.offers(Capability.ACTION_MASKS):
+            facts["action_mask"] = self.action_mask(task)
+        return facts
+
+    def frame(self, state: Any, task: int) -> np.ndarray:
+        """Draw one row, uint8 (height, width, 3); its state is a Python number, or an array where rows have axes."""
+        raise NotImplementedError
+
+    def text(self, state: Any, task: int) -> str:
+        """Write one row for a terminal; its state is as in `frame`."""
+        return f"task {task}: {' '.join(str(state).split())}\n"

@@ -1,0 +1,49 @@
+"""Split: how the tasks of a family are shuffled and cut into training and test tasks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icrl_envs.base.checks import check_int, short
+
+Shuffle = Callable[[list[int], int], None]  # shuffles a list in place from a seed
+
+
+def python_shuffle(ids: list[int], seed: int) -> None:
+    """Shuffle as `random.seed(seed); random.shuffle(ids)` does."""
+    random.Random(seed).shuffle(ids)
+
+
+def numpy_shuffle(ids: list[int], seed: int) -> None:
+    """Shuffle as `numpy.random.RandomState(seed).shuffle(ids)` does."""
+    np.random.RandomState(seed).shuffle(ids)
+
+
+def keep_order(ids: list[int], seed: int) -> None:
+    """Leave seed 0, the published split, in the order of ids; shuffle as `python_shuffle` for others."""
+    if seed:
+        python_shuffle(ids, seed)
+
+
+class Split(NamedTuple):
+    """A split of tasks: shuffle their ids with a seed; the first part is for training, the rest for tests."""
+
+    fraction: float = 0.9  # share of training tasks, above 0 and below 1
+    seed: int = 0  # seed of the shuffle
+    shuffle: Shuffle = python_shuffle
+
+
+def check_split(split: Any) -> Split:
+    """Give a split from (fraction, seed) or a `Split`; ValueError for anything else."""
+    try:
+        found = Split(*split)
+        fits = 0 < found.fraction < 1
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"split={short(split)}: give (fraction, seed), a fraction between 0 and 1, such as (0.9, 0).")
+    return found._replace(seed=check_int(found.seed, "seed of the split", 0, 2**32 - 1))

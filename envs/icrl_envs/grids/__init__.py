@@ -1,0 +1,1 @@
+"""Families of square rooms with a hidden goal."""
