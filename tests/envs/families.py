@@ -35,7 +35,7 @@ class Spring(Rules):
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         return {"stiffness": 0.25 * task_id}
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         wanted = 4 * task["stiffness"]
         if wanted not in range(self.num_tasks):
             raise ValueError(f"stiffness={task['stiffness']}: give a multiple of 0.25 from 0 to 2.75.")
@@ -90,7 +90,7 @@ class Walk(Rules):
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         return {"side": ("left", "right")[task_id]}
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         return ("left", "right").index(task["side"])
 
     def start(self, task: np.ndarray) -> np.ndarray:

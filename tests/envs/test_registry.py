@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
+import types
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 from icrl_envs import (
     FAMILIES,
+    Capability,
     Family,
     GymFamily,
     Rules,
@@ -17,6 +22,8 @@ from icrl_envs import (
     register_rules,
     unregister_family,
 )
+from icrl_envs.base.checks import check_int
+from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 from tests.conftest import one_line
 from tests.envs.families import POLES, WALK, Spring, Walk, pole_tasks, poles_known
@@ -24,6 +31,12 @@ from tests.envs.families import POLES, WALK, Spring, Walk, pole_tasks, poles_kno
 
 class Halves(Walk):
     """Rules without environments of their own."""
+
+
+class Pairs(Walk):
+    """Rules with actions that no array holds."""
+
+    action_space = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)])
 
 
 class Odd(Family):
@@ -64,7 +77,7 @@ def test_a_gymnasium_id_and_a_list_of_tasks():
     assert (family.horizon, family.lifetime, family.bandit, family.num_tasks) == (25, 3, True, 10)
     assert family.task_names == ("length",)
     assert [len(part) for part in tasks.split()] == [5, 5]
-    assert tasks[3] == {"length": 0.5}
+    assert tasks[3] == {"length": 0.5, "max_episode_steps": 25}
     assert gymnasium.make(POLES, **tasks[3]).unwrapped.length == 0.5
     assert not family.capabilities
     assert repr(tasks[:2]) == f"TaskSet({POLES!r}, 2 of 10 tasks)"
@@ -79,8 +92,13 @@ def test_tasks_are_copies():
 
 
 def test_the_horizon_is_the_time_limit_unless_given():
-    assert GymFamily(POLES, pole_tasks()).horizon == 30
-    assert GymFamily(POLES, pole_tasks(), horizon=9).horizon == 9
+    for horizon, steps in [(None, 30), (30, 30), (4, 4)]:
+        family = GymFamily(POLES, pole_tasks(), horizon=horizon)
+        env = gymnasium.make(POLES, **family.tasks[0])
+        assert family.horizon == env.spec.max_episode_steps == steps
+        assert family.task_names == ("length",)
+    env.reset(seed=0)
+    assert [env.step(step % 2)[3] for step in range(4)] == [False, False, False, True]
 
 
 def test_the_same_family_may_be_registered_again():
@@ -154,6 +172,7 @@ REFUSED = {
     "numbers": (lambda: GymFamily(POLES, [0.5, 1.0]), "task 0 is 0.5: give a dict"),
     "no arguments": (lambda: GymFamily(POLES, [{}, {}]), "task 0 is {}: give a dict"),
     "other arguments": (lambda: GymFamily(POLES, [{"length": 1}, {"mass": 1}]), "task 1 has the arguments ['mass']"),
+    "a time limit": (lambda: GymFamily(POLES, [{"max_episode_steps": n} for n in (3, 4)]), "give horizon=... instead"),
     "a task twice": (lambda: GymFamily(POLES, [*pole_tasks(), {"length": 0.4}]), "tasks 2 and 10 are the same"),
     "an array": (lambda: GymFamily(POLES, [{"length": np.ones(2)}, {"length": 1.0}]), "task 0 is", "finite Python"),
     "not a number": (lambda: GymFamily(POLES, [{"length": 1.0}, {"length": np.nan}]), "task 1 is", "finite Python"),
@@ -172,12 +191,13 @@ REFUSED = {
     "a family of one task": (lambda: register_family(OneTask()), "leaves one part empty"),
     "rules without an id": (lambda: register_family(Walk()), "'' is no registered Gymnasium id"),
     "rules without environments": (
-        lambda: register_rules(Halves, WALK, 5, Split()),
+        lambda: register_rules(Halves, WALK, 5, Split(0.5)),
         "define class HalvesEnv(ArrayEnv",
     ),
     "a misspelt argument": (lambda: register_rules(Walk, WALK, 5, Split(), step_sise=1), "did you mean 'step_size'"),
     "a task argument": (lambda: register_rules(Walk, WALK, 5, Split(), side="left"), "side fixes one task"),
     "no split": (lambda: register_rules(Walk, WALK, 5), "names no set 'train'"),
+    "actions that are no arrays": (lambda: register_rules(Pairs, WALK, 5, Split(0.5)), "Tuple", "elements are arrays"),
     "a horizon of nothing": (lambda: register_rules(Walk, WALK, 0, Split(0.5)), "horizon=0"),
     "a split that empties a part": (lambda: register_rules(Walk, WALK, 5, Split(0.9)), "leaves one part empty"),
     "an id that Gymnasium refuses": (lambda: register_rules(Walk, "a b", 5, Split(0.5)), "env_id='a b'"),
@@ -206,6 +226,22 @@ def test_no_time_limit_needs_a_horizon():
         assert GymFamily("test/Endless-v0", pole_tasks(), horizon=8).horizon == 8
     finally:
         del gymnasium.registry["test/Endless-v0"]
+
+
+def test_the_example_in_the_docstring_of_rules(monkeypatch):
+    module = types.ModuleType("walks")
+    monkeypatch.setitem(sys.modules, "walks", module)
+    names = {"np": np, "spaces": spaces, "Rules": Rules, "Capability": Capability, "Split": Split}
+    vars(module).update(names, register_rules=register_rules, check_int=check_int)
+    vars(module).update(ArrayEnv=ArrayEnv, ArrayVectorEnv=ArrayVectorEnv)
+    exec(textwrap.dedent("        class Walk" + Rules.__doc__.split("class Walk", 1)[1]), vars(module))
+    tasks = FAMILIES["my/Walk-v0"]
+    env = gymnasium.make_vec("my/Walk-v0", len(tasks))
+    env.reset(options={"task": tasks.ids})
+    total, goal = np.zeros(len(tasks)), tasks.ids
+    for step in range(30):
+        total += env.step(np.where(step < goal, 2, 1))[1]  # right until the goal, then stay
+    assert total.tolist() == tasks.family.optimal_return(goal).tolist()
 
 
 def test_rules_are_families():

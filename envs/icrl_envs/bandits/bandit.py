@@ -92,7 +92,7 @@ class BanditRules(Rules):
 
     @abstractmethod
     def random_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the expected return (B,) of one who pulls the task's arms at random."""
+        """Give the expected return (B,) of uniformly random pulls of the task's arms."""
 
     @property
     def known_tasks(self) -> int:
@@ -114,7 +114,7 @@ class BanditRules(Rules):
         arms = self.table.values[task_id, : self.table.arms[task_id]].tolist()
         return {self.task_names[0]: tuple(map(tuple, arms)) if self.arm_shape else tuple(arms)}
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         ((name, given),), most = task.items(), int(self.action_space.n)
         value, (low, high) = as_array(given), self.limits
         fits = value.ndim == 1 + len(self.arm_shape) and value.shape[1:] == self.arm_shape and 2 <= len(value) <= most
@@ -129,7 +129,7 @@ class BanditRules(Rules):
         return known[key] if key in known else self._ids[key]
 
     def action_mask(self, task: np.ndarray) -> np.ndarray:
-        """Tell which arms the tasks have."""
+        """Give 1 for the arms that the tasks have."""
         return (np.arange(self.action_space.n) < self.table.arms[task, None]).astype(np.int8)
 
     def start(self, task: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ class BanditRules(Rules):
         return np.where(last < 0, 0.0, means.max(1) - self._of(means, last))
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell who has just pulled the best arm."""
+        """Tell whether the last pull was of the best arm."""
         return (state % self.stride > 0) & (self.regret(state, task) == 0)
 
     def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
@@ -175,7 +175,7 @@ class BanditRules(Rules):
         return {**facts, "regret": regret, "action_mask": self.action_mask(task)}
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the expected return of one who always pulls the best arm."""
+        """Give the expected return of always pulling the best arm."""
         return self.horizon * self.table.best[task]
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bernoulli bandit: arms that pay 1 or nothing, each with a chance nobody knows."""
+"""Bernoulli bandit: arms that pay 1 or nothing, each with a hidden probability."""
 
 from __future__ import annotations
 

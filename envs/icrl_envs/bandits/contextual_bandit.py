@@ -1,4 +1,4 @@
-"""Contextual bandit: what an arm pays depends on a context that everybody sees, by weights that nobody knows."""
+"""Contextual bandit: an arm's expected reward depends on an observed context, by hidden weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class ContextualBandit(BanditRules):
     def means(self, position: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Give the products with the contexts."""
         x0, x1 = self.context(position).astype(np.float64).T[:, :, None]
-        return values[..., 0] * x0 + values[..., 1] * x1  # rounded alike for one row and for many, as no dot product is
+        return (
+            values[..., 0] * x0 + values[..., 1] * x1
+        )  # rounded in the same way for one row and for many, unlike a dot product
 
     def reward(self, position: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Add standard normal noise."""

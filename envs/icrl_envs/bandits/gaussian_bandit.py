@@ -95,7 +95,7 @@ class LinearBanditEnv(ArrayEnv):
     ## Description
     `icrl/LinearBandit-v0` is a `GaussianBanditEnv` of ten arms and 200 pulls. Every arm has two fixed features, those
     of the original code, `LinearBandit.features(10)`; the means are their products with two numbers, normal with
-    variance 1/2, which are drawn for each task. A learner that has seen many tasks can tell all arms from two.
+    variance 1/2, which are drawn for each task. A learner that has seen many tasks can infer all arms from two.
 
     ## Action space
     `Discrete(10)`.

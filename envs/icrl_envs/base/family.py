@@ -66,7 +66,10 @@ class Family(ABC):
 
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give the make() arguments of a task, plain data such as numbers, strings and tuples of them."""
+        """Give the make() arguments of a task, plain data such as numbers, strings and tuples of them.
+
+        They hold all `task_names`, and what else make() needs, such as a time limit.
+        """
 
     @property
     def name(self) -> str:

@@ -17,6 +17,10 @@ from icrl_envs.base.split import check_split
 class GymFamily(Family):
     """Tasks of a registered Gymnasium id, each a dict of make() arguments. Needs no array rules.
 
+        gymnasium.register("my/Poles-v0", PoleEnv, max_episode_steps=200)  # PoleEnv(length=0.5)
+        family = GymFamily("my/Poles-v0", [{"length": 0.2 + 0.01 * number} for number in range(100)])
+        register_family(family)
+
     Spaces are read from one environment, made with the first task. Nothing is declared: a subclass that knows more,
     such as an optimal return, sets `capabilities` and defines their methods.
 
@@ -24,7 +28,7 @@ class GymFamily(Family):
         env_id: a registered Gymnasium id.
         tasks: make() arguments of each task: the same names in all of them, values plain data (numbers, strings, lists
             or tuples of them), no task twice.
-        horizon: steps of an episode; default the id's time limit.
+        horizon: steps of an episode; default the id's time limit, which another number replaces in every task.
         lifetime: episodes in which a learner is measured.
         split: share of training tasks, and seed of the shuffle.
         bandit: whether an action influences its own reward and nothing else.
@@ -52,12 +56,13 @@ class GymFamily(Family):
         if horizon is None and limit is None:
             raise ValueError(f"{env_id} has no time limit: give horizon=..., the steps of an episode.")
         self.horizon = check_int(limit if horizon is None else horizon, "horizon", 1, 10**9)
+        self._limit = {} if self.horizon == limit else {"max_episode_steps": self.horizon}
         self.lifetime = check_int(lifetime, "lifetime", 1, 10**9)
         self.published, self.bandit = check_split(split), bandit
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Give a copy of the make() arguments of a task."""
-        return copy.deepcopy(self._kwargs[task_id])
+        return copy.deepcopy(self._kwargs[task_id]) | self._limit
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the other family has the same class, id, tasks, lengths and split."""
@@ -101,6 +106,8 @@ def check_task(task: Any, number: int, first: Mapping[str, Any]) -> str:
     if task.keys() != first.keys():
         ours, theirs = short(list(task)), short(list(first))
         raise ValueError(f"task {number} has the arguments {ours}, task 0 has {theirs}: give all tasks the same.")
+    if "max_episode_steps" in task:
+        raise ValueError(f"task {number} sets max_episode_steps, which all tasks share: give horizon=... instead.")
     try:
         return json.dumps(dict(task), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError):

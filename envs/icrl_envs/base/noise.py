@@ -1,7 +1,7 @@
 """Randomness as a function: the numbers drawn at a position are a hash of it, the same for one row as for thousands.
 
-A stochastic family keeps its position in its state, so that its rules still draw nothing and copies of a row live on
-alike. Two rows share no number unless their positions, 2**56 of them, come together.
+A stochastic family keeps its position in its state, so that its rules still draw nothing and copies of a row have the
+same future. Two rows share no number unless their positions, 2**56 of them, come together.
 """
 
 from __future__ import annotations

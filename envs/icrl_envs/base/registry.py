@@ -97,8 +97,8 @@ def register_rules(
         return known
     if env_id in gymnasium.registry:
         raise _taken(env_id)
-    single, vector = _entry_points(rules_class)
     tasks = check_family(rules, new_id=True)
+    single, vector = _entry_points(rules_class)
     try:
         register(env_id, single, vector_entry_point=vector, max_episode_steps=horizon, kwargs=kwargs)
     except gymnasium.error.Error as error:
@@ -145,6 +145,8 @@ def check_family(family: Any, new_id: bool = False) -> TaskSet:
     for space in (family.observation_space, family.action_space):
         if not isinstance(space, spaces.Space):
             raise ValueError(f"{family.name} has the space {short(space)}: give a gymnasium.spaces.Space.")
+        if space.shape is None and isinstance(family, Rules):
+            raise ValueError(f"{family.name} has the space {short(space)}: rules need one whose elements are arrays.")
     for name in ("horizon", "lifetime", "num_tasks"):
         check_int(getattr(family, name), name, 1, 2**62)
     family.tasks.split()  # must leave a task on each side

@@ -30,7 +30,7 @@ class Rows:
         self.fixed = bool(task)
         self.started = np.zeros(num, bool)
         self.task = np.full(num, rules.task_id(**task) if task else -1, np.int64)
-        self.state = np.empty(0)  # until the first reset, which tells shape and dtype
+        self.state = np.empty(0)  # until the first reset, which fixes shape and dtype
 
     def begin(self, rows: np.ndarray, options: dict[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
         """Start an episode in `rows` (indices); `rng(row)` gives the generator a row draws its task from."""

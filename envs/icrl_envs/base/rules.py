@@ -27,11 +27,46 @@ class Rules(Family):
     (B, *action_space.shape) of the space's dtype for `Box`, `MultiDiscrete` and `MultiBinary`; all are checked before.
 
     To write a family: a subclass whose `__init__` takes `horizon` and other options, and sets `self.horizon`,
-    `self.num_tasks` and the spaces (or the class does); `task_names`, `task_kwargs`, `_task_id`, `start`, `step` and
+    `self.num_tasks` and the spaces (or the class does); `task_names`, `task_kwargs`, `find_task`, `start`, `step` and
     `observe`; and what it declares in `capabilities`: `success`, `optimal_return`, `random_return`, `belief`,
     `expert_action`, `action_mask`, or for REGRET an info of that name in `facts`. In the same module,
     `class <Name>Env(ArrayEnv)` and `class <Name>VectorEnv(ArrayVectorEnv)` name it as their `rules_class`;
-    `register_rules` then registers all three under an id.
+    `register_rules` then registers all three under an id:
+
+        class Walk(Rules):
+            task_names, num_tasks = ("goal",), 10
+            observation_space, action_space = spaces.Discrete(10), spaces.Discrete(3)
+            capabilities = frozenset({Capability.OPTIMAL_RETURN})
+
+            def __init__(self, horizon: int = 30):
+                self.horizon = horizon
+
+            def task_kwargs(self, task_id):
+                return {"goal": task_id}
+
+            def find_task(self, **task):
+                return check_int(task["goal"], "goal", 0, 9)
+
+            def start(self, task):
+                return np.zeros(len(task), np.int64)
+
+            def step(self, state, action, task):
+                state = np.clip(state + action - 1, 0, 9)
+                return state, (state == task).astype(float)
+
+            def observe(self, state):
+                return state.copy()
+
+            def optimal_return(self, task):
+                return self.horizon + 1.0 - np.maximum(task, 1)
+
+        class WalkEnv(ArrayEnv):
+            rules_class = Walk
+
+        class WalkVectorEnv(ArrayVectorEnv):
+            rules_class = Walk
+
+        register_rules(Walk, "my/Walk-v0", 30, Split(0.8, seed=0))
     """
 
     stochastic: ClassVar[bool] = False
@@ -52,10 +87,10 @@ class Rules(Family):
         reject_unknown(task, self.task_names, "task argument")
         if len(task) < len(self.task_names):
             raise ValueError(f"task {task}: give {' and '.join(self.task_names)}, such as {self.task_kwargs(0)}.")
-        return self._task_id(**task)
+        return self.find_task(**task)
 
     @abstractmethod
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         """Do what `task_id` does, given exactly `task_names`; ValueError for a bad value."""
 
     @abstractmethod

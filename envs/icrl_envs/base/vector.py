@@ -36,7 +36,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     rules_class: ClassVar[type[Rules]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Tell Gymnasium how the rules draw, before an environment is made."""
+        """Set the metadata that Gymnasium reads before an environment is made."""
         super().__init_subclass__(**kwargs)
         if "rules_class" in vars(cls):
             cls.metadata = _metadata(cls.rules_class)

@@ -1,4 +1,4 @@
-"""Dark Key-to-Door: first find a key nobody sees, then a door nobody sees."""
+"""Dark Key-to-Door: first find a hidden key, then a hidden door."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DarkKeyToDoor(GridRules):
         key, door = divmod(task_id, self.cells)
         return {"key": self.xy(key), "door": self.xy(door)}
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         return self.cells * self.check_cell(task["key"], "key") + self.check_cell(task["door"], "door")
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ class DarkKeyToDoor(GridRules):
         return state + self.cells * found, found.astype(np.float64)
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell who has opened the door in this episode."""
+        """Tell whether the door was opened in this episode."""
         return state >= DONE * self.cells
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ class DarkKeyToDoor(GridRules):
 
 
 class DarkKeyToDoorEnv(ArrayEnv):
-    """A dark room with a key and a door that nobody sees.
+    """A dark room with a hidden key and a hidden door.
 
     ## Description
     `icrl/DarkKeyToDoor-v0` is a 9x9 room; an episode begins in its centre, without the key. Walls stop moves. Key and

@@ -1,4 +1,4 @@
-"""Darkroom: a goal nobody sees."""
+"""Darkroom: a hidden goal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Darkroom(GridRules):
         """Give {"goal": (x0, x1)}."""
         return {"goal": self.xy(task_id)}
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         return self.check_cell(task["goal"], "goal")
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ class Darkroom(GridRules):
         return state, (state == task).astype(np.float64)
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell who stands on the goal now."""
+        """Tell whether the agent stands on the goal now."""
         return state == task
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class Darkroom(GridRules):
 
 
 class DarkroomEnv(ArrayEnv):
-    """A dark room with a goal that nobody sees.
+    """A dark room with a hidden goal.
 
     ## Description
     `icrl/Darkroom-v0` is a 9x9 room; an episode begins in its centre. Walls stop moves. The goal is the task: it can

@@ -1,4 +1,4 @@
-"""Macro Darkroom: a goal nobody sees, in a room crossed three moves at a time. Axis letter: M macros of a set."""
+"""Macro Darkroom: a hidden goal in a room that is crossed three moves at a time. Axis letter: M macros of a set."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class DarkroomMacro(GridRules):
     def _train_macros(self):
         return published_sets()["train_train"][0][1]
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         given = as_array(task["action_set"])
         macros = tuple(given.reshape(-1).tolist())
         fits = given.ndim == 1 and given.dtype.kind in "iu" and set(macros) <= set(range(len(MACROS)))
@@ -140,11 +140,11 @@ class DarkroomMacro(GridRules):
         return state >= self.cells
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell who has passed the goal in this episode."""
+        """Tell whether the goal was passed in this episode."""
         return state >= self.cells
 
     def action_mask(self, task: np.ndarray) -> np.ndarray:
-        """Tell which actions have a macro."""
+        """Give 1 for the actions that have a macro."""
         return (np.arange(len(MACROS)) < self.table.actions[task, None]).astype(np.int8)
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def published_tasks() -> MacroTasks:
 
 
 class DarkroomMacroEnv(ArrayEnv):
-    """A dark room with a goal that nobody sees, and actions that differ from task to task.
+    """A dark room with a hidden goal, and actions that differ from task to task.
 
     ## Description
     `icrl/DarkroomMacro-v0` is a 9x9 room; an episode begins in its centre. An action makes a macro: three moves, each

@@ -1,4 +1,4 @@
-"""Permuted Darkroom: a goal everybody knows, in a room whose controls are permuted."""
+"""Permuted Darkroom: a goal that is always the same, in a room whose controls are permuted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DarkroomPermuted(GridRules):
         """Give {"permutation": index}."""
         return {"permutation": int(task_id)}
 
-    def _task_id(self, **task: Any) -> int:
+    def find_task(self, **task: Any) -> int:
         given = task["permutation"]
         order = as_array(given)
         if order.ndim == 0:
@@ -47,7 +47,7 @@ class DarkroomPermuted(GridRules):
         return state, (state == self.goal).astype(np.float64)
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell who stands on the goal now."""
+        """Tell whether the agent stands on the goal now."""
         return state == self.goal
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:

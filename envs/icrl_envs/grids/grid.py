@@ -25,7 +25,7 @@ PIXELS = 24  # side of a cell in a frame
 class GridRules(Rules):
     """What all square rooms share. A cell is the int `size * x0 + x1` of C = size * size; walls stop moves.
 
-    A state is `stage * C + cell`, where a family's `stages` tell apart what the agent has done in this episode.
+    A state is `stage * C + cell`, where a family's `stages` count what the agent has done in this episode.
     `start` is where episodes begin; None is the centre.
     """
 
