@@ -12,7 +12,6 @@ import pytest
 from gymnasium import spaces
 from icrl_envs import (
     FAMILIES,
-    Capability,
     Family,
     GymFamily,
     Rules,
@@ -22,8 +21,6 @@ from icrl_envs import (
     register_rules,
     unregister_family,
 )
-from icrl_envs.base.checks import check_int
-from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 from tests.conftest import one_line
 from tests.envs.families import POLES, WALK, Spring, Walk, pole_tasks, poles_known
@@ -231,10 +228,7 @@ def test_no_time_limit_needs_a_horizon():
 def test_the_example_in_the_docstring_of_rules(monkeypatch):
     module = types.ModuleType("walks")
     monkeypatch.setitem(sys.modules, "walks", module)
-    names = {"np": np, "spaces": spaces, "Rules": Rules, "Capability": Capability, "Split": Split}
-    vars(module).update(names, register_rules=register_rules, check_int=check_int)
-    vars(module).update(ArrayEnv=ArrayEnv, ArrayVectorEnv=ArrayVectorEnv)
-    exec(textwrap.dedent("        class Walk" + Rules.__doc__.split("class Walk", 1)[1]), vars(module))
+    exec(textwrap.dedent("        import" + Rules.__doc__.split("        import", 1)[1]), vars(module))
     tasks = FAMILIES["my/Walk-v0"]
     env = gymnasium.make_vec("my/Walk-v0", len(tasks))
     env.reset(options={"task": tasks.ids})

@@ -33,6 +33,12 @@ class Rules(Family):
     `class <Name>Env(ArrayEnv)` and `class <Name>VectorEnv(ArrayVectorEnv)` name it as their `rules_class`;
     `register_rules` then registers all three under an id:
 
+        import numpy as np
+        from gymnasium import spaces
+        from icrl_envs import Capability, Rules, Split, register_rules
+        from icrl_envs.base.checks import check_int
+        from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+
         class Walk(Rules):
             task_names, num_tasks = ("goal",), 10
             observation_space, action_space = spaces.Discrete(10), spaces.Discrete(3)
