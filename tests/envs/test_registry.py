@@ -122,7 +122,8 @@ def test_another_family_under_a_known_id_is_refused():
         (lambda: register_rules(Walk, POLES, 5, Split(0.5)), POLES),
         (lambda: register_rules(Walk, "CartPole-v1", 5, Split(0.5)), "CartPole-v1"),
     ]:
-        one_line(call, ValueError, f"{env_id} is already registered", "unregister_family")
+        fix = "unregister_family" if env_id in FAMILIES else "choose another id"
+        one_line(call, ValueError, f"{env_id} is already registered", fix)
     assert {env_id: (FAMILIES[env_id], gymnasium.spec(env_id)) for env_id in (POLES, WALK)} == before
 
 
@@ -134,6 +135,12 @@ def test_a_forgotten_family_leaves_room_for_another():
     register_rules(Walk, WALK, 5, Split(0.5))
     unregister_family(WALK)
     assert WALK not in gymnasium.registry
+    rules = Walk()
+    rules.env_id, rules.published = POLES, Split(0.5)  # array rules for an id that register_rules did not make
+    unregister_family(POLES)
+    register_family(rules)
+    unregister_family(POLES)
+    assert POLES in gymnasium.registry
     assert register_rules(Walk, WALK, 6, Split(0.5)).family.horizon == 6
 
 

@@ -21,6 +21,7 @@ from icrl_envs.base.split import Split, check_split, keep_order
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 _TASKS: dict[str, TaskSet] = {}
+_MADE: set[str] = set()  # ids that Gymnasium knows from `register_rules`
 
 FAMILIES: Mapping[str, TaskSet] = MappingProxyType(_TASKS)
 """All tasks of each registered id; `FAMILIES[id].family` is the family."""
@@ -104,13 +105,16 @@ def register_rules(
     except gymnasium.error.Error as error:
         raise ValueError(f"env_id={short(env_id)}: {short(str(error))}; give one such as 'my/Room-v0'.") from error
     _TASKS[env_id] = tasks
+    _MADE.add(env_id)
     return tasks
 
 
 def unregister_family(env_id: str) -> None:
     """Forget a family; its Gymnasium id too if `register_rules` made it. ValueError if there is none of that id."""
-    if isinstance(find_family(env_id), Rules):
-        del gymnasium.registry[env_id]
+    find_family(env_id)  # refuses an unknown id
+    if env_id in _MADE:
+        gymnasium.registry.pop(env_id, None)
+        _MADE.remove(env_id)
     del _TASKS[env_id]
 
 
@@ -179,7 +183,7 @@ def _same_rules(known: Family, rules: Rules, kwargs: dict[str, Any]) -> bool:
 
 
 def _taken(env_id: str) -> ValueError:
+    first = f", or call icrl_envs.unregister_family({env_id!r}) first" if env_id in _TASKS else ""
     return ValueError(
-        f"{env_id} is already registered with something else: choose another id, such as a new version, "
-        f"or call icrl_envs.unregister_family({env_id!r}) first."
+        f"{env_id} is already registered with something else: choose another id, such as a new version{first}."
     )
