@@ -28,5 +28,5 @@ class Capability(StrEnum):
     and infos hold `action_mask` (A,) int8."""
 
 
-class UndeclaredError(ValueError, AttributeError):
+class UndeclaredError(ValueError):
     """A part of a family was used that the family does not declare."""

@@ -6,7 +6,7 @@ Axis letters: B rows, N tasks, A actions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NoReturn, overload
@@ -112,8 +112,7 @@ class Family(ABC):
         """Give the highest expected return (N,) float64 of one episode, for a player that knows the tasks (N,)."""
         self.undeclared(Capability.OPTIMAL_RETURN)
 
-    @property  # not a method: evaluation.py still asks `hasattr`, which is False for what raises an AttributeError
-    def random_return(self) -> Callable[[np.ndarray], np.ndarray]:
+    def random_return(self, task: np.ndarray) -> np.ndarray:
         """Give the expected return (N,) float64 of one episode of uniformly random legal actions in tasks (N,)."""
         self.undeclared(Capability.RANDOM_RETURN)
 

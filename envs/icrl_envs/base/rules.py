@@ -29,7 +29,7 @@ class Rules(Family):
     To write a family: a subclass whose `__init__` takes `horizon` and other options, and sets `self.horizon`,
     `self.num_tasks` and the spaces (or the class does); `task_names`, `task_kwargs`, `find_task`, `start`, `step` and
     `observe`; and what it declares in `capabilities`: `success`, `optimal_return`, `random_return`, `belief`,
-    `expert_action`, `action_mask`, or for REGRET an info of that name in `facts`. In the same module,
+    `regret`, `expert_action`, `action_mask`. In the same module,
     `class <Name>Env(ArrayEnv)` and `class <Name>VectorEnv(ArrayVectorEnv)` name it as their `rules_class`;
     `register_rules` then registers all three under an id:
 
@@ -130,17 +130,23 @@ class Rules(Family):
         """Tell (B,) bool whether the row has now done what its task asks."""
         self.undeclared(Capability.SUCCESS)
 
+    def regret(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Give (B,) float64 how much the expected reward of the last action was below that of the best one."""
+        self.undeclared(Capability.REGRET)
+
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Give optimal actions (B, ...) of a player that knows the task."""
         self.undeclared(Capability.EXPERT)
 
     def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
-        """Give what infos hold beside the task, each (B, ...): by default what the family declares but `regret`."""
+        """Give what infos hold beside the task, each (B, ...): by default what the family declares."""
         facts = {}
         if self.offers(Capability.SUCCESS):
             facts["success"] = self.success(state, task)
         if self.offers(Capability.OPTIMAL_RETURN):
             facts["optimal_return"] = self.optimal_return(task)
+        if self.offers(Capability.REGRET):
+            facts["regret"] = self.regret(state, task)
         if self.offers(Capability.ACTION_MASKS):
             facts["action_mask"] = self.action_mask(task)
         return facts
