@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 
-from icrl_agents.core.action_masks import legal_actions, padded, read_action_set, tells_actions, widened
+from icrl_agents.core.action_masks import padded, read_action_set, widened
+from icrl_agents.core.env_actions import legal_actions, tells_actions
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.context import Context

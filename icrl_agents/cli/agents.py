@@ -10,21 +10,22 @@ from icrl_agents.cli.options import AsJson
 
 def envs(as_json: AsJson = False) -> None:
     """List the environments; the optimum is the mean over all tasks, of training and test."""
-    from icrl_envs import FAMILIES
-
+    from icrl_agents.core.families import Capability, all_families
     from icrl_agents.core.process.terminal import print_json, print_table
 
     rows = []
-    for name, tasks in FAMILIES.items():
-        rules, (train, test) = tasks.rules, tasks.split()
-        best = float(rules.optimal_return(tasks.ids).mean())
-        spaces = str(rules.observation_space), str(rules.action_space)
-        rows.append((name, *spaces, rules.horizon, len(train), len(test), best))
+    for family in all_families():
+        train, test = family.tasks.split()
+        knows = family.offers(Capability.OPTIMAL_RETURN)
+        best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
+        spaces = str(family.observation_space), str(family.action_space)
+        rows.append((family.env_id, *spaces, family.horizon, len(train), len(test), best))
     header = ("id", "obs", "actions", "horizon", "train", "test", "optimum")
     if as_json:
         print_json([dict(zip(header, row, strict=True)) for row in rows])
     else:
-        print_table((*header[:-1], "optimum (all tasks)"), [(*row, f"{best:.2f}") for *row, best in rows])
+        told = [(*row, "-" if best is None else f"{best:.2f}") for *row, best in rows]
+        print_table((*header[:-1], "optimum (all tasks)"), told)
 
 
 def agents(as_json: AsJson = False) -> None:

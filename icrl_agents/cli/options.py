@@ -27,10 +27,10 @@ def env_of(agent: Any, given: str | None) -> str:
 
 def lifetime_of(agent: Any, given: str | None) -> int:
     """Episodes of a published lifetime in that environment, for a progress bar; unknown ids are refused elsewhere."""
-    from icrl_envs import FAMILIES
+    from icrl_agents.core.families import find_family, is_family
 
     env_id = env_of(agent, given)
-    return FAMILIES[env_id].rules.lifetime if env_id in FAMILIES else 1
+    return find_family(env_id).lifetime if is_family(env_id) else 1
 
 
 def numbers(text: str) -> list[int]:

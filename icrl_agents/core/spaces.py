@@ -1,4 +1,7 @@
-"""Gymnasium spaces as plain JSON, and back: read strictly, because configs and stores are other people's files."""
+"""Gymnasium spaces as plain JSON, and back: read strictly, because configs and stores are other people's files.
+
+Besides the codecs, this is the one file that asks for a space's type.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,11 @@ from gymnasium import spaces
 from icrl_agents.core.printable import printable
 
 MAX_START = 1 << 62  # sums with a value of at most this size fit into int64
+
+
+def num_actions(space: gymnasium.Space) -> int:
+    """The number n of actions 0, 1, ..., n - 1; 0 for a space of other actions."""
+    return int(space.n) if isinstance(space, spaces.Discrete) and space.start == 0 else 0
 
 
 def space_to_json(space: gymnasium.Space) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import icrl_envs
 import numpy as np
 
 from icrl_agents.core.checks import check_known
+from icrl_agents.core.families import TaskSet, find_family, legal_mask
 
 TRAIN = "train"  # the set of tasks that agents are usually trained on
 ALL = "all"  # every task of the family, those for training too
@@ -17,20 +17,20 @@ VALIDATION_SHARE = 0.1  # of the published train split; every choice is made on 
 class Splits(NamedTuple):
     """Disjoint task sets of one environment id."""
 
-    train: icrl_envs.TaskSet
-    validation: icrl_envs.TaskSet
-    test: icrl_envs.TaskSet
+    train: TaskSet
+    validation: TaskSet
+    test: TaskSet
 
-    def pick(self, name: str) -> icrl_envs.TaskSet:
+    def pick(self, name: str) -> TaskSet:
         """One of these, "all" tasks of the family, or a set that it names, such as "num_50" of the bandits."""
         check_known([name], self.names(), "split")
         if name == ALL:
-            return icrl_envs.FAMILIES[self.test.env_id]
+            return self.test.family.tasks
         return getattr(self, name) if name in self._fields else self.test.named(name)
 
     def names(self) -> list[str]:
         """What can be picked."""
-        return list(dict.fromkeys([*self._fields, ALL, *self.test.rules.sets]))
+        return list(dict.fromkeys([*self._fields, ALL, *self.test.family.sets]))
 
 
 def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> Splits:
@@ -43,9 +43,9 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
     Raises:
         ValueError: `env_id` is not one of this package's environments, or has no such set, or no other split of it.
     """
-    check_known([env_id], icrl_envs.FAMILIES, "environment id")
-    rest, test = icrl_envs.FAMILIES[env_id].split(seed=seed)
-    check_known([task_set], [TRAIN, *rest.rules.training], "set of tasks to train on")
+    family = find_family(env_id)
+    rest, test = family.tasks.split(seed=seed)
+    check_known([task_set], [TRAIN, *family.training], "set of tasks to train on")
     if task_set != TRAIN:
         if seed is not None:
             raise ValueError(
@@ -60,11 +60,11 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
     return Splits(train, validation, test)
 
 
-def _first_arguments(tasks: icrl_envs.TaskSet) -> list[Any]:
-    return [task[tasks.rules.task_names[0]] for task in tasks]
+def _first_arguments(tasks: TaskSet) -> list[Any]:
+    return [task[tasks.family.task_names[0]] for task in tasks]
 
 
-def _like(tasks: icrl_envs.TaskSet, others: icrl_envs.TaskSet) -> icrl_envs.TaskSet:
+def _like(tasks: TaskSet, others: TaskSet) -> TaskSet:
     """Those of `tasks` that have as many actions as there are in `others`."""
-    counts, wanted = (one.rules.action_mask(one.ids).sum(1) for one in (tasks, others))
+    counts, wanted = (legal_mask(one.family, one.ids).sum(1) for one in (tasks, others))
     return tasks.among(np.isin(counts, wanted))

@@ -16,12 +16,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
-from icrl_envs import FAMILIES
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Planner
-from icrl_agents.core.action_masks import choose_any, legal_actions
+from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.env_actions import legal_actions
+from icrl_agents.core.families import Capability, find_family
 from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
@@ -70,7 +71,7 @@ def evaluate(
     _check_learner(agent)
     check_value("name", "str | None", name, None)
     splits = learner_splits(agent, env_id)
-    episodes = whole("episodes", splits.test.rules.lifetime if episodes is None else episodes, 1)
+    episodes = whole("episodes", splits.test.family.lifetime if episodes is None else episodes, 1)
     num_seeds, seed = whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
     if tasks is None:
         ids = splits.pick(split).ids
@@ -188,7 +189,7 @@ def _check_learner(agent: Any) -> None:
 
 def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
     """Task ids (N,) as given, each one checked: neither 2.9 nor True is a task."""
-    known = range(FAMILIES[env_id].rules.set_tasks)
+    known = range(find_family(env_id).set_tasks)
     rule = f"give a list of whole numbers within 0..{known.stop - 1}, such as a task set's ids"
     try:
         given = [] if isinstance(tasks, Mapping) else list(tasks)
@@ -244,9 +245,9 @@ class RandomLearner:
 
 def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
     """Mean return (N,) of random actions on each task id: what the rules expect, else played once and remembered."""
-    rules: Any = FAMILIES[env_id].rules
-    if hasattr(rules, "random_return"):
-        return rules.random_return(np.asarray(tasks, np.int64))
+    family = find_family(env_id)
+    if family.offers(Capability.RANDOM_RETURN):
+        return family.random_return(np.asarray(tasks, np.int64))
     return np.array(_random_returns(env_id, tuple(np.asarray(tasks).tolist()), seed, RANDOM_EPISODES))
 
 

@@ -13,12 +13,14 @@ from rich.live import Live
 from rich.text import Text
 
 from icrl_agents.core.checks import check_value
+from icrl_agents.core.families import Capability, find_family
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
+SUCCESS = "success"  # of an info
 BAR, BESIDE = 20, 60  # characters of an episode's line: of the bar of an optimal return, and of the rest
 
 
@@ -28,15 +30,15 @@ class Episode:
 
     number: int  # from 1 on
     total: float  # its return
-    success: bool  # the task was done, at least for a moment
+    success: bool | None  # the task was done, at least for a moment; None: the env does not say
 
 
 @dataclass(frozen=True)
-class Stakes:
+class ReferenceReturns:
     """What there is to earn in an episode of a task."""
 
     random: float
-    optimal: float
+    optimal: float | None  # None: the family does not say
 
 
 def play(
@@ -72,15 +74,23 @@ def play(
     console = console or Console(highlight=False)
     env = gymnasium.make(env_id, render_mode="ansi", **tasks[index])
     agent.reset(env, seed=seed)
-    random = float(random_returns(env_id, tasks.ids[index : index + 1], seed)[0])
+    reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
     named = ", ".join(f"{name}={value}" for name, value in tasks[index].items())
     _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
     _say(console, "The weights are frozen. The drawing shows you the whole task; the agent sees its observations only.")
     screen = Screen(console, fps if animate and console.is_terminal else 0.0)
     with screen:
-        played = _live(agent, env, episodes, seed, random, screen)
+        played = _live(agent, env, episodes, seed, reference, screen)
     env.close()
     return played
+
+
+def reference_returns(env_id: str, task: np.ndarray, seed: int) -> ReferenceReturns:
+    """What random and optimal play earn in an episode of the task (1,)."""
+    family = find_family(env_id)
+    knows = family.offers(Capability.OPTIMAL_RETURN)
+    optimal = float(family.optimal_return(task)[0]) if knows else None
+    return ReferenceReturns(float(random_returns(env_id, task, seed)[0]), optimal)
 
 
 def _choose(count: int, task: int | None, seed: int, split: str) -> int:
@@ -91,30 +101,33 @@ def _choose(count: int, task: int | None, seed: int, split: str) -> int:
     return task
 
 
-def _live(agent: ICAgent, env: Any, episodes: int, seed: int, random: float, screen: Screen) -> list[Episode]:
+def _live(
+    agent: ICAgent, env: Any, episodes: int, seed: int, reference: ReferenceReturns, screen: Screen
+) -> list[Episode]:
     played: list[Episode] = []
     slow = {1, (episodes + 1) // 2, episodes}
     for number in range(1, episodes + 1):
-        obs, info = env.reset(seed=seed if number == 1 else None)
-        stakes = Stakes(random, float(info["optimal_return"]))
+        obs, _ = env.reset(seed=seed if number == 1 else None)
         caption = f"episode {number} of {episodes}"
         played.append(_episode(agent, env, obs, number, screen if number in slow else None, caption))
-        screen.line(episode_line(played[-1], stakes, screen.bar))
+        screen.line(episode_line(played[-1], reference, screen.bar))
     screen.close()
-    _say(screen.console, verdict(played, stakes))
+    _say(screen.console, verdict(played, reference))
     return played
 
 
 def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | None, caption: str) -> Episode:
     """One episode in the loop that users write; infos are read for what is printed and nothing else."""
-    total, success, done = 0.0, False, False
+    total, done = 0.0, False
+    success: bool | None = None
     while not done:
         if screen:
             screen.draw(env.render(), f"{caption}, return {total:g}")
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
         total += float(reward)
-        success = success or bool(info["success"])
+        if SUCCESS in info:
+            success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
     if screen:
         screen.draw(env.render(), f"{caption}, return {total:g}")
@@ -160,28 +173,30 @@ class Screen:
         _say(self.console, text)
 
 
-def episode_line(episode: Episode, stakes: Stakes, length: int = BAR) -> str:
+def episode_line(episode: Episode, reference: ReferenceReturns, length: int = BAR) -> str:
     """The episode's number, a bar as long as its share of the optimum, and the three returns."""
-    share = episode.total / stakes.optimal if stakes.optimal > 0 else 0.0
+    best = reference.optimal or 0.0
+    share = episode.total / best if best > 0 else 0.0
     filled = round(length * min(max(share, 0.0), 1.0))
-    bar = f"  [{'#' * filled}{'.' * (length - filled)}]" if length else ""
-    beside = f"random {stakes.random:5.2f}   optimal {stakes.optimal:5.2f}"
+    bar = f"  [{'#' * filled}{'.' * (length - filled)}]" if length and reference.optimal is not None else ""
+    beside = f"random {reference.random:5.2f}"
+    if reference.optimal is not None:
+        beside += f"   optimal {reference.optimal:5.2f}"
     return f"episode {episode.number:3d}{bar}  return {episode.total:5.2f}   {beside}"
 
 
-def verdict(played: list[Episode], stakes: Stakes) -> str:
+def verdict(played: list[Episode], reference: ReferenceReturns) -> str:
     """One sentence on what happened."""
     found = next((episode.number for episode in played if episode.success), None)
-    if found is None:
+    if found is None and any(episode.success is not None for episode in played):
         return f"In {counted(len(played), 'episode')} the agent never succeeded."
     tail = played[-max(1, len(played) // 3) :]
     earned = sum(episode.total for episode in tail) / len(tail)
     ending = "its last episode" if len(tail) == 1 else f"its last {len(tail)} episodes"
     ending += f" earned {earned:.2f}" + " each" * (len(tail) > 1)
-    return (
-        f"The agent first succeeded in episode {found}; {ending}, "
-        f"of {stakes.optimal:.2f} possible, where random play earns {stakes.random:.2f}."
-    )
+    began = f"The agent first succeeded in episode {found}; {ending}" if found else f"{ending[:1].upper()}{ending[1:]}"
+    possible = "" if reference.optimal is None else f" of {reference.optimal:.2f} possible,"
+    return f"{began},{possible} where random play earns {reference.random:.2f}."
 
 
 def _say(console: Console, text: str) -> None:

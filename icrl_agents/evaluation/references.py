@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from icrl_envs import FAMILIES
-
+from icrl_agents.core.families import Capability, find_family
 from icrl_agents.core.rollout import Learner
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.gittins import MAX_LIFETIME
@@ -37,11 +36,11 @@ STRONGER: dict[str, dict[str, Reference]] = {  # than the published sources, by 
 
 def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
     """Random play of legal actions, the source, UCB where there is a regret, and what is stronger; by their names."""
-    source, rules = default_source(env_id), FAMILIES[env_id].rules
+    source, family = default_source(env_id), find_family(env_id)
     found = {RANDOM: Reference("uniform"), source: Reference(source)}
-    if hasattr(rules, "regret"):
+    if family.offers(Capability.REGRET):
         found["ucb"] = Reference("ucb")
-    steps = rules.horizon * episodes
+    steps = family.horizon * episodes
     found |= {name: one for name, one in STRONGER.get(env_id, {}).items() if steps <= (one.longest or steps)}
     learners: dict[str, Any] = {name: make_source(one.source, env_id, one.settings) for name, one in found.items()}
     for learner in learners.values():

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from icrl_envs import FAMILIES
 
+from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import ALL
 from icrl_agents.evaluation.curves import Curve
@@ -138,10 +138,10 @@ def _rounded(value: Any) -> float:
 
 def task_name(env_id: str, task: int) -> str:
     """A task as the arguments of `make` that fix it; only its id where those are long, or the env is not registered."""
-    rules = FAMILIES[env_id].rules if env_id in FAMILIES else None
-    if rules is None or not 0 <= task < rules.set_tasks:
+    family = find_family(env_id) if is_family(env_id) else None
+    if family is None or not 0 <= task < family.set_tasks:
         return f"task {task}"
-    name = ", ".join(f"{name}={value}" for name, value in rules.task_kwargs(task).items())
+    name = ", ".join(f"{name}={value}" for name, value in family.task_kwargs(task).items())
     return name if len(name) <= 80 else f"task {task}"
 
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
-from icrl_agents.core.action_masks import legal_actions
 from icrl_agents.core.arrays import stored, to_array
+from icrl_agents.core.env_actions import legal_actions
+from icrl_agents.core.families import Capability, env_family
 from icrl_agents.core.steps import Boundary, Steps, autoreset_mode, stack_steps
 from icrl_agents.histories.columns import FIELDS, column_name
 
@@ -29,8 +30,7 @@ class RecordHistory(VectorWrapper):
         if isinstance(env, gymnasium.Env):
             raise TypeError(f"{env} is a single environment: use gymnasium.make_vec(id, num_envs=1) or SyncVectorEnv")
         super().__init__(env)
-        rows = getattr(env.unwrapped, "envs", [env.unwrapped])  # the single environments of a sync vector env
-        self.has_expert = all(hasattr(row.unwrapped, "expert_action") for row in rows)
+        self.has_expert = has_expert(env)
         self._boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
         self._static: dict[str, np.ndarray] = {}
         self._clear()
@@ -118,7 +118,8 @@ class RecordHistory(VectorWrapper):
         env: Any = self.env.unwrapped
         if not self.has_expert:
             raise ValueError(f"{env} has no expert_action(): choose another source, or add it to the environment")
-        return np.array(env.expert_action() if hasattr(env, "expert_action") else env.call("expert_action"))
+        of_rows = isinstance(env, SyncVectorEnv | AsyncVectorEnv)
+        return np.array(env.call("expert_action") if of_rows else env.expert_action())
 
     def note(self, **columns: Any) -> None:
         """Add a value, or one a row (B, ...), to columns of your own: exactly once for every step, before or after."""
@@ -153,6 +154,15 @@ class RecordHistory(VectorWrapper):
             active, columns = _pack(active, columns)
         fields = {name: columns.pop(name) for name in FIELDS}
         return stack_steps(**fields, mask=active, extras=columns, static=self._static)
+
+
+def has_expert(env: VectorEnv) -> bool:
+    """Whether the env or its rows have an `expert_action()`: as their family declares, else as they have it."""
+    family, inner = env_family(env), env.unwrapped
+    if family is not None:
+        return family.offers(Capability.EXPERT)
+    rows = [row.unwrapped for row in inner.envs] if isinstance(inner, SyncVectorEnv) else [inner]
+    return all(callable(getattr(row, "expert_action", None)) for row in rows)
 
 
 class _Recorded(NamedTuple):

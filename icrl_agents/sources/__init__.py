@@ -7,6 +7,7 @@ from typing import Any
 
 from icrl_agents.core.caution import warn
 from icrl_agents.core.checks import check_known
+from icrl_agents.core.families import Capability, find_family, is_family
 from icrl_agents.sources.source import Source
 
 # Names of classes, not classes: some of them import a whole framework.
@@ -59,10 +60,8 @@ def source_name(source: Source) -> str | None:
 
 def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) -> Source:
     """A source as it is used for an environment, but for the given settings; warns where its assumption is wrong."""
-    from icrl_envs import FAMILIES
-
     source = find_source(name)
-    if source.needs_bandit and env_id in FAMILIES and not FAMILIES[env_id].rules.bandit:
+    if source.needs_bandit and is_family(env_id) and not find_family(env_id).bandit:
         suits = default_source(env_id)
         warn(f"source {name!r} is for bandits and {env_id} is none, so it hardly learns there: use {suits!r}")
     return source.make(env_id, settings)
@@ -70,8 +69,5 @@ def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) 
 
 def default_source(env_id: str) -> str:
     """The name of the source that suits an environment: the published one, or posterior where rules define a belief."""
-    from icrl_envs import FAMILIES
-
-    check_known([env_id], FAMILIES, "environment with a task set")
-    belief = hasattr(FAMILIES[env_id].rules, "belief")
+    belief = find_family(env_id).offers(Capability.BELIEF)
     return PUBLISHED.get(env_id, "posterior" if belief else "q-learning")

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from icrl_envs import FAMILIES
 
-from icrl_agents.core.checks import check_known, whole
+from icrl_agents.core.checks import whole
+from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.process.worker_pool import worker_pool
@@ -90,7 +90,6 @@ def collect(
         IsADirectoryError, BlockingIOError: `path` is a folder, or another process is collecting to it.
         ValueError: an argument is not allowed; the message says what is.
     """
-    check_known([env_id], FAMILIES, "environment with a task set")
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
@@ -114,7 +113,7 @@ def collect(
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
-    known = range(FAMILIES[env_id].rules.set_tasks)
+    known = range(find_family(env_id).set_tasks)
     if wrong := [task for task in tasks if task not in known]:
         raise ValueError(f"task {wrong[0]!r} is not one of {env_id}: its ids are 0..{known.stop - 1}")
     if not len(tasks) or len(set(tasks)) < len(tasks):
@@ -125,12 +124,12 @@ def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
 def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, episodes: int) -> HistoryInfo:
     from icrl_agents.core.spaces import space_to_json
 
-    rules = FAMILIES[env_id].rules
+    family = find_family(env_id)
     return HistoryInfo(
         env_id=env_id,
         env_kwargs=dict(gymnasium.spec(env_id).kwargs),
-        observation_space=space_to_json(rules.observation_space),
-        action_space=space_to_json(rules.action_space),
+        observation_space=space_to_json(family.observation_space),
+        action_space=space_to_json(family.action_space),
         source=name,
         settings=asdict(source.settings),
         assumes=source.assumes,
@@ -187,7 +186,7 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
     """What collects a store's `tasks` anew; None unless they are a split or named set, its source one of `SOURCES`."""
-    if info.source not in SOURCES or info.env_id not in FAMILIES:
+    if info.source not in SOURCES or not is_family(info.env_id):
         return None
     splits = split_tasks(info.env_id)
     sets = {name: splits.pick(name) for name in splits.names()}

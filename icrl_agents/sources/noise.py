@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from icrl_agents.histories.recorder import has_expert
 from icrl_agents.sources.source import SourceSettings, StepSource, count_actions
 
 
@@ -30,7 +31,7 @@ class Noise(StepSource):
 
     def prepare(self, env: Any) -> None:
         self.actions = count_actions(env, "noise")
-        if not getattr(env, "has_expert", hasattr(env, "expert_action")):
+        if not has_expert(env):
             raise ValueError(f"source 'noise' needs an env with expert_action(), not {env}: use source 'q-learning'")
 
     def choose(self, obs: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_actions, find_rules
+from icrl_agents.core.families import Capability, env_family
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_actions
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Posterior(StepSource):
     Settings = PosteriorSettings
 
     def prepare(self, env: Any) -> None:
-        rules = find_rules(env, "posterior")
-        if not hasattr(rules, "belief"):
-            raise ValueError(f"the rules of {env.unwrapped} have no belief(): use source 'q-learning'")
-        self.belief = rules.belief(env.num_envs, self.rng, self.settings.sharpness)
-        self.actions, self.horizon = count_actions(env, "posterior"), rules.horizon
+        family = env_family(env)
+        if family is None or not family.offers(Capability.BELIEF):
+            raise ValueError(f"source 'posterior' needs a belief, {env.unwrapped} declares none: use 'q-learning'")
+        self.belief = family.belief(env.num_envs, self.rng, self.settings.sharpness)
+        self.actions, self.horizon = count_actions(env, "posterior"), family.horizon
         self.task = np.zeros(env.num_envs, np.int64)  # (B,) hypotheses
         self.left = np.zeros(env.num_envs, np.int64)  # (B,) steps until the horizon
         self.paid = np.zeros(env.num_envs, bool)  # (B,) the step before was rewarded

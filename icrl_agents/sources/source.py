@@ -9,10 +9,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from icrl_agents.core.action_masks import choose_any, legal_actions
+from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import as_kinds, check_known
+from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.printable import printable
 from icrl_agents.core.rollout import rollout
+from icrl_agents.core.spaces import num_actions
 from icrl_agents.core.steps import Boundary, autoreset_mode
 from icrl_agents.histories.recorder import RecordHistory
 
@@ -155,18 +157,8 @@ class StepSource(Source):
 def count_actions(env: Any, name: str) -> int:
     """The number of actions; ValueError for an env whose actions are not 0, 1, ..., n-1."""
     space = env.single_action_space
-    count = getattr(space, "n", None)
-    if space.shape != () or count is None or getattr(space, "start", 0):
+    if not (count := num_actions(space)):
         raise ValueError(
             f"source {name!r} needs actions Discrete(n), the env has {printable(space)}: choose another source"
         )
-    return int(count)
-
-
-def find_rules(env: Any, name: str) -> Any:
-    """The rules that the env's rows follow; ValueError if it does not tell them."""
-    inner = env.unwrapped
-    row = inner.envs[0].unwrapped if hasattr(inner, "envs") else inner
-    if not hasattr(row, "rules"):
-        raise ValueError(f"source {name!r} needs an env that tells its rules, not {inner}: choose another source")
-    return row.rules
+    return count

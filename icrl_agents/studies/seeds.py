@@ -57,7 +57,7 @@ def study(
     if (task_set := (settings or {}).get("task_set", TRAIN)) != TRAIN:
         raise ValueError(f"task_set={task_set!r} is not split anew, as a study does: train it with each --seed instead")
     test = split_tasks(env_id).test
-    episodes = test.rules.lifetime if episodes is None else episodes
+    episodes = test.family.lifetime if episodes is None else episodes
     num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds
     out = Path(out).expanduser()
     cells = {

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from icrl_envs import FAMILIES
-
 from icrl_agents.core.checks import as_kinds, check_known, check_value, pick, read_stages, stage_at
+from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
 from icrl_agents.methods import METHODS
 
@@ -99,14 +98,14 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
 
     Those of the source are left out where lifetimes are not `fresh`, or their source is named.
     """
-    if env_id not in FAMILIES:  # unknown ids are refused elsewhere
+    if not is_family(env_id):  # unknown ids are refused elsewhere
         return {}
     usual = fresh and not settings.get("source")
     own = {name: value for name, value in PRESETS.get(env_id, {}).items() if usual or not name.startswith("source.")}
-    rules = FAMILIES[env_id].rules
-    if rules.lifetime > 1:
+    family = find_family(env_id)
+    if family.lifetime > 1:
         return own
-    single = {} if METHODS[method].has_memory else {"episodes": 1, "window": rules.horizon}
+    single = {} if METHODS[method].has_memory else {"episodes": 1, "window": family.horizon}
     return {"eval_episodes": 1, **single, **own}
 
 
@@ -127,6 +126,6 @@ def split_settings(
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
     remembers = METHODS[method].has_memory
-    if remembers and "episodes" not in settings and env_id in FAMILIES:  # as long as its windows may be
-        ours = replace(ours, episodes=max(1, math.ceil(agent.span / FAMILIES[env_id].rules.horizon)))
+    if remembers and "episodes" not in settings and is_family(env_id):  # as long as its windows may be
+        ours = replace(ours, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))
     return ours, agent, for_source

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from icrl_envs import FAMILIES
-
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.caution import warn
+from icrl_agents.core.families import all_families, find_family
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.methods.base.method import Method
 from icrl_agents.training.request import Request
@@ -43,7 +42,7 @@ def validation_notes(row: dict[str, Any]) -> tuple[str, str]:
 def warn_few(env_id: str, tasks: int) -> None:
     """Warn of training tasks that are so few that an agent learns them instead of learning to learn."""
     if tasks < FEW_TASKS:
-        rules = type(FAMILIES[env_id].rules)
-        larger = (name for name, family in FAMILIES.items() if type(family.rules) is rules and len(family) > FEW_TASKS)
+        kind = type(find_family(env_id))
+        larger = (one.env_id for one in all_families() if type(one) is kind and one.num_tasks > FEW_TASKS)
         advice = f": for unseen tasks train on {name}" if (name := next(larger, None)) else ""
         warn(f"{env_id} has {tasks} training tasks, which an agent learns by heart{advice}")

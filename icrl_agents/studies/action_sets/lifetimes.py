@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
-from icrl_envs import FAMILIES
 
-from icrl_agents.core.action_masks import legal_actions
+from icrl_agents.core.env_actions import legal_actions
+from icrl_agents.core.families import find_family, legal_mask
 from icrl_agents.core.rollout import Learner, rollout
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of
 
@@ -63,6 +63,9 @@ class Relabel(VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         return super().step(self.order[self.rows, actions])
+
+
+ACTION_SET = "action_set"  # the task argument that says what each action of a task does
 
 
 class LifetimeStats(NamedTuple):
@@ -127,14 +130,14 @@ def action_groups(env_id: str, tasks: Sequence[int]) -> dict[str, np.ndarray]:
 
     Known of environments whose tasks name what their actions do.
     """
-    rules = FAMILIES[env_id].rules
-    if "action_set" not in rules.task_names:
+    family = find_family(env_id)
+    legal = legal_mask(family, tasks)
+    if ACTION_SET not in family.task_names:
         return {}
-    legal = rules.action_mask(np.array(tasks)).astype(bool)
-    trained = rules.task_kwargs(rules.named["train"][0])["action_set"]
+    trained = family.task_kwargs(family.named["train"][0])[ACTION_SET]
     old = np.zeros_like(legal)
     for row, task in enumerate(tasks):
-        made = rules.task_kwargs(task)["action_set"]
+        made = family.task_kwargs(task)[ACTION_SET]
         old[row, : len(made)] = np.isin(made, trained)
     groups = {"in training": old, "unseen": legal & ~old}
     return groups if all(group.any(1).all() for group in groups.values()) else {}

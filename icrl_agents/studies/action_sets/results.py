@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from icrl_envs import FAMILIES
 
 from icrl_agents.core.checks import check_known, check_value
+from icrl_agents.core.families import Capability, find_family, legal_mask
 from icrl_agents.core.files.strict_json import read_json
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
@@ -152,10 +152,10 @@ def _as_interval(value: Sequence[float] | None) -> Any:
 
 def default_sets(env_id: str) -> list[str]:
     """The names of all published sets, of those with the same tasks the last name only; ValueError if it has none."""
-    check_known([env_id], FAMILIES, "environment with a task set")
-    if not FAMILIES[env_id].rules.named:
+    family = find_family(env_id)
+    if not family.named:
         raise ValueError(f"{env_id} has no published sets of tasks: use icrl-agents evaluate")
-    return list({ids: name for name, ids in FAMILIES[env_id].rules.named.items()}.values())
+    return list({ids: name for name, ids in family.named.items()}.values())
 
 
 def suits(entry: Entry, env_id: str, name: str) -> bool:
@@ -164,14 +164,14 @@ def suits(entry: Entry, env_id: str, name: str) -> bool:
     With a head and a set of their own to train on they are where there are as many actions: so the published figures
     have it, in which AD is trained for each number of arms.
     """
-    sets, method = FAMILIES[env_id], METHODS.get(entry.hyperparameters["method"])
+    family, method = find_family(env_id), METHODS.get(entry.hyperparameters["method"])
     task_set = entry.hyperparameters.get("task_set", TRAIN)
-    if method is None or method.variable_actions or task_set not in sets.rules.training:
+    if method is None or method.variable_actions or task_set not in family.training:
         return True
-    own = sets.named(task_set).ids
-    if np.array_equal(own, sets.named(TRAIN).ids):
+    own = family.tasks.named(task_set).ids
+    if np.array_equal(own, family.tasks.named(TRAIN).ids):
         return True
-    counts = [set(sets.rules.action_mask(ids).sum(1).tolist()) for ids in (own, sets.named(name).ids)]
+    counts = [set(legal_mask(family, ids).sum(1).tolist()) for ids in (own, family.tasks.named(name).ids)]
     return counts[0] == counts[1]
 
 
@@ -206,21 +206,21 @@ def measure(
     for name, value, least in (("tasks", tasks, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
         check_value(name, "int", value, (least, 2**31 - 1))
     check_value("episodes", "int | None", episodes, (1, 10**6))
-    rules, names = FAMILIES[env_id].rules, list(dict.fromkeys(sets or published))
-    check_known(names, rules.sets, "set of tasks")
+    family, names = find_family(env_id), list(dict.fromkeys(sets or published))
+    check_known(names, family.sets, "set of tasks")
     for path, agent in agents.items():
         if (split := agent.facts.get("split_seed")) is not None:
             raise ValueError(f"{path} was trained with split_seed={split}, on tasks of these sets: give another agent")
-    entries, bandit = find_entries(agents), hasattr(rules, "regret")
-    episodes = episodes or rules.lifetime
+    entries, bandit = find_entries(agents), family.offers(Capability.REGRET)
+    episodes = episodes or family.lifetime
     references = reference_learners(env_id, episodes)
     learners: dict[str, list[Learner]] = {name: [learner] for name, learner in references.items()}
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
-    numbers = {name: number for number, name in enumerate(rules.sets, 1)}
+    numbers = {name: number for number, name in enumerate(family.sets, 1)}
     for done, name in enumerate(names, 1):
-        ids = spread(FAMILIES[env_id].named(name).ids, tasks)
+        ids = spread(family.tasks.named(name).ids, tasks)
         how = env_id, ids, episodes, num_seeds, seed
         groups = action_groups(env_id, ids)
         here = {who: learners[who] for who in references}
@@ -228,7 +228,7 @@ def measure(
         lives = {who: [run_lifetimes(one, *how, groups=groups) for one in group] for who, group in here.items()}
         moved = [entry.name for entry in entries if relabel and entry.name in here]
         again = {who: [run_lifetimes(one, *how, relabel=True) for one in learners[who]] for who in moved}
-        legal = rules.action_mask(np.array(ids))
+        legal = legal_mask(family, ids)
         found = on_set(name, numbers[name], legal, lives, again, bandit, list(STRONGER.get(env_id, ())))
         for who, (result, score) in found.items():
             results.append(result)

@@ -15,8 +15,8 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import check_choice, check_value
+from icrl_agents.core.families import find_family
 from icrl_agents.core.rollout import rollout
-from icrl_agents.core.splits import split_tasks
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
 from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_of_means
@@ -72,7 +72,7 @@ def probe(
         raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
     ids = learner_splits(agent, env_id).pick(split).ids
     check_change(agent, change, len(ids))
-    if change != "none" and min(episodes) * split_tasks(env_id).test.rules.horizon < agent.method.schedule.end(0):
+    if change != "none" and min(episodes) * find_family(env_id).horizon < agent.method.schedule.end(0):
         raise ValueError(
             f"the first fold comes after {agent.method.schedule.end(0)} steps, and change={change!r} before: ask later"
         )
@@ -109,20 +109,20 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
         ValueError: an unknown id, lifetimes of a single episode, after which nobody is asked anything, or a first fold
             of less than an episode, unless `shown` is known.
     """
-    rules = split_tasks(env_id).test.rules
-    if rules.lifetime == 1:
+    family = find_family(env_id)
+    if family.lifetime == 1:
         raise ValueError(f"{env_id} has lifetimes of one episode, after which nothing is left to remember: try another")
     if not has_latents(agent):
         usual, lengths = SHOWN, EPISODES
     else:
         schedule = agent.method.schedule
-        usual = schedule.begin(1) // rules.horizon
+        usual = schedule.begin(1) // family.horizon
         if not usual and shown is None:
             raise ValueError(
-                f"the first fold takes {schedule.begin(1)} steps, less than an episode of {rules.horizon}, so no "
+                f"the first fold takes {schedule.begin(1)} steps, less than an episode of {family.horizon}, so no "
                 "episode with rewards is before it: give shown=1, of which some stays visible"
             )
-        lengths = tuple(math.ceil(schedule.end(folds - 1) / rules.horizon) for folds in FOLDS)
+        lengths = tuple(math.ceil(schedule.end(folds - 1) / family.horizon) for folds in FOLDS)
     shown = usual if shown is None else shown
     return shown, tuple(dict.fromkeys(max(shown, length) for length in lengths))
 

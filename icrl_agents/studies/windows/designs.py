@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from icrl_envs import FAMILIES
 
 from icrl_agents.core.checks import check_value
+from icrl_agents.core.families import find_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.config import AgentConfig
@@ -95,7 +95,7 @@ def make_plan(
     for name, sizes in (("window", windows), ("latents", latents)):
         for size in sizes:
             check_value(name, "int", size, METHODS["cad"].Config.LIMITS[name])
-    windows, latents, horizon = sorted(set(windows)), sorted(set(latents)), FAMILIES[env_id].rules.horizon
+    windows, latents, horizon = sorted(set(windows)), sorted(set(latents)), find_family(env_id).horizon
     values: dict[str, Any] = {"episodes": math.ceil(LIVES * windows[-1] / horizon), **DEFAULTS, **(settings or {})}
     train, base, _ = split_settings("cad", env_id, values)
     if base.pretrain == 1:

@@ -1,0 +1,55 @@
+"""The door to tasks: the only file that reads the registry of families. Axis letters: N tasks, A actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import icrl_envs
+import numpy as np
+from icrl_envs import Capability, Family, TaskSet, env_family, register_family
+
+from icrl_agents.core.checks import check_known
+from icrl_agents.core.spaces import num_actions
+
+__all__ = [
+    "Capability",
+    "Family",
+    "TaskSet",
+    "all_families",
+    "env_family",
+    "find_family",
+    "is_family",
+    "legal_mask",
+    "register_family",
+]
+
+
+def find_family(env_id: str) -> Family:
+    """The family of tasks that is registered under an environment id.
+
+    Raises:
+        ValueError: there is none; the message names the nearest id.
+    """
+    check_known([env_id], icrl_envs.FAMILIES, "environment id")
+    return icrl_envs.FAMILIES[env_id].family
+
+
+def is_family(env_id: Any) -> bool:
+    """Whether tasks are registered under an environment id, which may come from a foreign file."""
+    return isinstance(env_id, str) and env_id in icrl_envs.FAMILIES
+
+
+def all_families() -> list[Family]:
+    """Every registered family, in the order of registration."""
+    return [tasks.family for tasks in icrl_envs.FAMILIES.values()]
+
+
+def legal_mask(family: Family, tasks: Any) -> np.ndarray:
+    """The legal actions (N, A) bool of tasks (N,); all of them in a family without action masks.
+
+    A is 0 where actions are not numbers 0, 1, ...
+    """
+    ids = np.asarray(tasks, np.int64)
+    if family.offers(Capability.ACTION_MASKS):
+        return family.action_mask(ids).astype(bool)
+    return np.ones((len(ids), num_actions(family.action_space)), bool)
