@@ -108,7 +108,10 @@ def test_links_lead_somewhere(page):
     for file, anchor in links(page):
         assert (ROOT / file).exists(), file
         assert not anchor or anchor in anchors(file), (file, anchor)
-        assert page == "README.md" or page == "CONTRIBUTING.md" or file.startswith("docs/"), (file, "is not on the site")
+        assert page == "README.md" or page == "CONTRIBUTING.md" or file.startswith("docs/"), (
+            file,
+            "is not on the site",
+        )
 
 
 @pytest.mark.parametrize("front", FRONT_PAGES)
@@ -172,7 +175,9 @@ BEFORE = {  # what blocks that show a few lines of a program take for granted
 
 def python(page: str) -> str:
     """The Python of a page as one program, with fewer and shorter repetitions."""
-    code = "\n".join([BEFORE.get(page, ""), *(body for language, body in BLOCK.findall(PAGES[page]) if language == "python")])
+    code = "\n".join(
+        [BEFORE.get(page, ""), *(body for language, body in BLOCK.findall(PAGES[page]) if language == "python")]
+    )
     for pattern, fewer in FEWER:
         code = re.sub(pattern, fewer, code)
     return code
@@ -212,23 +217,28 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "python tests/benchmarks/": "takes minutes to hours",
     "python -m tests.fuzz": "takes minutes",
     "python -m": "has a test of its own, which compares the page",
+    "icrl-agents collect --env icrl/BernoulliBandit-v0": "records 9,000 lifetimes; tests of sources record fewer",
+    "icrl-agents research actions icrl/headless-ad-bernoulli": "computes Gittins indices for half a minute",
     "for card in": "writes the released cards; tests of cards do it for one",
 }
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "batch_size": 4, "micro_batch": 4, "updates": 2}
-TINY |= {"window": 40, "slide": 12, "episodes": 10, "eval_every": 0, "eval_episodes": 1}
+TINY |= {"eval_every": 0, "eval_episodes": 1}
+LIFETIME = {"window": 40, "slide": 12, "episodes": 10}
 SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+LIFETIMES = [word for name, value in LIFETIME.items() for word in ("--set", f"{name}={value}")]
 ONE_TASK = ["--tasks", "1", "--episodes", "1"]
 LESS = {  # options after those of a command, so that it takes no more than seconds
     "play": ["--episodes", "1", "--no-animation"],
-    "evaluate": ["--episodes", "2", "--seeds", "1", "--device", "cpu"],
+    "evaluate": ["--split", "validation", "--episodes", "2", "--seeds", "1", "--device", "cpu"],
     "collect": ["--streams", "1", "--episodes", "1"],
-    "train": [*SETTINGS, "--device", "cpu", "--track", "none"],
-    "research seeds": [*SETTINGS, "--splits", "0", "--seeds", "0", "--jobs", "1"],
+    "train": [*SETTINGS, *LIFETIMES, "--device", "cpu", "--track", "none"],
+    "research seeds": [*SETTINGS, *LIFETIMES, "--splits", "0", "--seeds", "0", "--jobs", "1"],
     "research windows": [*SETTINGS, "--windows", "120", "--latents", "8", *ONE_TASK, "--jobs", "1"],
     "research memory": ["--episodes", "3", "--seeds", "1", "--device", "cpu"],
     "research actions": [*ONE_TASK, "--seeds", "1", "--device", "cpu"],
     "research table": ["--stored"],
 }
+SHALLOW = ["--plan-depth", "1", "--beam-width", "1", "--plan-tasks", "1"]
 ROOMS = {"icrl/Darkroom-v0": "icrl/Darkroom3x3-v0", "icrl/Darkroom17x17-v0": "icrl/Darkroom3x3-v0"}
 TEMPLATE = re.compile(r"^\[?[A-Z]{3,}\b|\.\.\.")  # AGENT, FOLDER, NAME=VALUE: the reader's own
 
@@ -299,18 +309,20 @@ def is_complete(words: list[str]) -> bool:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """The command in the smallest room, with what makes it short in place of its own settings."""
-    path = " ".join(resolve(words)[0])
+    """The command with what makes it short in place of its own settings, and in the smallest room what is recorded."""
     if {"--stored", "--help-settings"} & set(words):
         return words
-    less = LESS.get(path, [])
+    path = resolve(words)[0]
+    less = [*LESS.get(" ".join(path), []), *(SHALLOW if "--plan" in words else [])]
+    if "--histories" in words or path[0] in ("collect", "research"):
+        words = [ROOMS.get(word, word) for word in words]
+    ours = {word.partition("=")[0] for word in less if "=" in word}
     kept = list[str]()
     for word in words:
-        name, _, value = word.partition("=")
-        if kept[-1:] == ["--set"] and value and word not in less and f"{name}={TINY.get(name)}" in less:
+        if kept[-1:] == ["--set"] and word.partition("=")[0] in ours:
             kept.pop()
-        else:
-            kept.append(ROOMS.get(word, word))
+        elif word != "--report":  # of 50 episodes and 20 seeds; tests of the command line look at it
+            kept.append(word)
     return [*kept, *less]
 
 
