@@ -32,8 +32,8 @@ def page() -> str:
         "# Command line",
         f"<!-- written by `{COMMAND}`; a test compares them -->",
         "`python -m icrl_agents` is the same program. Commands that list or measure print JSON with `--json`; "
-        "`--debug` shows the traceback of an error. The words are explained in the [glossary](glossary.md), all settings of "
-        "`train` are in [settings](settings.md).",
+        "`--debug` shows the traceback of an error. The words are explained in the [glossary](glossary.md), "
+        "all settings of `train` are in [settings](settings.md).",
         *(_section(path, command) for path, command in commands(root)),
     ]
     return "\n\n".join(parts) + "\n"
