@@ -215,10 +215,10 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "python -m": "has a test of its own, which compares the page",
     "icrl-agents collect --env icrl/BernoulliBandit-v0": "records 9,000 lifetimes; tests of sources record fewer",
     "icrl-agents research actions icrl/headless-ad-bernoulli": "computes Gittins indices for half a minute",
-    "icrl-agents evaluate icrl/idt-darkroom --plan": "plans for half a minute; the quickstart plans with a small agent",
-    "icrl-agents evaluate icrl/ad-darkroom --plan": "plans for half a minute; the quickstart plans with a small agent",
-    "icrl-agents evaluate icrl/idt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans with a small agent",
-    "icrl-agents evaluate icrl/dpt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans with a small agent",
+    "icrl-agents evaluate icrl/idt-darkroom --plan": "plans for half a minute; the quickstart plans too",
+    "icrl-agents evaluate icrl/ad-darkroom --plan": "plans for half a minute; the quickstart plans too",
+    "icrl-agents evaluate icrl/idt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
+    "icrl-agents evaluate icrl/dpt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
     "for card in": "writes the released cards; tests of cards do it for one",
 }
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "batch_size": 4, "micro_batch": 4, "updates": 2}
