@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 from icrl_agents.core.action_masks import padded, read_action_set, widened
 from icrl_agents.core.env_actions import legal_actions, tells_actions
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 
@@ -71,7 +71,7 @@ def from_env(method: Method, env: Env, rows: int) -> np.ndarray | None:
 
 def from_history(method: Method, history: Steps, rows: int) -> np.ndarray | None:
     """Legal-action mask (B, A) of recorded steps, or None."""
-    mask = history.static.get("action_mask")
+    mask = history.static.get(ACTION_MASK)
     if mask is None or method.action.options == 0:
         return None
     found, actions = np.asarray(mask), method.action.options
@@ -98,11 +98,11 @@ def redraw(
     """Draw the static values of new lifetimes in the rows `index`, with the action mask (B, A) or the one they have."""
     steps = context.steps
     static = {name: value.copy() for name, value in steps.static.items()}
-    if mask is not None and "action_mask" not in static:  # all actions were legal in all rows
-        static["action_mask"] = np.ones_like(mask)
-    held = static.get("action_mask")
+    if mask is not None and ACTION_MASK not in static:  # all actions were legal in all rows
+        static[ACTION_MASK] = np.ones_like(mask)
+    held = static.get(ACTION_MASK)
     if mask is not None:
-        held = padded(mask, static["action_mask"].shape[1])
+        held = padded(mask, static[ACTION_MASK].shape[1])
     new = method.draw_static(len(index), None if held is None else held[index], rng)
     if any(name not in static or static[name].shape[1:] != value.shape[1:] for name, value in new.items()):
         raise ValueError(

@@ -24,7 +24,7 @@ from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, commit
 from icrl_agents.core.caution import warn
 from icrl_agents.core.checks import check_value, whole
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.hub.download import Download
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
@@ -193,7 +193,7 @@ class ICAgent(MethodHolder):
     def _choose(self, session: Session, obs: np.ndarray, deterministic: bool, planner: Planner | None) -> np.ndarray:
         """The actions (B, ...) at the observations (B, ...)."""
         method, context, active = self.method, session.context, ~session.boundary.resetting
-        if planner is not None and not context.steps.static.get("action_mask", np.True_).all():
+        if planner is not None and not context.steps.static.get(ACTION_MASK, np.True_).all():
             raise ValueError("a planner cannot hold to an action set: act with plan=None")
         if not session.learn:
             context.open(obs)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import OF_ACTIONS, Steps
+from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
 
 MAX_ACTIONS = 4096  # of a set that is given by hand, and of agents that draw vectors for all of them
 
@@ -89,9 +89,9 @@ def actions_in(history: Steps) -> int:
 
 def check_given(steps: Steps, options: int | None, where: str) -> None:
     """Refuse NumPy steps whose action sets are none among `options` actions (as of codecs), or that break them."""
-    if "action_mask" not in steps.static:
+    if ACTION_MASK not in steps.static:
         return
-    mask, rows = np.asarray(steps.static["action_mask"]), len(steps.mask)
+    mask, rows = np.asarray(steps.static[ACTION_MASK]), len(steps.mask)
     width = mask.shape[-1] if options is None and mask.ndim else options
     if options == 0 or mask.dtype != bool or mask.shape != (rows, width) or not mask.any(1).all():
         raise ValueError(
@@ -103,9 +103,9 @@ def check_given(steps: Steps, options: int | None, where: str) -> None:
 
 def check_legal(steps: Steps, where: str = "the histories") -> None:
     """Refuse NumPy steps with an action outside the action set of its row, for which there is no probability."""
-    if "action_mask" not in steps.static:
+    if ACTION_MASK not in steps.static:
         return
-    mask, rows = steps.static["action_mask"], np.arange(len(steps.mask))[:, None]
+    mask, rows = steps.static[ACTION_MASK], np.arange(len(steps.mask))[:, None]
     held = {
         "action": steps.action,
         **{name: value for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)},

@@ -20,6 +20,7 @@ from icrl_agents.core.printable import printable
 
 OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
 NUMBERS = {"log_prob", "update"}  # extras of one number a step
+ACTION_MASK = "action_mask"  # static value (B, A) bool: the legal actions of each row
 
 
 class Steps(NamedTuple):

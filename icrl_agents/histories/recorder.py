@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWra
 from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.families import Capability, env_family
-from icrl_agents.core.steps import Boundary, Steps, autoreset_mode, stack_steps
+from icrl_agents.core.steps import ACTION_MASK, Boundary, Steps, autoreset_mode, stack_steps
 from icrl_agents.histories.columns import FIELDS, column_name
 
 
@@ -50,7 +50,7 @@ class RecordHistory(VectorWrapper):
         self._boundary.forget(rows)
         self._obs = self._stored(obs, self.single_observation_space, "obs")
         mask = legal_actions(self.env)
-        self._static = {} if mask is None else {"action_mask": mask}
+        self._static = {} if mask is None else {ACTION_MASK: mask}
         return obs, info
 
     def _truncate(self, rows: np.ndarray) -> None:

@@ -118,7 +118,7 @@ class CAD(PerceptMethod):
         width, most = config.width, config.slide + config.room  # steps of the first fold, which is the longest
         sizes = (width, config.compressor_layers, config.compressor_heads, config.inner, config.dropout)
         self.schedule = FoldSchedule(config.window, config.slide, config.room)
-        self.compressor = Compressor(config.latents, most * len(self.slots), *sizes, config.gate)
+        self.compressor = Compressor(Reader(config.latents, *sizes), most * len(self.slots), config.gate)
         self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
         self.decoder = Reader(most, *sizes)
         self.begins = nn.Linear(width, 1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from icrl_agents.core.action_masks import actions_in, padded
 from icrl_agents.core.checks import check_choice
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
@@ -24,6 +24,8 @@ from icrl_agents.nn.codecs.action_vectors import ActionVectors, draw_vectors
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Categorical
 from icrl_agents.nn.votes import Votes
+
+VECTORS, ORDER = "action_vectors", "prompt_order"  # static values (B, A, K) and (B, A)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class HeadlessAD(Method):
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         rows = len(steps.mask)
         draws = 1 if self.config.drawn == "batch" else rows
-        return steps._replace(static=self._draw_static(rows, steps.static.get("action_mask"), rng, draws))
+        return steps._replace(static=self._draw_static(rows, steps.static.get(ACTION_MASK), rng, draws))
 
     def _draw_static(
         self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator, draws: int
@@ -140,12 +142,12 @@ class HeadlessAD(Method):
         vectors = vectors[np.arange(rows)[:, None] % draws, place]
         if self.config.illegal == "zero":
             vectors = vectors * action_mask[..., None]
-        return {"action_mask": action_mask, "action_vectors": vectors, "prompt_order": order}
+        return {ACTION_MASK: action_mask, VECTORS: vectors, ORDER: order}
 
     # ---- the model --------------------------------------------------------------------------------------------------
 
     def tokens(self, steps: Steps) -> Tensor:
-        vectors = look_up(steps.static["action_vectors"], steps.prev_action)
+        vectors = look_up(steps.static[VECTORS], steps.prev_action)
         before = self.action.embed(vectors) + self.reward.embed(steps.prev_reward)
         before = before + self.before(self.obs.embed(steps.prev_obs))
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long())
@@ -154,12 +156,12 @@ class HeadlessAD(Method):
     def prompt(self, static: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The tokens (B, P, D) that tell the action sets, and how many (B,) of them each row has."""
         order, count = self.offered(static)
-        return self.action.embed(look_up(static["action_vectors"], order)) + self.offer, count
+        return self.action.embed(look_up(static[VECTORS], order)) + self.offer, count
 
     def offered(self, static: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The actions (B, P) that the prompt's tokens tell of, and how many (B,) of them each row has."""
-        count = self.lead(static["action_mask"])
-        return static["prompt_order"][:, : int(count.max())], count
+        count = self.lead(static[ACTION_MASK])
+        return static[ORDER][:, : int(count.max())], count
 
     def lead(self, action_mask: Any) -> Any:
         """How many tokens (B,) of the prompt stand before each row's steps, for a NumPy array or a tensor (B, A)."""
@@ -200,7 +202,7 @@ class HeadlessAD(Method):
             told: (B, L) the actions that the tokens are about.
             given: what the rows know from the start.
         """
-        vectors = static["action_vectors"]
+        vectors = static[VECTORS]
         output = self.action.head(query).mean
         if self.config.similarity == "cosine":
             output = F.normalize(output, dim=-1)
@@ -215,7 +217,7 @@ class HeadlessAD(Method):
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Categorical:
         """The policy by scores (B, ..., A)."""
         temperature = self.config.acting_temperature or self.config.temperature
-        found = Categorical(hidden / temperature).among(static["action_mask"])
+        found = Categorical(hidden / temperature).among(static[ACTION_MASK])
         if self.config.choice == "mode":
             best = found.logits == found.logits.amax(-1, keepdim=True)
             return Categorical(best.log())
@@ -226,23 +228,23 @@ class HeadlessAD(Method):
         if self.config.objective == "nce":
             choices = Categorical(self.hidden(steps)[:, :, 0] / self.config.temperature)
             if self.config.illegal == "absent":
-                choices = choices.among(steps.static["action_mask"])
+                choices = choices.among(steps.static[ACTION_MASK])
             return {"action": masked_nll(choices, action, steps.mask, count)}
         outputs, place = self.outputs(steps)
         predicted = self.action.head(outputs.take_along_dim(place[..., None], 1))
-        target = look_up(steps.static["action_vectors"], action)
+        target = look_up(steps.static[VECTORS], action)
         return {"vector": masked_nll(predicted, target, steps.mask, count)}  # squares, and a constant
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Cache:
-        most = static["action_mask"].shape[1] if self.config.prompt else 0  # sets may grow in mid-life
+        most = static[ACTION_MASK].shape[1] if self.config.prompt else 0  # sets may grow in mid-life
         return self.body.make_cache(rows, self.config.window + 1 + most, outputs=self.config.votes)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         cache: Cache = context.memory
         static = self.static_tensors(context.steps)
-        lead = self.lead(context.steps.static["action_mask"])
+        lead = self.lead(context.steps.static[ACTION_MASK])
         if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):
             prompt, count = self.prompt(self.static_tensors(context.steps.rows(index)))
             part = cache.select(index)
@@ -258,7 +260,7 @@ class HeadlessAD(Method):
         return self.scores(query, outputs, place, told, static)[:, 0]
 
     def load_history(self, context: Context, history: Steps) -> None:
-        count = context.steps.static["action_mask"].shape[1]
+        count = context.steps.static[ACTION_MASK].shape[1]
         if actions_in(history) > count:
             raise ValueError(f"history has actions from {count} on, outside the action set: give num_actions= as well")
         super().load_history(context, history)

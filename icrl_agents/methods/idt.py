@@ -20,6 +20,8 @@ from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.box import ReturnCodec
 from icrl_agents.nn.transformer import Transformer
 
+TARGET, NOISE, LATENT = "target_return", "noise", "latent"  # extra columns (B, T), (B, T, Z) and (B, T, Z)
+
 
 @dataclass(frozen=True)
 class IDTConfig(AgentConfig):
@@ -80,24 +82,24 @@ class IDT(PerceptMethod):
         target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
         noise = rng.standard_normal((*steps.mask.shape, self.config.latent), np.float32)  # read where chunks begin
-        return steps._replace(extras={**steps.extras, "target_return": columns, "noise": noise})
+        return steps._replace(extras={**steps.extras, TARGET: columns, NOISE: noise})
 
     def fit_normalization(self, steps: Steps) -> None:
         super().fit_normalization(steps)
-        self.to_go.fit_normalization(asked_return(steps, steps.extras["target_return"][:, 0])[steps.mask])
+        self.to_go.fit_normalization(asked_return(steps, steps.extras[TARGET][:, 0])[steps.mask])
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss_at(self.hidden(steps), steps, intended_action(steps))
 
     def tokens(self, steps: Steps) -> Tensor:
         tokens = super().tokens(steps)
-        return torch.cat([tokens[:, :, :1] + self.heed(steps.extras["latent"])[:, :, None], tokens[:, :, 1:]], 2)
+        return torch.cat([tokens[:, :, :1] + self.heed(steps.extras[LATENT])[:, :, None], tokens[:, :, 1:]], 2)
 
     def hidden(self, steps: Steps) -> Tensor:
         chunks, tokens = self._outline(steps, steps.mask)
         mean, log_std = self.decide(self.high(tokens))  # (B, C, Z)
-        z = mean + log_std.exp() * chunks.firsts(steps.extras["noise"]) if self.training else mean
-        parts = chunks.split(steps)._replace(extras={"latent": z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
+        z = mean + log_std.exp() * chunks.firsts(steps.extras[NOISE]) if self.training else mean
+        parts = chunks.split(steps)._replace(extras={LATENT: z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
         rendered = self.tokens(parts)  # (B * C, chunk, S, D)
         return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))
 
@@ -112,7 +114,7 @@ class IDT(PerceptMethod):
         chunks = Chunks.of(steps.first, known, self.config.chunk)
         parts = chunks.split(steps)
         reviews = self._review(parts, chunks.real.sum(-1).flatten()).unflatten(0, chunks.begin.shape)  # (B, C, R)
-        target = steps.extras.get("target_return", torch.full_like(steps.reward, torch.nan))[:, 0]
+        target = steps.extras.get(TARGET, torch.full_like(steps.reward, torch.nan))[:, 0]
         asked, first = chunks.firsts(asked_return(steps, target)), chunks.firsts(steps.obs)
         return chunks, self._question(asked, first, nn.functional.pad(reviews[:, :-1], (0, 0, 1, 0)))
 
@@ -169,9 +171,9 @@ class IDT(PerceptMethod):
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory, length = context.memory, context.length
-        if "latent" not in context.steps.extras:
+        if LATENT not in context.steps.extras:
             column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
-            context.steps = context.steps._replace(extras={"latent": column})  # of a row's current chunk everywhere
+            context.steps = context.steps._replace(extras={LATENT: column})  # of a row's current chunk everywhere
         again = active & (memory.begin == length)  # it has been decided at another observation
         if again.any():
             memory.forget(np.flatnonzero(again))
@@ -181,7 +183,7 @@ class IDT(PerceptMethod):
         for rows, decide in ((lost, self._decide_anew), (over, self._decide_next)):
             if rows.any():
                 index = np.flatnonzero(rows)
-                context.steps.extras["latent"][index] = decide(context, index).cpu().numpy()[:, None]
+                context.steps.extras[LATENT][index] = decide(context, index).cpu().numpy()[:, None]
                 memory.low.forget(index)
         begin = np.where(memory.begin < 0, length, memory.begin)  # nothing is fed for rows that wait for their reset
         return self.read_cached(context, memory.low, active, begin)
@@ -198,7 +200,7 @@ class IDT(PerceptMethod):
         review = self._review(progress, torch.as_tensor(count, device=self.device))
         seen = self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(length, device=self.device)
-        asked = asked_return(seen, seen.extras["target_return"][:, 0])[now]
+        asked = asked_return(seen, seen.extras[TARGET][:, 0])[now]
         question = self._question(asked, seen.obs[now], review)[:, None]
         cache = memory.high if len(index) == context.rows else memory.high.select(index)
         hidden = self.high(question, cache)[:, 0]
@@ -226,7 +228,7 @@ class IDT(PerceptMethod):
         """The visible steps (n, T) of the rows `index`, the open one included, with the returns they are asked for."""
         steps = context.read(np.zeros(len(index), np.int64), int(context.length[index].max()) + 1, index)
         target = np.repeat(context.memory.target[index, None], steps.mask.shape[1], 1)
-        return self.tensors(steps._replace(extras={"target_return": target}))
+        return self.tensors(steps._replace(extras={TARGET: target}))
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Learned queries that read a set of vectors, and the memory of a fixed size that is made of them.
+"""Learned queries that read a set of vectors, and a memory of fixed size made of them.
 
-In the manner of the Q-Former (Li et al. 2023, arXiv 2301.12597). Axis letters: N rows, Q queries, M vectors to be read,
+Q-Former style (Li et al. 2023, arXiv 2301.12597). Axis letters: N rows, Q queries, M vectors to be read,
 Z latents, D width, H heads, K width of one head.
 """
 
@@ -16,10 +16,11 @@ QUERY_STD = 0.5
 
 
 class Reader(nn.Module):
-    """`count` learned queries, which talk among themselves and read vectors (N, M, D) in every layer: (N, Q, D)."""
+    """`count` learned queries (Q, D) that attend to each other and to vectors (N, M, D) in every layer: (N, Q, D)."""
 
     def __init__(self, count: int, width: int, layers: int, heads: int, inner: int, dropout: float):
         super().__init__()
+        self.width = width
         self.queries = nn.Parameter(torch.randn(count, width) * QUERY_STD)
         self.blocks = nn.ModuleList(ReaderBlock(width, heads, inner, dropout) for _ in range(layers))
         self.source_norm, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
@@ -67,20 +68,18 @@ class Compressor(nn.Module):
     """Folds vectors (N, M, D) into latents (N, Z, D), together with the latents that hold what was folded before.
 
     Args:
-        latents: Z.
-        most: the largest M.
+        reader: reads them into Z vectors.
+        longest: the largest M.
         gate: how new latents meet the old ones, see `GATES`.
     """
 
     GATES: ClassVar = ("gated", "residual", "replace")
 
-    def __init__(
-        self, latents: int, most: int, width: int, layers: int, heads: int, inner: int, dropout: float, gate: str
-    ):
+    def __init__(self, reader: Reader, longest: int, gate: str):
         super().__init__()
-        self.reader = Reader(latents, width, layers, heads, inner, dropout)
+        self.reader, width = reader, reader.width
         self.old = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
-        self.place = nn.Parameter(torch.randn(most, width) * QUERY_STD)
+        self.place = nn.Parameter(torch.randn(longest, width) * QUERY_STD)
         self.gate = gate
         if gate == "gated":  # begins by keeping most of the old ones
             self.open, self.change = nn.Linear(2 * width, width), nn.Linear(2 * width, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from icrl_agents.core.action_masks import actions_in
-from icrl_agents.core.steps import OF_ACTIONS, Steps
+from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
 
 
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
@@ -36,7 +36,7 @@ def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator
     """
     if options == 0:
         raise ValueError("renumber=true, but the actions are not 0, 1, ...: leave it out")
-    legal = steps.static.get("action_mask", np.ones((len(steps.mask), options or actions_in(steps)), bool))
+    legal = steps.static.get(ACTION_MASK, np.ones((len(steps.mask), options or actions_in(steps)), bool))
     keys = np.arange(legal.shape[1]), rng.random(legal.shape)
     places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in keys)
     number = np.empty_like(places)

@@ -16,7 +16,7 @@ import torch
 from icrl_agents.core.action_masks import check_given
 from icrl_agents.core.printable import printable
 from icrl_agents.core.spaces import space_to_json
-from icrl_agents.core.steps import Steps, check_steps
+from icrl_agents.core.steps import ACTION_MASK, Steps, check_steps
 from icrl_agents.histories.columns import GIVEN
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.nn.codecs import make_codec
@@ -217,7 +217,7 @@ def concatenate(parts: list[Steps]) -> Steps:
     def join(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
 
-    masks = [part.static["action_mask"] for part in parts if "action_mask" in part.static]
+    masks = [part.static[ACTION_MASK] for part in parts if ACTION_MASK in part.static]
     if masks:  # where there is none all actions are legal
         parts = [_with_mask(part, masks[0].shape[1]) for part in parts]
     extras, static = join([part.extras for part in parts]), join([part.static for part in parts])
@@ -225,4 +225,4 @@ def concatenate(parts: list[Steps]) -> Steps:
 
 
 def _with_mask(steps: Steps, actions: int) -> Steps:
-    return steps._replace(static={"action_mask": np.ones((len(steps.mask), actions), bool), **steps.static})
+    return steps._replace(static={ACTION_MASK: np.ones((len(steps.mask), actions), bool), **steps.static})

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import UNKNOWN, Context, Memory
 from icrl_agents.methods.base.trainable import Trainable
@@ -79,7 +79,7 @@ class Method(Trainable):
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Distribution:
         """The policy at hidden vectors (B, ..., D) of rows with these `static` values: legal actions only."""
         distribution: Any = self.action.head(hidden)
-        return distribution.among(static["action_mask"]) if "action_mask" in static else distribution
+        return distribution.among(static[ACTION_MASK]) if ACTION_MASK in static else distribution
 
     def accepts_action_space(self, action_space: gymnasium.Space) -> bool:
         """Whether the method can also act in an action space that is not its own."""
@@ -87,7 +87,7 @@ class Method(Trainable):
 
     def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Values (B, ...) that are constant over each of `rows` lifetimes: the action mask (B, A), if there is one."""
-        return {} if action_mask is None else {"action_mask": action_mask}
+        return {} if action_mask is None else {ACTION_MASK: action_mask}
 
     def hidden(self, steps: Steps) -> Tensor:
         """The hidden vectors (B, T, S, D) of whole windows of complete steps, in one pass."""
