@@ -297,7 +297,7 @@ def push(
 
 
 def _known_settings(method: str) -> list[Any]:
-    """The fields that --set may name; an unknown method is refused later, by those who know the methods."""
+    """The fields that --set may name; an unknown method is refused later."""
     from icrl_agents import METHODS
     from icrl_agents.training.config import TrainConfig
 

@@ -1,4 +1,4 @@
-"""Which tasks an agent trains on, which decide between settings, and which it must never see before the end."""
+"""Splits of a family's tasks: training, validation (for every choice) and test (measured once)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
     if task_set != TRAIN:
         if seed is not None:
             raise ValueError(
-                f"split_seed={seed} splits all tasks anew, and task_set={task_set!r} is one of them: leave one out"
+                f"split_seed={seed} splits all tasks again, and task_set={task_set!r} is one of them: leave one out"
             )
         rest = rest.named(task_set)
         test = _like(test.without(rest), rest)

@@ -27,7 +27,7 @@ class Steps(NamedTuple):
     """Consecutive steps of B lifetimes; every column is a NumPy array or tensor of shape (B, T, ...).
 
     What an agent knows before it acts at step t is `obs`, `prev_obs`, `prev_action`, `prev_reward`, `first`, `start`;
-    what comes of it is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way
+    its outcome is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way
     costs memory but makes every window self-contained: no method ever has to shift in time.
 
     `static` is no column: it holds values that are constant over a lifetime, such as its action mask.
@@ -302,7 +302,7 @@ def _column(steps: Steps, name: str) -> np.ndarray:
 
 
 def _complaint(codec: Any, value: np.ndarray, name: str) -> str:
-    """What is wrong with one value, without the hint for those who act with an agent."""
+    """What is wrong with one value, without the hint for acting agents."""
     try:
         codec.check(value, None, name)
     except ValueError as error:

@@ -46,7 +46,7 @@ class Curve:
     name: str = "agent"  # "source ..." for the learner it was trained on
     facts: dict[str, Any] = field(default_factory=dict)
     pace: np.ndarray | None = None  # (T,) mean reward of each step, where a lifetime is a single episode
-    trainings: int = 1  # how many agents lived the runs, as many each, one agent's after the other's
+    trainings: int = 1  # number of agents behind the runs, with equally many each, one agent's after the other's
     origin: str = ""  # folder or id of the agent, which tells curves of the same name apart
 
     @property
@@ -121,7 +121,7 @@ class Curve:
         return bootstrap(mean, mine - theirs, trainings=self.trainings)
 
     def on(self, tasks: Sequence[int]) -> Curve:
-        """What was lived on some of its tasks."""
+        """The part on some of its tasks."""
         index = [self.tasks.index(task) for task in tasks]
         runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
         return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)

@@ -57,7 +57,7 @@ def evaluate(
         episodes: default as many as the environment's published lifetimes have, 50 of most, 1 of bandits.
         num_seeds: repetitions of every task.
         seed: of the environments and of the sampled actions.
-        plan: a planner or its name, for this evaluation; None acts as the agent was told by `use_plan`.
+        plan: a planner or its name, for this evaluation; None acts as `use_plan` set it.
         plan_kwargs: settings of the planner that differ from those its name stands for.
         tasks: task ids instead of a split.
         on_episode: called with the number of finished episodes; of more than `MAX_ROWS` lifetimes, in blocks one
@@ -132,8 +132,8 @@ def _lifetimes(
         paces.append(pace)
         optimal.append(optimal_returns(env, block))
         env.close()
-    alike = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
-    mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and alike else None
+    same = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
+    mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and same else None
     return np.concatenate(returns), np.concatenate(optimal), mean
 
 
@@ -143,7 +143,7 @@ def block_seeds(seed: int, count: int) -> list[int]:
 
 
 def blocks_of(num_seeds: int, tasks: int) -> list[int]:
-    """How many of `num_seeds` lifetimes on each of so many tasks are lived together, by blocks of `MAX_ROWS` or less.
+    """How many of `num_seeds` lifetimes on each of so many tasks run together, in blocks of up to `MAX_ROWS`.
 
     One on each task is the least.
     """

@@ -119,7 +119,7 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Cu
     """What the source that the agent was trained on earns on the same tasks; none where that cannot be told."""
     facts = facts_of(agent)
     name, data = facts.get("source"), facts.get("data")
-    if not isinstance(name, str) or name not in SOURCES:  # somebody else's facts
+    if not isinstance(name, str) or name not in SOURCES:  # facts of a foreign checkpoint
         return []
     try:
         source = make_source(name, curve.env_id, data.get("settings") if isinstance(data, dict) else None)

@@ -77,9 +77,9 @@ class HistoryWriter:
                 return
             if not overwrite:
                 said = f"{self.path} was interrupted{different}"
-                raise FileExistsError(f"{said}: --resume continues that, another path or --overwrite begins anew")
+                raise FileExistsError(f"{said}: --resume continues that, another path or --overwrite starts over")
         self.header.unlink(missing_ok=True)
-        for part in self.folder.glob("*.h5*"):  # without a header nobody knows what they are
+        for part in self.folder.glob("*.h5*"):  # without a header they cannot be read
             part.unlink()
         with self._new_file(self.header) as file:
             file["planned"] = np.array(self.tasks, np.int64)

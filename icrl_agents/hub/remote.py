@@ -19,7 +19,7 @@ from icrl_agents.hub.download import Download
 from icrl_agents.hub.errors import LOGIN, check_token, explain_download, explain_upload, explained, token_of
 from icrl_agents.hub.transfer import Patience, Remote
 
-BUNDLED = "icrl/"  # the only ids that ship with the package; nobody else's can be shadowed by them
+BUNDLED = "icrl/"  # ids that ship with the package; they shadow no other repo
 CANNOT_SAY = (408, 429, *range(500, 600))  # a server too busy or broken to say which commit a branch names
 REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\/][^\x00-\x20\x7f~^:?*\[\\]{0,249}")
 
@@ -186,7 +186,7 @@ def _api(token: str | bool | None) -> Any:
 
 
 class Proof(Protocol):
-    """What an upload needs of those who know what an agent is."""
+    """What an upload asks of the caller, which knows what an agent is."""
 
     def load(self, folder: Path) -> Any:
         """Load the checkpoint in `folder`; an error for what does not load."""

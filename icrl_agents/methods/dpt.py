@@ -31,15 +31,15 @@ class DPTConfig(AgentConfig):
 class DPT(PerceptMethod):
     """In-context reinforcement learning by predicting what an expert would do (Lee et al. 2023, arXiv 2306.14892).
 
-    Whoever predicts the optimal action of a task from some experience of it, imitates a posterior over optimal
-    actions: sampling from it is posterior sampling, taking its mode is exploiting. The labels are the environment's
+    Predicting the optimal action of a task from some experience of it amounts to posterior sampling: a sample of the
+    policy is a sample of the posterior over optimal actions, its mode exploits. The labels are the environment's
     `expert_action` at the query, at every length of the context, the empty one included.
 
     Tokens, `layout="set"`: the query's obs first, then one token for each transition (obs, action, reward, next_obs)
     in random order; the label is the same at every position. `layout="window"` is DICP's variant (arXiv 2502.19009):
     the transitions keep their order, the query is what follows them.
 
-    Deviations: a query before its context means that everything is read anew for every action. The default
+    Deviations: a query before its context means that everything is encoded again for every action. The default
     `layout="steps"` makes every step of a history a query after the steps before it, with the tokens of AD: the same
     information in time order, a label at each step, and a cache. Only the histories decide how good the context is:
     it comes from a source learner, not from states and actions drawn uniformly.
@@ -55,7 +55,7 @@ class DPT(PerceptMethod):
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         if "expert_action" not in steps.extras:
-            raise ValueError("dpt learns from expert_action, which these histories lack: collect them anew, or use ad")
+            raise ValueError("dpt learns from expert_action, which these histories lack: collect them again, or use ad")
         return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ class HeadlessADConfig(AgentConfig):
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
         if self.votes and self.illegal == "zero":
-            raise ValueError("illegal='zero' tells of actions that nobody can vote for: give votes=false with it")
+            raise ValueError("illegal='zero' puts actions into the prompt that have no votes: give votes=false with it")
         if self.similarity == "cosine" and self.objective == "mse":
             raise ValueError("objective='mse' learns distances: leave similarity='cosine' out")
         if self.votes and self.objective == "mse":
@@ -134,7 +134,7 @@ class HeadlessAD(Method):
         if action_mask is None:
             action_mask = np.ones((rows, self.action.count), bool)
         if self.config.illegal == "zero":
-            action_mask = padded(action_mask, self.action.count)  # however it was told, and whoever is beside it
+            action_mask = padded(action_mask, self.action.count)  # regardless of the other rows of the batch
         order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # legal ones first
         sizes = draws, action_mask.shape[1], self.config.vector_size
         vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
@@ -238,7 +238,7 @@ class HeadlessAD(Method):
     # ---- acting -----------------------------------------------------------------------------------------------------
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Cache:
-        most = static[ACTION_MASK].shape[1] if self.config.prompt else 0  # sets may grow in mid-life
+        most = static[ACTION_MASK].shape[1] if self.config.prompt else 0  # sets may grow within a lifetime
         return self.body.make_cache(rows, self.config.window + 1 + most, outputs=self.config.votes)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:

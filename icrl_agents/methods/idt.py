@@ -49,7 +49,7 @@ class IDT(PerceptMethod):
     gradients through both, its mean when acting.
 
     The return asked for: in half of the training windows an episode is asked for the best return of its window, as
-    published; in the other half for the best return of the episodes before it. So an agent that is told nothing asks
+    published; in the other half for the best return of the episodes before it. Without a target an agent asks
     for the best in its window; `reset(target_return=...)` asks for something else. The published evaluation reads the
     environment's true optimum, which gives the task away. Of an episode longer than the window only what is visible
     counts.

@@ -55,9 +55,9 @@ class MarkedAD(PerceptMethod):
     Loss: that of AD, -log p(action_t | tokens up to percept_t) at every step.
 
     `marks="own"`: acting, the agent marks its own runs, by the probability that its policy gave to the action it took,
-    whether it was sampled, the likeliest or a planner's. So a step's mark may tell no more, in training too, than is
-    known before its action: a run is marked once it is `min_length` long. One function, `confident_runs`, marks what is
-    visible in both. Steps of a `history` are marked by what it notes of its learner; those that a planner imagines
+    whether it was sampled, the most probable or a planner's. So a step's mark holds no more, in training too, than
+    what is known before its action: a run is marked once it is `min_length` long. One function, `confident_runs`,
+    marks what is visible in both. Steps of a `history` are marked by what it notes of its learner; those that a planner imagines
     have no marks.
 
     `marks="train"`: as published, a run is marked from its first step on, which tells what comes later, and acting has

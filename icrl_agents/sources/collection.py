@@ -82,7 +82,7 @@ def collect(
         settings: of the source, where they differ from those it uses in this environment.
         resume: go on with an interrupted collection of the same settings; False makes that an error.
         overwrite: replace a finished store, which stays as it is until the new one is complete; start an interrupted
-            collection anew where it cannot be resumed.
+            collection over where it cannot be resumed.
         progress: called after each block; default a progress bar if standard error is a terminal.
 
     Raises:
@@ -185,7 +185,7 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 
 
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
-    """What collects a store's `tasks` anew; None unless they are a split or named set, its source one of `SOURCES`."""
+    """The command that collects a store's `tasks` again; None unless they are a split or named set."""
     if info.source not in SOURCES or not is_family(info.env_id):
         return None
     splits = split_tasks(info.env_id)
@@ -195,7 +195,7 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
         return None
     try:
         usual = asdict(make_source(info.source, info.env_id).settings)
-    except ImportError:  # what the source needs is not installed: all settings are told
+    except ImportError:  # what the source needs is not installed: the command names all settings
         usual = {}
     words = ["icrl-agents", "collect", "--env", info.env_id, "--source", info.source, "--streams", str(info.streams)]
     words += ["--episodes", str(info.episodes), "--seed", str(info.seed)]

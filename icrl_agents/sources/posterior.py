@@ -27,12 +27,12 @@ class PosteriorSettings(SourceSettings):
 class Posterior(StepSource):
     """Thompson sampling over tasks (Thompson 1933; Strens 2000), after the belief that the family's rules define.
 
-    The hypothesis is drawn anew at every episode's start, when it is no longer possible, and when a reward comes
+    A hypothesis is drawn at every episode's start, when it is no longer possible, and when a reward comes
     after none. It sees what an agent sees: observations, actions and rewards, never the task.
 
-    With `slips` some actions are not the ones it meant, which are in the column `intended_action`. Who only sees what a
-    knowing learner does believes that staying brings a reward, because nobody stays elsewhere; slips show what other
-    actions lead to (noise injection, Laskey et al. 2017), and a policy that imitates the intention does not slip.
+    With `slips` some actions are not the intended ones, which are in the column `intended_action`. Expert-only data is
+    confounded: "stay" only occurs at the goal, so the model infers that staying causes reward. Slips show the outcomes
+    of other actions (noise injection, Laskey et al. 2017), and a policy that imitates the intention does not slip.
     """
 
     assumes = "the rules of the environment's family (how moves, walls and rewards work), but not the task."

@@ -93,7 +93,7 @@ def _global_generators() -> Iterator[None]:
 
 
 class Recorder(BaseCallback):
-    """Notes what only the learner knows of a step, and ends learning when every row has lived its lifetime."""
+    """Records what only the learner knows of a step, and ends learning when every row has finished its lifetime."""
 
     def __init__(self, env: RecordHistory, adapter: Adapter, episodes: int):
         super().__init__()

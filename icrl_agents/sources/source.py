@@ -38,7 +38,7 @@ class SourceSettings:
 
 
 class Source(ABC):
-    """A learner that lives lifetimes and leaves histories of them. Subclasses say what they must know beforehand."""
+    """A learner that generates histories of lifetimes. Subclasses declare what they assume to be known."""
 
     assumes: ClassVar[str]  # one sentence
     Settings: ClassVar[type[SourceSettings]] = SourceSettings
@@ -67,7 +67,7 @@ class Source(ABC):
 
     @abstractmethod
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
-        """Live one new lifetime of `episodes` episodes in every row, from a reset with `seed` and `options`."""
+        """Roll out one new lifetime of `episodes` episodes in every row, from a reset with `seed` and `options`."""
 
 
 class Step(NamedTuple):
@@ -140,7 +140,7 @@ class StepSource(Source):
             self.env.note(**columns)
 
     def legal_actions(self) -> np.ndarray:
-        """Which actions are legal in each row, (B, A) bool, up to the last one of any row; all if the env is silent."""
+        """Legal actions of each row, (B, A) bool, up to the last one of any row; all if the env does not say."""
         if self.allowed is None:
             return np.ones((self.env.num_envs, self.env.single_action_space.n), bool)
         return self.allowed[:, : int(np.flatnonzero(self.allowed.any(0))[-1]) + 1]

@@ -55,7 +55,9 @@ def study(
     if fixed:
         raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")
     if (task_set := (settings or {}).get("task_set", TRAIN)) != TRAIN:
-        raise ValueError(f"task_set={task_set!r} is not split anew, as a study does: train it with each --seed instead")
+        raise ValueError(
+            f"task_set={task_set!r} is not split again, as a study does: train it with each --seed instead"
+        )
     test = split_tasks(env_id).test
     episodes = test.family.lifetime if episodes is None else episodes
     num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds

@@ -11,7 +11,7 @@ from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
     """NumPy steps in which, in about that share of the rows, no reward is seen any more soon after the first one.
 
-    Soon: from 1 to `most` steps later. What was done stays; whoever learns from it has to remember why.
+    Soon: from 1 to `most` steps later. Actions stay, so that the model has to remember why they were taken.
     """
     rows, count = steps.reward.shape
     paid = (steps.reward != 0) & steps.mask

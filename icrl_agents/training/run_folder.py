@@ -108,7 +108,7 @@ def _content(out: Path) -> list[Path]:
 
 
 def command_line() -> str:
-    """The command of this process, or the call for those who train from Python."""
+    """The command of this process, or the call of a training from Python."""
     program = Path(sys.argv[0])
     ours = program.name == "icrl-agents" or program.parts[-2:] in (
         ("icrl_agents", "__main__.py"),

@@ -194,7 +194,7 @@ def _signature(steps: Steps) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
 
 
 def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
-    """Who can check each field; ValueError if the store was not made in these spaces."""
+    """The codec that checks each field; ValueError if the store was not made in these spaces."""
     own = store.spaces
     names = ("observation", "action")
     for name, has, wanted in zip(names, own, own if spaces is None else spaces, strict=True):

@@ -17,25 +17,25 @@ from icrl_agents.core.checks import check_choice, check_known, check_value
 
 
 class Proposal(NamedTuple):
-    """What the policy would do next in every branch."""
+    """The policy's proposals in every branch."""
 
     action: Tensor  # (B, W, A, ...)
     log_prob: Tensor  # (B, W, A)
 
 
 class Outcome(NamedTuple):
-    """What the model believes would come of it."""
+    """The predicted outcome of each proposal."""
 
     expected: Tensor  # (B, W, A) the mean of the reward
-    reward: Tensor  # (B, W, A) the likeliest reward, which is what the branch goes on with
+    reward: Tensor  # (B, W, A) the modal reward, with which the branch continues
     next_obs: Tensor  # (B, W, A, ...)
 
 
 class Imagination(Protocol):
-    """A world in which B rows of W branches go on from what is known; it never changes what it started from."""
+    """A model in which B rows of W branches continue from a context; it never changes what it started from."""
 
     def propose(self, ctx: Any, count: int) -> Proposal:
-        """At most `count` actions for every branch of `ctx`, the likeliest or sampled ones."""
+        """Up to `count` actions for every branch of `ctx`, the most probable or sampled ones."""
 
     def imagine(self, ctx: Any, action: Tensor) -> tuple[Outcome, Any]:
         """What `action` (B, W, A, ...) leads to, and what `follow` needs to go on from there."""
@@ -64,11 +64,11 @@ class Path(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """What a search found for every row."""
+    """The result of a search for every row."""
 
     path: Path  # (B, T, ...) the best branch; rows with shorter plans repeat its last step
     length: Tensor  # (B,) steps of it that are real
-    known: Tensor  # (B,) bool: some branches have a likelier reward ahead than others
+    known: Tensor  # (B,) bool: the modal rewards of its branches differ
 
     @property
     def action(self) -> Tensor:
@@ -78,23 +78,23 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Planner:
-    """Settings of the search: which actions it tries, how it ranks branches, and when it is heard.
+    """Settings of the search: which actions it tries, how it ranks branches, and when it overrides the policy.
 
-    Where it is not heard, a row acts as its policy does. Of the planners with a name, `lookahead` is the one to use:
-    `beam` is the published search (Son et al. 2025), is silent until the window is full, and cost the released agents
+    Where it abstains, a row acts as its policy does. Of the planners with a name, `lookahead` is the one to use:
+    `beam` is the published search (Son et al. 2025), abstains until the window is full, and cost the released agents
     return in two of three cases measured: 0.4 an episode in Darkroom (ad), 2.6 in the permuted room (idt; dpt nothing).
     """
 
     depth: int = 8  # imagined steps
     width: int = 10  # branches kept after each
     branches: int = 5  # actions tried in each branch
-    when: str = "known"  # heard "always", when the window is "full", or when a likely reward is "known"
+    when: str = "known"  # it overrides "always", when the window is "full", or when a modal reward is "known"
     prior: float = 0.5  # return that a nat of the policy's log-probability is worth to a branch
-    expected: bool = True  # rank by expected rewards, not by the likeliest ones
-    merge: bool = True  # of branches that imagine the same obs keep the best
+    expected: bool = True  # rank by expected rewards, not by modal ones
+    merge: bool = True  # of branches with the same imagined obs keep the best
     value: bool = True  # add the return still to come after the last step
-    follow: int = 1  # steps taken of a plan before the next search, as long as what happens is what was imagined
-    trust: float = 0.0  # heard where this share of the latest steps, about 20, came out as predicted
+    follow: int = 1  # steps of a plan before the next search, as long as outcomes are as imagined
+    trust: float = 0.0  # overrides where this share of the latest steps, about 20, came out as predicted
 
     WHEN: ClassVar = ("known", "full", "always")
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -103,17 +103,17 @@ class Planner:
         "branches": (1, 10_000),
         "prior": (0.0, 1e6),
         "follow": (1, 1000),
-        "trust": (0.0, 0.95),  # twenty of twenty-one is the most that can be won
+        "trust": (0.0, 0.95),  # twenty of twenty-one is the maximum
     }
 
     @property
     def caution(self) -> str:
-        """What users are warned of when they choose it; empty for nothing."""
+        """A warning for users who choose it; empty for none."""
         if self.when != "full":
             return ""
         return (
             "plan='beam' is the published search and cost the released agents return in two of three cases measured "
-            "(README, Planning): plan='lookahead' did no harm"
+            "(docs/planning.md): plan='lookahead' did no harm"
         )
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ class Beam(NamedTuple):
     """Branches (B, W), or their children (B, M), with what they have earned."""
 
     total: Tensor  # by which they are ranked; -inf for those that are none
-    likely: Tensor  # of the likeliest rewards
+    likely: Tensor  # of the modal rewards
     log_prob: Tensor  # of their actions
 
     @classmethod
@@ -186,7 +186,7 @@ class Beam(NamedTuple):
         return self.total + prior * self.log_prob if prior else self.total
 
     def differ(self) -> Tensor:
-        """(B,) bool: whether the likeliest rewards of a row's branches are not all the same."""
+        """(B,) bool: whether the modal rewards of a row's branches differ."""
         none = self.total.isinf()
         most, least = self.likely.masked_fill(none, -torch.inf), self.likely.masked_fill(none, torch.inf)
         return most.amax(1) - least.amin(1) > 1e-6

@@ -157,7 +157,7 @@ class Note(ProgressColumn):
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, *, done: int = 0, active: bool = True) -> Iterator[Report]:
-    """A bar with the time left, from `done` to `total`; silent where there is no terminal, or not `active`."""
+    """A bar with the time left, from `done` to `total`; nothing is shown without a terminal, or if not `active`."""
     console = Console(stderr=True)
     room = console.width - len(f" {total}/{total} {unit} 00:00:00  ")
     name = Text(title)

@@ -1,4 +1,4 @@
-"""Context: what running agents know of their tasks, one row for each environment.
+"""Context: what a running agent knows of its tasks, one row for each environment.
 
 A context holds the visible window of every row as NumPy arrays and a memory of what was computed from them, such as a
 transformer's cache. All mutable acting state is here, none on the module, so that planners can fork it. Axis letters:
@@ -47,7 +47,7 @@ class Context:
     """Rows at different lengths; only `forget` and `drop` make a row shorter.
 
     The step that is being decided is `open`: its obs, prev_action, prev_reward and first are known and stand at
-    column `length`; `close` adds what came of it.
+    column `length`; `close` adds its outcome.
 
     A call that fails half-way must change nothing. So calls work on a `draft`, which shares the arrays: it writes in
     place only where this one does not read (what comes of the open step, and beyond it) or would be written the same
@@ -57,7 +57,7 @@ class Context:
     steps: Steps  # arrays (B, N, ...)
     length: np.ndarray  # (B,) closed steps visible in each row
     full: np.ndarray  # (B,) bool: the window of the row has been full
-    memory: Any = None  # the Memory of what was computed from the visible steps; None where all is computed anew
+    memory: Any = None  # the Memory of the visible steps' cache; None where there is no cache
 
     @classmethod
     def empty(

@@ -49,7 +49,7 @@ class Categorical:
         return self.logits.argmax(-1) + self.start
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The likeliest ones; where there are no more than `count`, all in their order."""
+        """The most probable ones; all in their order where there are no more than `count`."""
         if count < self.logits.shape[-1]:
             log_prob, choice = self.logits.topk(count, -1)
             return choice + self.start, log_prob

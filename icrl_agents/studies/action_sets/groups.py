@@ -34,7 +34,7 @@ def hyperparameters(agent: Any) -> dict[str, Any]:
 
 
 def complete(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters with the settings of today that those who noted them did not have yet."""
+    """Hyperparameters, completed by the defaults of settings that did not exist when they were noted."""
     method = METHODS.get(found["method"])
     now = {**asdict(method.Config()), **(asdict(TrainConfig()) if "lr" in found else {})} if method else {}
     added = {name: value for name, value in now.items() if name not in FREE and name not in found}
@@ -42,7 +42,7 @@ def complete(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of what may be somebody else's facts."""
+    """A part of facts that may be foreign."""
     return part if isinstance(part := facts.get(name), dict) else {}
 
 
@@ -80,8 +80,8 @@ def names_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
         changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
         long.append(_named(mine, changed))
         short.append(_named(mine, [name for name in changed if name in ABLATED] or changed))
-    alike = {name: [mine for mine, other in zip(found, short, strict=True) if other == name] for name in short}
-    clear = {name for name, group in alike.items() if all(mine == group[0] for mine in group)}
+    groups = {name: [mine for mine, other in zip(found, short, strict=True) if other == name] for name in short}
+    clear = {name for name, group in groups.items() if all(mine == group[0] for mine in group)}
     return [brief if brief in clear else whole for brief, whole in zip(short, long, strict=True)]
 
 

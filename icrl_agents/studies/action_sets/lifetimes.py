@@ -89,7 +89,7 @@ def run_lifetimes(
     """Live `num_seeds` lifetimes on every task; the same `seed` has the same randomness for all learners.
 
     Args:
-        groups: of actions (N, A) bool whose tried shares are told.
+        groups: groups of actions (N, A) bool whose tried shares are measured.
     """
     counts = blocks_of(num_seeds, len(tasks))
     lives = [

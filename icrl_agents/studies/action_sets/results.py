@@ -55,7 +55,7 @@ INTERVALS = ("final", "normalised", "ratio", "tried", "relabelled", "difference"
 
 
 class Mean(NamedTuple):
-    """One learner over all sets, each of which counts alike."""
+    """One learner over all sets, with equal weights."""
 
     learner: str
     score: Interval | None  # `normalised` where there is a regret, else `final`; None where it cannot be told
@@ -114,7 +114,9 @@ class Report:
         for other in reports[1:]:
             for name in ("env_id", "settings", "sets", "references"):
                 if (found := getattr(other, name)) != (wanted := getattr(first, name)):
-                    raise ValueError(f"reports of {name}={wanted} and {found} cannot be joined: measure them alike")
+                    raise ValueError(
+                        f"reports of {name}={wanted} and {found} cannot be joined: measure them with the same settings"
+                    )
         called = iter(names_of([entry.hyperparameters for report in reports for entry in report.entries]))
         entries: dict[str, Entry] = {}
         results = [row for row in first.results if row.learner in first.references]
@@ -293,7 +295,7 @@ def on_set(
 
 
 def mean_rows(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
-    """Of sets whose tasks were drawn anew independently, and their training seeds together."""
+    """Over sets whose tasks are resampled independently, and their training seeds together."""
     found = []
     for who, parts in scores.items():
         columns = zip(*parts, strict=True)
@@ -303,9 +305,9 @@ def mean_rows(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
 
 
 def resampled(scores: Sequence[np.ndarray], number: int = 1) -> np.ndarray:
-    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): first that of all, then of runs and tasks drawn anew.
+    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): first that of all, then of resampled runs and tasks.
 
-    Everybody's tasks are drawn alike, so that differences and ratios are those of the same tasks; tasks of sets with
+    All learners' tasks are resampled the same way, so that differences are of the same tasks; tasks of sets with
     another `number` are drawn otherwise.
     """
     runs, tasks = _weights(len(scores), 0), _weights(len(scores[0]), number)

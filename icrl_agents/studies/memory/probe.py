@@ -106,7 +106,7 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
         shown: the first of them, if that is known; no history is shorter.
 
     Raises:
-        ValueError: an unknown id, lifetimes of a single episode, after which nobody is asked anything, or a first fold
+        ValueError: an unknown id, lifetimes of a single episode, after which there is nothing to ask, or a first fold
             of less than an episode, unless `shown` is known.
     """
     family = find_family(env_id)

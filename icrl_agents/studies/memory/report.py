@@ -72,5 +72,5 @@ def draw(found: Found, env_id: str, split: str) -> bytes:
     first = next(iter(found.values()))[0]
     about = f"95% intervals over {first.over}"
     title = f"{env_id}, {split} tasks, rewards only in the first {counted(first.shown, 'episode')}"
-    labels = title, "steps lived before the episode", "share of the optimal return"
+    labels = title, "steps before the episode", "share of the optimal return"
     return draw_sizes(lines, 1.0, first.random, *labels, about)

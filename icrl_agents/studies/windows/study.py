@@ -1,4 +1,4 @@
-"""What a memory is worth beside a longer window: AD and CAD, trained alike, on lifetimes of many windows.
+"""The value of a memory beside a longer window: AD and CAD, trained the same way, on lifetimes of many windows.
 
 All agents have the same lifetimes, updates and seeds, and learn from about as many steps in an update: AD from all
 steps of its windows, CAD from those decided after its newest folds, which all of the life before has led to. That takes
