@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import gymnasium
 import icrl_envs
 import numpy as np
-from icrl_envs import Capability, Family, TaskSet, env_family, register_family
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from icrl_envs import Capability, Family, Rules, TaskSet, env_family, register_family
 
 from icrl_agents.core.checks import check_known
 from icrl_agents.core.spaces import num_actions
@@ -14,12 +17,14 @@ from icrl_agents.core.spaces import num_actions
 __all__ = [
     "Capability",
     "Family",
+    "TaskRows",
     "TaskSet",
     "all_families",
     "env_family",
     "find_family",
     "is_family",
     "legal_mask",
+    "make_tasks",
     "register_family",
 ]
 
@@ -42,6 +47,26 @@ def is_family(env_id: Any) -> bool:
 def all_families() -> list[Family]:
     """Every registered family, in the order of registration."""
     return [tasks.family for tasks in icrl_envs.FAMILIES.values()]
+
+
+class TaskRows(NamedTuple):
+    """A vector environment, and the options of its first reset, after which row i is on the i-th task."""
+
+    env: VectorEnv
+    options: dict[str, Any] | None
+
+
+def make_tasks(env_id: str, tasks: Any) -> TaskRows:
+    """A vector environment with one row for each task id of `tasks` (B,), repeats allowed.
+
+    Families of array rules run natively; of others every row is an environment of its own, in this process, that
+    resets in the step that ends its episode (SAME_STEP), as native ones do.
+    """
+    family, ids = find_family(env_id), np.asarray(tasks, np.int64)
+    if isinstance(family, Rules):
+        return TaskRows(gymnasium.make_vec(env_id, num_envs=len(ids)), {"task": ids})
+    rows = [partial(gymnasium.make, env_id, **family.task_kwargs(int(task))) for task in ids]
+    return TaskRows(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP), None)
 
 
 def legal_mask(family: Family, tasks: Any) -> np.ndarray:

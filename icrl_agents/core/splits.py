@@ -53,6 +53,8 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
             )
         rest = rest.named(task_set)
         test = _like(test.without(rest), rest)
+    if len(rest) < 2:
+        raise ValueError(f"{env_id} has {len(rest)} training task, of two or more one is for validation: register more")
     train, validation = rest.split(1 - VALIDATION_SHARE, seed=0)
     if task_set != TRAIN:  # where a goal may come with several orders of the actions
         held_out = set(_first_arguments(validation))

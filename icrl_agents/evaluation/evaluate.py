@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -22,7 +21,7 @@ from icrl_agents.agents.planning.search import Planner
 from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
-from icrl_agents.core.families import Capability, find_family
+from icrl_agents.core.families import Capability, find_family, make_tasks
 from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
@@ -126,11 +125,11 @@ def _lifetimes(
     blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
     returns, optimal, paces = [], [], []
     for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
-        env, pace = gymnasium.make_vec(env_id, num_envs=len(block)), Pace()
+        (env, options), pace = make_tasks(env_id, block), Pace()
         tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
-        returns.append(rollout(agent, env, episodes, seed=own, options={"task": block}, on_episode=tell, on_step=pace))
+        returns.append(rollout(agent, env, episodes, seed=own, options=options, on_episode=tell, on_step=pace))
         paces.append(pace)
-        optimal.append(optimal_returns(env, block))
+        optimal.append(optimal_returns(env_id, block))
         env.close()
     same = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
     mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and same else None
@@ -254,16 +253,18 @@ def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
 @lru_cache(maxsize=64)
 def _random_returns(env_id: str, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
     copies = 25
-    env = gymnasium.make_vec(env_id, num_envs=copies * len(tasks))
-    options = {"task": np.tile(tasks, copies)}
+    env, options = make_tasks(env_id, np.tile(tasks, copies))
     returns = rollout(RandomLearner(), env, episodes // copies, seed=seed, options=options)
     env.close()
     return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())
 
 
-def optimal_returns(env: VectorEnv, tasks: np.ndarray) -> np.ndarray:
-    _, info = env.reset(options={"task": tasks})
-    return np.asarray(info.get("optimal_return", np.full(len(tasks), np.nan)), float)
+def optimal_returns(env_id: str, tasks: np.ndarray) -> np.ndarray:
+    """The best possible return (N,) of an episode of each task id; NaN where the family does not say."""
+    family = find_family(env_id)
+    if not family.offers(Capability.OPTIMAL_RETURN):
+        return np.full(len(tasks), np.nan)
+    return np.asarray(family.optimal_return(np.asarray(tasks, np.int64)), float)
 
 
 def _refuse_overlap(tasks: np.ndarray, train: np.ndarray, learner: Any) -> None:

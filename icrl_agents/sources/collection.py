@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import whole
-from icrl_agents.core.families import find_family, is_family
+from icrl_agents.core.families import find_family, is_family, make_tasks
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.process.worker_pool import worker_pool
@@ -42,8 +42,9 @@ Progress = Callable[[int, int], None]  # called with the numbers of finished and
 def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int) -> Steps:
     """Let `source` live one fresh lifetime on each of the tasks `task_ids` (B,), all at once; Steps (B, T)."""
     check_together(source, task_ids)
-    env = RecordHistory(gymnasium.make_vec(env_id, num_envs=len(task_ids)))
-    source.run(env, episodes, seed, {"task": np.asarray(task_ids, np.int64)})
+    rows, options = make_tasks(env_id, task_ids)
+    env = RecordHistory(rows)
+    source.run(env, episodes, seed, options)
     env.close()
     return env.steps(episodes)
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import torch
 
+from icrl_agents.core.families import find_family
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
@@ -98,6 +99,5 @@ class Request:
 
 def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
     """Observation and action space of a single environment."""
-    env = gymnasium.make_vec(env_id, num_envs=1)
-    env.close()
-    return env.single_observation_space, env.single_action_space
+    family = find_family(env_id)
+    return family.observation_space, family.action_space

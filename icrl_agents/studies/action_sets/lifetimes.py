@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from icrl_agents.core.env_actions import legal_actions
-from icrl_agents.core.families import find_family, legal_mask
+from icrl_agents.core.families import find_family, legal_mask, make_tasks
 from icrl_agents.core.rollout import Learner, rollout
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of
 
@@ -115,9 +114,10 @@ def _block(
 ) -> list[np.ndarray]:
     """The curves (B, T), numbers of tried actions (B,) and shares (B, E) of `count` lifetimes on each task."""
     rows = np.tile(tasks, count)
-    watch = Watch(gymnasium.make_vec(env_id, num_envs=len(rows)))
+    env_rows, options = make_tasks(env_id, rows)
+    watch = Watch(env_rows)
     env = Relabel(watch, seed) if relabel else watch
-    returns = rollout(learner, env, episodes, seed=seed, options={"task": rows})
+    returns = rollout(learner, env, episodes, seed=seed, options=options)
     env.close()
     curve = np.cumsum(watch.regret, 0).T if watch.regret else returns
     tried = watch.first[:, None] <= np.arange(episodes)[:, None]  # (B, E, A)

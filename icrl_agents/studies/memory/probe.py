@@ -11,11 +11,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import check_choice, check_value
-from icrl_agents.core.families import find_family
+from icrl_agents.core.families import find_family, make_tasks
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
@@ -132,9 +131,9 @@ def ask(
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """What the agent earns (B,) on the tasks `rows` and their optima (B,); the longest history's steps and folds."""
     history = make_history(env_id, rows, shown, episodes, seed)
-    learner, env = Blind(agent, history, change), gymnasium.make_vec(env_id, num_envs=len(rows))
-    optimal = optimal_returns(env, rows)
-    earned = rollout(learner, env, 1, seed=seed, options={"task": rows})[:, 0]
+    learner, (env, options) = Blind(agent, history, change), make_tasks(env_id, rows)
+    optimal = optimal_returns(env_id, rows)
+    earned = rollout(learner, env, 1, seed=seed, options=options)[:, 0]
     env.close()
     return earned, optimal, int(history.mask.sum(1).max()), learner.known
 
