@@ -1,1 +1,1 @@
-"""The domain's records and the one rollout loop; no torch."""
+"""Step records, the rollout loop, task splits and input checks; imports no torch."""

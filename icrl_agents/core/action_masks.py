@@ -9,20 +9,20 @@ import numpy as np
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
 
-MAX_ACTIONS = 4096  # of a set that is given by hand, and of agents that draw vectors for all of them
+MAX_ACTIONS = 4096  # largest action set in a `reset` argument, and for methods with one vector per action
 
 
 def read_action_set(action_set: Any, num_actions: Any, rows: int, most: int | None) -> np.ndarray | None:
-    """The legal actions (B, A) bool of `rows` rows that a user describes; None if there is no description.
+    """Legal-action mask (B, A) bool of `rows` rows from the arguments of `reset`; None if both are None.
 
     Args:
-        action_set: the legal actions themselves, such as [0, 3, 7], or a mask of bools (A,) or (B, A), or of int8 as
-            Gymnasium's masks are.
-        num_actions: a number, or one a row (B,): the actions 0, 1, ... below it are legal.
-        most: A, where the agent's action space decides; None: as many as are mentioned.
+        action_set: legal action indices, such as [0, 3, 7], or a mask (A,) or (B, A) of bool, or of int8 as Gymnasium's
+            masks.
+        num_actions: the actions 0..num_actions - 1 are legal; one number, or one per row (B,).
+        most: A of the agent's action space; None: A follows from the arguments.
 
     Raises:
-        ValueError: both are given, or something else, or a row has no legal action.
+        ValueError: both arguments are given, one is malformed, or a row has no legal action.
     """
     if action_set is None and num_actions is None:
         return None
@@ -49,7 +49,7 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
         given = np.atleast_1d(list(action_set) if isinstance(action_set, set | frozenset) else action_set)
     except ValueError:  # ragged
         given = np.empty(0)
-    whole = most is None or given.shape[-1:] == (most,)  # a mask has all actions
+    whole = most is None or given.shape[-1:] == (most,)  # a mask has one entry per action
     if given.dtype == np.int8 and given.size and whole and given.max() <= 1 and given.min() >= 0:
         given = given.astype(bool)
     top = MAX_ACTIONS if most is None else most
@@ -67,28 +67,33 @@ def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
 
 
 def _numbers(given: np.ndarray, top: int) -> bool:
-    """Whether these are different actions below `top`: what repeats itself may have been meant as a mask."""
+    """Whether the entries are distinct actions below `top`; repeated entries suggest a mask of integers."""
     return given.min() >= 0 and given.max() < top and len(np.unique(given)) == len(given)
 
 
 def widened(legal: np.ndarray | None, history: Steps) -> np.ndarray | None:
-    """Action sets (B, A) with columns for the actions of a history too, which need not be legal any more."""
+    """Legal-action mask (B, A) padded to cover all actions of a history, which may be illegal now."""
     return legal if legal is None else padded(legal, actions_in(history))
 
 
 def padded(legal: np.ndarray, count: int) -> np.ndarray:
-    """Action sets (B, A) with columns for at least `count` actions."""
+    """Legal-action mask (B, A) padded with False to `count` or more columns."""
     return np.pad(legal, ((0, 0), (0, max(0, count - legal.shape[1]))))
 
 
 def actions_in(history: Steps) -> int:
-    """One more than the highest action in a history; the one before its first step is one of them."""
+    """Number of actions that a history spans: its highest action plus 1, `prev_action` included."""
     before = history.prev_action[history.mask & ~history.start]
     return 1 + int(np.concatenate([history.action[history.mask], before, [-1]]).max())
 
 
 def check_given(steps: Steps, options: int | None, where: str) -> None:
-    """Refuse NumPy steps whose action sets are none among `options` actions (as of codecs), or that break them."""
+    """Refuse (ValueError) NumPy steps whose action masks are malformed, or whose actions are illegal.
+
+    Args:
+        options: `Codec.options` of the actions: their number, None for any number, 0 for spaces without masks.
+        where: subject of the error message.
+    """
     if ACTION_MASK not in steps.static:
         return
     mask, rows = np.asarray(steps.static[ACTION_MASK]), len(steps.mask)
@@ -102,7 +107,7 @@ def check_given(steps: Steps, options: int | None, where: str) -> None:
 
 
 def check_legal(steps: Steps, where: str = "the histories") -> None:
-    """Refuse NumPy steps with an action outside the action set of its row, for which there is no probability."""
+    """Refuse (ValueError) NumPy steps with an illegal action: its log-probability would be -inf."""
     if ACTION_MASK not in steps.static:
         return
     mask, rows = steps.static[ACTION_MASK], np.arange(len(steps.mask))[:, None]
@@ -111,7 +116,7 @@ def check_legal(steps: Steps, where: str = "the histories") -> None:
         **{name: value for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)},
     }
     for name, action in held.items():
-        illegal = steps.mask & ~mask[rows, np.where(steps.mask, action, 0)]
+        illegal = steps.mask & ~mask[rows, np.where(steps.mask, action, 0)]  # (B, T)
         if illegal.any():
             row = int(illegal.any(1).argmax())
             raise ValueError(
@@ -121,5 +126,5 @@ def check_legal(steps: Steps, where: str = "the histories") -> None:
 
 
 def choose_any(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of the `allowed` (B, A) bool actions of each row, all with the same chance."""
+    """Uniform sample (B,) from the `allowed` (B, A) bool actions of each row."""
     return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)

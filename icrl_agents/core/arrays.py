@@ -1,4 +1,4 @@
-"""Values from outside as NumPy arrays of the type in which they are kept; what a cast would change is refused."""
+"""Conversion of caller values to NumPy arrays; casts that would change a value are refused."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from icrl_agents.core.printable import printable
 
 
 def to_array(value: Any, what: str) -> np.ndarray:
-    """`value` as an array; tensors of any device and type are read too, without their gradient.
+    """NumPy array of `value`, which may be a tensor on any device, detached from its graph.
+
+    Args:
+        what: name of the value in error messages.
 
     Raises:
-        ValueError: it is no array of numbers (ragged, say), or hides some of them (a masked array).
+        ValueError: not an array of numbers (ragged, for example), or a masked array with masked entries.
     """
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
-            value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # which NumPy does not have
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no bfloat16
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         why = printable(error, 120)
@@ -29,10 +32,10 @@ def to_array(value: Any, what: str) -> np.ndarray:
 
 
 def stored(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
-    """`array` in the type in which it is kept.
+    """`array` cast to `dtype`, the type in which it is stored.
 
     Raises:
-        ValueError: the type is of another kind, or cannot hold one of the values.
+        ValueError: the dtypes are of different kinds, or a value does not fit into `dtype`.
     """
     if array.dtype == dtype:
         return array

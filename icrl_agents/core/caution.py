@@ -1,4 +1,4 @@
-"""Warnings: what is possible, but seldom what a user means. The command line prints each as one line."""
+"""Warnings about valid but probably unintended calls; the command line prints each on one line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class Caution(UserWarning):
-    """A call does what it was asked to do, which is probably not what was meant."""
+    """Category of warnings about a valid call that is probably not intended."""
 
 
 def warn(message: str) -> None:
-    """Warn once for each place of this package and message."""
+    """Issue a `Caution`, cut to 400 characters; Python shows it once per call site and message."""
     warnings.warn(message[:400], Caution, stacklevel=2)
 
 
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Print cautions as `warning: ...` on standard error, each once; other warnings stay as they are."""
+    """Print each `Caution` once, as `warning: ...` on standard error; other warnings keep their format."""
     with warnings.catch_warnings():
         before = warnings.showwarning
 

@@ -1,4 +1,4 @@
-"""Checks of single values: type, range, known names; each refuses in one line that says what is allowed."""
+"""Checks of single values: type, range, known names; every error is one line that says what is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | None) -> None:
-    """Refuse a value that is not of the annotated `kind` ("int", "int | None", ...) or is outside `limits`."""
+    """Refuse (ValueError) a value of another type than annotation `kind` ("int | None", ...) or outside `limits`."""
     if value is None and "None" in kind:
         return
     kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
@@ -26,14 +26,14 @@ def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | 
 
 
 def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
-    """A whole number of Python's or NumPy's, within `low`..`high`, as an int."""
+    """Python int of a Python or NumPy integer; ValueError outside `low`..`high` or for another type."""
     value = int(value) if isinstance(value, np.integer) else value
     check_value(name, "int", value, (low, high))
     return value
 
 
 def as_kinds(values: Mapping[str, Any], known: Iterable[Any]) -> dict[str, Any]:
-    """The values with 1e3 and 100.0 as whole numbers where the dataclass fields `known` want an int."""
+    """Convert whole floats such as 1e3 to int where the dataclass fields `known` are annotated as int."""
     whole = {field.name for field in known if str(field.type).startswith("int")}
     return {
         name: int(value) if name in whole and isinstance(value, float) and value.is_integer() else value
@@ -42,13 +42,13 @@ def as_kinds(values: Mapping[str, Any], known: Iterable[Any]) -> dict[str, Any]:
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a value that is not among `choices`."""
+    """Refuse (ValueError) a value that is not among `choices`."""
     if value not in choices:
         raise ValueError(f"{name}='{printable(value)}', choose from {', '.join(choices)}")
 
 
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse the first of `names` that is not in `known`, with the nearest one that is."""
+    """Refuse (ValueError) the first of `names` that is not in `known`; the message suggests the nearest known name."""
     known = sorted(known)
     for name in names:
         if name not in known:
@@ -58,16 +58,20 @@ def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def pick(registry: Mapping[str, T], name: str, what: str) -> T:
-    """The entry `name`; a ValueError that suggests the nearest one if there is none."""
+    """Registry entry `name`; ValueError with the nearest name if it is unknown."""
     check_known([name], registry, what)
     return registry[name]
 
 
 def read_stages(name: str, text: str, what: str) -> list[tuple[float, int]]:
-    """A curriculum: pairs 'share:number' in order, of the training that is over and what holds from then on.
+    """Curriculum as ordered pairs 'share:number': from that share of the updates on, `number` applies.
+
+    Args:
+        name: name of the setting, for the error message.
+        what: meaning of the numbers, for the error message.
 
     Raises:
-        ValueError: anything else; the message calls the numbers `what`.
+        ValueError: malformed or unordered pairs, or the first share is not 0.
     """
     try:
         stages = [(float(share), int(number)) for share, number in (pair.split(":") for pair in text.split())]
@@ -80,5 +84,5 @@ def read_stages(name: str, text: str, what: str) -> list[tuple[float, int]]:
 
 
 def stage_at(stages: Iterable[tuple[float, int]], done: float) -> int:
-    """What holds when the share `done` of the training is over."""
+    """Number that applies after the share `done` (0..1) of the updates."""
     return [number for share, number in stages if share <= done][-1]

@@ -1,4 +1,4 @@
-"""Legal-action masks as an environment tells them. Axis letters: B rows, A actions."""
+"""Legal-action masks read from an environment's `action_mask()`. Axis letters: B rows, A actions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from icrl_agents.core.families import Capability, env_family
 
 
 def legal_actions(env: Any) -> np.ndarray | None:
-    """Which actions are legal in the rows of an env that was reset, (B, A) bool; None if all are, or it does not say.
+    """Legal-action mask (B, A) bool of a single or vector env after its reset.
 
-    Read off its `action_mask()`, as single environments or vector environments have it.
+    None where all actions are legal or the env has no `action_mask()`.
 
     Raises:
-        ResetNeeded: the env has action sets, but no task yet.
+        ResetNeeded: the env has action masks but was not reset, so it has no task yet.
     """
     inner = env.unwrapped
     if not tells_actions(env):
@@ -27,7 +27,7 @@ def legal_actions(env: Any) -> np.ndarray | None:
 
 
 def tells_actions(env: Any) -> bool:
-    """Whether an env says which actions are legal: it has an `action_mask()`, or its rows do."""
+    """Whether an env, or each row of a vector env, has an `action_mask()`."""
     family, inner = env_family(env), env.unwrapped
     if family is not None:
         return family.offers(Capability.ACTION_MASKS)
@@ -35,7 +35,7 @@ def tells_actions(env: Any) -> bool:
 
 
 def _tells(env: Any) -> bool:
-    """Whether it has an `action_mask()` of its tasks; one that takes a state, as Taxi's, is something else."""
+    """Whether `action_mask()` takes no argument; Taxi's takes a state and depends on it, not on the task."""
     told = getattr(env, "action_mask", None)
     if not callable(told):
         return False
@@ -47,7 +47,7 @@ def _tells(env: Any) -> bool:
 
 
 def _rows_tell(env: SyncVectorEnv | AsyncVectorEnv) -> bool:
-    """Whether its environments have an `action_mask()`; those in other processes cannot be asked, so one is made."""
+    """Whether the rows have an `action_mask()`; rows in worker processes are not inspectable, so build one here."""
     if isinstance(env, SyncVectorEnv):
         return all(_tells(row.unwrapped) for row in env.envs)
     row = env.env_fns[0]()

@@ -1,4 +1,4 @@
-"""The door to tasks: the only file that reads the registry of families. Axis letters: N tasks, A actions."""
+"""Access to task families; no other file reads the registry. Axis letters: N tasks, A actions."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ __all__ = [
 
 
 def find_family(env_id: str) -> Family:
-    """The family of tasks that is registered under an environment id.
+    """Task family registered under an environment id.
 
     Raises:
-        ValueError: there is none; the message names the nearest id.
+        ValueError: the id is not registered; the message names the nearest one.
     """
     check_known([env_id], icrl_envs.FAMILIES, "environment id")
     return icrl_envs.FAMILIES[env_id].family
 
 
 def is_family(env_id: Any) -> bool:
-    """Whether tasks are registered under an environment id, which may come from a foreign file."""
+    """Whether a task family is registered under `env_id`; the value may come from an untrusted file."""
     return isinstance(env_id, str) and env_id in icrl_envs.FAMILIES
 
 
 def all_families() -> list[Family]:
-    """Every registered family, in the order of registration."""
+    """All registered task families, in order of registration."""
     return [tasks.family for tasks in icrl_envs.FAMILIES.values()]
 
 
@@ -70,9 +70,9 @@ def make_tasks(env_id: str, tasks: Any) -> TaskRows:
 
 
 def legal_mask(family: Family, tasks: Any) -> np.ndarray:
-    """The legal actions (N, A) bool of tasks (N,); all of them in a family without action masks.
+    """Legal-action masks (N, A) bool of the tasks (N,); all True in a family without action masks.
 
-    A is 0 where actions are not numbers 0, 1, ...
+    A is 0 in an action space other than Discrete(n) with start 0.
     """
     ids = np.asarray(tasks, np.int64)
     if family.offers(Capability.ACTION_MASKS):

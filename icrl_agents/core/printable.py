@@ -1,4 +1,4 @@
-"""Foreign text in error messages: printable, on one line and short, whatever a file or a server put there."""
+"""Untrusted text in error messages, as one short line of printable characters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def printable(value: Any, most: int = 80) -> str:
-    """`value` as text of at most `most` printable characters; what cannot be printed is escaped.
+    """Text of `value` with up to `most` characters; unprintable characters are escaped.
 
-    Of large arrays the first entries are shown. Line breaks in the text of an array, a space or an error become spaces.
+    Large arrays are cut to their first entries. Line breaks become spaces, except in strings, where they are escaped.
     """
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.size <= most else value.ravel()[:most].tolist()

@@ -1,4 +1,4 @@
-"""The one loop in which anything - an agent or a source learner - meets vector environments."""
+"""Rollout loop: an agent or a source learner acts in vector environments. Axis letter: B rows (environments)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icrl_agents.core.steps import Boundary, autoreset_mode
 
 @runtime_checkable
 class Learner(Protocol):
-    """A learner that acts step by step: `ICAgent` and every step-driven source."""
+    """Step-by-step interface of `ICAgent` and of every source learner that the rollout loop drives."""
 
     def reset(self, env: VectorEnv, *, seed: int | None = None) -> None: ...
 
@@ -25,20 +25,20 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Named(Protocol):
-    """A learner that says what it is called."""
+    """A learner with a name."""
 
     name: str
 
 
 @runtime_checkable
 class Trained(Protocol):
-    """A learner that says what it was trained on."""
+    """A learner with provenance: `facts`, the JSON object of its training."""
 
     facts: Mapping[str, Any]
 
 
 def facts_of(learner: Any) -> Mapping[str, Any]:
-    """What a learner was trained on, as JSON; nothing for one that does not say."""
+    """Provenance of a learner as JSON; empty for a learner without `facts`."""
     return learner.facts if isinstance(learner, Trained) else {}
 
 
@@ -52,26 +52,32 @@ def rollout(
     on_episode: Callable[[int], None] | None = None,
     on_step: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """One lifetime of `episodes` episodes in every row, in any autoreset mode; gives the returns (B, episodes).
+    """Roll out one lifetime of `episodes` episodes in every row, in any autoreset mode.
 
     Args:
-        seed: of the environments' reset and of the learner.
-        options: of the environments' first reset, such as {"task": [...]}.
+        seed: seed of the first environment reset and of the learner.
+        options: options of the first environment reset, such as {"task": [...]}.
         on_episode: called with the number of episodes that all rows have finished.
-        on_step: called with the rewards (B,) of each step and the rows (B,) bool whose episodes it ended.
+        on_step: called at each step with the rewards (B,) and the episode ends (B,) bool.
+
+    Returns:
+        Undiscounted episode returns (B, episodes).
+
+    Raises:
+        ValueError: the env reports malformed step results, see `Boundary.read`.
     """
     obs, info = env.reset(seed=seed, options=options)
     learner.reset(env, seed=seed)
     boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
     rows = np.arange(env.num_envs)
-    returns = np.zeros((env.num_envs, episodes + 1))  # the last column takes what rows ahead of others do beyond
+    returns = np.zeros((env.num_envs, episodes + 1))  # the last column absorbs surplus episodes of faster rows
     episode = np.zeros(env.num_envs, np.int64)
     done = 0
     while done < episodes:
         boundary.require_reset()
         obs, reward, terminated, truncated, info = env.step(learner.act(obs))
         learner.observe(obs, reward, terminated, truncated, info)
-        _, active = boundary.read(obs, terminated, truncated, info)
+        _, active = boundary.read(obs, terminated, truncated, info)  # (B,) bool: False at NEXT_STEP dummy steps
         reward = to_array(reward, "reward")
         returns[rows, np.minimum(episode, episodes)] += reward * active
         episode += boundary.ended

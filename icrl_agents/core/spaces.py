@@ -1,6 +1,6 @@
-"""Gymnasium spaces as plain JSON, and back: read strictly, because configs and stores are other people's files.
+"""Gymnasium spaces to and from plain JSON, validated on reading because configs and stores are untrusted files.
 
-Besides the codecs, this is the one file that asks for a space's type.
+Besides `nn.codecs`, only this file checks the type of a space.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from gymnasium import spaces
 
 from icrl_agents.core.printable import printable
 
-MAX_START = 1 << 62  # sums with a value of at most this size fit into int64
+MAX_START = 1 << 62  # the sum of two values up to this size fits into int64
 
 
 def num_actions(space: gymnasium.Space) -> int:
-    """The number n of actions 0, 1, ..., n - 1; 0 for a space of other actions."""
+    """Number n of actions in Discrete(n) with start 0; 0 for every other space."""
     return int(space.n) if isinstance(space, spaces.Discrete) and space.start == 0 else 0
 
 
 def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
-    """A plain-JSON description from which `space_from_json` builds an equal space."""
+    """JSON description of a space, the inverse of `space_from_json`.
+
+    Raises:
+        ValueError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.
+    """
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -37,19 +41,19 @@ def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
-    """One number when all entries agree; infinities as strings, which strict JSON can hold."""
+    """One number where all entries are equal; infinities as strings, because strict JSON has none."""
     values = [str(v) if isinstance(v, float) and math.isinf(v) else v for v in bound.reshape(-1).tolist()]
     return values[0] if len(set(values)) == 1 else values
 
 
-MAX_SPACE_SIZE = 1 << 20
+MAX_SPACE_SIZE = 1 << 20  # entries of a Box, values of an integer
 
 
 def space_from_json(data: Any) -> gymnasium.Space:
-    """Build the space that `space_to_json` described.
+    """Space of a JSON description written by `space_to_json`.
 
     Raises:
-        ValueError: anything but such a description, including sizes no agent has.
+        ValueError: the description is malformed or exceeds the size limits of this file.
     """
     try:
         return _BUILDERS[data["type"]](data)
@@ -63,7 +67,7 @@ def _box_from_json(data: dict[str, Any]) -> spaces.Box:
     dtype, shape = np.dtype(data["dtype"]), tuple(int(n) for n in data["shape"])
     if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ValueError(f"shape {printable(shape)} or dtype {printable(dtype)} is not allowed")
-    exact = dtype if dtype.kind in "iu" else np.dtype(float)  # int64 does not fit into a float
+    exact = dtype if dtype.kind in "iu" else np.dtype(float)  # float64 cannot represent all of int64
     low, high = (np.broadcast_to(np.asarray(data[k], exact), math.prod(shape)).reshape(shape) for k in ("low", "high"))
     return spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
 
@@ -74,7 +78,7 @@ def _bounded(count: Any) -> int:
     return count
 
 
-MAX_ENTRIES = 4096  # of an integer vector: each has a head of its own, and a line of JSON can ask for a million
+MAX_ENTRIES = 4096  # entries of an integer vector: each gets its own output head
 
 
 def _starts(starts: Any) -> Any:

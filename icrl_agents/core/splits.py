@@ -1,4 +1,4 @@
-"""Splits of a family's tasks: training, validation (for every choice) and test (measured once)."""
+"""Task splits of a family: train, validation (for model selection) and test (for the reported results)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from icrl_agents.core.checks import check_known
 from icrl_agents.core.families import TaskSet, find_family, legal_mask
 
-TRAIN = "train"  # the set of tasks that agents are usually trained on
-ALL = "all"  # every task of the family, those for training too
-VALIDATION_SHARE = 0.1  # of the published train split; every choice is made on these tasks
+TRAIN = "train"  # default task set for training
+ALL = "all"  # every task of the family, training tasks included
+VALIDATION_SHARE = 0.1  # share of the published train split held out for model selection
 
 
 class Splits(NamedTuple):
@@ -22,26 +22,26 @@ class Splits(NamedTuple):
     test: TaskSet
 
     def pick(self, name: str) -> TaskSet:
-        """One of these, "all" tasks of the family, or a set that it names, such as "num_50" of the bandits."""
+        """Task set `name`: a split, "all", or a named set of the family, such as "num_50" of the bandits."""
         check_known([name], self.names(), "split")
         if name == ALL:
             return self.test.family.tasks
         return getattr(self, name) if name in self._fields else self.test.named(name)
 
     def names(self) -> list[str]:
-        """What can be picked."""
+        """Names that `pick` accepts."""
         return list(dict.fromkeys([*self._fields, ALL, *self.test.family.sets]))
 
 
 def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> Splits:
-    """The published train/test split of `env_id` (or that of another `seed`), validation tasks taken out of train.
+    """Published train/test split of `env_id`, with validation tasks held out of train.
 
     Args:
-        task_set: a set that the family names for training, in place of the training tasks; test tasks are then those
-            with as many actions.
+        seed: seed of another split; None: the published one.
+        task_set: a named set of the family to train on; test tasks are then those with as many legal actions.
 
     Raises:
-        ValueError: `env_id` is not one of this package's environments, or has no such set, or no other split of it.
+        ValueError: `env_id` is not registered, the family has no such set, or `seed` is given with a named set.
     """
     family = find_family(env_id)
     rest, test = family.tasks.split(seed=seed)
@@ -56,7 +56,7 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
     if len(rest) < 2:
         raise ValueError(f"{env_id} has {len(rest)} training task, of two or more one is for validation: register more")
     train, validation = rest.split(1 - VALIDATION_SHARE, seed=0)
-    if task_set != TRAIN:  # where a goal may come with several orders of the actions
+    if task_set != TRAIN:  # a goal may occur under several action permutations: keep validation goals out of train
         held_out = set(_first_arguments(validation))
         train = train.among(np.array([argument not in held_out for argument in _first_arguments(train)]))
     return Splits(train, validation, test)
@@ -67,6 +67,6 @@ def _first_arguments(tasks: TaskSet) -> list[Any]:
 
 
 def _like(tasks: TaskSet, others: TaskSet) -> TaskSet:
-    """Those of `tasks` that have as many actions as there are in `others`."""
+    """The `tasks` whose number of legal actions occurs among `others`."""
     counts, wanted = (legal_mask(one.family, one.ids).sum(1) for one in (tasks, others))
     return tasks.among(np.isin(counts, wanted))

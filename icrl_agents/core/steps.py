@@ -1,6 +1,6 @@
-"""Steps: the time-aligned record of consecutive steps, and how to read one off `env.step`.
+"""Steps: time-aligned record of consecutive environment steps; Boundary: episode ends in all autoreset modes.
 
-Axis letters: B rows (environments or lifetimes), T environment steps.
+Axis letters: B rows (environments or lifetimes), T environment steps, A actions.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.caution import warn
 from icrl_agents.core.printable import printable
 
-OF_ACTIONS = "_action"  # how the names of extras end that hold actions, such as expert_action
-NUMBERS = {"log_prob", "update"}  # extras of one number a step
-ACTION_MASK = "action_mask"  # static value (B, A) bool: the legal actions of each row
+OF_ACTIONS = "_action"  # name suffix of extra columns that hold actions, such as expert_action
+NUMBERS = {"log_prob", "update"}  # extra columns (B, T) with one number per step
+ACTION_MASK = "action_mask"  # static value (B, A) bool: legal actions of each row
 
 
 class Steps(NamedTuple):
     """Consecutive steps of B lifetimes; every column is a NumPy array or tensor of shape (B, T, ...).
 
-    What an agent knows before it acts at step t is `obs`, `prev_obs`, `prev_action`, `prev_reward`, `first`, `start`;
-    its outcome is `action`, `reward`, `next_obs`, `terminated`, `truncated`. The same step seen twice that way
-    costs memory but makes every window self-contained: no method ever has to shift in time.
+    Before its action at step t the agent knows `obs`, `prev_obs`, `prev_action`, `prev_reward`, `first` and `start`;
+    the outcome is `action`, `reward`, `next_obs`, `terminated`, `truncated`. Storing the previous step next to the
+    current one costs memory but makes every window self-contained: no method shifts columns in time.
 
-    `static` is no column: it holds values that are constant over a lifetime, such as its action mask.
+    `static` is not a column: its values are constant over a lifetime, such as the action mask.
     """
 
     obs: Any
-    prev_obs: Any  # of the step before, also across an episode border; zeros before a lifetime's first step
-    prev_action: Any  # and so are these
-    prev_reward: Any
+    prev_obs: Any  # previous step, also across episode boundaries; zeros before the first step of a lifetime
+    prev_action: Any  # as prev_obs
+    prev_reward: Any  # as prev_obs, float32
     first: Any  # bool: first step of an episode
-    start: Any  # bool: first step of a lifetime, which nothing comes before
+    start: Any  # bool: first step of a lifetime, without a previous step
     action: Any
     reward: Any  # float32
-    next_obs: Any  # at an episode's end the FINAL observation, never the reset observation
+    next_obs: Any  # at the end of an episode the FINAL observation, never the reset observation
     terminated: Any  # bool
     truncated: Any  # bool
-    mask: Any  # bool: False marks padding, which must influence nothing
-    extras: Mapping[str, Any] = MappingProxyType({})  # further columns: log_prob, update, expert_action, ...
-    static: Mapping[str, Any] = MappingProxyType({})  # (B, ...) each: action_mask (B, A) bool, ...
+    mask: Any  # bool: False marks padding, which must not influence any result
+    extras: Mapping[str, Any] = MappingProxyType({})  # extra columns: log_prob, update, expert_action, ...
+    static: Mapping[str, Any] = MappingProxyType({})  # values (B, ...): action_mask (B, A) bool, ...
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns that all steps have."""
+        """Standard columns by name, without `extras` and `static`."""
         return dict(zip(self._fields[:-2], self[:-2], strict=True))
 
     def map(self, fn: Callable[[Any], Any]) -> Steps:
-        """Apply `fn` to every column."""
+        """Apply `fn` to every column, extra columns included; `static` stays."""
         return Steps(
             **{name: fn(value) for name, value in self.columns.items()},
             extras={name: fn(value) for name, value in self.extras.items()},
@@ -62,11 +62,11 @@ class Steps(NamedTuple):
         )
 
     def window(self, start: int, stop: int | None) -> Steps:
-        """The steps `start:stop` of every row."""
+        """Steps `start:stop` of every row."""
         return self.map(lambda value: value[:, start:stop])
 
     def rows(self, index: Any) -> Steps:
-        """The rows `index`."""
+        """Rows `index` of all columns and static values."""
         static = {name: value[index] for name, value in self.static.items()}
         return self.map(lambda value: value[index])._replace(static=static)
 
@@ -82,7 +82,7 @@ def stack_steps(
     extras: dict[str, np.ndarray] | None = None,
     static: dict[str, np.ndarray] | None = None,
 ) -> Steps:
-    """Build `Steps` from what a lifetime's recorder saw, arrays (B, T, ...) that begin with the lifetime."""
+    """Build `Steps` from recorded columns (B, T, ...) that begin with the lifetime; derives the other columns."""
     ended = terminated | truncated
     return Steps(
         obs=obs,
@@ -103,7 +103,7 @@ def stack_steps(
 
 
 def _shift(value: np.ndarray, before: Any) -> np.ndarray:
-    """`value` one step later; `before` fills the first step."""
+    """`value` (B, T, ...) delayed by one step; `before` fills the first step."""
     late = np.empty_like(value)
     late[:, 1:] = value[:, :-1]
     late[:, :1] = before
@@ -111,56 +111,60 @@ def _shift(value: np.ndarray, before: Any) -> np.ndarray:
 
 
 class Boundary:
-    """Reads what `env.step` returned, so that all autoreset modes give the same record.
+    """Tracks episode ends, so that `env.step` results of all autoreset modes give the same record.
 
-    SAME_STEP: an ended row's `obs` is already the next episode's; its final one is in `info["final_obs"]`.
-    NEXT_STEP: the step after the end is a dummy (action ignored, reward 0) and is not `live`.
+    SAME_STEP: `obs` of an ended row belongs to the next episode; the final observation is in `info["final_obs"]`.
+    NEXT_STEP: the step after the end is a dummy (action ignored, reward 0) and is not active.
     DISABLED, and a single environment: `obs` is the final observation and the caller resets.
 
-    What it returns is the record that the dynamics had; where that is not known, it raises and remembers nothing.
+    Where the true transition cannot be determined, a call raises and leaves the state unchanged.
 
     Args:
         num_envs: B.
-        mode: the vector env's `metadata["autoreset_mode"]`; None for a single environment or when unknown, in which
-            case SAME_STEP is recognised by `info["final_obs"]`.
-        single: a single environment is behind it, whose observations and infos are not batched.
-        known: the env was looked at, so that a single one with no mode is known not to reset itself.
+        mode: `metadata["autoreset_mode"]` of the vector env; None for a single environment or an unknown mode; then
+            `info["final_obs"]` identifies SAME_STEP.
+        single: the env is a single environment, with unbatched observations and infos.
+        known: the env was inspected, so a single environment without a mode is known not to reset itself.
     """
 
     def __init__(self, num_envs: int, mode: AutoresetMode | str | None, *, single: bool = False, known: bool = False):
         self.mode = None if mode is None else AutoresetMode(mode)
         self.single, self.known = single, known
-        self.ended = np.zeros(num_envs, bool)  # the row's last live step ended an episode
-        self._none = self._waiting = np.zeros(num_envs, bool)  # waiting: ended, and nothing says that the env resets it
-        self._final = np.zeros(0)  # (B, ...) what the last step showed, if it ended an episode
-        self._shown: Any = None  # the latest observation, the very object
-        self._reuses = False  # the env returns one and the same object again
+        self.ended = np.zeros(num_envs, bool)  # (B,) the last active step of the row ended an episode
+        self._none = self._waiting = np.zeros(num_envs, bool)  # (B,) waiting: ended, and it is unknown whether it resets
+        self._final = np.zeros(0)  # (B, ...) observations of the latest step that ended an episode
+        self._shown: Any = None  # latest observation as the env returned it, compared by identity
+        self._reuses = False  # the env returns the same array object at every step
 
     @property
     def resetting(self) -> np.ndarray:
-        """(B,) rows whose next step is a dummy that only resets them."""
+        """(B,) bool: rows whose next step is a dummy that only resets them."""
         return self.ended if self.mode == AutoresetMode.NEXT_STEP else self._none
 
     def forget(self, rows: np.ndarray) -> None:
-        """The caller has reset the rows `rows`."""
+        """Clear the state of `rows`, which the caller has reset."""
         self.ended, self._waiting = self.ended.copy(), self._waiting.copy()
         self.ended[rows] = self._waiting[rows] = False
 
     def draft(self) -> Boundary:
-        """A copy; changing it never changes this one."""
+        """Copy that can change without changing this one: its arrays are replaced, never written in place."""
         copy = object.__new__(Boundary)
         vars(copy).update(vars(self))
         return copy
 
     def begin(self, shown: Any, obs: np.ndarray) -> None:
-        """Compare the observations before a step, as `shown` and as (B, ...), with those after the one before.
+        """Detect resets by the caller: compare the observations before a step with those after the previous step.
 
-        Ended rows that show another one were reset by the caller, also in a NEXT_STEP env, whose next step is then a
-        real one. Callers that know of every reset (`forget`) need not call it.
+        An ended row with another observation was reset by the caller, also in a NEXT_STEP env, whose next step is then
+        active. Callers that report every reset with `forget` need not call this.
+
+        Args:
+            shown: observations as the env returned them, compared by identity.
+            obs: the same as an array (B, ...), compared by value.
 
         Raises:
-            ValueError: an ended row was not reset, and whether the env does that by itself is not known. Of a single
-                env a warning says so.
+            ValueError: an ended row was not reset, and it is unknown whether the env resets it. For a single env this
+                is a warning.
         """
         again, self._shown = shown is self._shown, shown
         if not self.resetting.any() and not self._waiting.any():
@@ -169,7 +173,7 @@ class Boundary:
         if self.mode == AutoresetMode.NEXT_STEP:
             self.ended = self.ended & same
             return
-        if not again or isinstance(shown, int | float):  # a reset gives a new array, which may hold the same
+        if not again or isinstance(shown, int | float):  # a new object: a reset, even if its values are equal
             same = self._none
         self._waiting = self._waiting & same
         if not self.single:
@@ -181,7 +185,7 @@ class Boundary:
             )
 
     def require_reset(self) -> None:
-        """Refuse (ValueError) a step in which an env of unknown mode may reset a row, or not."""
+        """Refuse (ValueError) a step where it is unknown whether the env resets an ended row."""
         if self._waiting.any():
             raise ValueError(
                 f"row {int(self._waiting.argmax())} ended its episode and was not reset, and whether the env does that "
@@ -191,15 +195,19 @@ class Boundary:
     def read(
         self, obs: Any, terminated: Any, truncated: Any, info: Any, shown: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Give `next_obs` (B, ...) with final observations in place, and `live` (B,): whether the step was real.
+        """Read the result of `env.step` and update the state.
 
         Args:
-            obs, terminated, truncated: what `env.step` returned, batched: (B, ...), and (B,) bool.
-            info: likewise: a dict, a list of one dict a row, or None if it is not known.
-            shown: the observations as the env returned them, where `obs` is not that object.
+            obs: observations (B, ...).
+            terminated, truncated: episode ends (B,) bool.
+            info: dict of `env.step`, a list with one dict per row, or None if unknown.
+            shown: the observations as the env returned them, where `obs` is another object.
+
+        Returns:
+            `next_obs` (B, ...) with final observations in place, and `active` (B,) bool: False at dummy steps.
 
         Raises:
-            ValueError: an ended row's final observation is missing or malformed, or may be that of the next episode.
+            ValueError: the final observation of an ended row is missing, malformed or ambiguous.
         """
         shown = obs if shown is None else shown
         obs, over = to_array(obs, "obs"), np.asarray(terminated) | np.asarray(truncated)
@@ -222,12 +230,12 @@ class Boundary:
         return obs, active
 
 
-MAY_HOLD_FINALS = (None, AutoresetMode.SAME_STEP)
+MAY_HOLD_FINALS = (None, AutoresetMode.SAME_STEP)  # modes in which `info` may hold final observations
 PASS_INFO = "pass the info that env.step returned"
 
 
 def _finished(obs: np.ndarray, rows: np.ndarray, finals: list[Any]) -> np.ndarray:
-    """`obs` (B, ...) with the final observations of `rows` in place."""
+    """Copy of `obs` (B, ...) with the final observations of `rows` in place."""
     found = obs.copy()
     for row, final in zip(rows, finals, strict=True):
         if final is None:
@@ -242,9 +250,9 @@ def _finished(obs: np.ndarray, rows: np.ndarray, finals: list[Any]) -> np.ndarra
 
 
 def _final_obs(info: Any, row: int, single: bool) -> Any:
-    """What an info says was the final observation of a row; None if it says nothing."""
+    """Final observation of a row from `info`, or None."""
     if isinstance(info, list | tuple) and not single and all(isinstance(one, Mapping) for one in info):
-        return info[row].get("final_obs") if row < len(info) else None  # as DictInfoToList has it
+        return info[row].get("final_obs") if row < len(info) else None  # format of DictInfoToList
     if not isinstance(info, Mapping | None):
         raise ValueError(f"info is a {type(info).__name__}, expected the dict that env.step returned")
     finals = (info or {}).get("final_obs")
@@ -260,9 +268,9 @@ def _final_obs(info: Any, row: int, single: bool) -> Any:
 
 
 def autoreset_mode(env: Any) -> AutoresetMode | None:
-    """How an env resets rows whose episodes have ended; None if the caller does, or the env does not say.
+    """Autoreset mode of an env; None for a single environment that the caller resets, or an undeclared mode.
 
-    A single environment behind Gymnasium's `Autoreset` behaves like NEXT_STEP.
+    A single environment in Gymnasium's `Autoreset` wrapper behaves like NEXT_STEP.
     """
     if isinstance(env, VectorEnv):
         mode = env.metadata.get("autoreset_mode")
@@ -275,13 +283,17 @@ def autoreset_mode(env: Any) -> AutoresetMode | None:
 
 
 def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:
-    """Refuse NumPy steps with a value that does not fit the codec of its field, in a line that names the first one.
+    """Refuse (ValueError) NumPy steps with a value outside the space of its column; the message names the first one.
 
-    Extras that hold actions have to fit the codec of `action`, those of `NUMBERS` have one number a step.
+    Extra columns that hold actions must fit the codec of `action`; those in `NUMBERS` must hold one number per step.
+
+    Args:
+        codecs: column name -> codec.
+        where: subject of the error message.
     """
     actions = {name: codecs["action"] for name in steps.extras if name.endswith(OF_ACTIONS)}
     for name, codec in {**codecs, **actions}.items():
-        values = _column(steps, name)[steps.mask]  # (steps, ...)
+        values = _column(steps, name)[steps.mask]  # (number of real steps, ...)
         if codec is codecs["action"] and values.dtype == bool:
             raise ValueError(f"{where}: {name} has dtype bool; {RIGHT}")
         try:
@@ -302,7 +314,7 @@ def _column(steps: Steps, name: str) -> np.ndarray:
 
 
 def _complaint(codec: Any, value: np.ndarray, name: str) -> str:
-    """What is wrong with one value, without the hint for acting agents."""
+    """Error message on one value, without its hint, which is for acting agents."""
     try:
         codec.check(value, None, name)
     except ValueError as error:

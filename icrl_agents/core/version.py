@@ -1,3 +1,3 @@
-"""The version of the package, which its metadata, checkpoints and stores carry."""
+"""Package version, recorded in the metadata, checkpoints and stores."""
 
 __version__ = "0.1.0"

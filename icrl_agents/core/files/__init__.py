@@ -1,1 +1,1 @@
-"""Files that appear whole, and JSON from other people."""
+"""Files: atomic writing, folder locks, strict JSON, bundled folders."""

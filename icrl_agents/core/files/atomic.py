@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whenever the process is killed and wherever the disk is full."""
+"""Atomic file writing: a killed process or a full disk leaves the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 
 def put(file: BinaryIO, content: bytes | memoryview) -> None:
-    """Write all of `content` to a file without a buffer; every byte of a file of ours goes through here."""
+    """Write all of `content` to an unbuffered file; every write of this package goes through this function."""
     left = memoryview(content)
-    while left:  # a disk that fills up takes a part first
+    while left:  # a disk that runs full accepts a part of the bytes before it fails
         left = left[file.write(left) :]
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system that names no file is about `path`."""
+    """Add `path` to an OSError that names no file."""
     try:
         yield
     except OSError as error:
@@ -28,7 +28,12 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Replace all of these files of a folder at once; one that fails or is killed leaves the old ones whole."""
+    """Replace files of a folder together (name -> content): all are on the disk before the first one is renamed.
+
+    Raises:
+        IsADirectoryError: a target is a folder.
+        OSError: a system error, such as a full disk; the old files are unchanged.
+    """
     staged = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
     try:
         for (target, temporary), content in zip(staged.items(), contents.values(), strict=True):
@@ -41,27 +46,27 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
             temporary.replace(target)
     finally:
         for temporary in staged.values():
-            with suppress(OSError):  # the error before this one is the one to report
+            with suppress(OSError):  # the original error is the one to report
                 temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace one file; its folder is made if it is not there."""
+    """Replace one file atomically, creating its folder if needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_files(path.parent, {path.name: text.encode()})
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line; a process that is killed or a full disk may leave a part of it."""
+    """Append a line; not atomic: a killed process or a full disk may leave a part of it."""
     with naming(path), path.open("ab", buffering=0) as file:
         put(file, f"{line}\n".encode())
 
 
 def settle(temporary: Path, path: Path) -> None:
-    """Bring a file that is on the disk under its name, and the name to the disk."""
+    """Rename a synced file to `path`, and sync the folder so that the rename survives a power failure."""
     temporary.replace(path)
-    if os.name == "posix":  # elsewhere folders cannot be opened
+    if os.name == "posix":  # Windows cannot open folders
         handle = os.open(path.parent, os.O_RDONLY)
         try:
             with naming(path):

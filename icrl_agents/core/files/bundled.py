@@ -1,4 +1,4 @@
-"""What ships with the package besides its code: released agents and recipes."""
+"""Location of the folders that ship with the package: released agents and recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def bundled(name: str) -> Path:
-    """The folder of that name: inside an installed package, at the repository root in a checkout."""
+    """Path of the bundled folder `name`: inside an installed package, at the repository root in a checkout."""
     package = Path(__file__).resolve().parents[2]
     checkout = package.parent
     if not (package / name).is_dir() and (checkout / "pyproject.toml").is_file():

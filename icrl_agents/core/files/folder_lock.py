@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""Exclusive lock on a folder: one process at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from filelock import FileLock, Timeout
 from icrl_agents.core.files.atomic import naming
 
 LOCK, OWNER = ".lock", ".owner"
-OURS = {LOCK, OWNER}  # no content of the folder
-PATIENCE = 5.0  # seconds to wait for the process id of an owner that has just locked the folder
+OURS = {LOCK, OWNER}  # names that do not count as content of the folder
+PATIENCE = 5.0  # seconds to wait for the owner file, which is written right after the lock is acquired
 
 
 class FolderLock:
-    """Locks a folder, which is made if it is not there; the operating system frees the lock of a process that dies.
+    """Lock on a folder, created if missing; the operating system releases the lock of a process that dies.
 
     Args:
-        doing: what is done there, for the message: "collecting to".
+        doing: activity named in the error message, such as "collecting to".
 
     Raises:
-        NotADirectoryError: it is a file.
-        BlockingIOError: another process, or this one, has locked it.
+        NotADirectoryError: `folder` is a file.
+        BlockingIOError: the folder is locked already, by another process or by this one.
     """
 
     def __init__(self, folder: Path, doing: str):
@@ -44,7 +44,7 @@ class FolderLock:
         except BaseException:
             self._clean()
             raise
-        with suppress(OSError):  # it is locked, even if a full disk does not take a name
+        with suppress(OSError):  # the owner file only serves the error message; a full disk may refuse it
             (folder / OWNER).write_text(str(os.getpid()))
 
     def __enter__(self) -> Self:
@@ -54,12 +54,12 @@ class FolderLock:
         self.release()
 
     def release(self) -> None:
-        """Free the folder and leave no trace in it: what was made for the lock and stayed empty is deleted."""
+        """Release the lock; delete the lock files, and the folders that were created for the lock and are empty."""
         with suppress(OSError):
             (self.folder / OWNER).unlink(missing_ok=True)
         removed = self._remove()
         self._lock.release()
-        if not removed:  # Windows deletes no open file
+        if not removed:  # Windows cannot delete an open file
             self._remove()
         self._clean()
 
@@ -72,7 +72,7 @@ class FolderLock:
 
     def _clean(self) -> None:
         for place in self._made:
-            with suppress(OSError):  # something is in there
+            with suppress(OSError):  # not empty
                 place.rmdir()
 
     def _owner(self) -> str:

@@ -1,4 +1,4 @@
-"""Names of files that can be written down: in JSON, on a card, at a terminal."""
+"""File names that are valid text, so that JSON, cards and terminals can show them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def check_utf8(*names: str | os.PathLike[str]) -> None:
-    """Refuse (ValueError) a name with bytes that this process cannot read as text; Python keeps them as surrogates."""
+    """Refuse (ValueError) names with undecodable bytes, which Python represents as surrogates."""
     for name in names:
         text = os.fspath(name)
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):

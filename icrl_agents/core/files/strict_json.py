@@ -1,4 +1,4 @@
-"""JSON from other people: bounded in size and depth, with unique keys and finite numbers, and written the same way."""
+"""Strict JSON for untrusted files: bounded size and depth, unique keys, finite numbers; the same rules on writing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from icrl_agents.core.printable import printable
 
 MAX_JSON_BYTES = 1 << 20
-MAX_DEPTH = 32  # levels; JSON nested deeper than Python's stack could be read but not written again
-MAX_DIGITS = 20
+MAX_DEPTH = 32  # levels; `json.loads` accepts deeper nesting than `json.dumps`
+MAX_DIGITS = 20  # digits of an integer
 
 GET_AGAIN = "it is damaged, get it again (from the Hub: force_download=True)"
 NO_CHECKPOINT = "a checkpoint is a folder as save_pretrained writes it, with config.json and model.safetensors"
@@ -21,18 +21,22 @@ NO_CHECKPOINT = "a checkpoint is a folder as save_pretrained writes it, with con
 def read_json(
     path: Path, max_bytes: int = MAX_JSON_BYTES, fix: str = GET_AGAIN, missing: str = NO_CHECKPOINT
 ) -> dict[str, Any]:
-    """The JSON object in a file; errors end with how to `fix` what is in it, or what to do where it is `missing`.
+    """JSON object of a file.
+
+    Args:
+        fix: advice at the end of the error on malformed content.
+        missing: advice at the end of the error on a missing file.
 
     Raises:
-        FileNotFoundError: there is no file.
-        ValueError: no regular file, one of more than `max_bytes`, or not such JSON.
+        FileNotFoundError: `path` does not exist.
+        ValueError: not a regular file, more than `max_bytes`, or not strict JSON.
     """
     require_file(path, missing)
     return parse_json(read_bounded(path, max_bytes), path, fix)
 
 
 def read_bounded(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    """The content of a file that is checked to be a regular one, and to have at most `max_bytes`."""
+    """Content of a regular file with up to `max_bytes` bytes; ValueError for any other."""
     refuse_special(path)
     with path.open("rb") as file:
         raw = file.read(max_bytes + 1)
@@ -42,7 +46,7 @@ def read_bounded(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
 
 
 def parse_json(raw: bytes, path: Path, fix: str = GET_AGAIN) -> dict[str, Any]:
-    """The JSON object in the bytes of `path`, which is only named in errors."""
+    """JSON object in `raw`; errors name `path` and end with `fix`."""
     try:
         return parse_object(raw)
     except ValueError as error:
@@ -50,7 +54,7 @@ def parse_json(raw: bytes, path: Path, fix: str = GET_AGAIN) -> dict[str, Any]:
 
 
 def parse_object(raw: bytes, depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """The JSON object in some bytes, of at most `depth` levels; ValueError with the reason if it is none."""
+    """JSON object in `raw` with up to `depth` levels; ValueError with the reason otherwise."""
     try:
         data = json.loads(
             raw.decode("utf-8"),
@@ -60,7 +64,7 @@ def parse_object(raw: bytes, depth: int = MAX_DEPTH) -> dict[str, Any]:
             object_pairs_hook=_unique,
         )
         _check_depth(data, depth)
-        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could not be printed or written again
+        json.dumps(data, ensure_ascii=False).encode()  # fails on lone surrogates, which no UTF-8 file can hold
     except RecursionError:
         raise ValueError("nested deeper than files of this kind are") from None
     if not isinstance(data, dict):
@@ -101,14 +105,14 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 def require_file(path: Path, missing: str = NO_CHECKPOINT) -> None:
-    """Links are fine (the Hub's cache is made of them), what reads without end or blocks is not."""
+    """Require a regular file; links are allowed (the Hub cache uses them), pipes and devices may block forever."""
     refuse_special(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}: {missing}")
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse a path at which there is something, but no regular file."""
+    """Refuse (ValueError) an existing path that is not a regular file."""
     if os.path.lexists(path) and not path.is_file():
         raise ValueError(
             f"{path} is no regular file (a folder, a pipe, a device or a broken link): put the file itself there"
@@ -116,7 +120,7 @@ def refuse_special(path: Path) -> None:
 
 
 def dump_json(data: dict[str, Any], path: Path) -> bytes:
-    """The text that goes into `path`; what `read_json` would refuse is refused here."""
+    """UTF-8 bytes of `data` for the file `path`; ValueError for data that `read_json` would refuse."""
     try:
         text = json.dumps(data, indent=2, allow_nan=False) + "\n"
         parse_object(text.encode())

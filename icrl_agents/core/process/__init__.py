@@ -1,1 +1,1 @@
-"""The running process: terminal, signals, workers, optional packages."""
+"""Process-level services: terminal output, signals, worker processes, optional packages."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training saves its state first, and commands that can be continued say how."""
+"""Ctrl-C and SIGTERM: trainings save their state before they stop; error messages say how to resume a command."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-PASSED_ON = 1.0  # seconds in which a launcher passes on to its processes a signal that its terminal sent them too
+PASSED_ON = 1.0  # seconds within which a launcher forwards a signal that its processes already got from the terminal
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a line that says how to go on."""
+    """Ctrl-C, with a message that says how to resume."""
 
-    code = 128 + signal.SIGINT  # a shell's for a process that the signal ended
+    code = 128 + signal.SIGINT  # exit status as a shell reports it
 
 
 class Terminated(SystemExit):
-    """SIGTERM, likewise."""
+    """SIGTERM, with a message that says how to resume."""
 
     def __init__(self, line: str = "terminated"):
         super().__init__(line)
@@ -30,7 +30,7 @@ class Terminated(SystemExit):
 
 @contextmanager
 def continuing(how: Callable[[], str]) -> Iterator[None]:
-    """Add `how()` to go on to the message of the signal or the system's error that ends the block; "" adds nothing."""
+    """Append the advice `how()` (may be empty) to the signal or OSError that ends the block."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as end:
@@ -43,11 +43,11 @@ def continuing(how: Callable[[], str]) -> Iterator[None]:
 
 
 class Stop:
-    """Whether the process was asked to stop; asked again, it leaves at once."""
+    """Signal handler that records a stop request; a second signal ends the process at once."""
 
     def __init__(self) -> None:
-        self.asked = 0  # the signal
-        self._when = 0.0
+        self.asked = 0  # number of the first signal, 0: none
+        self._when = 0.0  # its time, monotonic seconds
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         passed_on = "WORLD_SIZE" in os.environ and time.monotonic() < self._when + PASSED_ON
@@ -62,7 +62,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Signals that would end the process are kept for it to look at; a caller's own handlers stay."""
+    """Record SIGINT and SIGTERM in a `Stop` instead of ending the process; handlers of the caller stay in place."""
     stop = Stop()
     usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     mine = [number for number, handler in usual.items() if _in_main() and signal.getsignal(number) is handler]
@@ -77,7 +77,7 @@ def stopping() -> Iterator[Stop]:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Ctrl-C waits until the block is done: for C libraries that call back and do not survive an exception there."""
+    """Delay Ctrl-C to the end of the block: C libraries crash on an exception raised inside their callbacks."""
     before, came = signal.getsignal(signal.SIGINT), list[int]()
     if not _in_main() or not callable(before):
         yield

@@ -1,4 +1,4 @@
-"""Packages that only some users need."""
+"""Optional dependencies: imports with an install hint, and the versions of installed packages."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from types import ModuleType
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """Import a package of one of the extras.
+    """Import a module that the optional dependency group `extra` installs.
 
     Raises:
-        ImportError: it is not installed; the message says what to install.
+        ImportError: the module is missing; the message holds the pip command.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:  # the package is there, but broken
+        if error.name != module.split(".")[0]:  # installed, but one of its own imports fails
             raise
         raise ImportError(f'{error.name} is not installed: pip install "icrl-agents[{extra}]"') from None
 
 
 @cache
 def versions() -> dict[str, str]:
-    """What a result depends on besides the settings."""
+    """Versions of Python and of the packages that influence results."""
     names = ("icrl-agents", "torch", "numpy", "gymnasium", "accelerate")
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in names:

@@ -1,4 +1,4 @@
-"""What commands print: tables and JSON on standard output, progress on standard error."""
+"""Terminal output of commands: tables and JSON on standard output, progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-MARGIN = 2  # characters left of a table, and between its columns
-SEPARATOR = " · "  # between the values below a row
-NOTE = 56  # characters that a progress bar leaves to its note, if it can
+MARGIN = 2  # characters left of a table and between its columns
+SEPARATOR = " · "  # separates the values on the line below a row
+NOTE = 56  # characters reserved for the note of a progress bar, where the terminal is wide enough
 SHORTEST_BAR, LONGEST_BAR = 8, 40  # characters
 
 
 def print_json(data: Any) -> None:
-    """Print `data` as JSON; numbers that are not finite are null."""
+    """Print `data` as JSON; NaN and infinities become null."""
     print(json.dumps(_finite(data), indent=1, allow_nan=False))
 
 
@@ -33,13 +33,13 @@ def _finite(data: Any) -> Any:
 
 
 def print_text(text: str) -> None:
-    """Print text, folded between words in a terminal and in one line elsewhere; nothing in it is markup."""
+    """Print plain text without markup: wrapped between words in a terminal, unwrapped elsewhere."""
     console = Console()
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """The number with its noun, in the plural unless it is one: "1 episode", "2,000 episodes"."""
+    """Number and noun, singular for 1: "1 episode", "2,000 episodes"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -47,17 +47,17 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 class Layout(NamedTuple):
-    """Which columns of a table stand side by side, how wide, and which stand below their row."""
+    """Column layout of a table: the columns printed side by side, and those printed below their row."""
 
-    widths: dict[int, int]  # characters of each column of the table, by its number
-    below: tuple[int, ...]
+    widths: dict[int, int]  # column number -> width in characters
+    below: tuple[int, ...]  # numbers of the columns printed below each row
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows in columns as wide as their longest cell; no cell is read as markup.
+    """Print rows in columns as wide as their longest cell, without markup.
 
-    Where a terminal is too narrow, the widest columns leave the table, and their values stand on a line below each
-    row, as "name: value". Only headers and that line are folded, between words. Without a terminal nothing is.
+    In a narrow terminal the widest columns move to a line below each row, as "name: value". Only headers and that
+    line wrap, between words; output to a file never wraps.
     """
     console = Console()
     width = console.width if console.is_terminal else None
@@ -68,7 +68,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[Text]:
-    """The lines of a table in a terminal of `width` characters, None for no limit."""
+    """Lines of a table in a terminal of `width` characters; None: unlimited."""
     layout = _lay_out(header, rows, width)
     titles = [fold([header[number]], room) if width else [header[number]] for number, room in layout.widths.items()]
     height = max(len(title) for title in titles)
@@ -84,7 +84,7 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
 
 
 def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Layout:
-    """Where a table is too wide, fold its titles, then move the widest column but the first out of it until it fits."""
+    """Layout that fits `width`: wrap titles first, then move the widest column (never the first) below the rows."""
     cells = [max((cell_len(row[number]) for row in rows), default=0) for number in range(len(header))]
     widths = {number: max(room, cell_len(header[number])) for number, room in enumerate(cells)}
     if _fits(widths, width):
@@ -103,7 +103,7 @@ def _fits(widths: dict[int, int], width: int | None) -> bool:
 
 
 def _cells(row: Sequence[str], layout: Layout, width: int | None) -> Iterator[tuple[str, ...]]:
-    """The lines of a row: one, unless its first cell alone is wider than the terminal."""
+    """Lines of a row: more than one only where its first cell alone is wider than the terminal."""
     first, *rest = (row[number] for number in layout.widths)
     lines = fold([first], width - MARGIN) if width and not rest else [first]
     yield (lines[0], *rest)
@@ -117,7 +117,7 @@ def _line(words: Sequence[str], layout: Layout, style: str = "") -> Text:
 
 
 def fold(parts: Sequence[str], width: int, separator: str = " ") -> list[str]:
-    """Join parts in lines of at most `width` characters (0 or less: in one); a longer part is folded between words."""
+    """Pack parts into lines of up to `width` characters (0 or less: one line); longer parts wrap between words."""
     if width <= 0:
         return [separator.join(parts)] if parts else []
     lines: list[str] = []
@@ -135,13 +135,13 @@ def fold(parts: Sequence[str], width: int, separator: str = " ") -> list[str]:
 
 
 class Report(Protocol):
-    """Tells a progress bar how many are done, with a note whose parts, two spaces between, are shown if they fit."""
+    """Progress callback: number of finished units, and a note whose parts (two spaces apart) are shown if they fit."""
 
     def __call__(self, done: int, note: str = "") -> None: ...
 
 
 class Note(ProgressColumn):
-    """The parts of the task's description that fit into `room` characters, in order: other columns keep theirs."""
+    """Progress-bar column: the leading parts of the description that fit into `room` characters."""
 
     def __init__(self, room: int):
         super().__init__(Column())
@@ -157,7 +157,7 @@ class Note(ProgressColumn):
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, *, done: int = 0, active: bool = True) -> Iterator[Report]:
-    """A bar with the time left, from `done` to `total`; nothing is shown without a terminal, or if not `active`."""
+    """Progress bar with the remaining time, from `done` to `total`; hidden without a terminal or if not `active`."""
     console = Console(stderr=True)
     room = console.width - len(f" {total}/{total} {unit} 00:00:00  ")
     name = Text(title)

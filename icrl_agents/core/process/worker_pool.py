@@ -1,4 +1,4 @@
-"""Worker processes, which end with the process that started them, also if that is killed."""
+"""Pool of worker processes that exit with their parent, even if the parent is killed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multiprocessing.connection import Connection
 
 @contextmanager
 def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of worker processes; an error or Ctrl-C in the block ends their work at once."""
-    # spawn: a fork would inherit the threads' locks of torch and HDF5
+    """Pool of worker processes; an error or Ctrl-C in the block cancels their work at once."""
+    # spawn, not fork: a forked child inherits locks held by threads of torch and HDF5
     context = multiprocessing.get_context("spawn")
     listening, held = context.Pipe(duplex=False)
     with ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(listening,)) as pool:
         try:
             yield pool
-        except BaseException:  # GeneratorExit too
+        except BaseException:  # includes KeyboardInterrupt and GeneratorExit
             pool.shutdown(wait=False, cancel_futures=True)
             held.close()
             raise
@@ -28,7 +28,7 @@ def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with(listening: Connection) -> None:
-    """End this process with the one that holds the other end of the pipe, which the system closes then."""
+    """Exit with the parent process: the system closes its end of the pipe, which ends the blocking read."""
 
     def wait() -> None:
         try:
