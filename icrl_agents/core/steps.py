@@ -131,7 +131,7 @@ class Boundary:
         self.mode = None if mode is None else AutoresetMode(mode)
         self.single, self.known = single, known
         self.ended = np.zeros(num_envs, bool)  # (B,) the last active step of the row ended an episode
-        self._none = self._waiting = np.zeros(num_envs, bool)  # (B,) waiting: ended, and it is unknown whether it resets
+        self._none = self._waiting = np.zeros(num_envs, bool)  # (B,) waiting: ended, unknown whether reset
         self._final = np.zeros(0)  # (B, ...) observations of the latest step that ended an episode
         self._shown: Any = None  # latest observation as the env returned it, compared by identity
         self._reuses = False  # the env returns the same array object at every step
