@@ -1,7 +1,7 @@
-"""Learned queries that read a set of vectors, and a memory of fixed size made of them.
+"""Compressor of CAD: learned queries cross-attend to a set of vectors and fold it into a fixed number of latents.
 
-Q-Former style (Li et al. 2023, arXiv 2301.12597). Axis letters: N rows, Q queries, M vectors to be read,
-Z latents, D width, H heads, K width of one head.
+Q-Former style (Li et al. 2023, arXiv 2301.12597). Axis letters: N rows, Q queries, M source vectors, Z latents,
+D width, H heads, K head width.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-QUERY_STD = 0.5
+QUERY_STD = 0.5  # initial standard deviation of queries and position vectors
 
 
 class Reader(nn.Module):
-    """`count` learned queries (Q, D) that attend to each other and to vectors (N, M, D) in every layer: (N, Q, D)."""
+    """Learned queries (Q, D) that attend to each other and to source vectors (N, M, D) in every layer.
+
+    Args:
+        count: Q.
+        width, heads: D and the number of attention heads of each block.
+        layers: number of blocks.
+        inner: hidden width of the SwiGLU.
+        dropout: rate on the outputs of all residual branches during training.
+    """
 
     def __init__(self, count: int, width: int, layers: int, heads: int, inner: int, dropout: float):
         super().__init__()
@@ -26,16 +34,16 @@ class Reader(nn.Module):
         self.source_norm, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
 
     def forward(self, source: Tensor, count: int | None = None) -> Tensor:
-        """What the first `count` queries (default all) have read."""
+        """Outputs (N, Q', D) of the first `count` queries (None: all) after reading `source` (N, M, D)."""
         source = self.source_norm(source)
-        x = self.queries[:count].expand(len(source), -1, -1)
+        x = self.queries[:count].expand(len(source), -1, -1)  # (N, Q', D)
         for block in self.blocks:
             x = block(x, source)
         return self.norm(x)
 
 
 class ReaderBlock(nn.Module):
-    """Self-attention, cross-attention and SwiGLU, each on a normalised copy of the residual stream."""
+    """Pre-norm block: self-attention among queries, cross-attention to the source, SwiGLU."""
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float):
         super().__init__()
@@ -49,28 +57,28 @@ class ReaderBlock(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """The queries `x` (N, Q, D) after reading the normalised `source` (N, M, D)."""
+        """Queries `x` (N, Q, D) after one block over the normalised `source` (N, M, D)."""
         x = x + self._drop(self.self_out(self._attend(*self.qkv(self.self_norm(x)).chunk(3, -1))))
-        query, pair = self.query(self.cross_norm(x)), self.key_value(source)
+        query, pair = self.query(self.cross_norm(x)), self.key_value(source)  # (N, Q, D), (N, M, 2 D)
         x = x + self._drop(self.cross_out(self._attend(query, *pair.chunk(2, -1))))
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)  # (N, Q, inner)
         return x + self._drop(self.down(F.silu(gate) * up))
 
     def _attend(self, *qkv: Tensor) -> Tensor:
         query, key, value = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in qkv)  # (N, H, ., K)
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # (N, ., D)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
 
 class Compressor(nn.Module):
-    """Folds vectors (N, M, D) into latents (N, Z, D), together with the latents that hold what was folded before.
+    """Folds vectors (N, M, D) and the old latents (N, Z, D), if any, into new latents (N, Z, D).
 
     Args:
-        reader: reads them into Z vectors.
-        longest: the largest M.
-        gate: how new latents meet the old ones, see `GATES`.
+        reader: network with Z queries.
+        longest: maximum M, the number of position vectors.
+        gate: update rule of the latents: "gated" interpolation, "residual" sum with a norm, or "replace".
     """
 
     GATES: ClassVar = ("gated", "residual", "replace")
@@ -78,10 +86,10 @@ class Compressor(nn.Module):
     def __init__(self, reader: Reader, longest: int, gate: str):
         super().__init__()
         self.reader, width = reader, reader.width
-        self.old = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
-        self.place = nn.Parameter(torch.randn(longest, width) * QUERY_STD)
+        self.old = nn.Parameter(torch.randn(width) * QUERY_STD)  # type vector: marks old latents in the source
+        self.place = nn.Parameter(torch.randn(longest, width) * QUERY_STD)  # (M, D) learned positions
         self.gate = gate
-        if gate == "gated":  # begins by keeping most of the old ones
+        if gate == "gated":  # the initial gate sigmoid(-2) = 0.12 keeps most of the old latents
             self.open, self.change = nn.Linear(2 * width, width), nn.Linear(2 * width, width)
             for linear, bias in ((self.open, -2.0), (self.change, 0.0)):
                 nn.init.zeros_(linear.weight)
@@ -90,15 +98,15 @@ class Compressor(nn.Module):
             self.merge = nn.LayerNorm(width)
 
     def forward(self, old: Tensor | None, x: Tensor) -> Tensor:
-        """The new latents; `old` (N, Z, D) is None where nothing was folded before."""
-        x = x + self.place[: x.shape[1]]
+        """New latents (N, Z, D) from the vectors `x` (N, M, D); `old` (N, Z, D) is None at the first fold."""
+        x = x + self.place[: x.shape[1]]  # (N, M, D)
         if old is None:
             return self.reader(x)
-        new = self.reader(torch.cat([old + self.old, x], 1))
+        new = self.reader(torch.cat([old + self.old, x], 1))  # reads Z + M vectors
         if self.gate == "replace":
             return new
         if self.gate == "residual":
             return self.merge(old + new)
-        both = torch.cat([old, new], -1)
-        share = torch.sigmoid(self.open(both)).to(old.dtype)  # (N, Z, D) of the new ones; half precision would not mix
+        both = torch.cat([old, new], -1)  # (N, Z, 2 D)
+        share = torch.sigmoid(self.open(both)).to(old.dtype)  # (N, Z, D) weight of new; lerp needs one dtype (autocast)
         return torch.lerp(old, new + torch.tanh(self.change(both)), share)

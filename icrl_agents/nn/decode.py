@@ -1,8 +1,8 @@
-"""The transformer for one new token a row, in NumPy on the CPU: the same function as `Transformer.run`.
+"""Transformer forward pass for one new token per row, in NumPy on the CPU; equals `Transformer.run`.
 
-At the sizes of these agents an acting step is a hundred kernels of a few microseconds each; PyTorch's dispatch costs
-several times their arithmetic. NumPy reads the same weights and writes the same cache, without copies.
-Axis letters as in `transformer`: B rows, D width, H heads, K width of one head, N cached tokens.
+At the sizes of these agents an acting step is about a hundred kernels of a few microseconds, and PyTorch's dispatch
+costs several times their arithmetic. NumPy reads the same weights and writes the same cache, without copies.
+Axis letters as in `transformer`: B rows, D width, H heads, K head width, N cached tokens.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from icrl_agents.nn.stamp import Stamp
 
 
 def can_decode(x: torch.Tensor) -> bool:
-    """Whether the tokens `x` (B, L, D) are one a row, plain CPU floats, and no gradient or graph is wanted."""
+    """Whether `x` (B, L, D) has one token per row, is float32 on the CPU, and needs no gradient or compiled graph."""
     if x.shape[1] != 1 or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def decode(views: Views, x: torch.Tensor, cache: Cache) -> torch.Tensor:
-    """Run the tokens `x` (B, 1, D) behind what `cache` holds; returns (B, 1, D) and stores keys and values."""
+    """Outputs (B, 1, D) for the tokens `x` (B, 1, D) that follow the cached ones; stores their keys and values."""
     where, stream = Place(cache, x.shape[2]), x[:, 0].numpy()  # (B, D)
     keys, values = cache.keys.numpy(), cache.values.numpy()
     for layer, weights in enumerate(views.layers):
@@ -33,7 +33,7 @@ def decode(views: Views, x: torch.Tensor, cache: Cache) -> torch.Tensor:
 
 
 class Weights(NamedTuple):
-    """One block's weights, transposed for `x @ weight`."""
+    """Weights of one block, transposed for `x @ weight`."""
 
     heads: int
     attention_norm: np.ndarray  # (D,)
@@ -47,9 +47,9 @@ class Weights(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The weights of a `Transformer` as NumPy arrays: views, so training steps and loading show through."""
+    """NumPy views of the weights of a `Transformer`; in-place updates (training, loading) are visible through them."""
 
-    stamp: Stamp  # of the weights they look at; moving, converting or replacing some of them ends it
+    stamp: Stamp  # invalid once a weight is moved, converted or replaced
     layers: list[Weights]
     norm: np.ndarray
 
@@ -74,17 +74,17 @@ def _weights(block: Any) -> Weights:
 
 
 class Place:
-    """Where each row's new token stands, and what it may read."""
+    """Position of each row's new token, its cache slot, and its attention mask."""
 
     def __init__(self, cache: Cache, width: int):
-        self.average = np.full((width, 1), 1 / width, np.float32)  # products with it are faster than reductions
+        self.average = np.full((width, 1), 1 / width, np.float32)  # a matrix product is faster than a mean
         place = cache.lengths.numpy()  # (B,)
         lowest, highest = int(place.min()), int(place.max())
         self.end = highest + 1
         self.turns = cache.turns.numpy()[place][:, None]  # (B, 1, K / 2)
         self.slot: Any = (slice(None), slice(None), highest)
         self.hidden = None
-        if lowest < highest:  # rows out of step
+        if lowest < highest:  # rows of different lengths
             self.slot = (np.arange(len(place)), slice(None), place)
             self.hidden = (np.arange(self.end) > place[:, None])[:, None]  # (B, 1, N)
 
@@ -93,7 +93,7 @@ def _block(weights: Weights, x: np.ndarray, where: Place, keys: np.ndarray, valu
     x = x + _attend(weights, _norm(x, weights.attention_norm, where.average), where, keys, values)
     inner = _norm(x, weights.mlp_norm, where.average) @ weights.gate_up
     gate, up = inner[:, : len(weights.down)], inner[:, len(weights.down) :]
-    silu = gate * (0.5 + 0.5 * np.tanh(0.5 * gate))  # the sigmoid as a tanh, which cannot overflow
+    silu = gate * (0.5 + 0.5 * np.tanh(0.5 * gate))  # sigmoid written as tanh, which cannot overflow
     return x + (silu * up) @ weights.down
 
 
@@ -114,7 +114,7 @@ def _attend(weights: Weights, x: np.ndarray, where: Place, keys: np.ndarray, val
     return mixed.reshape(rows, width) @ weights.out + weights.out_bias
 
 
-EPS = np.float32(1e-5)  # of nn.LayerNorm
+EPS = np.float32(1e-5)  # default of nn.LayerNorm
 
 
 def _norm(x: np.ndarray, gain: np.ndarray, average: np.ndarray) -> np.ndarray:

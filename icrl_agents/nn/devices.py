@@ -1,4 +1,4 @@
-"""Devices: those that this machine has, and how training is put on one of them."""
+"""Device selection for acting, and for training with Accelerate."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import torch
 
 from icrl_agents.core.process.packages import need
 
-ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # read by Accelerate where it has to choose a device
+ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # environment variable with which Accelerate selects its device
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is a GPU, else MPS, else the CPU.
-
-    A device is never stored in a checkpoint.
+    """Device by name; "auto" is CUDA if available, else MPS, else the CPU. Checkpoints never store a device.
 
     Raises:
-        ValueError: this machine has no such device.
+        ValueError: the name is unknown or this machine has no such device.
     """
     counts = _counts()
     if isinstance(device, str) and device == "auto":
@@ -35,7 +33,7 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def training_device(device: str | torch.device) -> torch.device:
-    """`pick_device`, but under `accelerate launch` the GPU of this process."""
+    """`pick_device`; under `accelerate launch` the GPU of this process."""
     found = pick_device(device)
     if found.type == "cuda" and _launched():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -43,7 +41,7 @@ def training_device(device: str | torch.device) -> torch.device:
 
 
 def _counts() -> dict[str, int]:
-    """The number of devices of each kind, the preferred kind first."""
+    """Number of devices of each available kind, in order of preference."""
     found = {
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
@@ -63,9 +61,9 @@ def _parse(device: object) -> torch.device | None:
 
 @contextmanager
 def accelerate_on(device: torch.device) -> Iterator[None]:
-    """Have Accelerate use this device, where it would choose the first GPU, and leave it as if it had not been used.
+    """Make Accelerate use `device` instead of the first GPU inside the block, and reset its global state afterwards.
 
-    Under `accelerate launch` every process keeps the device and the state that it was launched with.
+    Under `accelerate launch` every process keeps the device and the state of the launcher.
     """
     need("accelerate", "train")
     before = os.environ.get(ACCELERATE_DEVICE)
@@ -87,7 +85,7 @@ def _launched() -> bool:
 
 
 def _reset_accelerate() -> None:
-    """Device and precision are of the process, and the first `Accelerator` in it chooses them for all others."""
+    """Reset Accelerate's singleton state: the first `Accelerator` of a process fixes device and precision for all."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)

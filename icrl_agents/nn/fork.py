@@ -1,7 +1,7 @@
-"""Many continuations of one cached sequence, as planning needs them: the prefix is shared, never copied.
+"""Fork: branches that continue a cached sequence for planning; they share the cached prefix instead of copying it.
 
-Axis letters: B rows, W branches of a row, A alternative next tokens of a branch, H heads, K width of one head,
-N cached tokens, L tokens a branch has of its own, D width.
+Axis letters: B rows, W branches of a row, V branches after `grow`, A alternative next tokens of a branch, H heads,
+K head width, N cached tokens, L tokens of a branch beyond the prefix, D width.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from icrl_agents.nn.transformer import Transformer, rotate, rotations
 
 
 class Fork:
-    """W branches behind every row of a cache, each with as many tokens of its own.
+    """W branches that continue every row of a cache, each with L tokens of its own.
 
-    `feed` runs tokens without keeping them; `grow` gives the fork in which some of them have become part of their
-    branch. The cache is only read.
+    `feed` runs alternative next tokens without keeping them; `grow` returns a fork that extends branches by some of
+    them. The cache is read-only.
     """
 
     def __init__(self, cache: Cache, keys: Tensor, values: Tensor):
@@ -27,18 +27,18 @@ class Fork:
 
     @classmethod
     def of(cls, cache: Cache) -> Fork:
-        """One empty branch behind every row."""
+        """Fork with one empty branch (W = 1, L = 0) per row."""
         layers, rows, heads, _, width = cache.keys.shape
         empty = cache.keys.new_zeros(layers, rows, heads, 1, 0, width)
         return cls(cache, empty, empty)
 
     def feed(self, body: Transformer, x: Tensor) -> Tensor:
-        """Run `x` (B, W, A, D), alternatives for the next token of each branch; gives (B, W, A, D)."""
+        """Outputs (B, W, A, D) for the tokens `x` (B, W, A, D), alternatives for the next token of each branch."""
         self.fed = [], []
         return body.run(x.flatten(1, 2), _Branches(self, x.shape[2])).unflatten(1, x.shape[1:3])
 
     def grow(self, parent: Tensor, choice: Tensor) -> Fork:
-        """Branches (B, V) that go on from the branches `parent` (B, V) with the token `choice` (B, V) just fed."""
+        """Fork with V branches: the branches `parent` (B, V), extended by their last fed tokens `choice` (B, V)."""
         rows = torch.arange(len(parent), device=parent.device)[:, None]
         grown = []
         for own, fed in zip((self.keys, self.values), self.fed, strict=True):
@@ -48,13 +48,13 @@ class Fork:
         return Fork(self.cache, *grown)
 
     def kept(self) -> Fork:
-        """The branches with the one token that was fed to each."""
+        """Fork in which each branch keeps the single token (A = 1) last fed to it."""
         pairs = zip((self.keys, self.values), self.fed, strict=True)
         return Fork(self.cache, *(torch.cat([own, torch.stack(fed)], 4) for own, fed in pairs))
 
 
 class _Branches:
-    """Where the alternatives stand: all next to their branch's last token."""
+    """`Spot` of the fed alternatives: all take the position after the last token of their branch."""
 
     def __init__(self, fork: Fork, count: int):
         self.fork, self.count = fork, count
@@ -62,14 +62,14 @@ class _Branches:
         self.end = int(lengths.max())
         turns = rotations(self.end + own + 1, 2 * fork.cache.turns.shape[1], lengths.device)
         self.turns = turns[lengths + own][:, None, None]  # (B, 1, 1, K / 2)
-        beyond = torch.arange(self.end, device=lengths.device) >= lengths[:, None]  # (B, N)
+        beyond = torch.arange(self.end, device=lengths.device) >= lengths[:, None]  # (B, N) unused cache slots
         self.beyond = beyond[:, None, None] if beyond.any() else None
 
     def rotate(self, x: Tensor) -> Tensor:
         return rotate(x, self.turns)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Each token (B, H, W * A, K) reads the row's prefix, its branch's own tokens and itself."""
+        """Attention of each token (B, H, W * A, K) to the row's prefix, the tokens of its branch, and itself."""
         fork, query = self.fork, query * query.shape[-1] ** -0.5
         keys, values = fork.keys[layer], fork.values[layer]  # (B, H, W, L, K)
         shape = keys.shape[2], self.count
@@ -81,7 +81,7 @@ class _Branches:
             score[..., : self.end].masked_fill_(self.beyond, -torch.inf)
         if keys.shape[3]:
             score[..., self.end : -1] = (query.unflatten(2, shape) @ keys.transpose(3, 4)).flatten(2, 3)
-        score[..., -1] = torch.linalg.vecdot(query, key)
+        score[..., -1] = torch.linalg.vecdot(query, key)  # the token itself; alternatives do not see each other
         weight = torch.softmax(score, -1, out=score)
         mixed = weight[..., : self.end] @ fork.cache.values[layer, :, :, : self.end] + weight[..., -1:] * value
         if keys.shape[3]:

@@ -1,7 +1,7 @@
-"""Float32 whatever the calling process has set: its default dtype, default device, autocast or inference mode.
+"""Float32 computation regardless of the process's default dtype, default device, autocast and inference mode.
 
-Agents are built and trained under PyTorch's own settings (`own_settings`), and act under all of them but the default
-dtype, which threads share: what acting makes names its dtype.
+Agents are built and trained under PyTorch's initial settings (`own_settings`). `acting` turns off autocast and the
+default device but keeps the default dtype, which threads share: code that acts gives new tensors an explicit dtype.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from icrl_agents.nn.stamp import Stamp
 
 
 class _DefaultDtype:
-    """The process's default dtype, which is float32 as long as one or more threads need it so."""
+    """Reference-counted override of the process's default dtype: float32 while any thread needs it."""
 
     def __init__(self) -> None:
         self.lock, self.users, self.before = Lock(), 0, torch.float32
@@ -44,7 +44,7 @@ _default_dtype = _DefaultDtype()
 
 
 class BuiltInFloat32(ABCMeta):
-    """Modules of these classes have float32 weights, drawn as float32, from whichever process they are built."""
+    """Metaclass of modules that are built with float32 weights, regardless of the default dtype."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         with _default_dtype.float32():
@@ -53,14 +53,14 @@ class BuiltInFloat32(ABCMeta):
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """PyTorch's own settings: float32, the CPU, no autocast, gradients; afterwards the process has its own again."""
+    """PyTorch's initial settings inside the block: float32, CPU, no autocast, gradients enabled."""
     with _default_dtype.float32(), torch.inference_mode(False), _undisturbed():
         yield
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No autocast and no default device; each costs only where it is on."""
+    """No autocast and no default device inside the block; free where neither is set."""
     with ExitStack() as stack:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
@@ -72,19 +72,19 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def acting(module: Any) -> Iterator[None]:
-    """Compute with a module's weights: in inference mode, once they are found to be float32."""
+    """Inference mode with a module whose weights are checked to be float32, see `check_float32`."""
     check_float32(module)
     with torch.inference_mode(), _undisturbed():
         yield
 
 
 def check_float32(module: Any) -> None:
-    """Refuse weights that were converted: codecs, caches and checkpoints are float32.
+    """Refuse converted weights: codecs, caches and checkpoints are float32.
 
     Raises:
-        ValueError: some weights are of another floating-point type, or on the meta device.
+        ValueError: a weight has another floating-point dtype, or is on the meta device.
     """
-    if module.stamp is not None and module.stamp.holds():
+    if module.stamp is not None and module.stamp.holds():  # checked before, unchanged since
         return
     for name, tensor in _tensors(module):
         if tensor.is_floating_point() and tensor.dtype != torch.float32:

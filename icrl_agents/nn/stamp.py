@@ -1,4 +1,4 @@
-"""Whether a module still has the weights it had: what was derived from them is void once it has not."""
+"""Stamp: detects whether tensors of a module were replaced, which invalidates values derived from its weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class Stamp(NamedTuple):
-    """Which tensors a module holds and where in memory they lie; edits in place leave it valid.
+    """Identities, addresses and dtypes of all tensors of a module; in-place edits leave it valid.
 
-    Comparing it takes a few microseconds, where walking the module takes a hundred.
+    `holds` takes a few microseconds, a walk over the module about a hundred.
     """
 
-    entries: list[tuple[dict[str, Any], str, Any]]  # a module's table of children or tensors, a name, what is there
-    places: list[tuple[Tensor, int, torch.dtype]]
+    entries: list[tuple[dict[str, Any], str, Any]]  # (table of children or tensors of a module, name, object)
+    places: list[tuple[Tensor, int, torch.dtype]]  # (tensor, address, dtype)
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:

@@ -1,11 +1,10 @@
-"""A causal transformer from vectors to vectors, and the cache that lets it be fed step by step.
+"""Causal transformer over vectors, for whole sequences or incrementally with a cache.
 
-The transformer never learns what a token means: methods render tokens, codecs read its outputs.
-Pre-norm blocks with rotary positions and SwiGLU, as in the published AD and DICP code. Deviations: a final norm,
-which steadies training at high learning rates, and LayerNorm without bias in place of RMSNorm, because it runs as
-one kernel on CPUs.
+It is independent of the meaning of tokens: methods render tokens, codecs read the outputs. Pre-norm blocks with rotary
+positions and SwiGLU, as in the published AD and DICP code. Deviations: a final norm, which stabilises training at high
+learning rates, and LayerNorm without bias instead of RMSNorm, because it is a single kernel on CPUs.
 
-Axis letters: B rows, L tokens, D width, H heads, K width of one head, C cache capacity.
+Axis letters: B rows, L tokens, D width, H heads, K head width, C cache capacity.
 """
 
 from __future__ import annotations
@@ -21,13 +20,16 @@ from icrl_agents.nn.decode import Views, can_decode, decode
 
 
 class Transformer(nn.Module):
-    """`body(x)` for whole sequences, `body(x, cache)` for what follows the cached tokens.
+    """Causal transformer: `body(x)` for whole sequences, `body(x, cache)` for tokens after the cached ones.
 
     Args:
-        width: D, a multiple of `heads`.
-        layers, heads: numbers of blocks and of attention heads.
+        width: D, an even multiple of `heads`.
+        layers, heads: numbers of blocks and of attention heads per block.
         inner: hidden width of the SwiGLU.
-        dropout: rate on the outputs of both branches while training.
+        dropout: rate on the outputs of both residual branches during training.
+
+    Raises:
+        ValueError: `width` is not an even multiple of `heads`.
     """
 
     def __init__(self, width: int, layers: int, heads: int, inner: int, dropout: float = 0.0):
@@ -38,17 +40,17 @@ class Transformer(nn.Module):
         blocks = [Block(width, heads, inner, dropout) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, bias=False)
-        self.views: Views | None = None  # the weights for `decode`, found when first needed
-        for block in blocks:  # residual branches start small, so that depth does not change the initial scale
+        self.views: Views | None = None  # NumPy views of the weights for `decode`, built on first use
+        for block in blocks:  # scaled-down residual branches keep the initial output scale independent of depth
             for last in (block.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * layers) ** 0.5)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles find views of their own weights."""
+        """State without `views`: copies and unpickled modules build views of their own weights."""
         return {**vars(self), "views": None}
 
     def make_cache(self, rows: int, capacity: int, outputs: bool = False) -> Cache:
-        """An empty cache for `rows` sequences of at most `capacity` tokens; with `outputs` it keeps those as well."""
+        """Empty cache for `rows` sequences of up to `capacity` tokens; with `outputs` it also stores the outputs."""
         weight = self.norm.weight
         shape = (len(self.blocks), rows, self.heads, capacity, self.head_width)
         lengths = torch.zeros(rows, dtype=torch.long, device=weight.device)
@@ -57,10 +59,13 @@ class Transformer(nn.Module):
         return Cache(weight.new_zeros(shape), weight.new_zeros(shape), lengths, turns, kept)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """Run the tokens `x` (B, L, D); causal, and each row continues where its cache ends.
+        """Outputs (B, L, D) of the tokens `x` (B, L, D); causal, and each row continues where its cache ends.
 
-        The cache stores what is new but its `lengths` stay: call `cache.advance` with the
-        number of tokens to keep for each row.
+        Keys and values of the new tokens are stored, but `cache.lengths` stays: call `cache.advance` with the number
+        of tokens to keep in each row.
+
+        Raises:
+            ValueError: the tokens exceed the capacity of the cache.
         """
         if cache is not None and can_decode(x):
             cache.require(1)
@@ -74,24 +79,24 @@ class Transformer(nn.Module):
         return x
 
     def run(self, x: Tensor, spot: Spot) -> Tensor:
-        """All blocks on the tokens `x` (B, L, D), which stand and read where `spot` says."""
+        """Outputs (B, L, D) of all blocks for the tokens `x` (B, L, D), with positions and attention from `spot`."""
         for layer, block in enumerate(self.blocks):
             x = block(x, spot, layer)
         return self.norm(x)  # (B, L, D)
 
 
 class Spot(Protocol):
-    """Where new tokens stand, and what they may read."""
+    """Positions of new tokens, and the keys they attend to."""
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Turn queries and keys (B, H, L, K) by their places."""
+        """Rotate queries and keys (B, H, L, K) by their positions."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What the new tokens (B, H, L, K) read."""
+        """Attention outputs (B, H, L, K) of the new tokens."""
 
 
 class Positions:
-    """Where the new tokens stand: their rotations, the slots they take in the cache, what they may read."""
+    """`Spot` of tokens that follow a cache or start a sequence: rotations, cache slots and attention mask."""
 
     def __init__(self, x: Tensor, cache: Cache | None, head_width: int):
         rows, count = x.shape[:2]
@@ -103,6 +108,7 @@ class Positions:
         lowest, highest = (int(n) for n in torch.aminmax(cache.lengths))
         self.end, self.aligned = highest + count, lowest == highest
         cache.require(count)
+        # a boolean mask is only built where `is_causal`, which assumes equal query and key ranges, does not apply
         self.causal = self.aligned and highest == 0 and count > 1
         if self.aligned:
             place = torch.arange(highest, self.end, device=x.device)  # (L,)
@@ -117,12 +123,12 @@ class Positions:
         return rotate(x, self.turns)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What the new tokens (B, H, L, K) read."""
+        """Attention outputs (B, H, L, K) of the new tokens; stores their keys and values in the cache."""
         key, value = self._remember(layer, key, value)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask, is_causal=self.causal)
 
     def _remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values (B, H, L, K); give back all that may be read (B, H, end, K)."""
+        """Store the new keys and values (B, H, L, K) in the cache; returns all cached ones (B, H, end, K)."""
         if self.cache is None:
             return key, value
         keys, values = self.cache.keys[layer], self.cache.values[layer]
@@ -137,23 +143,22 @@ class Positions:
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021): neighbouring pairs of `x` (B, H, L, K) as complex numbers, turned."""
+    """Rotary positions (Su et al. 2021): rotate neighbouring pairs of `x` (B, H, L, K), read as complex numbers."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def rotations(count: int, head_width: int, device: torch.device) -> Tensor:
-    """The unit complex numbers (count, K / 2) by which rotary positions turn the pairs at each place."""
+    """Unit complex numbers (count, K / 2): the rotary rotation of each pair at each position."""
     inverse = 10000.0 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width)
-    angle = torch.arange(count, device=device)[:, None] * inverse
+    angle = torch.arange(count, device=device)[:, None] * inverse  # (count, K / 2) radians
     return torch.polar(torch.ones_like(angle), angle)
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each on a normalised copy of the residual stream.
+    """Pre-norm block: causal self-attention and SwiGLU.
 
-    Written as one function over its weights: when one token a row is fed, calling submodules would cost more
-    than their arithmetic.
+    Calls functionals on the weights: for one token per row, submodule calls would cost more than their arithmetic.
     """
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float):
@@ -167,7 +172,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, spot: Spot, layer: int) -> Tensor:
         x = x + self._drop(self._attend(x, spot, layer))
-        gate, up = F.linear(_norm(x, self.mlp_norm), self.gate_up.weight).chunk(2, -1)
+        gate, up = F.linear(_norm(x, self.mlp_norm), self.gate_up.weight).chunk(2, -1)  # (B, L, inner)
         return x + self._drop(F.linear(F.silu(gate) * up, self.down.weight))
 
     def _attend(self, x: Tensor, spot: Spot, layer: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Votes: what the tokens of a sequence say about the actions they tell of.
+"""Votes: additive evidence of tokens for or against their own actions, an extension of Headless-AD.
 
 Axis letters: B rows, Q queries, L tokens, A actions, D width.
 """
@@ -9,29 +9,30 @@ from torch import Tensor, nn
 
 
 class Votes(nn.Module):
-    """Every token speaks for or against its own action, with a weight that the query and the token give it.
+    """Every token adds a weight, the dot product of query and token, to the score of its own action.
 
-    Attention averages, so what a single step tells is diluted by all the others, and to copy an action's vector it
-    must learn a map that keeps any vector. A sum of weights has neither trouble: a step can count as much among
-    hundreds as alone, and what it counts for is known.
+    Attention averages, which dilutes the evidence of a single step among hundreds of others, and copying an action
+    vector through it requires a learned map that preserves arbitrary vectors. A sum of weights avoids both: a step
+    keeps its influence in long contexts, and its action is known.
     """
 
     def __init__(self, width: int):
         super().__init__()
         self.ask = nn.Linear(width, width)
-        nn.init.normal_(self.ask.weight, std=0.02)  # sums of hundreds begin small
+        nn.init.normal_(self.ask.weight, std=0.02)  # keeps initial sums over hundreds of tokens small
         nn.init.zeros_(self.ask.bias)
 
     def forward(self, query: Tensor, tokens: Tensor, action: Tensor, seen: Tensor, count: int) -> Tensor:
-        """The sums (B, Q, A) for `count` actions.
+        """Sums of votes (B, Q, A).
 
         Args:
-            query: (B, Q, D) hidden vectors.
-            tokens: (B, L, D) hidden vectors of all tokens.
-            action: (B, L) the action each is about; -1 for none.
-            seen: (B, Q, L) bool, whose votes each query hears.
+            query: hidden vectors (B, Q, D) at which actions are chosen.
+            tokens: hidden vectors (B, L, D) of all tokens.
+            action: action (B, L) of each token; -1 for none.
+            seen: (B, Q, L) bool, the tokens that count for each query.
+            count: A.
         """
         weight = self.ask(query) @ tokens.transpose(1, 2) * query.shape[-1] ** -0.5  # (B, Q, L)
-        weight = weight.float() * seen  # half of the precision would not do for sums of hundreds
-        sums = weight.new_zeros(*query.shape[:2], count + 1)
+        weight = weight.float() * seen  # half precision is too coarse for sums over hundreds of tokens
+        sums = weight.new_zeros(*query.shape[:2], count + 1)  # (B, Q, 1 + A): column 0 collects action -1
         return sums.scatter_add(2, (action + 1)[:, None].expand_as(weight), weight)[..., 1:]

@@ -1,6 +1,6 @@
-"""Codecs: how a value of a space becomes a vector, and a hidden vector a distribution over that space.
+"""Codecs: embeddings of space values, and output heads that predict distributions over a space.
 
-This is the one place that asks for a space's type, besides `core/spaces.py`, which writes spaces as JSON.
+`make_codec` selects the codec by the type of the space; besides it only `core/spaces.py` (JSON) checks that type.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from icrl_agents.nn.codecs.integers import DiscreteCodec, IntegerVectorCodec, is
 
 
 def make_codec(space: gymnasium.Space, width: int, predicts: bool = True) -> Codec:
-    """The codec for `space` with vectors of `width`; only with `predicts` has it a head.
+    """Codec of `space` with embeddings of size `width`, and with an output head if `predicts`.
 
     Raises:
-        ValueError: the space has no codec; the message lists those that have.
+        ValueError: no codec supports the space; the message lists the supported ones.
     """
     if isinstance(space, spaces.Discrete):
         return DiscreteCodec(space, width, predicts)

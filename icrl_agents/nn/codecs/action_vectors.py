@@ -1,4 +1,4 @@
-"""Actions described by vectors, of which each lifetime has its own. Axis letters: B rows, A actions, K vector size."""
+"""Random action vectors of Headless-AD, drawn per lifetime. Axis letters: B rows, A actions, K vector size, D width."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from icrl_agents.nn.codecs.distributions import Gaussian
 
 
 class ActionVectors(Codec):
-    """Actions 0, 1, ..., however many, told by vectors (K,) of which each lifetime has its own.
+    """Codec of any number of actions, each represented by a random vector (K,) of its lifetime (arXiv 2312.13327).
 
-    `embed` and `head` are about vectors, all else is about actions: no action has anything that is learned.
+    `embed` and `head` process vectors, all other methods action numbers; no parameter belongs to a single action.
+
+    Args:
+        size: K.
+
+    Raises:
+        ValueError: the space is not Discrete(n) with start 0 and n up to `MAX_ACTIONS`.
     """
 
-    options = None
+    options = None  # any number of actions
 
     def __init__(self, space: gymnasium.Space, width: int, size: int):
         super().__init__(space, width, predicts=True)
@@ -38,11 +44,11 @@ class ActionVectors(Codec):
         return isinstance(space, spaces.Discrete) and space.start == 0 and space.n <= MAX_ACTIONS
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.input(x)
+        return self.input(x)  # (..., K) -> (..., D)
 
     def head(self, hidden: Tensor) -> Gaussian:
         mean = self.output(hidden)  # (..., K)
-        bound = mean.new_tensor(torch.inf)
+        bound = mean.new_tensor(torch.inf)  # unit variance, unbounded
         return Gaussian(mean, torch.zeros_like(mean), -bound, bound, dims=1)
 
     def check_range(self, array: np.ndarray, what: str) -> None:
@@ -51,17 +57,21 @@ class ActionVectors(Codec):
 
 
 def draw_vectors(rows: int, count: int, size: int, rng: np.random.Generator, normal: bool = False) -> np.ndarray:
-    """Vectors (B, A, K) float32 for `count` actions: orthonormal ones, drawn uniformly for each row.
+    """Random action vectors (B, A, K) float32: orthonormal in each row, uniformly distributed.
 
-    There are no more than K of those: of more actions, each block of K has a basis of its own. With `normal` the
-    entries are independent standard normal numbers instead.
+    Beyond K actions, each further block of K gets its own orthonormal basis.
+
+    Args:
+        rows, count, size: B, A and K.
+        normal: independent standard normal entries instead.
     """
     if normal:
         return rng.standard_normal((rows, count, size), np.float32)
     blocks = []
     for start in range(0, count, size):
-        gaussian = rng.standard_normal((rows, size, min(size, count - start)))
+        gaussian = rng.standard_normal((rows, size, min(size, count - start)))  # (B, K, up to K)
         basis, triangle = np.linalg.qr(gaussian)
-        basis *= np.sign(np.diagonal(triangle, axis1=1, axis2=2))[:, None]  # else not uniform (Mezzadri 2007)
+        # QR with a positive diagonal samples the Haar measure (Mezzadri 2007)
+        basis *= np.sign(np.diagonal(triangle, axis1=1, axis2=2))[:, None]
         blocks.append(basis.swapaxes(1, 2))
     return np.concatenate(blocks, 1).astype(np.float32)

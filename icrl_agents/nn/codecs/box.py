@@ -1,4 +1,4 @@
-"""Codecs of real numbers: Box spaces, rewards and returns. Axis letter: D width."""
+"""Codecs of real values: Box spaces, rewards and returns. Axis letter: D width."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Gaussian
 
-MIN_SPREAD = 1e-6  # relative; float32 cannot tell smaller changes from rounding
+MIN_SPREAD = 1e-6  # relative std below which an entry counts as constant: float32 rounding is about as large
 
 
 class BoxCodec(Codec):
-    """A linear map of real vectors, normalised with statistics that are saved with the weights."""
+    """Linear embedding of real arrays and a diagonal Gaussian head; the normalisation is saved with the weights."""
 
     dtype = torch.float32
     space: spaces.Box
@@ -25,7 +25,7 @@ class BoxCodec(Codec):
     std: Tensor
     low: Tensor
     high: Tensor
-    moments = 2  # the head gives a mean and a spread for each entry
+    moments = 2  # head outputs per entry: mean and log std
 
     def __init__(self, space: spaces.Box, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
@@ -36,18 +36,19 @@ class BoxCodec(Codec):
             self.outputs = nn.Linear(width, self.moments * size)
         self.register_buffer("mean", torch.zeros(space.shape))
         self.register_buffer("std", torch.ones(space.shape))
-        self.limits = _with_tolerance(space)
+        self.limits = _with_tolerance(space)  # float64, for the check of inputs
         self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
 
     def embed(self, x: Tensor) -> Tensor:
-        unit = (x - self.mean) / self.std
-        return self.linear(unit.flatten(-self.dims) if self.dims else unit[..., None])
+        unit = (x - self.mean) / self.std  # (..., *shape)
+        return self.linear(unit.flatten(-self.dims) if self.dims else unit[..., None])  # (..., D)
 
     def head(self, hidden: Tensor) -> Gaussian:
-        mean, log_std = self.outputs(hidden).unflatten(-1, (2, -1)).unbind(-2)
+        mean, log_std = self.outputs(hidden).unflatten(-1, (2, -1)).unbind(-2)  # (..., size) each
         shape = (*hidden.shape[:-1], *self.mean.shape)
         mean, log_std = mean.reshape(shape), log_std.reshape(shape).clamp(-8, 4)
+        # the outputs are in normalised units, the distribution in units of the space
         return Gaussian(mean * self.std + self.mean, log_std + self.std.log(), self.low, self.high, self.dims)
 
     def check_range(self, array: np.ndarray, what: str) -> None:
@@ -56,12 +57,12 @@ class BoxCodec(Codec):
             raise ValueError(f"{what} {printable(array)} is outside its Box: is this the env the agent was trained on?")
 
     def array(self, x: Tensor) -> np.ndarray:
-        """Clipped once more: the head's bounds are float32, which may lie outside those of a float64 space."""
+        """NumPy value clipped to the space: the float32 bounds of the head may exceed those of a float64 space."""
         return np.clip(super().array(x), self.space.low, self.space.high)
 
     @torch.no_grad()
     def fit_normalization(self, x: Tensor) -> None:
-        """Set mean and std from data (..., *shape); an entry that never changes keeps its unit."""
+        """Set mean and std from data (..., *shape); a constant entry keeps std 1."""
         data = x.double().reshape(-1, *self.mean.shape)
         mean, std = data.mean(0), data.std(0, correction=0)
         self.mean.copy_(mean)
@@ -77,7 +78,7 @@ class BoxCodec(Codec):
 
 
 def check_finite(array: np.ndarray, what: str) -> None:
-    """Refuse what is not finite in the float32 of the model."""
+    """Refuse (ValueError) values that are not finite as float32, the type of the model."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(array.astype(np.float32, copy=False))
     if not finite.all():
@@ -87,16 +88,16 @@ def check_finite(array: np.ndarray, what: str) -> None:
 
 
 def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """The space's own bounds, let out by what values lose that an env computes in float32."""
+    """Bounds of the space as float64, relaxed by the rounding error of environments that compute in float32."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    with np.errstate(over="ignore"):  # beyond the largest float there is infinity, which is no bound
+    with np.errstate(over="ignore"):  # an overflow gives infinity, which means no bound
         return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
 
 
 class RewardCodec(BoxCodec):
-    """Rewards are real numbers without bounds; the spread of the head is fixed, so its NLL is a squared error."""
+    """Unbounded rewards: a unit-variance Gaussian head; its NLL is half the squared error plus a constant."""
 
-    moments = 1
+    moments = 1  # head outputs per entry: the mean
 
     def __init__(self, width: int, predicts: bool):
         super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
@@ -112,13 +113,13 @@ class RewardCodec(BoxCodec):
         check_finite(array, what)
 
     def fit_normalization(self, x: Tensor) -> None:
-        """Nothing: rewards keep their unit, because their scale is part of the task."""
+        """No normalisation: the scale of rewards is part of the task."""
 
 
 class ReturnCodec(BoxCodec):
-    """Sums of rewards in units of their own spread, so that the NLL is a squared error here, too."""
+    """Codec of returns: normalised, with a fixed std in the head, so its NLL is a squared error in normalised units."""
 
-    moments = 1
+    moments = 1  # head outputs per entry: the mean
 
     def __init__(self, width: int, predicts: bool = True, embeds: bool = True):
         super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts, embeds)

@@ -1,6 +1,6 @@
-"""The contract of a codec: values of one space as vectors, and hidden vectors as distributions over that space.
+"""Codec: the contract for embedding values of a space, and for predicting a distribution over them.
 
-Axis letter: D width.
+Axis letters: B rows, D width.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.nn.codecs.distributions import Distribution
 
-EMBEDDING_STD = 0.5  # summed tables of unit scale would drown the residual stream of a narrow model
+EMBEDDING_STD = 0.5  # sums of unit-scale embeddings would dominate the residual stream of a narrow model
 
 
 class Codec(nn.Module, ABC):
-    """One space's translator.
+    """Embedding and output head of one space: `embed` (..., *shape) -> (..., D), `head` (..., D) -> Distribution.
 
-    `embed(x)` (..., *shape) -> (..., D); `head(h)` (..., D) -> Distribution over the space.
+    Args:
+        space: the Gymnasium space; its values have shape (*shape).
+        width: D.
+        predicts: whether to build the head.
     """
 
     def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
@@ -31,37 +34,42 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """The vectors (..., D) of values (..., *shape)."""
+        """Embeddings (..., D) of values (..., *shape)."""
 
     @abstractmethod
     def head(self, hidden: Tensor) -> Distribution:
-        """The distribution over the space that each hidden vector (..., D) stands for."""
+        """Distribution over the space predicted at each hidden vector (..., D)."""
 
     def tensor(self, x: np.ndarray, device: torch.device) -> Tensor:
-        """The array as a tensor of the type `embed` takes.
+        """Tensor of an array, in the dtype that `embed` takes.
 
-        Before a lifetime's first step the previous action is zero; where zero is not in the space, the nearest value.
+        The previous action of a lifetime's first step is stored as zero; if the space excludes zero, the nearest value
+        replaces it here.
         """
         if self.ends is not None:
             x = np.clip(x, *self.ends)
         return torch.as_tensor(x, dtype=self.dtype, device=device)
 
     def array(self, x: Tensor) -> np.ndarray:
-        """What the head's distribution gave, as values of the space: `tensor` the other way round."""
+        """NumPy values of the space from the head's samples or mode; the inverse of `tensor`."""
         return x.cpu().numpy().astype(self.space.dtype, copy=False)
 
-    options: int | None = 0  # how many actions 0, 1, ... there are, None for any number; 0 in other spaces
+    options: int | None = 0  # number of actions 0, 1, ...; None: any number; 0: not such an action space
     dtype = torch.long
-    ends: tuple[Any, ...] | None = None  # the lowest and highest value of a table that has none for zero
+    ends: tuple[Any, ...] | None = None  # (lowest, highest) value of a table without an entry for zero, else None
 
     def fit_normalization(self, x: Tensor) -> None:
-        """Take the statistics of normalisation, where there are any, from data (..., *shape)."""
+        """Set the normalisation statistics, if the codec has any, from data (..., *shape)."""
 
     def validate(self) -> None:
-        """Refuse statistics that no data has; a ValueError if so. To be called on weights that were loaded."""
+        """Refuse (ValueError) impossible normalisation statistics, in loaded weights."""
 
     def check(self, x: Any, rows: int | None, what: str) -> np.ndarray:
-        """Give `x` as an array (rows, *shape), or (*shape) for rows None, of the space's type; refuse other values."""
+        """Array (rows, *shape), or (*shape) if `rows` is None, in the dtype of the space.
+
+        Raises:
+            ValueError: wrong shape, dtype or range; the message names the value as `what`.
+        """
         array = to_array(x, what)
         shape = tuple(self.space.shape or ())
         wanted = shape if rows is None else (rows, *shape)
@@ -73,7 +81,7 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def check_range(self, array: np.ndarray, what: str) -> None:
-        """Refuse values outside the space; a ValueError that names them as `what`."""
+        """Refuse (ValueError) values outside the space; the message names them as `what`."""
 
 
 def _shape_hint(array: np.ndarray, wanted: tuple[int, ...], rows: int | None) -> str:

@@ -1,6 +1,6 @@
-"""What a codec's head gives: distributions over a space, for every leading index of a batch.
+"""Output distributions of codec heads, batched over all leading axes.
 
-`torch.distributions` would serve but for sampling from an explicit generator, which it does not take.
+Not `torch.distributions`, which cannot sample from an explicit generator. Axis letters: N integers, A candidates.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from torch import Tensor
 
 
 class Distribution(Protocol):
-    """A distribution over one space for every leading index."""
+    """Distribution over values (*shape) of one space, for every leading index (...)."""
 
-    def log_prob(self, value: Tensor) -> Tensor: ...
+    def log_prob(self, value: Tensor) -> Tensor: ...  # (..., *shape) -> (...)
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor: ...
+    def sample(self, generator: torch.Generator | None = None) -> Tensor: ...  # (..., *shape)
 
-    def mode(self) -> Tensor: ...
+    def mode(self) -> Tensor: ...  # (..., *shape)
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """At most `count` values (..., A, *shape) worth trying, and their log-probabilities (..., A)."""
+        """Up to `count` values (..., A, *shape) for a search, and their log-probabilities (..., A)."""
 
 
 class Categorical:
     """Logits (..., N) over the integers start .. start + N - 1."""
 
     def __init__(self, logits: Tensor, start: int = 0):
-        self.logits, self.start = logits.log_softmax(-1), start
+        self.logits, self.start = logits.log_softmax(-1), start  # log-probabilities (..., N)
 
     def among(self, mask: Tensor) -> Categorical:
-        """The same where only the integers in `mask` (B, N) bool may come, for logits (B, ..., N)."""
-        legal = mask.reshape(len(mask), *[1] * (self.logits.dim() - 2), -1)
+        """Distribution conditioned on the integers in `mask` (B, N) bool, for logits (B, ..., N)."""
+        legal = mask.reshape(len(mask), *[1] * (self.logits.dim() - 2), -1)  # (B, 1, ..., N)
         return Categorical(self.logits.masked_fill(~legal, -math.inf), self.start)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.logits.gather(-1, (value - self.start).unsqueeze(-1)).squeeze(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """The first of exponential clocks that run at the probabilities' rates, for leading shapes of any rank."""
-        clock = torch.empty_like(self.logits).exponential_(generator=generator)
+        """Exponential race: argmax of p / E with E ~ Exp(1) samples p; `multinomial` takes no more than two axes."""
+        clock = torch.empty_like(self.logits).exponential_(generator=generator)  # (..., N)
         choice = (self.logits.exp() / clock).argmax(-1)
         return choice + self.start if self.start else choice
 
@@ -49,7 +49,7 @@ class Categorical:
         return self.logits.argmax(-1) + self.start
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The most probable ones; all in their order where there are no more than `count`."""
+        """The `count` most probable integers; all of them in ascending order if there are no more."""
         if count < self.logits.shape[-1]:
             log_prob, choice = self.logits.topk(count, -1)
             return choice + self.start, log_prob
@@ -58,13 +58,13 @@ class Categorical:
 
 
 class Independent:
-    """An array of independent integers: one Categorical for each entry; values have shape (..., *shape)."""
+    """Array of independent integers, one `Categorical` per entry; values have shape (..., *shape)."""
 
     def __init__(self, parts: list[Categorical], shape: tuple[int, ...]):
         self.parts, self.shape, self.dims = parts, shape, len(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        flat = value.flatten(-len(self.shape))
+        flat = value.flatten(-len(self.shape))  # (..., entries)
         nothing = torch.zeros((), dtype=torch.float32, device=value.device)
         return sum((part.log_prob(flat[..., i]) for i, part in enumerate(self.parts)), nothing)
 
@@ -79,17 +79,18 @@ class Independent:
 
 
 class Gaussian:
-    """A diagonal normal over the last `dims` dimensions; samples are clipped into [low, high]."""
+    """Diagonal normal distribution over the last `dims` axes; samples and mode are clipped to [low, high]."""
 
     def __init__(self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor, dims: int = 1):
         self.mean, self.log_std, self.low, self.high, self.dims = mean, log_std, low, high, dims
 
     def log_prob(self, value: Tensor) -> Tensor:
         score = (value - self.mean) * (-self.log_std).exp()
-        each = -0.5 * score**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        each = -0.5 * score**2 - self.log_std - 0.5 * math.log(2 * math.pi)  # (..., *shape)
         return each.flatten(-self.dims).sum(-1) if self.dims else each
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        # the dtype is explicit: `randn` follows the default dtype of the process
         noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32, device=self.mean.device)
         return self._clip(self.mean + self.log_std.exp() * noise)
 
@@ -106,7 +107,7 @@ class Gaussian:
 def _mode_and_samples(
     distribution: Independent | Gaussian, count: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """The candidates where values cannot be listed."""
+    """Candidates of distributions too large to enumerate: the mode and `count - 1` samples."""
     values = [distribution.mode(), *(distribution.sample(generator) for _ in range(count - 1))]
-    log_prob = torch.stack([distribution.log_prob(value) for value in values], -1)
+    log_prob = torch.stack([distribution.log_prob(value) for value in values], -1)  # (..., A)
     return torch.stack(values, log_prob.dim() - 1), log_prob

@@ -1,4 +1,4 @@
-"""Codecs of integers: one learned vector for each value. Axis letter: D width."""
+"""Codecs of integers and integer vectors: embedding tables and categorical heads. Axis letter: D width."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from icrl_agents.nn.codecs.distributions import Categorical, Independent
 
 
 class DiscreteCodec(Codec):
-    """One learned vector for each value."""
+    """Codec of a Discrete space: one learned embedding per value."""
 
     def __init__(self, space: spaces.Discrete, width: int, predicts: bool):
         super().__init__(space, width, predicts)
         self.start, self.count = int(space.start), int(space.n)
         if self.start == 0:
             self.options = self.count
-        if not self.start <= 0 < self.start + self.count:
+        if not self.start <= 0 < self.start + self.count:  # the placeholder 0 has no embedding, see Codec.tensor
             self.ends = self.start, self.start + self.count - 1
         self.table = nn.Embedding(self.count, width)
         if predicts:
@@ -32,7 +32,7 @@ class DiscreteCodec(Codec):
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.table(x - self.start if self.start else x)
+        return self.table(x - self.start if self.start else x)  # (..., D)
 
     def head(self, hidden: Tensor) -> Categorical:
         return Categorical(self.logits(hidden), self.start)
@@ -46,9 +46,10 @@ class DiscreteCodec(Codec):
 
 
 class IntegerVectorCodec(Codec):
-    """One table for each dimension, summed: a cell seen in no history is still a known row and a known column.
+    """Codec of integer vectors: one embedding table per dimension, summed.
 
-    A single embedding for each cell does not generalise to held-out goals.
+    A grid cell absent from the training data still has trained row and column embeddings; one embedding per cell does
+    not generalise to held-out goals.
     """
 
     shift: Tensor
@@ -57,17 +58,17 @@ class IntegerVectorCodec(Codec):
         super().__init__(space, width, predicts)
         self.low, self.high = _integer_bounds(space)
         self.shape = tuple(space.shape or ())
-        if ((self.low > 0) | (self.high < 0)).any():
+        if ((self.low > 0) | (self.high < 0)).any():  # zero is outside the space, see Codec.tensor
             self.ends = tuple(end.reshape(self.shape).astype(space.dtype) for end in (self.low, self.high))
-        sizes = self.high - self.low + 1
-        shift = np.cumsum(sizes) - sizes - self.low  # where each dimension's table begins in the common one
+        sizes = self.high - self.low + 1  # (dimensions,) number of values
+        shift = np.cumsum(sizes) - sizes - self.low  # value + shift = row of the shared table
         self.register_buffer("shift", torch.as_tensor(shift), persistent=False)
         self.table = nn.Embedding(int(sizes.sum()), width)
         self.logits = nn.ModuleList(nn.Linear(width, int(n)) for n in sizes if predicts)
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.table(x.flatten(-len(self.shape)) + self.shift).sum(-2)
+        return self.table(x.flatten(-len(self.shape)) + self.shift).sum(-2)  # (..., dimensions, D) -> (..., D)
 
     def head(self, hidden: Tensor) -> Independent:
         parts = [Categorical(f(hidden), int(low)) for f, low in zip(self.logits, self.low, strict=True)]
@@ -82,6 +83,7 @@ class IntegerVectorCodec(Codec):
             )
 
 
+# whether a space is a bounded integer Box, small enough for one embedding per value
 def is_integer_box(space: gymnasium.Space) -> bool:
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer) or not space.shape:
         return False
@@ -90,9 +92,10 @@ def is_integer_box(space: gymnasium.Space) -> bool:
     return small and 0 < len(bounds) <= 64
 
 
-MAX_INTEGERS = 4096  # values a dimension may have before one vector for each stops making sense
+MAX_INTEGERS = 4096  # values of one dimension, each with its own embedding
 
 
+# lowest and highest values (dimensions,) int64 of a flattened integer space
 def _integer_bounds(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(space, spaces.Box):
         return space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
