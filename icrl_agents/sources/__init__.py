@@ -1,4 +1,4 @@
-"""The learners that make histories; `SOURCES` is the registry that collecting, the commands and tests go through."""
+"""Registry of sources, the learners that generate histories: `SOURCES` maps a name to a class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from icrl_agents.core.checks import check_known
 from icrl_agents.core.families import Capability, find_family, is_family
 from icrl_agents.sources.source import Source
 
-# Names of classes, not classes: some of them import a whole framework.
+# Import paths instead of classes: "ppo" imports Stable-Baselines3.
 SOURCES: dict[str, str] = {
     "q-learning": "icrl_agents.sources.q_learning:QLearning",
     "posterior": "icrl_agents.sources.posterior:Posterior",
@@ -26,7 +26,7 @@ SOURCES: dict[str, str] = {
     "ppo": "icrl_agents.sources.sb3:PPOSource",
 }
 
-PUBLISHED: dict[str, str] = {  # where it is not posterior sampling
+PUBLISHED: dict[str, str] = {  # default source of an environment, where it is the one of a paper
     "icrl/DarkroomMacro-v0": "q-learning",
     "icrl/BernoulliBandit-v0": "thompson",
     "icrl/ContextualBandit-v0": "linucb",
@@ -36,10 +36,10 @@ PUBLISHED: dict[str, str] = {  # where it is not posterior sampling
 
 
 def find_source(name: str) -> type[Source]:
-    """The class of a source.
+    """The class of a registered source.
 
     Raises:
-        ValueError: there is no source of that name.
+        ValueError: unknown name.
         ImportError: the source needs a package that is not installed; the message says how to install it.
     """
     check_known([name], SOURCES, "source")
@@ -59,7 +59,7 @@ def source_name(source: Source) -> str | None:
 
 
 def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) -> Source:
-    """A source as it is used for an environment, but for the given settings; warns where its assumption is wrong."""
+    """A source with its presets for an environment, overridden by `settings`; warns if its assumption is wrong."""
     source = find_source(name)
     if source.needs_bandit and is_family(env_id) and not find_family(env_id).bandit:
         suits = default_source(env_id)
@@ -68,6 +68,6 @@ def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) 
 
 
 def default_source(env_id: str) -> str:
-    """The name of the source that suits an environment: the published one, or posterior where rules define a belief."""
+    """Name of an environment's default source: of `PUBLISHED`, else "posterior" if it has a belief, or "q-learning"."""
     belief = find_family(env_id).offers(Capability.BELIEF)
     return PUBLISHED.get(env_id, "posterior" if belief else "q-learning")

@@ -1,4 +1,4 @@
-"""Learners of bandits that count pulls and rewards, thousands of rows at once. Axis letters: B rows, A actions."""
+"""Bandit learners from pull counts and reward sums: uniform, epsilon-greedy, UCB. Axis letters: B rows, A actions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_
 
 
 class BanditSource(StepSource):
-    """What learners of bandits share: they know the action set, and look at no observation unless they say so.
+    """Base class of bandit learners: knows the action set, ignores observations.
 
-    Their columns are `log_prob`, where they know it.
+    History column: `log_prob` of the action, in learners with a closed form of it.
     """
 
     assumes = "nothing but the action set: that a reward depends on the action alone, and tasks stay as they are."
@@ -22,27 +22,27 @@ class BanditSource(StepSource):
 
     def prepare(self, env: Any) -> None:
         count_actions(env, self.name)
-        self.legal = self.legal_actions()
-        self.pulls = np.zeros(self.legal.shape)
-        self.paid = np.zeros(self.legal.shape)  # sums of rewards
+        self.legal = self.legal_actions()  # (B, A) bool
+        self.pulls = np.zeros(self.legal.shape)  # (B, A) counts
+        self.paid = np.zeros(self.legal.shape)  # (B, A) sums of rewards
 
     def learn(self, step: Step) -> None:
         self.pulls[self.rows, step.action] += step.active
         self.paid[self.rows, step.action] += step.active * step.reward
 
     def best(self, scores: np.ndarray) -> np.ndarray:
-        """The legal actions (B, A) bool with the highest of `scores` (B, A)."""
+        """Mask (B, A) bool of the legal actions that maximise `scores` (B, A)."""
         scores = np.where(self.legal, scores, -np.inf)
         return scores == scores.max(1, keepdims=True)
 
     def any_of(self, allowed: np.ndarray) -> np.ndarray:
-        """One of `allowed` (B, A) bool, all with the same chance, which is noted."""
+        """Actions (B,) drawn uniformly from `allowed` (B, A) bool; records their `log_prob`."""
         self.note(log_prob=-np.log(allowed.sum(1)).astype(np.float32))
         return choose_any(allowed, self.rng)
 
 
 def lifetime_of(source: BanditSource, env: Any) -> int:
-    """The pulls of a lifetime; ValueError where the env does not say how long an episode is."""
+    """Number of pulls in a lifetime; ValueError for an env without a time limit."""
     limit = getattr(env.unwrapped, "max_episode_steps", getattr(env.spec, "max_episode_steps", None))
     if limit is None:
         raise ValueError(f"source {source.name!r} needs a time limit, {env} has none: use source 'ucb'")
@@ -50,7 +50,7 @@ def lifetime_of(source: BanditSource, env: Any) -> int:
 
 
 class Uniform(BanditSource):
-    """Every legal action with the same chance: the floor, and data that no learner biased."""
+    """Uniformly random legal actions: a lower bound, and data without the bias of a learner."""
 
     assumes = "nothing but the action set."
     name = "uniform"
@@ -74,7 +74,7 @@ class EpsilonGreedySettings(SourceSettings):
 
 
 class EpsilonGreedy(BanditSource):
-    """The action with the best mean reward so far (0 before any), or with a chance that decays a random one."""
+    """Epsilon-greedy on empirical mean rewards (0 for unpulled arms), with linearly decaying epsilon."""
 
     assumes = "the action set and the lifetime's length: that a reward depends on the action alone."
     name = "epsilon-greedy"
@@ -85,12 +85,13 @@ class EpsilonGreedy(BanditSource):
         self.lifetime = lifetime_of(self, env)
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
-        best = self.best(self.paid / np.maximum(self.pulls, 1))
+        best = self.best(self.paid / np.maximum(self.pulls, 1))  # (B, A)
         first, last = self.settings.epsilon_start, self.settings.epsilon_end
         progress = np.minimum(self.pulls.sum(1) / (self.settings.decay * self.lifetime), 1.0)
-        epsilon = first + (last - first) * progress
+        epsilon = first + (last - first) * progress  # (B,)
         random = self.rng.random(len(epsilon)) < epsilon
         action = choose_any(np.where(random[:, None], self.legal, best), self.rng)
+        # exploration reaches greedy actions too; ties share the greedy probability
         probability = epsilon / self.legal.sum(1) + (1 - epsilon) * best[self.rows, action] / best.sum(1)
         self.note(log_prob=np.log(probability).astype(np.float32))
         return action
@@ -98,7 +99,7 @@ class EpsilonGreedy(BanditSource):
 
 @dataclass(frozen=True)
 class UCBSettings(SourceSettings):
-    alpha: float = 0.3  # weight of the uncertainty
+    alpha: float = 0.3  # exploration weight, alpha in sqrt(alpha log t / n)
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6)}
 
@@ -106,7 +107,7 @@ class UCBSettings(SourceSettings):
 class UCB(BanditSource):
     """Upper confidence bounds (Auer et al. 2002): mean + sqrt(alpha log t / n) at step t after n pulls of the arm.
 
-    Arms that were never pulled come first; ties are broken at random.
+    Unpulled arms come first; ties are broken at random.
     """
 
     name = "ucb"
@@ -114,6 +115,6 @@ class UCB(BanditSource):
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         pulls = np.maximum(self.pulls, 1)
-        log_time = np.log(self.pulls.sum(1, keepdims=True) + 1)
-        bound = self.paid / pulls + np.sqrt(self.settings.alpha * log_time / pulls)
+        log_time = np.log(self.pulls.sum(1, keepdims=True) + 1)  # (B, 1)
+        bound = self.paid / pulls + np.sqrt(self.settings.alpha * log_time / pulls)  # (B, A)
         return self.any_of(self.best(np.where(self.pulls, bound, np.inf)))

@@ -1,8 +1,8 @@
-"""Collecting histories: fresh lifetimes in memory, or a store of them that survives being killed at any instant.
+"""Collect histories: fresh lifetimes in memory, or a store on disk whose collection can be interrupted and resumed.
 
-A collection is cut into blocks of tasks, each with a seed of its own. Finished blocks become part files beside the
-store-to-be, the last one joins them. What a history is depends on no other block, so neither the number of processes
-nor any interruption changes it.
+A collection consists of blocks of tasks, each with its own seed. Finished blocks become part files next to the
+store, which are merged at the end. A history depends on its own block only, so neither the number of processes
+nor an interruption changes it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, find_source, make_source, source_name
 
-ROWS = 1024  # lifetimes that a source lives at once
+ROWS = 1024  # target number of lifetimes rolled out in parallel
 
-Progress = Callable[[int, int], None]  # called with the numbers of finished and of all histories
+Progress = Callable[[int, int], None]  # called with (finished histories, all histories)
 
 
 def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int) -> Steps:
-    """Let `source` live one fresh lifetime on each of the tasks `task_ids` (B,), all at once; Steps (B, T)."""
+    """Roll out `source` for one lifetime on each of the tasks `task_ids` (B,), in parallel; returns Steps (B, T).
+
+    Raises:
+        ValueError: the source learns one task at a time, and there are several.
+    """
     check_together(source, task_ids)
     rows, options = make_tasks(env_id, task_ids)
     env = RecordHistory(rows)
@@ -72,24 +76,24 @@ def collect(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Make a `HistoryStore` at `path`. Called again after it was interrupted, it collects only what is missing.
+    """Collect a `HistoryStore` at `path`. Called again after an interruption, it collects only what is missing.
 
     Args:
         source: a name in `SOURCES`.
-        tasks: ids; default those that agents train on: of the published split, validation tasks taken out.
-        streams: histories of each task.
-        episodes: of each history.
-        processes: how many processes collect; more pay for the sources that train networks.
-        settings: of the source, where they differ from those it uses in this environment.
-        resume: go on with an interrupted collection of the same settings; False makes that an error.
-        overwrite: replace a finished store, which stays as it is until the new one is complete; start an interrupted
-            collection over where it cannot be resumed.
+        tasks: task ids; default the training tasks of the published split, without the validation tasks.
+        streams: number of histories of each task.
+        episodes: number of episodes in each history.
+        processes: number of worker processes; several speed up sources that train networks.
+        settings: source settings that override its presets for this environment.
+        resume: continue an interrupted collection of the same settings; False makes that an error.
+        overwrite: replace a finished store, which stays in place until the new one is complete; restart an
+            interrupted collection that cannot be resumed.
         progress: called after each block; default a progress bar if standard error is a terminal.
 
     Raises:
-        FileExistsError: there is such a store already, or an interrupted collection with other settings.
+        FileExistsError: a finished store exists, or an interrupted collection with other settings.
         IsADirectoryError, BlockingIOError: `path` is a folder, or another process is collecting to it.
-        ValueError: an argument is not allowed; the message says what is.
+        ValueError: an argument is not allowed; the message names the allowed values.
     """
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
@@ -149,7 +153,7 @@ def _version(package: str) -> str:
 
 
 class Block(NamedTuple):
-    """What is collected at once, and kept or lost at once."""
+    """Unit of collection: tasks whose histories are computed, saved or lost together."""
 
     info: HistoryInfo
     tasks: tuple[int, ...]
@@ -160,11 +164,12 @@ def run_block(block: Block) -> dict[int, Steps]:
     source = find_source(info.source).make(info.env_id, info.settings)
     seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
     steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
+    # (tasks * streams, T) -> (streams, T) of each task
     return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
 
 
 def _run_all(blocks: list[Block], processes: int) -> Generator[dict[int, Steps], None, None]:
-    """Give the blocks' histories as they are finished."""
+    """Yield the histories of each block as it finishes."""
     if processes <= 1:
         yield from map(run_block, blocks)
         return
@@ -186,7 +191,7 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 
 
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
-    """The command that collects a store's `tasks` again; None unless they are a split or named set."""
+    """Shell command that collects the same store; None unless `tasks` are a split or named set."""
     if info.source not in SOURCES or not is_family(info.env_id):
         return None
     splits = split_tasks(info.env_id)
@@ -196,7 +201,7 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
         return None
     try:
         usual = asdict(make_source(info.source, info.env_id).settings)
-    except ImportError:  # what the source needs is not installed: the command names all settings
+    except ImportError:  # without the source's package its presets are unknown: the command names all settings
         usual = {}
     words = ["icrl-agents", "collect", "--env", info.env_id, "--source", info.source, "--streams", str(info.streams)]
     words += ["--episodes", str(info.episodes), "--seed", str(info.seed)]

@@ -1,6 +1,6 @@
-"""Finite-horizon Gittins indices of Bernoulli bandits, and the learner that pulls the arm with the highest one.
+"""Finite-horizon Gittins indices of Bernoulli bandits, and the learner that pulls the arm with the highest index.
 
-Axis letters: B rows, A actions, S and F counted successes and failures.
+Axis letters: B rows, A actions, S number of successes, F number of failures.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ import numpy as np
 from icrl_agents.sources.bandits import lifetime_of
 from icrl_agents.sources.thompson import BernoulliSource, BetaPrior
 
-LEVELS = 64  # charges between which an index is interpolated
-MAX_LIFETIME = 400  # pulls, whose tables take some seconds and a hundred MB
+LEVELS = 64  # grid of charges; an index is interpolated between two of them
+MAX_LIFETIME = 400  # pulls; tables of this size take some seconds and 100 MB
 
 
 @lru_cache(maxsize=2)
 def gittins_indices(lifetime: int, successes: float = 1.0, failures: float = 1.0) -> tuple[np.ndarray, ...]:
-    """The index of an arm for all counts with which it can be met, a table (S, F) for each number of pulls left.
+    """Gittins index of an arm by its counts: one table (S, F) float32 for each number of remaining pulls.
 
-    An arm that may be pulled up to n more times and costs `charge` a pull is worth
+    With n remaining pulls at a cost of `charge` each, an arm of s successes and f failures has the value
     v(n, s, f) = max(0, p - charge + p v(n - 1, s + 1, f) + (1 - p) v(n - 1, s, f + 1)), where p is the mean of
-    Beta(successes + s, failures + f). Its index is the charge at which pulling it is worth nothing (Gittins 1979, of a
-    finite horizon as Lattimore 2016 has it): found by backward induction for `LEVELS` charges, linear between them.
+    Beta(successes + s, failures + f). Its index is the charge at which one more pull has value 0 (Gittins 1979; finite
+    horizon: Lattimore 2016): backward induction for `LEVELS` charges, linear interpolation between them.
 
     Args:
-        lifetime: pulls of a lifetime; entry n - 1 has the counts below or equal to `lifetime` - n.
-        successes, failures: the prior.
+        lifetime: pulls in a lifetime; table n - 1 has counts up to `lifetime` - n.
+        successes, failures: parameters of the Beta prior.
     """
     count = np.arange(lifetime + 1, dtype=np.float32)
     chance = (successes + count)[:, None] / (successes + failures + count[:, None] + count)  # (S, F)
-    sizes = range(lifetime, 0, -1)  # of the tables of 1, 2, ... pulls left
+    sizes = range(lifetime, 0, -1)  # table sizes for 1, 2, ... remaining pulls
     indices = [np.zeros((size, size), np.float32) for size in sizes]
-    before = [np.ones((size, size), np.float32) for size in sizes]  # a pull's worth at the charge before
+    before = [np.ones((size, size), np.float32) for size in sizes]  # value of a pull at the previous charge
     for charge in np.linspace(0, 1, LEVELS + 1, dtype=np.float32):
         value = np.zeros((lifetime + 1, lifetime + 1), np.float32)
         for index, last, size in zip(indices, before, sizes, strict=True):
             p = chance[:size, :size]
             worth = p - charge + p * value[1:, :size] + (1 - p) * value[:size, 1:]
-            if charge:  # the share of the step from the charge before at which the worth becomes 0
+            if charge:  # 1 while the value stays positive; the zero crossing adds its fraction of the charge step
                 index += np.clip(last / np.maximum(last - worth, 1e-12), 0, 1)
             last[:] = worth
             value = np.maximum(worth, 0)
@@ -48,9 +48,9 @@ def gittins_indices(lifetime: int, successes: float = 1.0, failures: float = 1.0
 
 
 class Gittins(BernoulliSource):
-    """The arm with the highest Gittins index for the pulls that are left; ties are broken at random.
+    """Pulls the arm with the highest Gittins index for the remaining pulls; ties are broken at random.
 
-    With one lifetime to go it is nearly Bayes-optimal for independent arms, and needs no tuning.
+    Nearly Bayes-optimal over one lifetime of independent arms, without tuning.
     """
 
     assumes = "the action set and the lifetime's length: that a reward is 0 or 1, by chances drawn from the prior."
@@ -68,9 +68,9 @@ class Gittins(BernoulliSource):
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         tables = gittins_indices(self.lifetime, self.settings.successes, self.settings.failures)
-        paid = self.paid.astype(np.int64)
-        left = np.maximum(self.lifetime - self.pulls.sum(1).astype(np.int64), 1)  # (B,)
-        scores = np.empty(paid.shape, np.float32)
+        paid = self.paid.astype(np.int64)  # (B, A) successes
+        left = np.maximum(self.lifetime - self.pulls.sum(1).astype(np.int64), 1)  # (B,) remaining pulls
+        scores = np.empty(paid.shape, np.float32)  # (B, A)
         for pulls in np.unique(left):
             rows = left == pulls
             scores[rows] = tables[pulls - 1][paid[rows], (self.pulls - self.paid)[rows].astype(np.int64)]

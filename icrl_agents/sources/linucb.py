@@ -1,4 +1,4 @@
-"""LinUCB: what an arm pays is linear in a context. Axis letters: B rows, A actions, D numbers in a context."""
+"""LinUCB: expected rewards linear in an observed context. Axis letters: B rows, A actions, D context dimensions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icrl_agents.sources.source import SourceSettings, Step
 
 @dataclass(frozen=True)
 class LinUCBSettings(SourceSettings):
-    alpha: float = 0.3  # weight of the uncertainty
+    alpha: float = 0.3  # exploration weight, alpha in mean + alpha * standard error
     ridge: float = 1.0  # penalty on squared weights: noise variance / prior variance of a weight
     unpulled_first: bool = True  # pull each arm once before all others
 
@@ -22,9 +22,9 @@ class LinUCBSettings(SourceSettings):
 
 
 class LinUCB(BanditSource):
-    """Disjoint LinUCB (Li et al. 2010): ridge regression an arm, mean + alpha * its standard error at the context.
+    """Disjoint LinUCB (Li et al. 2010): ridge regression per arm, score mean + alpha * standard error at the context.
 
-    Ties are broken at random. The inverse of ridge I + sum x x^T is kept by Sherman and Morrison's update of rank one.
+    Ties are broken at random. The inverse of ridge I + sum x x^T is updated by the Sherman-Morrison formula.
     """
 
     assumes = "the action set: that expected rewards are linear in the observation, by weights of the action."
@@ -42,22 +42,22 @@ class LinUCB(BanditSource):
         first = np.eye(dim) / self.settings.ridge
         self.inverse = np.broadcast_to(first, (*self.legal.shape, dim, dim)).copy()  # (B, A, D, D)
         self.target = np.zeros((*self.legal.shape, dim))  # (B, A, D) sum of reward * x
-        self.weights = np.zeros_like(self.target)
+        self.weights = np.zeros_like(self.target)  # (B, A, D) ridge estimate: inverse @ target
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         x = obs.astype(np.float64)  # (B, D)
         mean = np.einsum("bai,bi->ba", self.weights, x)
-        variance = np.einsum("bai,bi->ba", np.einsum("baij,bj->bai", self.inverse, x), x)
-        bound = mean + self.settings.alpha * np.sqrt(np.maximum(variance, 0))
+        variance = np.einsum("bai,bi->ba", np.einsum("baij,bj->bai", self.inverse, x), x)  # (B, A)
+        bound = mean + self.settings.alpha * np.sqrt(np.maximum(variance, 0))  # rounding can make it negative
         first = self.settings.unpulled_first & (self.pulls == 0)
         return self.any_of(self.best(np.where(first, np.inf, bound)))
 
     def learn(self, step: Step) -> None:
         super().learn(step)
         pulled = self.rows, step.action
-        x = step.obs * step.active[:, None].astype(np.float64)  # (B, D); zeros teach nothing
-        along = np.einsum("bij,bj->bi", self.inverse[pulled], x)
-        scale = 1 + (along * x).sum(1)
+        x = step.obs * step.active[:, None].astype(np.float64)  # (B, D); zeros leave the estimate unchanged
+        along = np.einsum("bij,bj->bi", self.inverse[pulled], x)  # (B, D)
+        scale = 1 + (along * x).sum(1)  # (B,)
         self.inverse[pulled] -= along[:, :, None] * along[:, None] / scale[:, None, None]
         self.target[pulled] += step.reward[:, None] * x
         self.weights[pulled] = np.einsum("bij,bj->bi", self.inverse[pulled], self.target[pulled])

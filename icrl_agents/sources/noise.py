@@ -1,4 +1,4 @@
-"""Noise distillation: an expert hidden by random actions that become fewer, so that a history looks like learning."""
+"""Noise distillation: an expert mixed with random actions whose share falls, so that a history resembles learning."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class NoiseSettings(SourceSettings):
 class Noise(StepSource):
     """AD-epsilon (Zisman et al. 2024, "Emergence of In-Context Reinforcement Learning from Noise Distillation").
 
-    The chance of a random action is constant within an episode, so it needs to know no episode's length. The column
-    `log_prob` is that of the action under this mixture of expert and noise.
+    The probability of a random action is constant within an episode, so the episode length need not be known.
+    History column: `log_prob` of the action under the mixture of expert and uniform noise.
     """
 
     assumes = "the expert, and through it the task: the environment's expert_action()."
@@ -35,10 +35,10 @@ class Noise(StepSource):
             raise ValueError(f"source 'noise' needs an env with expert_action(), not {env}: use source 'q-learning'")
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
-        expert = self.env.expert_action()
-        chance = self.settings.start + (self.settings.end - self.settings.start) * self.progress
+        expert = self.env.expert_action()  # (B,)
+        chance = self.settings.start + (self.settings.end - self.settings.start) * self.progress  # (B,)
         action = self.explore(expert, chance, self.actions)
         choices = self.actions if self.allowed is None else self.allowed.sum(1)
-        probability = chance / choices + (1 - chance) * (action == expert)
+        probability = chance / choices + (1 - chance) * (action == expert)  # noise draws the expert's action too
         self.note(log_prob=np.log(probability).astype(np.float32))
         return action

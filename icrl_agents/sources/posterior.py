@@ -1,4 +1,4 @@
-"""Posterior sampling: explore by acting on a hypothesis about the task, until it is refuted or pays."""
+"""Posterior sampling: acts optimally for a sampled task until that hypothesis is refuted or a reward arrives."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class PosteriorSettings(SourceSettings):
 
 
 class Posterior(StepSource):
-    """Thompson sampling over tasks (Thompson 1933; Strens 2000), after the belief that the family's rules define.
+    """Thompson sampling over tasks (Thompson 1933; Strens 2000) with the belief of the task family.
 
-    A hypothesis is drawn at every episode's start, when it is no longer possible, and when a reward comes
-    after none. It sees what an agent sees: observations, actions and rewards, never the task.
+    A task is sampled at the start of an episode, when the current sample is refuted, and at a reward that follows an
+    unrewarded step. The source observes what an agent observes: observations, actions and rewards, never the task.
 
-    With `slips` some actions are not the intended ones, which are in the column `intended_action`. Expert-only data is
-    confounded: "stay" only occurs at the goal, so the model infers that staying causes reward. Slips show the outcomes
-    of other actions (noise injection, Laskey et al. 2017), and a policy that imitates the intention does not slip.
+    With `slips` some actions are random; the history column `intended_action` has the intended ones. Expert-only data
+    is confounded: "stay" only occurs at the goal, so the model infers that staying causes reward. Slips show the
+    outcomes of other actions (noise injection, Laskey et al. 2017); imitating the intended actions removes them again.
     """
 
     assumes = "the rules of the environment's family (how moves, walls and rewards work), but not the task."
@@ -44,12 +44,12 @@ class Posterior(StepSource):
             raise ValueError(f"source 'posterior' needs a belief, {env.unwrapped} declares none: use 'q-learning'")
         self.belief = family.belief(env.num_envs, self.rng, self.settings.sharpness)
         self.actions, self.horizon = count_actions(env, "posterior"), family.horizon
-        self.task = np.zeros(env.num_envs, np.int64)  # (B,) hypotheses
+        self.task = np.zeros(env.num_envs, np.int64)  # (B,) sampled tasks
         self.left = np.zeros(env.num_envs, np.int64)  # (B,) steps until the horizon
-        self.paid = np.zeros(env.num_envs, bool)  # (B,) the step before was rewarded
-        self.stale = np.zeros(env.num_envs, bool)
+        self.paid = np.zeros(env.num_envs, bool)  # (B,) whether the previous step was rewarded
+        self.stale = np.zeros(env.num_envs, bool)  # (B,) whether to sample again after a first reward
         self.slips = self.settings.slips * self.rng.random(env.num_envs) if self.settings.slips else None  # (B,)
-        self.searching = np.ones(env.num_envs, bool)  # at first and after a refutation, until the next reward
+        self.searching = np.ones(env.num_envs, bool)  # (B,) from a refutation (or the start) to the next reward
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         if self.starts.any():

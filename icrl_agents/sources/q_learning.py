@@ -1,4 +1,4 @@
-"""Tabular Q-learning, one table a row, thousands of rows at once. Axis letters: B rows, S states, A actions."""
+"""Tabular Q-learning, vectorised over rows with one table each. Axis letters: B rows, S states, A actions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from icrl_agents.core.printable import printable
 from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
 
-MAX_STATES = 4096  # above that a table is the wrong learner
+MAX_STATES = 4096  # larger state spaces need function approximation
 
 PRESETS: dict[str, dict[str, float]] = {
-    # Published, for lifetimes of 200 episodes. The public Headless-AD code also forgets the cell where an episode
-    # ended; without that the success is the same.
+    # Headless-AD's published values, for lifetimes of 200 episodes. Its public code also resets the values of the cell
+    # where an episode ended; without that the success rate is the same.
     "icrl/DarkroomMacro-v0": {
         "learning_rate": 0.9933,
         "discount": 0.6238,
@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class QLearningSettings(SourceSettings):
-    """Defaults learn the dark rooms, whose one rewarded cell chance hardly ever finds."""
+    """Defaults suit the dark rooms: one rewarded cell, which random exploration rarely finds."""
 
     learning_rate: float = 1.0  # weight of the last outcome; 1 suits deterministic environments only
     discount: float = 0.9  # discount of later rewards
@@ -56,8 +56,8 @@ class QLearningSettings(SourceSettings):
 class QLearning(StepSource):
     """Epsilon-greedy Q-learning (Watkins 1989) from optimistic values; ties are broken at random.
 
-    Truncation is not the end of the world: the value of the final observation counts, as it does after any step.
-    The column `log_prob` is that of the action under the epsilon-greedy policy.
+    Truncated episodes bootstrap from the final observation. History column: `log_prob` of the action under the
+    epsilon-greedy policy.
     """
 
     assumes = "nothing but the spaces and the action set: a small set of observations and of actions."
@@ -70,13 +70,13 @@ class QLearning(StepSource):
     def prepare(self, env: Any) -> None:
         states, self.index = state_index(env.single_observation_space)
         count_actions(env, "q-learning")
-        self.legal = self.legal_actions()
+        self.legal = self.legal_actions()  # (B, A) bool
         self.values = np.full((env.num_envs, states, self.legal.shape[1]), self.settings.optimism, np.float32)
         if self.settings.initial_noise:
             self.values += self.settings.initial_noise * self.rng.random(self.values.shape, np.float32)
         np.copyto(self.values, -np.inf, where=~self.legal[:, None])  # (B, S, A)
-        self.played: list[Step] = []  # of the longest episode that is not over, for `replay`
-        self.length = np.zeros(env.num_envs, np.int64)  # (B,) of the episode so far
+        self.played: list[Step] = []  # steps of the longest running episode, for `replay`
+        self.length = np.zeros(env.num_envs, np.int64)  # (B,) steps of the running episode
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         values = self.values[self.rows, self.index(obs)]  # (B, A)
@@ -111,17 +111,17 @@ class QLearning(StepSource):
 
 
 def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
-    """The number of observations of a space of integers, and the function from them (B, ...) to 0..S-1 (B,).
+    """Number S of observations in an integer space, and the map from observations (B, ...) to indices 0..S-1 (B,).
 
     Raises:
-        ValueError: the space has other observations, or too many.
+        ValueError: the space is not one of integers, or S exceeds `MAX_STATES`.
     """
     if space.dtype is None or space.dtype.kind not in "iu":
         raise ValueError(
             f"source 'q-learning' needs observations of integers, the env has {printable(space)}: use source 'ppo'"
         )
     low = np.asarray(getattr(space, "low", getattr(space, "start", 0)), np.int64)
-    # n counts the values of a Discrete, but the entries of a MultiBinary, whose values go up to 1
+    # `n` is the number of values of a Discrete, but the number of entries (0 or 1) of a MultiBinary
     counted: Any = getattr(space, "n", None) if space.shape == () else None
     count = counted or getattr(space, "nvec", getattr(space, "high", 1) - low + 1)
     sizes = [int(size) for size in np.broadcast_to(count, space.shape or ()).reshape(-1)]

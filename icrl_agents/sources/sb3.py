@@ -1,4 +1,4 @@
-"""Proximal policy optimisation by Stable-Baselines3, recorded with true final observations."""
+"""PPO source: Stable-Baselines3 training, recorded with true final observations. Axis letter: B rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from icrl_agents.sources.source import Source, SourceSettings
 
 @dataclass(frozen=True)
 class PPOSettings(SourceSettings):
-    """Defaults are the published ones for the dark room; `PRESETS` has what differs elsewhere."""
+    """Defaults are the published values for the dark room; `PRESETS` overrides them for other environments."""
 
     n_steps: int = 20  # steps of each row between two updates
     batch_size: int = 50  # steps in a gradient step
@@ -54,10 +54,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class PPOSource(Source):
-    """PPO (Schulman et al. 2017): one learner for all rows, which are streams of one task, as in the published data.
+    """PPO (Schulman et al. 2017): one learner shared by all rows, which are streams of one task, as published.
 
-    The columns are `update`, how often the policy had been updated when it acted, and `log_prob`, that of the action
-    before it was clipped into a Box.
+    History columns: `update`, the number of policy updates before the action, and `log_prob` of the action before
+    it is clipped to a Box.
     """
 
     assumes = "nothing but the spaces; it takes hundreds of episodes, shared by all streams of a task."
@@ -79,7 +79,7 @@ class PPOSource(Source):
 
 @contextmanager
 def _global_generators() -> Iterator[None]:
-    """SB3 seeds the process-wide generators; give them back as they were. One thread: same result on any machine."""
+    """Restore the process-wide generators, which SB3 seeds. One thread: the same result on any machine."""
     numpy_random = np.random.mtrand._rand  # the generator behind np.random.seed
     states, threads = (random.getstate(), numpy_random.get_state(), torch.get_rng_state()), torch.get_num_threads()
     torch.set_num_threads(1)
@@ -93,7 +93,7 @@ def _global_generators() -> Iterator[None]:
 
 
 class Recorder(BaseCallback):
-    """Records what only the learner knows of a step, and ends learning when every row has finished its lifetime."""
+    """Records `update` and `log_prob` of each step; stops learning once every row has finished its lifetime."""
 
     def __init__(self, env: RecordHistory, adapter: Adapter, episodes: int):
         super().__init__()
@@ -109,7 +109,7 @@ class Recorder(BaseCallback):
 
 
 class Adapter(VecEnv):
-    """A Gymnasium vector env (SAME_STEP) as SB3 wants it: final observations in `terminal_observation`."""
+    """Gymnasium vector env (SAME_STEP) with SB3's interface: final observations are in `terminal_observation`."""
 
     def __init__(self, env: RecordHistory, seed: int, options: dict[str, Any] | None, bootstrap: bool):
         if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:

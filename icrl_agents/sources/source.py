@@ -1,4 +1,4 @@
-"""Source: a learner that makes histories, and what the step-driven ones share. Axis letter: B rows (lifetimes)."""
+"""Source: interface of learners that generate histories, and base class of step-driven ones. Axis letter: B rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from icrl_agents.core.spaces import num_actions
 from icrl_agents.core.steps import Boundary, autoreset_mode
 from icrl_agents.histories.recorder import RecordHistory
 
-GENERATOR = 1  # sets a source's generator apart from the environments', which are seeded with the same number
+GENERATOR = 1  # separates a source's random stream from the environments', which have the same seed
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """A source's knobs. Subclasses add the fields, and in LIMITS the range of each number."""
+    """Settings of a source. Subclasses add fields, and to LIMITS the range (low, high) of each; default (0, 1)."""
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
 
@@ -38,23 +38,23 @@ class SourceSettings:
 
 
 class Source(ABC):
-    """A learner that generates histories of lifetimes. Subclasses declare what they assume to be known."""
+    """A learner that generates histories, one lifetime per row. Subclasses declare their prior knowledge."""
 
-    assumes: ClassVar[str]  # one sentence
+    assumes: ClassVar[str]  # prior knowledge of the learner, one sentence
     Settings: ClassVar[type[SourceSettings]] = SourceSettings
-    one_task: ClassVar[bool] = False  # its rows share one learner, so they must all be of one task
+    one_task: ClassVar[bool] = False  # all rows share one learner, so they must have the same task
     needs_bandit: ClassVar[bool] = False  # assumes that an action influences its own reward and nothing else
-    packages: ClassVar[tuple[str, ...]] = ()  # whose versions its histories depend on
+    packages: ClassVar[tuple[str, ...]] = ()  # packages whose versions affect the histories
 
     def __init__(self, settings: SourceSettings | None = None):
         self.settings: Any = self.Settings() if settings is None else settings
 
     @classmethod
     def make(cls, env_id: str, settings: Mapping[str, Any] | None = None) -> Self:
-        """The source as it is used for an environment, but for the given settings.
+        """The source with its presets for an environment, overridden by `settings`.
 
         Raises:
-            ValueError: there is no such setting, or not of this value.
+            ValueError: unknown setting or bad value.
         """
         settings = settings or {}
         check_known(settings, (field.name for field in fields(cls.Settings)), "setting")
@@ -62,46 +62,46 @@ class Source(ABC):
 
     @classmethod
     def preset(cls, env_id: str) -> Mapping[str, Any]:
-        """Settings that differ from the defaults in this environment."""
+        """Settings for this environment that differ from the defaults."""
         return {}
 
     @abstractmethod
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
-        """Roll out one new lifetime of `episodes` episodes in every row, from a reset with `seed` and `options`."""
+        """Roll out one lifetime of `episodes` episodes in every row, from a reset with `seed` and `options`."""
 
 
 class Step(NamedTuple):
-    """What one `env.step` told a source, arrays (B, ...)."""
+    """Result of one `env.step` in all rows."""
 
-    active: np.ndarray  # bool: the step was real, not the dummy that resets a row
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    next_obs: np.ndarray  # the final one at an episode's end
-    terminated: np.ndarray  # bool
+    active: np.ndarray  # (B,) bool, false for a step that only resets the row
+    obs: np.ndarray  # (B, ...)
+    action: np.ndarray  # (B,)
+    reward: np.ndarray  # (B,)
+    next_obs: np.ndarray  # (B, ...), the final observation at the end of an episode
+    terminated: np.ndarray  # (B,) bool
 
 
 class StepSource(Source):
-    """A source that acts and learns row by row in the common loop, in any autoreset mode.
+    """A source driven by the shared rollout loop, step by step and in any autoreset mode.
 
     Subclasses implement `prepare`, `choose` and, if they learn, `learn`.
     """
 
-    episodes = 1  # length of the lifetime; set by `run`, for schedules
+    episodes = 1  # episodes in the lifetime; set by `run`, for schedules
 
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         self.episodes = episodes
         rollout(self, env, episodes, seed=seed, options=options)
 
     def reset(self, env: Any, *, seed: int | None = None) -> None:
-        """Forget everything: new lifetimes begin in all rows of the vector env."""
+        """Discard all learning: new lifetimes begin in all rows of the vector env."""
         self.env = env
         self.boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
         self.rng = np.random.default_rng(None if seed is None else [seed, GENERATOR])
         self.rows = np.arange(env.num_envs)
-        self.starts = np.ones(env.num_envs, bool)  # (B,) rows whose next action is an episode's first
+        self.starts = np.ones(env.num_envs, bool)  # (B,) rows whose next action is the first of an episode
         self.episode = np.zeros(env.num_envs, np.int64)  # (B,) finished episodes
-        self.allowed = legal_actions(env)  # (B, A) bool; None: every action, or the env does not say
+        self.allowed = legal_actions(env)  # (B, A) bool; None if the env has no action masks
         self.prepare(env)
 
     def act(self, obs: Any) -> np.ndarray:
@@ -111,11 +111,11 @@ class StepSource(Source):
         return self.action
 
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
-        """Learn from what `env.step` returned."""
+        """Learn from the return values of `env.step`."""
         next_obs, active = self.boundary.read(obs, terminated, truncated, info)
         self.learn(Step(active, self.obs, self.action, np.asarray(reward), next_obs, np.asarray(terminated)))
         self.episode += self.boundary.ended
-        # Under NEXT_STEP the step that was not live has just reset its row; else the next action starts an episode.
+        # NEXT_STEP: an inactive step has just reset its row. Other modes: the row of an ended episode is reset already.
         self.starts = self.boundary.ended & ~self.boundary.resetting | ~active
 
     @abstractmethod
@@ -124,29 +124,29 @@ class StepSource(Source):
 
     @abstractmethod
     def choose(self, obs: np.ndarray) -> np.ndarray:
-        """Actions (B,); `self.starts` says where an episode begins, in the other rows it goes on."""
+        """Actions (B,); `self.starts` (B,) marks the rows at the start of an episode."""
 
     def learn(self, step: Step) -> None:
-        """Take in one step of all rows."""
+        """Learn from one step of all rows."""
 
     @property
     def progress(self) -> np.ndarray:
-        """(B,) from 0 in the lifetime's first episode to 1 in its last."""
+        """(B,) from 0 in the first episode of the lifetime to 1 in the last."""
         return np.minimum(self.episode / max(self.episodes - 1, 1), 1.0)
 
     def note(self, **columns: Any) -> None:
-        """Add columns to the history, if one is being recorded."""
+        """Add columns (B, ...) of the current step to the history, if one is recorded."""
         if isinstance(self.env, RecordHistory):
             self.env.note(**columns)
 
     def legal_actions(self) -> np.ndarray:
-        """Legal actions of each row, (B, A) bool, up to the last one of any row; all if the env does not say."""
+        """Legal-action mask (B, A) bool, A up to the last action legal in any row; all true without action masks."""
         if self.allowed is None:
             return np.ones((self.env.num_envs, self.env.single_action_space.n), bool)
         return self.allowed[:, : int(np.flatnonzero(self.allowed.any(0))[-1]) + 1]
 
     def explore(self, greedy: np.ndarray, chance: np.ndarray, actions: int) -> np.ndarray:
-        """Replace each of `greedy` (B,) by a uniformly random legal action with its `chance` (B,)."""
+        """Actions (B,): `greedy` (B,), replaced by a uniformly random legal action with probability `chance` (B,)."""
         if self.allowed is None:
             random = self.rng.integers(0, actions, len(greedy))
         else:
@@ -155,7 +155,7 @@ class StepSource(Source):
 
 
 def count_actions(env: Any, name: str) -> int:
-    """The number of actions; ValueError for an env whose actions are not 0, 1, ..., n-1."""
+    """Number n of actions; ValueError for an env whose actions are not 0, 1, ..., n-1."""
     space = env.single_action_space
     if not (count := num_actions(space)):
         raise ValueError(
