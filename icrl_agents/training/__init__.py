@@ -1,1 +1,1 @@
-"""Training: batches of windows in, a checkpoint folder out."""
+"""Training: from batches of windows to a checkpoint folder."""

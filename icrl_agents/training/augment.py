@@ -1,4 +1,4 @@
-"""Augmentations of training windows, whatever the method. Axis letters: B rows, T steps, A actions."""
+"""Augmentations of training windows, for any method. Axis letters: B rows, T steps, A actions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
 
 
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
-    """NumPy steps in which, in about that share of the rows, no reward is seen any more soon after the first one.
+    """Zero all later rewards, from 1 to `most` steps after the first one, in a random `share` of the rows.
 
-    Soon: from 1 to `most` steps later. Actions stay, so that the model has to remember why they were taken.
+    Actions stay, so the model has to remember the early rewards that explain them.
+
+    Args:
+        steps: NumPy steps (B, T).
     """
     rows, count = steps.reward.shape
-    paid = (steps.reward != 0) & steps.mask
-    last = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) the last step whose reward is seen
-    blind = paid.any(1) & (rng.random(rows) < share)
-    late = np.arange(count) - last[:, None]
+    paid = (steps.reward != 0) & steps.mask  # (B, T)
+    last = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) last step with a visible reward
+    blind = paid.any(1) & (rng.random(rows) < share)  # (B,)
+    late = np.arange(count) - last[:, None]  # (B, T); prev_reward shows a reward one step later
     reward, before = (
         np.where(blind[:, None] & (late > n), 0, value).astype(np.float32)
         for n, value in ((0, steps.reward), (1, steps.prev_reward))
@@ -26,25 +29,28 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
 
 
 def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator) -> Steps:
-    """NumPy steps whose legal actions have other numbers, drawn at random for each row.
+    """Permute the numbers of the legal actions, with an independent random permutation per row.
 
     Args:
-        options: how many actions there are, as of codecs.
+        steps: NumPy steps (B, T).
+        options: number of actions A as given by the action codec; None reads it from `steps`.
 
     Raises:
-        ValueError: the actions are not 0, 1, ...
+        ValueError: the actions are not 0, 1, ... (`options` is 0).
     """
     if options == 0:
         raise ValueError("renumber=true, but the actions are not 0, 1, ...: leave it out")
     legal = steps.static.get(ACTION_MASK, np.ones((len(steps.mask), options or actions_in(steps)), bool))
     keys = np.arange(legal.shape[1]), rng.random(legal.shape)
+    # legal actions first: in ascending order in `places`, in random order in `drawn`, (B, A) each
     places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in keys)
     number = np.empty_like(places)
-    np.put_along_axis(number, places, drawn, 1)  # (B, A) that each action gets; illegal ones stay among themselves
+    np.put_along_axis(number, places, drawn, 1)  # (B, A) new number of each action; legal ones get legal numbers
 
     def renumbered(value: np.ndarray) -> np.ndarray:
         return np.take_along_axis(number, value, 1).astype(value.dtype)
 
+    # at the start of an episode prev_action is a placeholder
     before = np.where(steps.start, steps.prev_action, renumbered(steps.prev_action))
     meant = {name: renumbered(value) for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)}
     return steps._replace(action=renumbered(steps.action), prev_action=before, extras={**steps.extras, **meant})

@@ -1,4 +1,4 @@
-"""How to train: the settings of a run besides the method's own."""
+"""TrainConfig: the settings of a training run besides the method's own, and their defaults per environment."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from icrl_agents.methods import METHODS
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; together with the method's own config it makes up the settings of a run.
+    """Settings of a training run; the method's config has the others.
 
-    The defaults are the released agents' recipe: fresh lifetimes of a posterior-sampling source, a loss at every
-    step, AdamW with warm-up and cosine decay.
+    The defaults are the recipe of the released agents: fresh lifetimes of a posterior-sampling source, a loss at
+    every step, AdamW with warm-up and cosine decay.
     """
 
     task_set: str = TRAIN  # tasks to train on: "train", or another set that the environment names for training
-    source: str = ""  # learner that makes fresh lifetimes, "" for the environment's default
-    episodes: int = 12  # episodes of a fresh lifetime; bandits: 1; methods that remember: enough for their windows
-    updates: int = 1000  # gradient updates
-    batch_size: int = 32  # windows in an update, over all processes
-    micro_batch: int = 16  # windows in a forward pass; few fit the cache of a CPU and are several times faster there
+    source: str = ""  # learner that generates fresh lifetimes, "" for the environment's default
+    episodes: int = 12  # episodes in a fresh lifetime; bandits: 1; methods with memory: as many as a window spans
+    updates: int = 1000  # number of gradient updates
+    batch_size: int = 32  # windows per update, over all processes
+    micro_batch: int = 16  # windows per forward pass; small ones fit a CPU's cache and are several times faster there
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
     blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
     blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones
     renumber: bool = False  # whether to permute the numbers of the legal actions in each window
     lr: float = 2e-3  # peak learning rate
-    warmup: float = 0.1  # share of the updates in which the learning rate rises to its peak
+    warmup: float = 0.1  # share of the updates over which the learning rate rises to its peak
     weight_decay: float = 0.01  # weight decay of AdamW
     beta2: float = 0.99  # decay rate of AdamW's second moment
     clip: float = 1.0  # max gradient norm
@@ -39,10 +39,10 @@ class TrainConfig:
     seed: int = 0  # seed of the weights, the lifetimes and the batches
     split_seed: int | None = None  # seed of the train/test split, None for the published one
     precision: str = "auto"  # number format, "fp32", "bf16" or "fp16"; "auto": bf16 on GPUs, fp32 on CPUs
-    eval_every: int = 250  # updates between evaluations on validation tasks once the agent acts, 0 for never
-    eval_episodes: int = 20  # episodes of each lifetime in such an evaluation; bandits: 1
-    checkpoint_every: int = 100  # updates between the states that --resume continues from, 0 for never
-    threads: int = 0  # CPU threads of PyTorch, 0 to leave them as they are; 1 is fastest for small models
+    eval_every: int = 250  # updates between evaluations on validation tasks once the policy is trained, 0 for never
+    eval_episodes: int = 20  # episodes per lifetime in these evaluations; bandits: 1
+    checkpoint_every: int = 100  # updates between the checkpoints that --resume continues from, 0 for never
+    threads: int = 0  # CPU threads of PyTorch, 0 for PyTorch's default; 1 is fastest for small models
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -53,14 +53,14 @@ class TrainConfig:
 
     @property
     def stage_lengths(self) -> tuple[int, int] | tuple[None, None]:
-        """The fewest and the most steps of a window that are learned from in any part of the training."""
+        """Minimum and maximum number of steps with a loss over the stages of `steps`; (None, None) for all steps."""
         if not self.steps:
             return None, None
         lengths = [number for _, number in read_stages("steps", self.steps, "steps")]
         return min(lengths), max(lengths)
 
     def most_steps(self, done: float) -> int | None:
-        """The steps of a window that are learned from when the share `done` of the training is over; None for all."""
+        """Maximum number of steps with a loss at the training progress `done` (0 to 1); None for all steps."""
         return stage_at(read_stages("steps", self.steps, "steps"), done) if self.steps else None
 
 
@@ -72,7 +72,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "micro_batch": (1, 1 << 20),
     "blind": (0.0, 1.0),
     "blind_after": (1, 1_000_000),
-    "lr": (1e-30, 10.0),  # with 0 nothing would be learned
+    "lr": (1e-30, 10.0),  # 0 would leave the weights unchanged
     "warmup": (0.0, 1.0),
     "weight_decay": (0.0, 10.0),
     "beta2": (0.0, 0.99999),
@@ -86,17 +86,18 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-PRESETS: dict[str, dict[str, Any]] = {  # of environments; those of the source are for its default one
-    # Agents learn seven training goals by heart: on held-out ones AD earned 0.2 of 5.0. With all kinds of actions in
-    # the histories it earns 4.1 to 4.7; IDT (0.7 and 4.2) and DPT (1.3) still do not, so that `train` warns.
+PRESETS: dict[str, dict[str, Any]] = {  # by environment; "source." settings are for the default source
+    # Agents overfit seven training goals: on held-out goals AD had a return of 0.2 of 5.0. With random actions in the
+    # histories it has 4.1 to 4.7; IDT (0.7 and 4.2) and DPT (1.3) still overfit, so `train` warns.
     "icrl/Darkroom3x3-v0": {"updates": 300, "source.slips": 1.0},
 }
 
 
 def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> dict[str, Any]:
-    """Settings that differ from the defaults: a lifetime of one episode is seen as a whole, or remembered.
+    """Settings of an environment that differ from the defaults; {} for an unknown id.
 
-    Those of the source are left out where lifetimes are not `fresh`, or their source is named.
+    In environments with one-episode lifetimes the window is a whole lifetime, unless the method has memory. Source
+    settings are left out if lifetimes are not `fresh`, or if `settings` name a source.
     """
     if not is_family(env_id):  # unknown ids are refused elsewhere
         return {}
@@ -112,9 +113,13 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
 def split_settings(
     method: str, env_id: str, settings: dict[str, Any], fresh: bool = True
 ) -> tuple[TrainConfig, Any, dict[str, Any]]:
-    """Sort flat settings into the training's, the method's and the source's; unknown names suggest the nearest.
+    """Split flat settings into (training config, method config, source settings).
 
-    `fresh`: the source makes new lifetimes, and no run continues whose settings are all given.
+    Args:
+        fresh: whether a source generates the lifetimes of a new run; presets of the source apply then only.
+
+    Raises:
+        ValueError: unknown name (the message suggests the nearest) or bad value.
     """
     config = pick(METHODS, method, "method").Config
     settings = preset(method, env_id, settings, fresh) | settings
@@ -126,6 +131,6 @@ def split_settings(
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
     remembers = METHODS[method].has_memory
-    if remembers and "episodes" not in settings and is_family(env_id):  # as long as its windows may be
+    if remembers and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window
         ours = replace(ours, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))
     return ours, agent, for_source

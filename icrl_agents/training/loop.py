@@ -1,11 +1,11 @@
 """Training loop: reads batches of windows, writes a checkpoint folder.
 
-It runs through Accelerate, so the same code serves one CPU, a GPU and `accelerate launch` on many processes; every
-process takes its rows of the same global batch, which gives the same result as one process.
+It runs through Accelerate, so the same code serves one CPU, a GPU and `accelerate launch` on several processes; every
+process takes its rows of the same global batch, so the result equals that of one process.
 
-A run folder is a checkpoint folder (config.json, model.safetensors, README.md) with `train.json` (the resolved
-settings and versions), `metrics.jsonl` and, while it runs, `checkpoints/`. One process at a time owns it. Ctrl-C and
-SIGTERM wait for the end of the update and save its state.
+A run folder is a checkpoint folder (config.json, model.safetensors, README.md) with `train.json` (resolved settings
+and versions), `metrics.jsonl` and, during the run, `checkpoints/`. One process at a time owns it. Ctrl-C and SIGTERM
+take effect at the end of the update, after its state is saved.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from icrl_agents.training.windows import Windows
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PREPARING = 1  # sets the generator of `prepare_batch` apart from that of the windows
+PREPARING = 1  # separates the random stream of `prepare_batch` from that of the windows
 
 
 def train(
@@ -82,32 +82,32 @@ def train(
 
     Args:
         method: a name in `METHODS`.
-        env_id: a registered environment id; its train split is used, minus the validation tasks.
-        histories: an HDF5 file of `collect`; without it fresh lifetimes are made on the fly.
-        settings: fields of `TrainConfig` and of the method's config, and of the source's settings as "source.<name>";
-            the rest keep their defaults.
+        env_id: a registered environment id; its training tasks are used, without the validation tasks.
+        histories: an HDF5 file of `collect`; without it fresh lifetimes are generated on the fly.
+        settings: fields of `TrainConfig` and of the method's config, and source settings as "source.<name>"; the
+            others keep their defaults.
         device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda" or "cuda:1". Under `accelerate
-            launch` every process takes its own of that kind. Mixed precision (bf16) is the default on CUDA only.
-        resume: continue the run in `out` where its last checkpoint is, with the settings it was started with; give
-            none, or the same.
+            launch` every process takes its own device of that kind. Mixed precision (bf16) is the default on CUDA only.
+        resume: continue the run in `out` from its last checkpoint, with its original settings; `settings` may only
+            repeat them.
         overwrite: delete the run in `out` first.
         quiet: no progress bar.
-        track: where metrics go besides metrics.jsonl: names in `tracking.TRACKERS` or Accelerate's trackers; none for
-            [], by default TensorBoard where it is installed.
+        track: receivers of metrics besides metrics.jsonl: names in `tracking.TRACKERS` or Accelerate's trackers; [] for
+            none, by default TensorBoard if it is installed.
 
     Raises:
-        ValueError: an unknown name or a bad value.
+        ValueError: unknown name or bad value.
         FileExistsError: `out` is not empty and neither `resume` nor `overwrite` is given.
         BlockingIOError: another process trains in `out`.
-        KeyboardInterrupt, SystemExit: Ctrl-C and SIGTERM, after the state was saved that `resume` continues from; the
-            second signal does not wait for that.
+        KeyboardInterrupt, SystemExit: Ctrl-C and SIGTERM, after a checkpoint for `resume` is saved; a second signal
+            does not wait for it.
     """
     chosen = training_device(device)
     out = Path(out).expanduser()
     check_utf8(out, "" if histories is None else histories)
     if resume and overwrite:
         raise ValueError("resume and overwrite contradict each other: give one of them")
-    if resume and is_finished(out):  # which may lie where nothing can be written
+    if resume and is_finished(out):  # before `own`, since a finished run may be read-only
         read_started(out, method, env_id, histories, settings or {})
         return ICAgent.from_pretrained(out, device=device)
     with own(out):
@@ -115,9 +115,9 @@ def train(
         run = Run(request, chosen, quiet, check_trackers(track))
         if not resume:
             claim(out, overwrite)
-        if resume and is_finished(out):  # by the owner before
+        if resume and is_finished(out):  # finished by the previous owner
             return ICAgent.from_pretrained(out, device=device)
-        # the caller's settings and random numbers stay as they were
+        # leave the caller's PyTorch settings and random state unchanged
         forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
         with own_settings(), _threads(request.config.threads), forked, accelerate_on(chosen):
             return run.go()
@@ -125,13 +125,13 @@ def train(
 
 @dataclass
 class Run:
-    """A training run in this process, and where it stands."""
+    """A training run in this process."""
 
     request: Request
     device: torch.device
     quiet: bool
     track: Sequence[Any]  # trackers, besides metrics.jsonl
-    seconds: float = 0.0  # spent so far, earlier parts of a resumed run included
+    seconds: float = 0.0  # training time so far, including earlier parts of a resumed run
 
     def go(self) -> ICAgent:
         request, config, accelerator = self.request, self.request.config, self._accelerator()
@@ -140,7 +140,7 @@ class Run:
                 f"batch_size={config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
         windows, method = request.windows(), self._new_method()
-        # refuses histories it cannot use, before an old run is deleted; statistics are those of whole windows
+        # refuses unusable histories before an old run is deleted; whole windows, for the normalisation statistics
         first = self._first(method, windows)
         data = describe_data(request.env_id, config, request.source, request.histories)
         if accelerator.is_main_process and not request.resumed:
@@ -167,7 +167,7 @@ class Run:
         accelerate = need("accelerate", "train")
         kind = self.device.type
         precision = PRECISIONS[self.request.config.precision] or ("bf16" if kind == "cuda" else "no")
-        # where memories are trained, a window may be too short for some weights to matter
+        # a window may be too short for the weights of a memory to receive gradients
         unused = METHODS[self.request.method].has_memory
         handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused)
         return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=[handler])
@@ -176,7 +176,7 @@ class Run:
 
     def _new_method(self) -> Method:
         request, init = self.request, self.request.config.init
-        torch.manual_seed(request.config.seed)  # of the initial weights and of dropout
+        torch.manual_seed(request.config.seed)  # initial weights and dropout
         method = METHODS[request.method](*env_spaces(request.env_id), request.agent_config)
         if init and not (request.resumed and newest_checkpoint(request.out)):
             other = ICAgent.from_pretrained(init, device="cpu")
@@ -186,7 +186,7 @@ class Run:
         return method
 
     def _refuse_leak(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to continue with an agent that was trained on other tasks, some of which are held out here."""
+        """ValueError for an `init` agent of another split or task set: its training tasks may be held out here."""
         config = self.request.config
         theirs, ours = trained_on(facts), (config.split_seed, config.task_set)
         if theirs != ours:
@@ -197,7 +197,7 @@ class Run:
             )
 
     def _first(self, method: Method, windows: Windows) -> Steps:
-        """The first batch, whole; ValueError for a training that would leave some weights as they are."""
+        """The first batch with whole windows; ValueError for a training that would leave some weights untrained."""
         config = self.request.config
         if method.trains_policy(1.0) and not method.trains_policy(1 - 1 / config.updates):
             raise ValueError(f"updates={config.updates} end before one of them learns actions: lower pretrain")
@@ -206,7 +206,7 @@ class Run:
         return self._batch(method, windows, 0, whole=True)
 
     def _restore(self, method: Method, optimizer: torch.optim.Optimizer) -> int:
-        """The number of updates done by earlier parts of this run, whose state is restored."""
+        """Restore the last checkpoint of a resumed run; returns its number of updates, 0 for a new run."""
         if not self.request.resumed:
             return 0
         found, update = newest_checkpoint(self.request.out), 0
@@ -244,11 +244,11 @@ class Run:
                     agent = ICAgent(method, facts)
                     save_state(request.out, number + 1, agent.save_pretrained, updater.optimizer, self.seconds)
                 if asked:
-                    accelerator.wait_for_everyone()  # the launcher ends all when the first has left
+                    accelerator.wait_for_everyone()  # the launcher ends all processes when the first one exits
                     stop.leave()
 
     def _update(self, updater: Updater, windows: Windows, number: int) -> dict[str, Any]:
-        """One update, with its batch; the row of metrics tells the time of both."""
+        """One update; its metrics row includes the time for the batch."""
         began = time.perf_counter()
         batch = self._batch(updater.method, windows, number)
         row = updater.update(batch, number)
@@ -275,7 +275,7 @@ class Run:
 
 
 def _agreed(accelerator: Accelerator, stop: Stop) -> int:
-    """The signal that asked one of the processes to stop; all of them leave after the same update."""
+    """The stop signal that any process has received, 0 for none; all processes stop after the same update."""
     if accelerator.num_processes > 1:
         asked = accelerator.reduce(torch.tensor(float(stop.asked > 0), device=accelerator.device), "sum")
         stop.asked = stop.asked or (signal.SIGTERM if asked.item() else 0)

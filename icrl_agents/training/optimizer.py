@@ -1,4 +1,4 @@
-"""What changes the weights in training: the optimizer, and its learning rate over time."""
+"""Optimizer (AdamW) and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from icrl_agents.training.config import TrainConfig
 
 
 def make_optimizer(agent: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; norms, biases and embeddings are not decayed."""
+    """AdamW with weight decay on the matrices of linear layers only: not on norms, biases and embeddings."""
     decayed = {module.weight for module in agent.modules() if isinstance(module, nn.Linear)}
     groups = [
         {"params": [p for p in agent.parameters() if p in decayed], "weight_decay": cfg.weight_decay},
@@ -21,7 +21,7 @@ def make_optimizer(agent: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
 
 
 def learning_rate(update: int, cfg: TrainConfig) -> float:
-    """Linear warm-up to `cfg.lr`, then half a cosine down to a hundredth of it."""
+    """Learning rate of update 0, 1, ...: linear warm-up to `cfg.lr`, then cosine decay to 1 % of it."""
     warm = max(1, round(cfg.warmup * cfg.updates))
     if update < warm:
         return cfg.lr * (update + 1) / warm

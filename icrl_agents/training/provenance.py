@@ -1,4 +1,4 @@
-"""What a card says of a training: what was learned from, with which settings, and what wrote the weights."""
+"""Provenance of trained weights: data, settings, command, machine and versions, as printed on the card."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from icrl_agents.training.config import TrainConfig
 def describe_training(
     env_id: str, config: TrainConfig, data: dict[str, Any], command: str, seconds: float, device: torch.device
 ) -> dict[str, Any]:
-    """The facts of a trained agent.
+    """Facts of a trained agent, as plain JSON values.
 
     Args:
-        data: what `describe_data` says.
-        command: of the start, also where the run was resumed.
-        seconds: of all its parts.
+        data: result of `describe_data`.
+        command: command that started the run, also for a resumed one.
+        seconds: training time, summed over all parts of the run.
     """
     return {
         "env_id": env_id,
@@ -40,7 +40,7 @@ def describe_training(
 
 
 def describe_data(env_id: str, config: TrainConfig, source: Source | None, histories: Path | None) -> dict[str, Any]:
-    """What is learned from: fresh lifetimes of a source, or histories."""
+    """Facts about the training data: fresh lifetimes of `source`, or recorded `histories` if it is None."""
     if source is None:
         assert histories is not None
         return _describe_store(histories)

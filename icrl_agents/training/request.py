@@ -1,4 +1,4 @@
-"""What a training run was asked for: checked before anything is written, and noted in `train.json`."""
+"""Request: the checked arguments of a training run, as stored in `train.json`."""
 
 from __future__ import annotations
 
@@ -27,29 +27,34 @@ from icrl_agents.training.windows import FreshWindows, StoreWindows, Windows, Wi
 
 @dataclass(frozen=True)
 class Request:
-    """One training run: which method learns from what, how, and where to."""
+    """Arguments of one training run: method, environment, data, settings and output folder."""
 
     method: str
     env_id: str
     out: Path
     histories: Path | None
-    source: Source | None  # of fresh lifetimes, where there are no histories
-    source_settings: dict[str, Any]  # those that are not the defaults
+    source: Source | None  # generates fresh lifetimes; None with histories
+    source_settings: dict[str, Any]  # source settings that override its presets
     config: TrainConfig
-    agent_config: Any
-    command: str  # of the start
+    agent_config: Any  # the method's config
+    command: str  # command that started the run
     resumed: bool
 
     @classmethod
     def of(
         cls, method: str, env_id: str, out: Path, histories: str | Path | None, settings: dict[str, Any], resume: bool
     ) -> Request:
-        """Check what `train` was asked for; nothing is written yet."""
+        """Check the arguments of `train`, without writing anything.
+
+        Raises:
+            ValueError: unknown name or bad value, or settings that differ from those of the run to resume.
+            FileNotFoundError: `resume` without a run in `out`.
+        """
         command, fresh = command_line(), histories is None and not resume
         if resume:
             histories, settings, command = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
-        split_tasks(env_id, config.split_seed, config.task_set)  # refuses unknown ids before anything is written
+        split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
         path = None if histories is None else absolute(histories)
         check_utf8(path or "")
         if path and (config.source or for_source):
@@ -76,7 +81,7 @@ class Request:
         return split_tasks(self.env_id, self.config.split_seed, self.config.task_set)
 
     def windows(self) -> Windows:
-        """Batches of windows of the training tasks' histories, or of fresh lifetimes."""
+        """Batches of windows on the training tasks, from the stored histories or from fresh lifetimes."""
         cfg, tasks = self.config, self.splits().train.ids
         aligned = METHODS[self.method].episode_aligned
         spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, aligned)

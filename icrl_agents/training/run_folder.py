@@ -1,7 +1,7 @@
-"""A training run's folder: what it holds, its metrics, and the states that an interrupted run continues from.
+"""Run folder: ownership, metrics and resumable checkpoints.
 
-States are safetensors and JSON, never pickles; on a CPU a resumed run ends with bit-identical weights. Each is a
-checkpoint too, so that an unfinished run can be played and evaluated.
+Checkpoints are safetensors and JSON, never pickles; on a CPU a resumed run ends with bit-identical weights. Each one
+is an agent's checkpoint too, so an unfinished run can be played and evaluated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 
 
 class Started(NamedTuple):
-    """What a run was started with."""
+    """Original arguments of a run."""
 
     histories: str | None
     settings: dict[str, Any]
@@ -44,13 +44,13 @@ class Started(NamedTuple):
 def read_started(
     out: Path, method: str, env_id: str, histories: str | Path | None, settings: dict[str, Any]
 ) -> Started:
-    """What the run in `out` was started with; what is given now may only repeat it."""
+    """Original arguments of the run in `out`; ValueError if the given ones differ from them."""
     data = read_note(out)
     started = {**data["train"], **data["agent"], **{f"source.{name}": value for name, value in data["source"].items()}}
     given = {"method": method, "env_id": env_id, **settings}
     if histories is not None:
         given["histories"] = str(absolute(histories))
-    # learning rate and stages depend on the number of all updates: a longer training is another one from its start
+    # learning rate and stages depend on the total number of updates: a longer run differs from its first update on
     way = (
         f"go on with its agent in another folder, --init {shlex.quote(str(out))}"
         if is_finished(out)
@@ -64,7 +64,7 @@ def read_started(
 
 
 def absolute(path: str | Path) -> Path:
-    """Where a path of the user's leads, links followed; ValueError for one that leads to no regular file."""
+    """Absolute path with links resolved; ValueError for special files such as pipes."""
     path = Path(path).expanduser()
     refuse_special(path)
     return Path(os.path.realpath(path))
@@ -75,16 +75,16 @@ def is_finished(out: Path) -> bool:
 
 
 def own(out: Path) -> AbstractContextManager[Any]:
-    """The run's folder, for as long as this process trains; of those that `accelerate launch` starts the first owns it.
+    """Lock on the run folder during training; under `accelerate launch` the first process holds it.
 
     Raises:
-        BlockingIOError: another process trains there.
+        BlockingIOError: another run trains in the folder.
     """
     return FolderLock(out, "training in") if os.environ.get("RANK", "0") == "0" else nullcontext()
 
 
 def resumable(out: Path) -> AbstractContextManager[None]:
-    """What ends a run early says where --resume continues it."""
+    """Add to the message of an interruption the update at which --resume continues."""
     return continuing(lambda: f"--resume continues at update {_updates_done(out)}")
 
 
@@ -94,7 +94,7 @@ def _updates_done(out: Path) -> int:
 
 
 def claim(out: Path, overwrite: bool) -> None:
-    """Only an empty folder is written to, and only a run of ours is ever deleted."""
+    """FileExistsError unless `out` is empty, or holds a training run that may be overwritten."""
     if not _content(out):
         return
     if not overwrite:
@@ -108,7 +108,7 @@ def _content(out: Path) -> list[Path]:
 
 
 def command_line() -> str:
-    """The command of this process, or the call of a training from Python."""
+    """Command line of this process, or "icrl_agents.train(...)" for a call from Python."""
     program = Path(sys.argv[0])
     ours = program.name == "icrl-agents" or program.parts[-2:] in (
         ("icrl_agents", "__main__.py"),
@@ -119,7 +119,7 @@ def command_line() -> str:
 
 @contextmanager
 def open_metrics(out: Path, active: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends one JSON line."""
+    """Yield a function that appends one JSON line to `metrics.jsonl`; it does nothing unless `active`."""
     if not active:
         yield lambda row: None
         return
@@ -127,14 +127,14 @@ def open_metrics(out: Path, active: bool) -> Iterator[Callable[[dict[str, Any]],
 
 
 def start_over(out: Path, note: dict[str, Any]) -> None:
-    """An empty folder with the note of what is about to run.
+    """Empty the folder and write `train.json` with the content `note`.
 
     Raises:
-        ValueError: `read_started` would refuse the note; nothing is deleted.
+        ValueError: `note` is not strict JSON, or too large; nothing is deleted.
     """
     text = dump_json(note, out / NOTE)
     out.mkdir(parents=True, exist_ok=True)
-    for child in _content(out):  # the folder itself may be a link, or where the user stands
+    for child in _content(out):  # not the folder itself: it may be a link, or a working directory
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     write_files(out, {NOTE: text})
 
@@ -165,17 +165,17 @@ def save_state(
 
 
 def drop_states(out: Path) -> None:
-    """Delete the states of a finished run; one that was deleted in part is none."""
-    while state := newest_checkpoint(out):
+    """Delete the checkpoints of a finished run."""
+    while state := newest_checkpoint(out):  # renamed first: a partly deleted one must not count as a checkpoint
         state.rename(state.with_suffix(".tmp"))
     shutil.rmtree(out / STATES, ignore_errors=True)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Restore weights, optimizer and random state; gives the number of updates done and the seconds they took.
+    """Restore weights, optimizer and random state; returns the number of updates and the training time in seconds.
 
     Raises:
-        ValueError: the state is damaged, or not of this run.
+        ValueError: the checkpoint is damaged, or of another run.
     """
     contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
     state = read_json(folder / STATE, fix=f"delete {folder}")
@@ -195,7 +195,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
 
 
 def trim_metrics(out: Path, update: int) -> None:
-    """Keep the rows of the first `update` updates; the others will be written again."""
+    """Keep the metrics of the first `update` updates; the resumed run repeats the later ones."""
     metrics = out / METRICS
     if metrics.is_file():
         rows = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("}\n")]

@@ -1,4 +1,4 @@
-"""Settings as people write them: NAME=VALUE on a command line, or a TOML file."""
+"""Parse settings from NAME=VALUE arguments of a command line and from TOML files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from icrl_agents.core.printable import printable
 
 
 def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, Any]:
-    """The values of `NAME=VALUE`, read as the types of the dataclass fields `known`; TOML's words, quotes optional.
+    """Parse `NAME=VALUE` pairs: TOML values with optional quotes, with the types of the dataclass fields `known`.
 
-    Names and values are judged by the configuration they are for: what cannot be read stays the text it is.
+    Types are validated by the config class: a value that does not parse stays a string.
 
     Raises:
-        ValueError: not of that form, or a name twice.
+        ValueError: a pair is not of that form, or a name occurs twice.
     """
     kinds = {field.name: str(field.type) for field in known}
     values: dict[str, Any] = {}
@@ -45,13 +45,13 @@ def _parse(text: str, kind: str) -> Any:
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:
-    """The settings in a file, none without one; those in a table [source] are named source.NAME.
+    """Flat settings from a TOML file, {} for None; those in a table [source] become "source.NAME".
 
-    Where there is no such file, recipes/NAME.toml and NAME.toml are those that ship with the package.
+    If NAME.toml or recipes/NAME.toml does not exist, the package's recipe of that name is read.
 
     Raises:
-        FileNotFoundError: there is neither.
-        ValueError: it is not TOML.
+        FileNotFoundError: neither the file nor such a recipe exists.
+        ValueError: the file is not TOML.
     """
     if path is None:
         return {}

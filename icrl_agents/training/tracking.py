@@ -1,6 +1,6 @@
-"""Experiment trackers beside metrics.jsonl, through Accelerate: TensorBoard, and Weights & Biases without an account.
+"""Experiment trackers through Accelerate: TensorBoard, and Weights & Biases in offline mode.
 
-Both write into the run's folder. Another tracker is given to `train` as an instance of Accelerate's `GeneralTracker`.
+Both write to the run folder. `train` accepts instances of Accelerate's `GeneralTracker` as further trackers.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ TRACKERS: dict[str, Callable[[Path, int, dict[str, Any]], GeneralTracker]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
 }
-PACKAGES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # what each one imports
+PACKAGES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # module that each tracker imports
 
 Track = Sequence["str | GeneralTracker"] | None
 
 
 def check_trackers(track: Track) -> tuple[str | GeneralTracker, ...]:
-    """The trackers that are asked for; by default TensorBoard where it is installed.
+    """The requested trackers, without duplicates; for None TensorBoard if it is installed.
 
     Raises:
         ValueError: an unknown name, or "none" beside another.
@@ -87,12 +87,12 @@ def open_trackers(
     start: int,
     settings: dict[str, Any],
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that sends the metrics of an update to all trackers; they are finished also where training fails.
+    """Yield a function that sends the metrics of an update to all trackers; closes them even if training fails.
 
     Args:
-        out: the run's folder, which holds what they write.
-        start: updates that were done before, whose metrics stay.
-        settings: of the run, for trackers that show them.
+        out: run folder, where the trackers write.
+        start: number of earlier updates, whose metrics are kept.
+        settings: settings of the run, for trackers that show them.
     """
     mine = track if accelerator.is_main_process else ()  # the other processes have no metrics
     accelerator.log_with = [TRACKERS[item](out, start, settings) if isinstance(item, str) else item for item in mine]

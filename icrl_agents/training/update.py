@@ -1,4 +1,4 @@
-"""One update of the weights: this process's rows of a global batch, in micro-batches. Axis letters: B rows, T steps."""
+"""One weight update from a global batch, in micro-batches and over processes. Axis letters: B rows, T steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Updater:
-    """Takes optimizer steps on batches.
+    """Computes gradients on batches and applies optimizer steps.
 
     Args:
-        model: the method as `accelerator.prepare` returned it.
-        span: steps of a whole training window, T.
+        model: the method, wrapped by `accelerator.prepare`.
+        span: number of steps in a whole training window.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, config: TrainConfig, span: int):
@@ -31,7 +31,7 @@ class Updater:
         self.method, self.span = accelerator.unwrap_model(model), span
 
     def update(self, batch: Steps, number: int) -> dict[str, Any]:
-        """Update number `number`, from 0, on the global batch (B, T); returns its row of metrics.
+        """Apply update `number` (from 0) on the global batch (B, T); returns its metrics.
 
         Raises:
             ValueError: the loss is not finite.
@@ -55,23 +55,24 @@ class Updater:
         return {"update": number + 1, **rounded, "lr": learning_rate(number, cfg)}
 
     def _parts(self, number: int) -> list[np.ndarray]:
-        """The rows of each micro-batch of this process; of shorter windows more fit into one."""
+        """Row indices of each micro-batch of this process; shorter windows allow more rows per micro-batch."""
         cfg = self.config
         ours = np.arange(cfg.batch_size)[self.accelerator.process_index :: self.accelerator.num_processes]
         shorter = max(1, self.span // (cfg.most_steps(number / cfg.updates) or self.span))
         return np.array_split(ours, math.ceil(len(ours) / (cfg.micro_batch * shorter)))
 
     def _backward(self, batch: Steps, parts: list[np.ndarray]) -> dict[str, float]:
-        """Accumulate the gradients of the parts; returns the terms of the loss and their sum."""
+        """Accumulate the gradients of all micro-batches; returns the loss terms and their sum ("loss")."""
         accelerator, method = self.accelerator, self.method
-        whole = max(1.0, float(method.loss_weight(batch)))
+        whole = max(1.0, float(method.loss_weight(batch)))  # over the global batch
         sums: dict[str, float] = {}
         for number, part in enumerate(parts):
-            last = number + 1 == len(parts)  # gradients travel between processes once an update
+            last = number + 1 == len(parts)  # processes exchange gradients once per update
             with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
                 rows = batch.rows(part)
                 terms = self.model(method.tensors(rows))
-                share = float(method.loss_weight(rows)) * accelerator.num_processes / whole  # the terms are means
+                # terms are means over `rows`, and processes are averaged: rescale to a mean over the global batch
+                share = float(method.loss_weight(rows)) * accelerator.num_processes / whole
                 loss = torch.stack(list(terms.values())).sum() * share
             accelerator.backward(loss)
             for name, value in {**terms, "loss": sum(terms.values())}.items():

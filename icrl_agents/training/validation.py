@@ -1,4 +1,4 @@
-"""Validation while training: the in-context return on tasks that decide between settings, and cautions."""
+"""Validation during training: in-context return on validation tasks, and a warning about too few training tasks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from icrl_agents.methods.base.method import Method
 from icrl_agents.training.request import Request
 
 FEW_TASKS = 20
-VALIDATION_TASKS = 32  # at most: enough to see progress, few enough not to delay it
-LIFETIMES = 4  # on each of them
+VALIDATION_TASKS = 32  # maximum number of tasks: enough to show progress at little cost
+LIFETIMES = 4  # lifetimes per validation task
 
 
 def validate(method: Method, request: Request) -> dict[str, float]:
-    """In-context return on validation tasks, of the latter half of episodes; never on test tasks."""
+    """Mean return on validation tasks over the second half of the episodes, with its random and optimal reference."""
     method.eval()
     config, tasks = request.config, request.splits().validation.ids[:VALIDATION_TASKS]
     agent = ICAgent(method, {"split_seed": config.split_seed, "train": asdict(config)})
@@ -32,15 +32,15 @@ def validate(method: Method, request: Request) -> dict[str, float]:
 
 
 def validation_notes(row: dict[str, Any]) -> tuple[str, str]:
-    """What a progress bar shows before the loss, and behind it, where a narrow terminal has no room."""
-    if "validation_return" not in row:  # of the other processes
+    """Texts of a progress bar before and after the loss; narrow terminals cut the latter off."""
+    if "validation_return" not in row:  # only the main process validates
         return "", ""
     earned, random, best = (row[f"validation_{name}"] for name in ("return", "random", "optimal"))
     return f"validation {earned:.2f} of {best:.2f}  ", f"  random {random:.2f}"
 
 
 def warn_few(env_id: str, tasks: int) -> None:
-    """Warn of training tasks that are so few that an agent learns them instead of learning to learn."""
+    """Warn about a training set so small that an agent memorises its tasks instead of learning in context."""
     if tasks < FEW_TASKS:
         kind = type(find_family(env_id))
         larger = (one.env_id for one in all_families() if type(one) is kind and one.num_tasks > FEW_TASKS)

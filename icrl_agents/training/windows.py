@@ -1,7 +1,7 @@
-"""What a training update sees: batches of windows of lifetimes, made fresh or drawn from a store.
+"""Training batches: windows of fresh lifetimes, or of histories in a store.
 
-A batch depends only on (seed, update), so a resumed run continues with exactly the batches it would have seen, and
-every process of a distributed run can take its rows of the same global batch. Axis letters: B rows, T steps.
+A batch depends on (seed, update) only, so a resumed run sees the batches of an uninterrupted one, and every process
+of a distributed run can take its rows of the same global batch. Axis letters: B rows, T steps, A actions.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ from icrl_agents.sources.source import Source
 
 
 class Windows(Protocol):
-    """Batches by the number of the update."""
+    """Training batches, indexed by the update."""
 
     def batch(self, update: int) -> Steps:
-        """The global batch (B, T) of update 0, 1, 2, ..."""
+        """Global batch (B, T) of update 0, 1, 2, ..."""
 
 
 class WindowSpec(NamedTuple):
-    """What a batch of windows looks like."""
+    """Size, seed and alignment of a batch of windows."""
 
-    window: int  # T; a longer lifetime gives one window, half of the time its beginning, else from anywhere
+    window: int  # T; a longer lifetime gives one window, from its start with probability 1/2, else from anywhere
     batch_size: int  # B
-    seed: int  # of everything
-    episode_aligned: bool = False  # windows begin with an episode
+    seed: int  # seed of lifetimes, tasks and window positions
+    episode_aligned: bool = False  # whether windows start at the start of an episode
 
 
 class FreshWindows:
-    """Windows of lifetimes that are made on the fly and seen once: a small model cannot overfit them.
+    """Windows of lifetimes that are generated on the fly and used once: a small model cannot overfit them.
 
     Args:
-        env_id, source, tasks: what makes the lifetimes; each one is on a task drawn uniformly from `tasks` (ids).
-        episodes: length of a lifetime.
-        spec: of the windows.
-        chunk: lifetimes made at a time, which is much faster than batch by batch.
+        env_id: environment id.
+        source: learner that generates the lifetimes.
+        tasks: task ids; each lifetime has a task drawn uniformly from them.
+        episodes: episodes in a lifetime.
+        spec: size, seed and alignment of the batches.
+        chunk: number of lifetimes generated in parallel, much faster than batch by batch.
 
     Raises:
         ValueError: the source learns one task at a time, and there are several.
@@ -85,39 +87,39 @@ class FreshWindows:
 
 
 def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Where windows of `rows` lifetimes begin, 0..spare: half at 0, where acting begins too, the rest anywhere."""
+    """Start (B,) of a window in each lifetime: 0 with probability 1/2, as in acting, else uniform in 0..spare."""
     return np.where(rng.random(rows) < 0.5, 0, rng.integers(0, spare + 1, rows))
 
 
 def align(start: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Where the episodes begin that the steps `start` (B,) belong to, given where episodes begin (B, T)."""
-    places = np.where(first, np.arange(first.shape[1]), 0)
+    """First step (B,) of the episode that contains step `start` (B,); `first` (B, T) marks first steps."""
+    places = np.where(first, np.arange(first.shape[1]), 0)  # (B, T)
     return np.maximum.accumulate(places, 1)[np.arange(len(start)), start]
 
 
 def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bool = False) -> Steps:
-    """One window (B, window) of every lifetime: half of them beginnings."""
+    """One window (B, window) of every lifetime (B, T), half of them from its start; whole lifetimes if T <= window."""
     rows, total = steps.reward.shape
-    start = draw_starts(max(total - window, 0), rows, rng)
+    start = draw_starts(max(total - window, 0), rows, rng)  # (B,)
     start = align(start, steps.first) if aligned else start
-    columns = start[:, None] + np.arange(min(window, total))
+    columns = start[:, None] + np.arange(min(window, total))  # (B, window)
     return steps.map(lambda value: value[np.arange(rows)[:, None], columns])
 
 
 class StoreWindows:
-    """Windows of a `HistoryStore`, every history equally likely; all histories are held in memory.
+    """Windows of histories drawn uniformly from a `HistoryStore`; all histories are held in memory.
 
-    Half of the windows are beginnings, as in `FreshWindows`. They are no longer than the longest history; a shorter
-    history is padded with its last step, masked.
+    Half of the windows start with the history, as in `FreshWindows`. Windows are at most as long as the longest
+    history; shorter histories are padded with their last step, masked.
 
     Args:
-        store: the histories.
-        tasks: the ids to train on; the store's other tasks are left alone.
-        spec: of the windows.
-        spaces: observation and action space of the environment to train on; default those the store names.
+        store: recorded histories.
+        tasks: task ids to train on; other tasks of the store are not read.
+        spec: size, seed and alignment of the batches.
+        spaces: observation and action space of the training environment; default those of the store.
 
     Raises:
-        ValueError: the store has none of `tasks`, no step of them, or values that do not fit the spaces.
+        ValueError: the store has none of `tasks`, no step of them, or values outside the spaces.
     """
 
     def __init__(
@@ -154,14 +156,14 @@ class StoreWindows:
         start = draw_starts(max(length - self.spec.window, 0), 1, rng)
         start = align(start, self.histories[number].first[stream, None]) if self.spec.episode_aligned else start
         columns = start[0] + np.arange(self.spec.window)
-        # Padding repeats the last step: zeros need not be in the spaces.
+        # padding repeats the last step, as zeros may lie outside the spaces
         row = self.histories[number].rows(slice(stream, stream + 1))
         row = row.map(lambda value: value[:, np.minimum(columns, length - 1)])
         return row._replace(mask=(columns < length)[None])
 
 
 def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
-    """The histories of a task; ValueError for values that no batch may have."""
+    """Histories of a task; ValueError for values outside the spaces or illegal actions."""
     history, where = store[task, :], f"{store.path}, task {task}"
     check_steps(history, codecs, where)
     check_given(history, codecs["action"].options, where)
@@ -169,7 +171,7 @@ def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
 
 
 def _check_together(histories: list[Steps], tasks: list[int], store: HistoryStore) -> None:
-    """Refuse histories that cannot be in one batch: all tasks have the same columns, but for action sets."""
+    """ValueError for tasks whose histories differ in columns and so fit no common batch; action masks are optional."""
     wanted = _signature(histories[0])
     for task, history in zip(tasks, histories, strict=True):
         found = _signature(history)
@@ -180,21 +182,21 @@ def _check_together(histories: list[Steps], tasks: list[int], store: HistoryStor
             if wanted[name] != found[name]:
                 one, other = printable(wanted[name]), printable(found[name])
                 raise ValueError(f"{store.path}: '{printable(name)}' is {one}, but {other} in task {task}: {AGAIN}")
-        wanted = {**found, **wanted}  # the first tasks may have no action sets
+        wanted = {**found, **wanted}  # the first tasks may have no action mask
 
 
-MASK = f"{GIVEN}action_mask"  # where there is none, all actions are legal
+MASK = f"{GIVEN}action_mask"  # optional: without it all actions are legal
 AGAIN = "collect all tasks in the same way"
 
 
 def _signature(steps: Steps) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """The type and shape of one entry in each column."""
+    """Dtype and shape of one entry in each column."""
     columns = {name: (value.dtype, value.shape[2:]) for name, value in {**steps.columns, **steps.extras}.items()}
     return columns | {GIVEN + name: (value.dtype, value.shape[1:]) for name, value in steps.static.items()}
 
 
 def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
-    """The codec that checks each field; ValueError if the store was not made in these spaces."""
+    """Codec that checks each field; ValueError if the store has other spaces."""
     own = store.spaces
     names = ("observation", "action")
     for name, has, wanted in zip(names, own, own if spaces is None else spaces, strict=True):
@@ -204,7 +206,7 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
                 "collect histories of this one"
             )
     try:
-        with torch.random.fork_rng(devices=[]):  # their weights are not used, and must not change an agent's
+        with torch.random.fork_rng(devices=[]):  # their unused weights must not shift the draws of an agent's weights
             obs, action = (make_codec(space, width=1, predicts=False) for space in own)
             return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
     except ValueError as error:
@@ -212,13 +214,13 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
 
 
 def concatenate(parts: list[Steps]) -> Steps:
-    """Rows of `parts`, which have the same T and the same extras, one after the other."""
+    """Concatenate `parts` along the rows; all have the same T and the same extra columns."""
 
     def join(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
 
     masks = [part.static[ACTION_MASK] for part in parts if ACTION_MASK in part.static]
-    if masks:  # where there is none all actions are legal
+    if masks:  # parts without a mask get one of all legal actions
         parts = [_with_mask(part, masks[0].shape[1]) for part in parts]
     extras, static = join([part.extras for part in parts]), join([part.static for part in parts])
     return Steps(**join([part.columns for part in parts]), extras=extras, static=static)
