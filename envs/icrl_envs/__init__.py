@@ -1,7 +1,7 @@
-"""Importing this registers the icrl/* environments; `FAMILIES` holds the tasks of each id.
+"""Task families with Gymnasium environments: importing this package registers the icrl/* ids.
 
-`find_family(id)` gives what is known of an id's tasks; `register_family` adds tasks of your own for any Gymnasium
-environment, `register_rules` those of dynamics that are written on arrays.
+`FAMILIES` holds the tasks of each id, `find_family(id)` returns its `Family`. `register_family` adds tasks of any
+Gymnasium environment, `register_rules` adds dynamics written on arrays.
 """
 
 from icrl_envs.bandits.bernoulli_bandit import BernoulliBandit

@@ -50,7 +50,7 @@ def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator
     def renumbered(value: np.ndarray) -> np.ndarray:
         return np.take_along_axis(number, value, 1).astype(value.dtype)
 
-    # at the start of an episode prev_action is a placeholder
+    # at the start of a lifetime prev_action is a placeholder, not an action
     before = np.where(steps.start, steps.prev_action, renumbered(steps.prev_action))
     meant = {name: renumbered(value) for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)}
     return steps._replace(action=renumbered(steps.action), prev_action=before, extras={**steps.extras, **meant})

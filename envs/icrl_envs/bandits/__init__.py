@@ -1,1 +1,1 @@
-"""Families of bandits."""
+"""Bandit families: Bernoulli, contextual and Gaussian."""

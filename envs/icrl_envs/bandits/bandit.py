@@ -1,6 +1,6 @@
-"""What bandit families share: arms, action sets smaller than the action space, regret, named sets of tasks.
+"""Base class of the bandit families: arms, action sets smaller than the action space, regret, named task sets.
 
-Axis letters: B rows, N tasks, A actions, W arms of the row that has most of them.
+Axis letters: B rows, N tasks, A actions, W maximum number of arms of the given rows.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from icrl_envs.base.capability import Capability
 from icrl_envs.base.checks import as_array, check_int, short
 from icrl_envs.base.rules import Rules
 
-SEED = 0  # of all sets of tasks; each set has a child of its own
-FEWEST_ARMS, MOST_ARMS, MAX_ARMS = 4, 20, 1000  # as drawn, and as given by hand
-EVAL_TASKS = 200  # in every set but "train"
-EXTRA_TASKS = 2000  # in every set train_k
+SEED = 0  # seed of all task sets; each set has its own child seed
+FEWEST_ARMS, MOST_ARMS, MAX_ARMS = 4, 20, 1000  # range of sampled tasks, and maximum of user-defined ones
+EVAL_TASKS = 200  # tasks in every set except "train"
+EXTRA_TASKS = 2000  # tasks in every set train_k
 
-BAR, PULLED, GROUND = (60, 170, 90), (38, 84, 160), (236, 236, 232)
-WIDTH, HEIGHT = 12, 96  # of an arm's bar, in pixels
+BAR, PULLED, GROUND = (60, 170, 90), (38, 84, 160), (236, 236, 232)  # RGB
+WIDTH, HEIGHT = 12, 96  # size of an arm's bar in pixels
 
 
 class Tasks(NamedTuple):
-    """Tasks as arrays."""
+    """Table of tasks."""
 
-    arms: np.ndarray  # (N,) int64: so many actions are legal, the first ones
-    values: np.ndarray  # (N, A, ...) what defines each arm; behind the last arm the first one is repeated
+    arms: np.ndarray  # (N,) int64 number of arms; actions 0 to arms - 1 are legal
+    values: np.ndarray  # (N, A, ...) parameters of each arm; padding repeats the first arm
     best: np.ndarray  # (N,) expected reward of the best arm
 
 
 class BanditRules(Rules):
-    """State: (A + 1) * position in the randomness + last arm + 1, which is 0 at an episode's start.
+    """Bandit dynamics. State: (A + 1) * noise position + (last arm + 1, or 0 at the start of an episode).
 
-    An arm that the task does not have pays like the worst one that it has.
+    An illegal arm has the expected reward of the task's worst arm.
 
     Args:
-        num_arms: arms of every task, and actions; None: tasks of 4 to 20 arms, and some larger sets.
+        num_arms: number of arms in every task, and of actions; None: tasks of 4 to 20 arms, and sets of more arms.
         horizon: pulls in an episode.
     """
 
@@ -50,10 +50,10 @@ class BanditRules(Rules):
     capabilities = frozenset(Capability) - {Capability.BELIEF}
     lifetime = 1
     train_tasks: ClassVar[int] = 10_000
-    eval_names: ClassVar[tuple[str, ...]]  # sets of tasks with as many arms as those in training
+    eval_names: ClassVar[tuple[str, ...]]  # held-out sets with the same numbers of arms as in training
     eval_arms: ClassVar[tuple[int, ...]]  # k of the sets num_k
-    arm_shape: ClassVar[tuple[int, ...]] = ()  # of what defines an arm
-    limits: ClassVar[tuple[float, float]]  # of the numbers in it
+    arm_shape: ClassVar[tuple[int, ...]] = ()  # shape of an arm's parameters
+    limits: ClassVar[tuple[float, float]]  # range of each parameter
 
     def __init__(self, num_arms: int | None = None, horizon: int = 300):
         mixed = num_arms is None and bool(self.eval_arms)
@@ -68,40 +68,40 @@ class BanditRules(Rules):
         ends = range(self.num_tasks, self.num_tasks + EXTRA_TASKS * (len(exact) + 1), EXTRA_TASKS)
         self.extra = {name: range(*ends[i : i + 2]) for i, name in enumerate(exact)}
         self.training = tuple(self.extra)
-        self._ids: dict[bytes, int] = {}  # of tasks given by hand
-        self._given: list[Tasks] = []  # those of them that are not yet among the others
+        self._ids: dict[bytes, int] = {}  # ids of user-defined tasks
+        self._given: list[Tasks] = []  # user-defined tasks that are not yet in the table
         self._table: Tasks | None = None
 
     @classmethod
     @abstractmethod
     def draw(cls, name: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Draw what defines the arms of a set of tasks, (N, A) = `shape`: an array (N, A, ...)."""
+        """Sample the arm parameters (N, A, ...) of a task set, with (N, A) = `shape`."""
 
     @classmethod
     @abstractmethod
     def best_mean(cls, values: np.ndarray) -> np.ndarray:
-        """Give the expected reward (N,) of the best arm, known `values` (N, A, ...)."""
+        """Return the expected reward (N,) of the best arm, given arm parameters `values` (N, A, ...)."""
 
     @abstractmethod
     def means(self, position: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Give the expected rewards (B, W) of arms `values` (B, W, ...)."""
+        """Return the expected rewards (B, W) of arms with parameters `values` (B, W, ...)."""
 
     @abstractmethod
     def reward(self, position: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Draw rewards (B,) whose expected values are `mean` (B,)."""
+        """Sample rewards (B,) with expected values `mean` (B,)."""
 
     @abstractmethod
     def random_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the expected return (B,) of uniformly random pulls of the task's arms."""
+        """Return the expected return (B,) of uniformly random pulls of legal arms."""
 
     @property
     def known_tasks(self) -> int:
-        """Count those given by hand as well."""
+        """Number of tasks, user-defined ones included."""
         return self.set_tasks + len(self._ids)
 
     @property
     def table(self) -> Tasks:
-        """All tasks: those of the sets, then those given by hand."""
+        """All tasks: those of the sets, then user-defined ones."""
         if self._table is None:
             self._table = drawn_tasks(type(self), self.num_arms)
         if self._given:
@@ -110,7 +110,7 @@ class BanditRules(Rules):
         return self._table
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give the arms as a tuple."""
+        """Return the arm parameters of a task as a tuple."""
         arms = self.table.values[task_id, : self.table.arms[task_id]].tolist()
         return {self.task_names[0]: tuple(map(tuple, arms)) if self.arm_shape else tuple(arms)}
 
@@ -129,74 +129,74 @@ class BanditRules(Rules):
         return known[key] if key in known else self._ids[key]
 
     def action_mask(self, task: np.ndarray) -> np.ndarray:
-        """Give 1 for the arms that the tasks have."""
+        """Return (N, A) int8, 1 for legal arms."""
         return (np.arange(self.action_space.n) < self.table.arms[task, None]).astype(np.int8)
 
     def start(self, task: np.ndarray) -> np.ndarray:
-        """Begin at position 0 of the randomness; `begin` begins at a random one."""
+        """Return states (B,) at noise position 0; `begin` uses a random position."""
         return np.zeros(len(task), np.int64)
 
     def begin(self, position: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Begin at a random position."""
+        """Return states (B,) at a random noise position."""
         return self.resume(position, task)
 
     def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Go on behind the last episode's randomness."""
+        """Return states (B,) at the noise position after the last one of the previous episode."""
         return (self.position(state) + 1) * self.stride
 
     @property
     def stride(self) -> int:
-        """How many states there are at one position."""
+        """Number of states at one noise position, A + 1."""
         return int(self.action_space.n) + 1
 
     def position(self, state: np.ndarray) -> np.ndarray:
-        """Give the positions in the randomness."""
+        """Return the noise positions (B,) of states (B,)."""
         return state // self.stride
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pull the arms."""
+        """Pull arms `action` (B,); return the next states (B,) and rewards (B,) float64."""
         position = self.position(state)
         mean = self._of(self._arm_means(position, task), action)
         return (position + 1) * self.stride + action + 1, self.reward(position, mean)
 
     def regret(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Give by how much the last arm's expected reward was below the best one's."""
-        means, last = self._arm_means(self.position(state) - 1, task), state % self.stride - 1
+        """Return (B,) the expected reward of the best arm minus that of the last arm; 0 before a pull."""
+        means, last = self._arm_means(self.position(state) - 1, task), state % self.stride - 1  # (B, W), (B,)
         return np.where(last < 0, 0.0, means.max(1) - self._of(means, last))
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell whether the last pull was of the best arm."""
+        """Return (B,) bool: the last pull was of the best arm."""
         return (state % self.stride > 0) & (self.regret(state, task) == 0)
 
     def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
-        """Add the last step's regret and the legal arms."""
+        """Return infos: success, optimal return, regret of the last pull (B,) and action mask (B, A)."""
         regret, pulled = self.regret(state, task), state % self.stride > 0
         facts = {"success": pulled & (regret == 0), "optimal_return": self.optimal_return(task)}
         return {**facts, "regret": regret, "action_mask": self.action_mask(task)}
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the expected return of always pulling the best arm."""
+        """Return the expected return (N,) of always pulling the best arm; in expectation over contexts, if any."""
         return self.horizon * self.table.best[task]
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Pull the best arm."""
+        """Return the arm (B,) with the highest expected reward."""
         return self._arm_means(self.position(state), task).argmax(1)
 
     def _arm_means(self, position, task):
-        """Expected rewards (B, W), -inf for arms that a row does not have."""
-        arms = self.table.arms[task]
+        """Expected rewards (B, W), -inf for illegal arms."""
+        arms = self.table.arms[task]  # (B,)
         width = np.arange(arms.max())
         means = self.means(position, self.table.values[task, : len(width)])
         return np.where(width < arms[:, None], means, -np.inf)
 
     def _of(self, means, action):
-        """What the arm `action` (B,) pays; it may be one that the row does not have."""
+        """Expected rewards (B,) of arms `action` (B,) from `means` (B, W); illegal arms get the worst legal one's."""
         rows, width = np.arange(len(action)), means.shape[1]
         paid = np.where(action < width, means[rows, np.minimum(action, width - 1)], -np.inf)
         return np.where(np.isfinite(paid), paid, np.where(np.isfinite(means), means, np.inf).min(1))
 
     def frame(self, state: int, task: int) -> np.ndarray:
-        """Draw a bar an arm, as high as what it pays, the last arm pulled blue."""
+        """Draw one bar per arm with its expected reward as height; the last arm is blue."""
         means, last = self._picture(state, task)
         frame = np.full((HEIGHT, WIDTH * self.action_space.n, 3), GROUND, np.uint8)
         share = (means - min(0, means.min())) / max(np.ptp([*means, 0, 1]), 1e-9)
@@ -205,7 +205,7 @@ class BanditRules(Rules):
         return frame
 
     def text(self, state: int, task: int) -> str:
-        """Write a line an arm with what it pays, > before the last one pulled, * behind the best one."""
+        """Write one line per arm with its expected reward; > marks the last arm, * the best one."""
         means, last = self._picture(state, task)
         lines = [
             f"{'>' if arm == last else ' '}{arm:3} {mean:6.2f}{' *' if mean == means.max() else ''}\n"
@@ -214,46 +214,46 @@ class BanditRules(Rules):
         return "".join(lines)
 
     def _picture(self, state, task):
-        """What a row's arms pay (its own only), at the last step if there was one, and the last arm."""
+        """Expected rewards (W,) of a row's legal arms at its last pull (at the start: the next), and the last arm."""
         last = state % self.stride - 1
         position = np.array([state // self.stride - (last >= 0)])
         return self._arm_means(position, np.array([task]))[0], last
 
 
 class PlainBandit(BanditRules):
-    """A bandit without contexts: an arm is defined by its expected reward."""
+    """A bandit without contexts: the only parameter of an arm is its expected reward."""
 
     task_names = ("means",)
     observation_space = spaces.Discrete(1)
 
     @classmethod
     def best_mean(cls, values: np.ndarray) -> np.ndarray:
-        """Give the highest mean."""
+        """Return the highest mean (N,)."""
         return values.max(1)
 
     def means(self, position: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Give the means, always the same."""
+        """Return `values` (B, W): the means are constant."""
         return values
 
     def random_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the horizon times the mean of means."""
+        """Return the horizon times the average mean of the legal arms, (N,)."""
         legal = self.action_mask(task)
         return self.horizon * (self.table.values[task] * legal).sum(1) / legal.sum(1)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """Show nothing: 0."""
+        """Return constant observations 0, (B,)."""
         return np.zeros(len(state), np.int64)
 
 
 @lru_cache(maxsize=16)
 def drawn_tasks(rules_class: type[BanditRules], num_arms: int | None) -> Tasks:
-    """Draw all sets of a family; environments share them."""
+    """Sample all task sets of a family; cached, so environments share them."""
     rules = rules_class(num_arms)
     parts, arms = [], []
     children = np.random.SeedSequence(SEED).spawn(len(rules.sets))
     for (name, ids), child in zip(rules.sets.items(), children, strict=True):
         rng = np.random.default_rng(child)
-        law, _, number = name.rpartition("_")
+        law, _, number = name.rpartition("_")  # "num_50" or "train_50": a distribution and a number of arms
         law, exact = (law, int(number)) if number.isdigit() else (name, num_arms)
         values = rules_class.draw(law, (len(ids), exact or MOST_ARMS), rng)
         counts = rng.integers(FEWEST_ARMS, MOST_ARMS, len(ids), endpoint=True) if exact is None else exact
@@ -263,15 +263,15 @@ def drawn_tasks(rules_class: type[BanditRules], num_arms: int | None) -> Tasks:
 
 
 def complete(rules_class: type[BanditRules], values: np.ndarray, arms: np.ndarray, most: int) -> Tasks:
-    """Make tasks with `arms` (N,) of the arms in `values` (N, A', ...), padded to `most` arms."""
-    legal = np.arange(most) < arms[:, None]
+    """Build a table of tasks with the first `arms` (N,) arms of `values` (N, A', ...), padded to `most` arms."""
+    legal = np.arange(most) < arms[:, None]  # (N, A)
     index = np.where(legal, np.arange(most), 0)
-    values = values[np.arange(len(values))[:, None], index]
+    values = values[np.arange(len(values))[:, None], index]  # (N, A, ...)
     return Tasks(arms.astype(np.int64), values, rules_class.best_mean(values))
 
 
 @lru_cache(maxsize=16)
 def task_ids(rules_class: type[BanditRules], num_arms: int | None) -> dict[bytes, int]:
-    """Look up the ids of the tasks that were drawn by what defines their arms."""
+    """Map the arm parameters of sampled tasks, as bytes, to their ids."""
     tasks = drawn_tasks(rules_class, num_arms)
     return {tasks.values[i, :arms].tobytes(): i for i, arms in enumerate(tasks.arms.tolist())}

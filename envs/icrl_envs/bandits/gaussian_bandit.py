@@ -1,4 +1,4 @@
-"""Gaussian bandits of the original DPT: five arms of their own, or ten that are known up to two numbers."""
+"""Gaussian bandits of the original DPT: five independent arms, or ten arms linear in a two-dimensional task vector."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from icrl_envs.bandits.bandit import PlainBandit
 from icrl_envs.base.noise import normals
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
-NOISE = 0.3  # standard deviation of a reward
-DIM, FEATURE_SEED = 2, 1234
+NOISE = 0.3  # standard deviation of the reward noise
+DIM, FEATURE_SEED = 2, 1234  # dimension and NumPy seed of the arms' features, as in the original code
 
 
 class GaussianBandit(PlainBandit):
-    """Task: each arm's expected reward."""
+    """Task: the expected reward of each arm."""
 
     train_tasks, eval_names, eval_arms = 100_000, ("eval",), ()
     limits = (-1000.0, 1000.0)
@@ -23,7 +23,7 @@ class GaussianBandit(PlainBandit):
 
     @classmethod
     def draw(cls, name: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Draw means (N, A), uniform in (0, 1)."""
+        """Sample means (N, A), uniform in (0, 1)."""
         return rng.random(shape)
 
     def reward(self, position: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -32,24 +32,24 @@ class GaussianBandit(PlainBandit):
 
 
 class LinearBandit(GaussianBandit):
-    """Means that are products of the arms' features, the same in all tasks, with two numbers of the task."""
+    """Task: two numbers; an arm's mean is their dot product with its features, which are the same in all tasks."""
 
     def __init__(self, num_arms: int = 10, horizon: int = 200):
         super().__init__(num_arms, horizon)
 
     @staticmethod
     def features(num_arms: int) -> np.ndarray:
-        """Give the features (A, 2) that the original code draws, normal with variance 1/2."""
+        """Return the features (A, 2) of the original code, normal with variance 1/2."""
         return np.random.RandomState(FEATURE_SEED).normal(size=(num_arms, DIM)) / DIM**0.5
 
     @classmethod
     def draw(cls, name: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Draw means (N, A) on a plane of two dimensions."""
-        return (rng.normal(size=(shape[0], 1, DIM)) / DIM**0.5 * cls.features(shape[1])).sum(-1)
+        """Sample means (N, A), linear in a normal task vector of variance 1/2."""
+        return (rng.normal(size=(shape[0], 1, DIM)) / DIM**0.5 * cls.features(shape[1])).sum(-1)  # (N, A, 2) -> (N, A)
 
 
 class GaussianBanditEnv(ArrayEnv):
-    """A bandit whose arms pay a mean and noise.
+    """A bandit with normal rewards.
 
     ## Description
     `icrl/GaussianBandit-v0` has five arms with fixed means: the task. Episodes and lifetimes are as in
@@ -62,7 +62,7 @@ class GaussianBanditEnv(ArrayEnv):
     `Discrete(1)`: always 0.
 
     ## Reward
-    The arm's mean and normal noise of standard deviation 0.3.
+    The arm's mean plus normal noise of standard deviation 0.3.
 
     ## Episode end
     After 500 pulls `truncated` is set, never `terminated`.
@@ -90,21 +90,21 @@ class GaussianBanditVectorEnv(ArrayVectorEnv):
 
 
 class LinearBanditEnv(ArrayEnv):
-    """A Gaussian bandit whose means lie on a plane.
+    """A Gaussian bandit with means linear in two hidden numbers.
 
     ## Description
     `icrl/LinearBandit-v0` is a `GaussianBanditEnv` of ten arms and 200 pulls. Every arm has two fixed features, those
-    of the original code, `LinearBandit.features(10)`; the means are their products with two numbers, normal with
-    variance 1/2, which are drawn for each task. A learner that has seen many tasks can infer all arms from two.
+    of the original code, `LinearBandit.features(10)`; its mean is their dot product with two numbers of the task,
+    normal with variance 1/2. A learner that has seen many tasks can infer all means from two arms.
 
     ## Action space
     `Discrete(10)`.
 
     ## Observation space, reward, episode end, arguments, tasks, info
-    As in `GaussianBanditEnv`; `means` given by hand need not lie on the plane.
+    As in `GaussianBanditEnv`; the argument `means` need not be linear in the features.
 
     ## Version
-    v0: tasks as in the original DPT (Lee et al. 2023), of which it had a million for training.
+    v0: tasks as in the original DPT (Lee et al. 2023), which trained on a million of them.
     """
 
     rules_class = LinearBandit

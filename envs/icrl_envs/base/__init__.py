@@ -1,1 +1,1 @@
-"""What all families share: tasks, splits, capabilities, array rules, the Gymnasium shell around them, the registry."""
+"""Base of all families: tasks, splits, capabilities, array rules with their Gymnasium environments, the registry."""

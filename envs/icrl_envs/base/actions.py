@@ -1,4 +1,4 @@
-"""Actions as users give them, checked by their space. Axis letters: B rows, A actions."""
+"""Validation of actions against their space. Axis letters: B rows, A actions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from icrl_envs.base.checks import as_array, short
 
 
 def check_action(action: Any, space: spaces.Space, rows: tuple[int, ...]) -> np.ndarray:
-    """Give `action` as a fresh array, int64 (*rows,) for `Discrete`, else (*rows, *space.shape) of the space's dtype.
+    """Return a checked copy of `action`: (*rows,) int64 for `Discrete`, else (*rows, *space.shape) in its own dtype.
 
     Args:
-        action: one action, or one a row.
-        space: of one action.
-        rows: () for one action, (B,) for one a row.
+        action: one action, or one per row.
+        space: space of one action.
+        rows: () for one action, (B,) for one per row.
 
     Raises:
-        ValueError: it has another shape or kind, or is outside the space.
+        ValueError: wrong shape or kind, or a value outside the space.
     """
     if isinstance(space, spaces.Discrete):
         return _check_discrete(action, space, rows)
@@ -29,7 +29,7 @@ def check_action(action: Any, space: spaces.Space, rows: tuple[int, ...]) -> np.
 
 
 def all_legal(space: spaces.Space, rows: int) -> np.ndarray:
-    """Give the mask (B, A) int8 of rows in which every action is legal; A is 0 for actions that are not numbered."""
+    """Return the mask (B, A) int8 of ones; A is 0 for spaces other than `Discrete`."""
     return np.ones((rows, int(space.n) if isinstance(space, spaces.Discrete) else 0), np.int8)
 
 
@@ -52,7 +52,7 @@ def _check_box(action, space, rows):
     with np.errstate(over="ignore"):
         found = array.astype(space.dtype)
     checked = found if real else array  # float64 actions may be rounded to the bound; integers must not wrap around
-    inside = (space.low <= checked) & (checked <= space.high)  # false for nan
+    inside = (space.low <= checked) & (checked <= space.high)  # false for NaN
     if not inside.all():
         bad = checked[~inside].flat[0]
         raise ValueError(f"action has {bad:.6g}, outside {short(space)}: clip actions to its bounds.")

@@ -1,4 +1,4 @@
-"""Belief: what a learner infers about the tasks of its rows. Axis letters: B rows, N draws."""
+"""Belief: interface of a posterior over tasks. Axis letters: B rows, N samples."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 
 
 class Belief(ABC):
-    """Posterior over the tasks of B rows, given a family's dynamics; it sees obs, action and reward only."""
+    """Posterior over the tasks of B rows, given the dynamics of a family; observes obs, action and reward only."""
 
     @abstractmethod
     def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:
-        """Note that a new episode begins at `obs` (B, ...) in the rows where `starts` (B,) bool."""
+        """Start a new episode at `obs` (B, ...) in the rows where `starts` (B,) bool is true."""
 
     @abstractmethod
     def update(
         self, live: np.ndarray, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, next_obs: np.ndarray
     ) -> None:
-        """Learn from one real step in the rows where `live` (B,) bool; `next_obs` may be an episode's final obs."""
+        """Condition on one step in the rows where `live` (B,) bool is true; `next_obs` may be a final observation."""
 
     @abstractmethod
     def possible(self, task: np.ndarray) -> np.ndarray:
-        """Tell (B,) bool whether the task (B,) is consistent with everything its row has seen."""
+        """Return (B,) bool: `task` (B,) is consistent with all observations of its row."""
 
     @abstractmethod
     def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
-        """Draw tasks (N,) for the rows with indices `rows` (N,) that have `steps_left` steps until the horizon."""
+        """Sample tasks (N,) for the rows with indices `rows` (N,), given `steps_left` until the horizon."""
 
     @abstractmethod
     def action(self, task: np.ndarray) -> np.ndarray:
-        """Give actions (B,) that would be optimal now if the tasks were `task` (B,)."""
+        """Return optimal actions (B,) under the hypotheses `task` (B,)."""

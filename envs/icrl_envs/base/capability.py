@@ -1,4 +1,4 @@
-"""Capabilities: what a family of tasks may offer beyond environments to play."""
+"""Capabilities: optional parts of a task family, such as an optimal return or an expert."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Capability(StrEnum):
-    """An optional part of a family. A family declares its parts in `Family.capabilities`; each one is a promise.
+    """An optional part of a family, declared in `Family.capabilities`; a declared one must be implemented.
 
     Axis letters: B rows, N tasks, A actions.
     """
@@ -29,4 +29,4 @@ class Capability(StrEnum):
 
 
 class UndeclaredError(ValueError):
-    """A part of a family was used that the family does not declare."""
+    """Use of a capability that the family does not declare."""

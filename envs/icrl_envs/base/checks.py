@@ -1,4 +1,4 @@
-"""Checks of what users give: a ValueError of one line names the value, what is allowed and the likely fix."""
+"""Argument checks: each ValueError is one line with the value, what is allowed and the likely fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def as_array(value: Any) -> np.ndarray:
-    """Give `value` as an array, an empty one if it is ragged."""
+    """Return `value` as an array, an empty one for ragged lists."""
     try:
         return np.asarray(value)
     except ValueError:
@@ -18,7 +18,7 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def reject_unknown(names: Iterable[str], allowed: Sequence[str], what: str) -> None:
-    """ValueError for a name that is not `allowed`, with the nearest one that is."""
+    """Raise ValueError for a name outside `allowed`; the message suggests the nearest one."""
     for name in names:
         if name not in allowed:
             hint = nearest(str(name), allowed) or "."
@@ -26,26 +26,26 @@ def reject_unknown(names: Iterable[str], allowed: Sequence[str], what: str) -> N
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Give "; did you mean 'x'?" for the `allowed` name that is nearest to `name`, "" if none is near."""
+    """Return "; did you mean 'x'?" with the `allowed` name nearest to `name`, "" if none is near."""
     near = difflib.get_close_matches(name, list(allowed), 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_int(value: Any, name: str, low: int, high: int) -> int:
-    """Give `value` as an int; ValueError naming it unless it is an integer from `low` to `high`."""
+    """Return `value` as an int; ValueError naming it unless it is an integer from `low` to `high`."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name}={short(value)}: give an integer from {low} to {high}.")
     return int(value)
 
 
 def check_choice(value: Any, name: str, allowed: Sequence[Any]) -> Any:
-    """Give `value`; ValueError naming it unless it is one of `allowed`."""
+    """Return `value`; ValueError naming it unless it is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name}={short(value)}: allowed are {', '.join(map(str, allowed))}.")
     return value
 
 
 def short(value: Any) -> str:
-    """Give `value` as one line of at most 80 characters."""
+    """Return `value` as one line of at most 80 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Family: a Gymnasium id with many tasks, as the rest of the package sees it; TaskSet: some of these tasks.
+"""Family: the interface of a Gymnasium id with many tasks; TaskSet: a sequence of such tasks.
 
 Axis letters: B rows, N tasks, A actions.
 """
@@ -25,29 +25,29 @@ Sets = Mapping[str, range]
 class Family(ABC):
     """Tasks that share a Gymnasium id, spaces and a horizon.
 
-    Tasks have ids 0, 1, ...; task i is played by `gymnasium.make(env_id, **task_kwargs(i))`. A subclass sets the
-    attributes below that have no default, in its class or in `__init__`, and defines `task_kwargs`; `register_family`
-    then makes it known by its id. `Rules` is the subclass for dynamics on arrays, `GymFamily` the one for an existing
-    Gymnasium environment and a list of arguments.
+    Tasks have ids 0, 1, ...; `gymnasium.make(env_id, **task_kwargs(i))` makes an environment of task i. A subclass sets
+    the attributes below that have no default, in its class or in `__init__`, and defines `task_kwargs`;
+    `register_family` registers it under its id. `Rules` is the subclass for dynamics on arrays, `GymFamily` the one
+    for an existing Gymnasium environment and a list of arguments.
 
-    Whatever else a family offers is declared in `capabilities`, and asked for by `offers`. A declared capability needs
-    the method of its name, and what `Capability` says of infos and environments; a method that is not declared raises
+    Optional parts are declared in `capabilities` and queried by `offers`. A declared capability requires the method of
+    its name, and the infos and environment methods listed in `Capability`; a method that is not declared raises
     `UndeclaredError` (a ValueError) of one line.
 
     Attributes:
-        env_id: the registered Gymnasium id.
-        observation_space: of one environment, the same in all tasks.
-        action_space: of one environment, the same in all tasks.
-        horizon: steps of an episode at most.
-        lifetime: episodes in which a learner is measured, as published.
+        env_id: registered Gymnasium id.
+        observation_space: space of one environment, the same in all tasks.
+        action_space: space of one environment, the same in all tasks.
+        horizon: maximum number of steps in an episode.
+        lifetime: number of episodes in the published evaluation of a learner.
         bandit: whether an action influences its own reward and nothing else.
-        num_tasks: N, the tasks 0 to N - 1 that the published split divides.
-        task_names: the make() arguments that fix a task.
-        capabilities: what the family offers.
-        published: the published split.
-        named: task ids of published sets that have a name, all below N.
+        num_tasks: N; the published split divides the tasks 0 to N - 1.
+        task_names: make() arguments that fix a task.
+        capabilities: declared optional parts.
+        published: published split.
+        named: task ids of the published named sets, all below N.
         extra: task ids of named sets outside the split, from N on.
-        training: names of sets that an agent may be trained on in place of the training tasks.
+        training: names of sets that may replace the training tasks.
     """
 
     env_id: str = ""
@@ -66,24 +66,24 @@ class Family(ABC):
 
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give the make() arguments of a task, plain data such as numbers, strings and tuples of them.
+        """Return the make() arguments of a task, plain data such as numbers, strings and tuples of them.
 
-        They hold all `task_names`, and what else make() needs, such as a time limit.
+        They include all `task_names`, and other arguments that make() needs, such as a time limit.
         """
 
     @property
     def name(self) -> str:
-        """What messages call the family: its id, or its class before it is registered."""
+        """Name in messages: the id, or the class name without an id."""
         return self.env_id or type(self).__name__
 
     @property
     def sets(self) -> dict[str, range]:
-        """The task ids of all sets that have a name."""
+        """Task ids of all named sets."""
         return {**self.named, **self.extra}
 
     @property
     def set_tasks(self) -> int:
-        """The number of tasks in the split and in all sets: their ids are 0 to `set_tasks - 1`."""
+        """Number of tasks in the split and in all sets; their ids are 0 to `set_tasks - 1`."""
         return max([self.num_tasks, *(ids.stop for ids in self.extra.values())])
 
     @cached_property
@@ -97,11 +97,11 @@ class Family(ABC):
         raise ValueError(f"{self.name} has no array rules: it is a {type(self).__name__}, ask the family itself.")
 
     def offers(self, capability: Capability) -> bool:
-        """Tell whether the family declares a capability."""
+        """Return whether the family declares a capability."""
         return capability in self.capabilities
 
     def undeclared(self, capability: Capability) -> NoReturn:
-        """Raise UndeclaredError: what a method does that the family does not declare."""
+        """Raise UndeclaredError, the default of every optional method."""
         declared = ", ".join(sorted(self.capabilities)) or "none"
         raise UndeclaredError(
             f"{self.name} does not declare {capability.value} (declared: {declared}): do without, "
@@ -109,35 +109,35 @@ class Family(ABC):
         )
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the highest expected return (N,) float64 of one episode, for a player that knows the tasks (N,)."""
+        """Return the highest expected return (N,) float64 of one episode in known tasks (N,)."""
         self.undeclared(Capability.OPTIMAL_RETURN)
 
     def random_return(self, task: np.ndarray) -> np.ndarray:
-        """Give the expected return (N,) float64 of one episode of uniformly random legal actions in tasks (N,)."""
+        """Return the expected return (N,) float64 of one episode of uniformly random legal actions in tasks (N,)."""
         self.undeclared(Capability.RANDOM_RETURN)
 
     def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> Belief:
-        """Give the belief of `rows` learners that know the dynamics, but not the task.
+        """Return the prior belief of B learners that know the dynamics, but not the task.
 
         Args:
             rows: B.
-            rng: source of all draws.
-            sharpness: how much draws prefer hypotheses that are quick to test, a float or (B,); 0 draws from the
-                posterior itself.
+            rng: generator of all samples.
+            sharpness: preference of samples for hypotheses that are quick to test, a float or (B,); 0 samples from
+                the posterior itself.
         """
         self.undeclared(Capability.BELIEF)
 
     def action_mask(self, task: np.ndarray) -> np.ndarray:
-        """Give (N, A) int8, 1 for the actions that are legal in tasks (N,)."""
+        """Return (N, A) int8, 1 for the legal actions of tasks (N,)."""
         self.undeclared(Capability.ACTION_MASKS)
 
 
 class TaskSet:
-    """A sequence of tasks: `tasks[i]` gives the `make(env_id, **kwargs)` arguments of the i-th one.
+    """A sequence of tasks: `tasks[i]` are the `make(env_id, **kwargs)` arguments of the i-th one.
 
     Args:
-        family: the family the tasks belong to; it translates ids to arguments, so that no list of dicts is kept.
-        ids: the task ids in here (N,), in order.
+        family: family of the tasks, which translates ids to arguments.
+        ids: task ids (N,), in order.
     """
 
     def __init__(self, family: Family, ids: Any):
@@ -156,7 +156,7 @@ class TaskSet:
         return self.family.rules
 
     def __len__(self) -> int:
-        """Count the tasks."""
+        """Return the number of tasks."""
         return len(self.ids)
 
     @overload
@@ -164,32 +164,32 @@ class TaskSet:
     @overload
     def __getitem__(self, index: slice) -> TaskSet: ...
     def __getitem__(self, index: int | slice) -> dict[str, Any] | TaskSet:
-        """Give a task's make() arguments, or for a slice the set of those tasks."""
+        """Return the make() arguments of one task, or a `TaskSet` for a slice."""
         if isinstance(index, slice):
             return TaskSet(self.family, self.ids[index])
         return self.family.task_kwargs(int(self.ids[index]))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Go through the make() arguments."""
+        """Iterate over the make() arguments."""
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        """Name the id and the number of tasks."""
+        """Return the id and the number of tasks."""
         return f"TaskSet({self.env_id!r}, {len(self)} of {self.family.set_tasks} tasks)"
 
     def split(self, fraction: float | None = None, seed: int | None = None) -> tuple[TaskSet, TaskSet]:
-        """Shuffle these tasks and cut them into (train, test); what is not given is as published.
+        """Shuffle these tasks and divide them into (train, test); by default as published.
 
         Args:
             fraction: share of training tasks, above 0 and below 1; rounded to whole tasks.
-            seed: of the shuffle; the same seed gives the same split.
+            seed: seed of the shuffle.
 
         Raises:
-            ValueError: if a part would be empty.
+            ValueError: a part would be empty.
         """
         published = self.family.published
         fraction = published.fraction if fraction is None else fraction
-        cut = round(len(self) * fraction) if 0 < fraction < 1 else 0  # 0 also for nan
+        cut = round(len(self) * fraction) if 0 < fraction < 1 else 0  # 0 for NaN too
         if not 0 < cut < len(self):
             raise ValueError(
                 f"fraction={fraction} of {len(self)} tasks leaves one part empty: "
@@ -200,14 +200,14 @@ class TaskSet:
         return TaskSet(self.family, ids[:cut]), TaskSet(self.family, ids[cut:])
 
     def named(self, name: str) -> TaskSet:
-        """Give the set of that name; ValueError if the family has no such set."""
+        """Return a named set; ValueError if the family has none of that name."""
         reject_unknown([name], tuple(self.family.sets), "set of tasks")
         return TaskSet(self.family, self.family.sets[name])
 
     def without(self, other: TaskSet) -> TaskSet:
-        """Give the tasks that are not in another set."""
+        """Return the tasks that are not in `other`."""
         return self.among(~np.isin(self.ids, other.ids))
 
     def among(self, mask: np.ndarray) -> TaskSet:
-        """Give the tasks where `mask` (N,) is true."""
+        """Return the tasks where `mask` (N,) is true."""
         return TaskSet(self.family, self.ids[mask])

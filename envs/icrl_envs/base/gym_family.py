@@ -1,4 +1,4 @@
-"""GymFamily: a family made of an existing Gymnasium environment and a list of arguments."""
+"""GymFamily: a family from an existing Gymnasium environment and a list of make() arguments."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from icrl_envs.base.split import check_split
 
 
 class GymFamily(Family):
-    """Tasks of a registered Gymnasium id, each a dict of make() arguments. Needs no array rules.
+    """Tasks of a registered Gymnasium id, each a dict of make() arguments.
 
         gymnasium.register("my/Poles-v0", PoleEnv, max_episode_steps=200)  # PoleEnv(length=0.5)
         family = GymFamily("my/Poles-v0", [{"length": 0.2 + 0.01 * number} for number in range(100)])
         register_family(family)
 
-    Spaces are read from one environment, made with the first task. Nothing is declared: a subclass that knows more,
-    such as an optimal return, sets `capabilities` and defines their methods.
+    Spaces are read from one environment, made with the first task. No capability is declared: a subclass with more
+    knowledge, such as an optimal return, sets `capabilities` and defines their methods.
 
     Args:
         env_id: a registered Gymnasium id.
-        tasks: make() arguments of each task: the same names in all of them, values plain data (numbers, strings, lists
-            or tuples of them), no task twice.
-        horizon: steps of an episode; default the id's time limit, which another number replaces in every task.
-        lifetime: episodes in which a learner is measured.
+        tasks: make() arguments of each task: the same names in all tasks, plain values (numbers, strings, lists or
+            tuples of them), no duplicates.
+        horizon: maximum number of steps in an episode; default the id's time limit, which another value overrides.
+        lifetime: number of episodes in the evaluation of a learner.
         split: share of training tasks, and seed of the shuffle.
         bandit: whether an action influences its own reward and nothing else.
 
     Raises:
-        ValueError: an argument is not allowed, or no environment can be made with the first task.
+        ValueError: an argument is not allowed, or make() fails for the first task.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class GymFamily(Family):
         self.published, self.bandit = check_split(split), bandit
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give a copy of the make() arguments of a task."""
+        """Return a copy of the make() arguments of a task."""
         return copy.deepcopy(self._kwargs[task_id]) | self._limit
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the other family has the same class, id, tasks, lengths and split."""
+        """Return whether the other family has the same class, id, tasks, lengths and split."""
         return type(other) is type(self) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        """Agree with `==`."""
+        """Return a hash consistent with `==`."""
         return hash((type(self), self._key()))
 
     def _key(self):
@@ -77,7 +77,7 @@ class GymFamily(Family):
 
 
 def check_registered(env_id: Any) -> str:
-    """Give `env_id`; ValueError unless Gymnasium knows it."""
+    """Return `env_id`; ValueError unless it is registered with Gymnasium."""
     if isinstance(env_id, str) and env_id in gymnasium.registry:
         return env_id
     hint = nearest(str(env_id), gymnasium.registry)
@@ -88,7 +88,7 @@ def check_registered(env_id: Any) -> str:
 
 
 def check_tasks(tasks: Any) -> tuple[dict[str, Any], ...]:
-    """Give a copy of the make() arguments of each task; ValueError unless they are as `GymFamily` says."""
+    """Return a copy of the make() arguments of each task; ValueError unless they meet the rules of `GymFamily`."""
     if isinstance(tasks, str | bytes) or not isinstance(tasks, Sequence) or len(tasks) < 2:
         raise ValueError(f"tasks={short(tasks)}: give a list of two or more dicts of make() arguments.")
     seen: dict[str, int] = {}
@@ -100,7 +100,7 @@ def check_tasks(tasks: Any) -> tuple[dict[str, Any], ...]:
 
 
 def check_task(task: Any, number: int, first: Mapping[str, Any]) -> str:
-    """Give task `number` as JSON; ValueError unless it is plain data under the names of the `first` task."""
+    """Return task `number` as JSON; ValueError unless it is plain data with the argument names of `first`."""
     if not isinstance(task, Mapping) or not task or not all(isinstance(name, str) for name in task):
         raise ValueError(f"task {number} is {short(task)}: give a dict of make() arguments, one or more.")
     if task.keys() != first.keys():

@@ -1,4 +1,4 @@
-"""Registry of families: the only table from ids to tasks."""
+"""Registry of families: maps environment ids to their tasks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from icrl_envs.base.split import Split, check_split, keep_order
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 _TASKS: dict[str, TaskSet] = {}
-_MADE: set[str] = set()  # ids that Gymnasium knows from `register_rules`
+_MADE: set[str] = set()  # ids that `register_rules` registered with Gymnasium
 
 FAMILIES: Mapping[str, TaskSet] = MappingProxyType(_TASKS)
 """All tasks of each registered id; `FAMILIES[id].family` is the family."""
 
 
 def find_family(env_id: str) -> Family:
-    """Give the family of an id.
+    """Return the family of an id.
 
     Raises:
-        ValueError: no family of that id is registered; the message names the nearest one.
+        ValueError: no family of that id is registered; the message suggests the nearest one.
     """
     if isinstance(env_id, str) and env_id in _TASKS:
         return _TASKS[env_id].family
@@ -43,7 +43,7 @@ def find_family(env_id: str) -> Family:
 
 
 def register_family(family: Family | str, tasks: Sequence[Mapping[str, Any]] | None = None, **settings: Any) -> TaskSet:
-    """Register a family under its `env_id`, and give all its tasks. A call that fails changes nothing.
+    """Register a family under its `env_id`, and return all its tasks. A call that fails changes nothing.
 
     Args:
         family: a family, or the Gymnasium id of a `GymFamily`.
@@ -51,8 +51,7 @@ def register_family(family: Family | str, tasks: Sequence[Mapping[str, Any]] | N
         settings: with an id, other arguments of `GymFamily`, such as horizon, lifetime and split.
 
     Raises:
-        ValueError: the family is incomplete, or another one is registered under its id. The same one may be registered
-            again.
+        ValueError: the family is incomplete, or a different one is registered under its id.
     """
     if isinstance(family, str):
         if tasks is None:
@@ -72,20 +71,20 @@ def register_family(family: Family | str, tasks: Sequence[Mapping[str, Any]] | N
 def register_rules(
     rules_class: type[Rules], env_id: str, horizon: int, split: Split | None = None, **kwargs: Any
 ) -> TaskSet:
-    """Register array rules and their environments under an id, and give all tasks. A failed call changes nothing.
+    """Register array rules and their environments under an id, and return all tasks. A failed call changes nothing.
 
-    `gymnasium.make(env_id)` then makes `<Name>Env` and `gymnasium.make_vec(env_id)` makes `<Name>VectorEnv` of the
-    module in which `rules_class` is defined, truncated after `horizon` steps.
+    `gymnasium.make(env_id)` then makes `<Name>Env` and `gymnasium.make_vec(env_id)` makes `<Name>VectorEnv` from the
+    module of `rules_class`, truncated after `horizon` steps.
 
     Args:
         rules_class: a subclass of `Rules` that takes `horizon` and `kwargs`.
-        env_id: an id that is not registered yet, such as "my/Room-v0".
-        horizon: steps of an episode.
-        split: the published split; None: the set "train" of `named`, which comes first, is for training.
+        env_id: an unregistered id, such as "my/Room-v0".
+        horizon: maximum number of steps in an episode.
+        split: published split; None: the set "train" of `named`, which comes first, is for training.
         kwargs: other arguments of `rules_class`.
 
     Raises:
-        ValueError: an argument is not allowed, a class is missing, or something else is registered under the id.
+        ValueError: an argument is not allowed, an environment class is missing, or the id is taken.
     """
     if not isinstance(env_id, str):
         raise ValueError(f"env_id={short(env_id)}: give an id such as 'my/Room-v0'.")
@@ -110,8 +109,8 @@ def register_rules(
 
 
 def unregister_family(env_id: str) -> None:
-    """Forget a family; its Gymnasium id too if `register_rules` made it. ValueError if there is none of that id."""
-    find_family(env_id)  # refuses an unknown id
+    """Unregister a family, and its Gymnasium id if `register_rules` made it. ValueError for an unknown id."""
+    find_family(env_id)  # ValueError for an unknown id
     if env_id in _MADE:
         gymnasium.registry.pop(env_id, None)
         _MADE.remove(env_id)
@@ -119,10 +118,10 @@ def unregister_family(env_id: str) -> None:
 
 
 def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
-    """Give the family that an environment, wrapped or not, or the rows of a vector environment belong to.
+    """Return the family of an environment or vector environment, wrapped or not; None if none is registered.
 
-    For environments of array rules in this process these are their own rules, with the arguments given to make();
-    for others it is the family of their id. None where no family is registered.
+    Environments of array rules in this process return their own rules, with the arguments given to make(); others
+    return the family of their id.
     """
     inner: Any = env.unwrapped
     row = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else inner
@@ -133,11 +132,11 @@ def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
 
 
 def check_family(family: Any, new_id: bool = False) -> TaskSet:
-    """Give the tasks of a family; ValueError unless it has all that a family must have.
+    """Return the tasks of a family; ValueError unless it is complete.
 
     Args:
-        family: what to check.
-        new_id: whether its id is about to be registered with Gymnasium; else it must be.
+        family: object to check.
+        new_id: whether its id is still to be registered with Gymnasium; otherwise it must be registered.
     """
     if not isinstance(family, Family):
         raise ValueError(f"family={short(family)}: give a Family, or a Gymnasium id and its tasks.")
@@ -158,7 +157,7 @@ def check_family(family: Any, new_id: bool = False) -> TaskSet:
 
 
 def _entry_points(rules_class: type[Rules]) -> tuple[str, str]:
-    """Where Gymnasium finds the environment and the vector environment of rules."""
+    """Gymnasium entry points ("module:Class") of the environment and the vector environment of rules."""
     module, name = rules_class.__module__, rules_class.__name__
     for suffix, base in (("Env", ArrayEnv), ("VectorEnv", ArrayVectorEnv)):
         found = getattr(sys.modules[module], name + suffix, None)
@@ -171,7 +170,7 @@ def _entry_points(rules_class: type[Rules]) -> tuple[str, str]:
 
 
 def _train_first(rules: Rules) -> Split:
-    """The set "train", in the order of ids."""
+    """Split without a shuffle whose training part is the set "train"."""
     if "train" not in rules.named:
         raise ValueError(f"split=None: {rules.name} names no set 'train', give split=Split(0.9, seed=0).")
     return Split(len(rules.named["train"]) / rules.num_tasks, 0, keep_order)

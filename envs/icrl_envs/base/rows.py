@@ -1,4 +1,7 @@
-"""Rows at play: the tasks and states behind the Gymnasium shell. Axis letters: B rows, A actions."""
+"""Rows: tasks and states of a batch of environments, shared by `ArrayEnv` and `ArrayVectorEnv`.
+
+Axis letters: B rows, A actions.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,27 @@ from icrl_envs.base.rules import Rules
 
 
 class Rows:
-    """B rows of a family: their tasks, held over episodes, and their states.
+    """B rows of a family: their tasks, constant over episodes, and their states.
 
     Attributes:
-        started: (B,) bool, rows that were reset.
-        task: (B,) int64, -1 before a row has a task.
-        state: (B, ...) in rows that have started.
+        started: (B,) bool, rows that have been reset.
+        task: (B,) int64 task ids, -1 before the first reset.
+        state: (B, ...) states, valid in started rows.
     """
 
     def __init__(self, rules: Rules, task: dict[str, Any], num: int):
         self.rules, self.num = rules, num
-        self.fixed = bool(task)
+        self.fixed = bool(task)  # make() arguments fix the task
         self.started = np.zeros(num, bool)
         self.task = np.full(num, rules.task_id(**task) if task else -1, np.int64)
-        self.state = np.empty(0)  # until the first reset, which fixes shape and dtype
+        self.state = np.empty(0)  # allocated by the first reset, which knows shape and dtype
 
     def begin(self, rows: np.ndarray, options: dict[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
-        """Start an episode in `rows` (indices); `rng(row)` gives the generator a row draws its task from."""
-        fresh = seeded or not self.started[rows[0]]
+        """Start an episode in `rows` (indices); `rng(row)` is the generator that samples a row's task.
+
+        A new task is sampled at the first reset and at a `seeded` one, unless make() or `options` fix the task.
+        """
+        fresh = seeded or not self.started[rows[0]]  # a new lifetime, not the next episode of one
         draws = fresh and not self.fixed and "task" not in options
         if "task" in options:
             self.task[rows] = read_tasks(options["task"], self.rules, self.num)[rows]
@@ -57,11 +63,11 @@ class Rows:
         self.started[rows] = True
 
     def resume(self, where: np.ndarray) -> None:
-        """Start the next episode of the same task in the rows `where` (B,) bool."""
+        """Start the next episode of the same task in rows `where` (B,) bool."""
         self.state[where] = self.rules.resume(self.state[where], self.task[where])
 
     def step(self, action: np.ndarray, frozen: np.ndarray | None = None) -> np.ndarray:
-        """Step all rows and give the rewards (B,); the state of rows `frozen` (B,) bool stays as it is."""
+        """Step all rows and return the rewards (B,); rows `frozen` (B,) bool keep their state."""
         state, reward = self.rules.step(self.state, action, self.task)
         if frozen is not None and frozen.any():
             state[frozen] = self.state[frozen]
@@ -69,19 +75,19 @@ class Rows:
         return reward
 
     def require_reset(self, method: str) -> None:
-        """Raise unless `reset` was called."""
+        """Raise ResetNeeded before the first `reset`."""
         if not self.started.all():
             raise ResetNeeded(f"{method}() was called before reset(): call reset() first.")
 
     def expert_action(self) -> np.ndarray:
-        """Give (B, ...) optimal actions of players that know their tasks."""
+        """Return optimal actions (B, ...) given the tasks; UndeclaredError without an expert."""
         if not self.rules.offers(Capability.EXPERT):
             self.rules.undeclared(Capability.EXPERT)
         self.require_reset("expert_action")
         return self.rules.expert_action(self.state, self.task)
 
     def action_mask(self) -> np.ndarray:
-        """Give (B, A) int8, 1 for the actions that are legal in a row's task."""
+        """Return (B, A) int8, 1 for the legal actions of a row's task."""
         if not self.rules.offers(Capability.ACTION_MASKS):
             return all_legal(self.rules.action_space, self.num)
         if not self.fixed:
@@ -89,7 +95,7 @@ class Rows:
         return self.rules.action_mask(self.task)
 
     def render(self, mode: str | None) -> tuple[Any, ...] | None:
-        """Draw every row."""
+        """Draw every row in a render mode; None without one."""
         self.require_reset("render")
         if mode is None:
             gymnasium.logger.warn("render() does nothing without a mode: make the env with render_mode='ansi'.")
@@ -99,11 +105,11 @@ class Rows:
         return tuple(draw(state, int(task)) for state, task in zip(states, self.task, strict=True))
 
     def facts(self) -> dict[str, np.ndarray]:
-        """Give what infos hold, each (B, ...)."""
+        """Return the entries of infos, each (B, ...)."""
         return {"task": self.task.copy(), **self.rules.facts(self.state, self.task)}
 
     def info(self, where: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Give the facts as Gymnasium batches infos, with masks; rows outside `where` (B,) bool are absent."""
+        """Return `facts` in Gymnasium's batched form, with masks; rows outside `where` (B,) bool are absent."""
         info = self.facts()
         for name, value in list(info.items()):
             if where is not None:
@@ -113,7 +119,7 @@ class Rows:
 
 
 def build_rules(rules_class: type[Rules], kwargs: dict[str, Any]) -> tuple[Rules, dict[str, Any]]:
-    """Split make() arguments into the rules they describe and the task they fix ({} if none)."""
+    """Return the rules built from make() arguments, and the task that these fix ({} if none)."""
     options = tuple(inspect.signature(rules_class).parameters)
     reject_unknown(kwargs, rules_class.task_names + options, "argument")
     task = {name: kwargs[name] for name in rules_class.task_names if kwargs.get(name) is not None}
@@ -121,10 +127,10 @@ def build_rules(rules_class: type[Rules], kwargs: dict[str, Any]) -> tuple[Rules
 
 
 def read_tasks(task: Any, rules: Rules, num: int) -> np.ndarray:
-    """Read `options["task"]`: one dict or id for all of `num` rows, or one a row. Gives task ids (num,).
+    """Return task ids (num,) from `options["task"]`: one dict or id for all of `num` rows, or one per row.
 
     Raises:
-        ValueError: if it is something else, or there is no such task.
+        ValueError: wrong type or shape, or an unknown task.
     """
     if isinstance(task, Mapping):
         return np.full(num, rules.task_id(**task), np.int64)

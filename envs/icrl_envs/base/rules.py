@@ -16,21 +16,21 @@ class Rules(Family):
     """A family with array dynamics: one call steps B rows at once.
 
     The `state` of the rows is one array (B, ...) of any shape and dtype, such as (B,) int64 cells or (B, 4) float64
-    positions and velocities; their `task` is (B,) int64 in `range(known_tasks)`. Methods draw nothing at random, change
-    none of their arguments and return fresh arrays; row b of what they return depends on row b of the arguments alone.
-    An episode ends by its horizon unless `terminated` says so.
+    positions and velocities; their `task` is (B,) int64 in `range(known_tasks)`. Methods are pure functions: no random
+    draws, no changed arguments, fresh arrays as results; row b of a result depends on row b of the arguments only.
+    An episode ends at its horizon, or earlier where `terminated` is true.
 
-    A `stochastic` family keeps its position in the randomness (`noise.py`) in its state: `begin` receives a random
-    position for each row, which the shell draws from the row's own generator, and later episodes `resume` from there.
+    A `stochastic` family keeps a noise position (`noise.py`) in its state: `begin` receives a random position per row,
+    sampled from the row's own generator, and later episodes `resume` from there.
 
-    Actions may be of any space whose elements are arrays: step receives (B,) int64 for `Discrete`, and
-    (B, *action_space.shape) of the space's dtype for `Box`, `MultiDiscrete` and `MultiBinary`; all are checked before.
+    Actions may be of any space whose elements are arrays: `step` receives checked actions, (B,) int64 for `Discrete`
+    and (B, *action_space.shape) of the space's dtype for `Box`, `MultiDiscrete` and `MultiBinary`.
 
-    To write a family: a subclass whose `__init__` takes `horizon` and other options, and sets `self.horizon`,
+    To write a family, define a subclass whose `__init__` takes `horizon` and other options, and sets `self.horizon`,
     `self.num_tasks` and the spaces (or the class does); `task_names`, `task_kwargs`, `find_task`, `start`, `step` and
-    `observe`; and what it declares in `capabilities`: `success`, `optimal_return`, `random_return`, `belief`,
+    `observe`; and the methods declared in `capabilities`: `success`, `optimal_return`, `random_return`, `belief`,
     `regret`, `expert_action`, `action_mask`. In the same module,
-    `class <Name>Env(ArrayEnv)` and `class <Name>VectorEnv(ArrayVectorEnv)` name it as their `rules_class`;
+    `class <Name>Env(ArrayEnv)` and `class <Name>VectorEnv(ArrayVectorEnv)` set it as their `rules_class`;
     `register_rules` then registers all three under an id:
 
         import numpy as np
@@ -85,11 +85,11 @@ class Rules(Family):
 
     @property
     def known_tasks(self) -> int:
-        """The number of tasks with an id: those given by hand may add some."""
+        """Number of tasks with an id; user-defined tasks may add some."""
         return self.set_tasks
 
     def task_id(self, **task: Any) -> int:
-        """Give the id of the task that these make() arguments fix; ValueError if there is none."""
+        """Return the id of the task with these make() arguments; ValueError if there is none."""
         reject_unknown(task, self.task_names, "task argument")
         if len(task) < len(self.task_names):
             raise ValueError(f"task {task}: give {' and '.join(self.task_names)}, such as {self.task_kwargs(0)}.")
@@ -97,49 +97,49 @@ class Rules(Family):
 
     @abstractmethod
     def find_task(self, **task: Any) -> int:
-        """Do what `task_id` does, given exactly `task_names`; ValueError for a bad value."""
+        """Implement `task_id`, given exactly the arguments `task_names`; ValueError for a bad value."""
 
     @abstractmethod
     def start(self, task: np.ndarray) -> np.ndarray:
-        """Give the states (B, ...) in which episodes begin."""
+        """Return the initial states (B, ...) of episodes."""
 
     def begin(self, position: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Give the states (B, ...) in which the first episodes begin.
+        """Return the initial states (B, ...) of the first episodes.
 
         `position` (B,) int64, from 0 to 2**62, is random in a stochastic family, else 0.
         """
         return self.start(task)
 
     def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Give the states (B, ...) in which the episodes after `state` begin."""
+        """Return the initial states (B, ...) of the episodes after those that ended in `state`."""
         return self.start(task)
 
     @abstractmethod
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give the next states (B, ...) and their rewards (B,) float64."""
+        """Return the next states (B, ...) and the rewards (B,) float64."""
 
     def terminated(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell (B,) bool where an episode ends before its horizon."""
+        """Return (B,) bool: the episode ends in this state, before its horizon."""
         return np.zeros(len(state), bool)
 
     @abstractmethod
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """Give the observations (B, ...), which hold nothing of the task."""
+        """Return the observations (B, ...), which are independent of the task."""
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell (B,) bool whether the row has now done what its task asks."""
+        """Return (B,) bool: the row has reached the goal of its task."""
         self.undeclared(Capability.SUCCESS)
 
     def regret(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Give (B,) float64 how much the expected reward of the last action was below that of the best one."""
+        """Return (B,) float64: expected reward of the best action minus that of the last action."""
         self.undeclared(Capability.REGRET)
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Give optimal actions (B, ...) of a player that knows the task."""
+        """Return optimal actions (B, ...) given the task."""
         self.undeclared(Capability.EXPERT)
 
     def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:
-        """Give what infos hold beside the task, each (B, ...): by default what the family declares."""
+        """Return the entries of infos beside the task, each (B, ...); default: those of declared capabilities."""
         facts = {}
         if self.offers(Capability.SUCCESS):
             facts["success"] = self.success(state, task)
@@ -152,9 +152,9 @@ class Rules(Family):
         return facts
 
     def frame(self, state: Any, task: int) -> np.ndarray:
-        """Draw one row, uint8 (height, width, 3); its state is a Python number, or an array where rows have axes."""
+        """Draw one row as uint8 (height, width, 3); `state` is a Python number, or an array for states with axes."""
         raise NotImplementedError
 
     def text(self, state: Any, task: int) -> str:
-        """Write one row for a terminal; its state is as in `frame`."""
+        """Write one row as text; `state` is as in `frame`."""
         return f"task {task}: {' '.join(str(state).split())}\n"

@@ -1,4 +1,4 @@
-"""Split: how the tasks of a family are shuffled and cut into training and test tasks."""
+"""Split: shuffle of the tasks of a family, and their division into training and test tasks."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Shuffle = Callable[[list[int], int], None]  # shuffles a list in place from a se
 
 
 def python_shuffle(ids: list[int], seed: int) -> None:
-    """Shuffle as `random.seed(seed); random.shuffle(ids)` does."""
+    """Shuffle in place like `random.seed(seed); random.shuffle(ids)`."""
     random.Random(seed).shuffle(ids)
 
 
 def numpy_shuffle(ids: list[int], seed: int) -> None:
-    """Shuffle as `numpy.random.RandomState(seed).shuffle(ids)` does."""
+    """Shuffle in place like `numpy.random.RandomState(seed).shuffle(ids)`."""
     np.random.RandomState(seed).shuffle(ids)
 
 
 def keep_order(ids: list[int], seed: int) -> None:
-    """Leave seed 0, the published split, in the order of ids; shuffle as `python_shuffle` for others."""
+    """Keep the order for seed 0, the published split; shuffle like `python_shuffle` for other seeds."""
     if seed:
         python_shuffle(ids, seed)
 
 
 class Split(NamedTuple):
-    """A split of tasks: shuffle their ids with a seed; the first part is for training, the rest for tests."""
+    """A split of tasks: ids are shuffled with a seed; the first part is for training, the rest for tests."""
 
     fraction: float = 0.9  # share of training tasks, above 0 and below 1
     seed: int = 0  # seed of the shuffle
@@ -38,7 +38,7 @@ class Split(NamedTuple):
 
 
 def check_split(split: Any) -> Split:
-    """Give a split from (fraction, seed) or a `Split`; ValueError for anything else."""
+    """Return a `Split` from a `Split` or (fraction, seed); ValueError for other values."""
     try:
         found = Split(*split)
         fits = 0 < found.fraction < 1

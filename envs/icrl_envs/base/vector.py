@@ -1,7 +1,7 @@
-"""Gymnasium shell around array rules: one row of them is an `Env`, many rows are a `VectorEnv`.
+"""Gymnasium environments of array rules: `ArrayEnv` has one row, `ArrayVectorEnv` has B rows.
 
-A family writes its dynamics once, as `Rules` on arrays, and names them in two short classes. Seeds, autoreset,
-truncation and input checks live here, tasks and states in `rows.py`; neither knows any family. Axis letter: B rows.
+A family defines its dynamics once, as `Rules` on arrays, and names them in two short subclasses. This file has seeds,
+autoreset, truncation and input checks, `rows.py` has tasks and states; both are independent of the family.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FPS = 8
 class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     """One row of `rules_class` as a Gymnasium environment; `gymnasium.make` adds the time limit.
 
-    Without task arguments the task is drawn at the first `reset` and held over later ones; `reset(seed=...)` draws
-    another, `reset(options={"task": {...}})` sets it. A `horizon` that the time limit contradicts is warned of.
+    Without task arguments the first `reset` samples the task and later ones keep it; `reset(seed=...)` samples again,
+    `reset(options={"task": {...}})` sets it. Warns if `horizon` differs from the time limit.
     """
 
     rules_class: ClassVar[type[Rules]]
@@ -44,17 +44,17 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     def __init__(self, render_mode: str | None = None, **kwargs: Any):
         self.rules, task = build_rules(self.rules_class, kwargs)
         self._rows = Rows(self.rules, task, 1)
-        self._elapsed, self._usual_limit = 0, 0  # steps of the episode, and of those that `make` truncates
+        self._elapsed, self._usual_limit = 0, 0  # steps in this episode, and time limit of the registered id
         self.observation_space, self.action_space = self.rules.observation_space, self.rules.action_space
         self.render_mode = check_choice(render_mode, "render_mode", [None, *self.rules.render_modes])
 
     @property
     def task_ids(self) -> np.ndarray:
-        """The id of the current task, (1,) int64; -1 before one is drawn."""
+        """Id of the current task, (1,) int64; -1 before the first reset samples one."""
         return self._rows.task.copy()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
-        """Begin an episode of the same task, or of another if a seed or `options={"task": {...}}` says so."""
+        """Start an episode of the same task, or of a new one with a seed or `options={"task": {...}}`."""
         reject_unknown(options or {}, ("task",), "option")
         super().reset(seed=seed)
         if 0 < self._elapsed == self._usual_limit < self.rules.horizon:
@@ -64,7 +64,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         return self._percept()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
-        """Take one step; ValueError for an action outside the space."""
+        """Apply one action; ValueError for one outside the space."""
         self._rows.require_reset("step")
         checked = check_action(action, self.rules.action_space, ())
         reward = self._rows.step(checked[None])
@@ -76,37 +76,43 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         return obs, float(reward[0]), terminated, False, info
 
     def expert_action(self) -> Any:
-        """Give an optimal action, an int for `Discrete`; UndeclaredError where the family declares no expert."""
+        """Return an optimal action, an int for `Discrete`; UndeclaredError if the family declares no expert."""
         action = self._rows.expert_action()[0]
         return action.item() if action.ndim == 0 else action
 
     def action_mask(self) -> np.ndarray:
-        """Give (A,) int8, 1 for the actions that are legal in the current task."""
+        """Return (A,) int8, 1 for the legal actions of the current task."""
         return self._rows.action_mask()[0]
 
     def render(self) -> Any:
-        """Draw the row as `render_mode` says: a frame (height, width, 3) uint8 or a str."""
+        """Draw the row in `render_mode`: a frame (height, width, 3) uint8, or a str."""
         return (self._rows.render(self.render_mode) or (None,))[0]
 
     def _find_limit(self) -> int:
-        """The time limit that `make` sets by default, 0 for none; Gymnasium hides the actual one from the env."""
+        """Default time limit of `make`, 0 for none; the actual one is in a wrapper that the env cannot see."""
         registered = gymnasium.registry.get(self.spec.id) if self.spec else None
         return (registered.max_episode_steps if registered else None) or 0
 
     def _percept(self) -> tuple[np.ndarray, Info]:
-        # Python scalars: Gymnasium's batching of infos knows int, float and bool, but makes np.bool_ an object.
+        # Python scalars: Gymnasium batches int, float and bool into typed arrays, np.bool_ into an object array.
         facts = self._rows.facts().items()
         info = {name: value[0] if value.ndim > 1 else value[0].item() for name, value in facts}
         return self.rules.observe(self._rows.state)[0], info
 
 
 class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """`num_envs` rows of `rules_class`, stepped together; equal, step for step, to Gymnasium's sync vector env.
+    """B rows of `rules_class`, stepped together, with the same results as Gymnasium's `SyncVectorEnv`.
 
-    `autoreset_mode` is SAME_STEP unless given (Gymnasium's own default is NEXT_STEP): every step is then a real one.
-    Row i draws its task from the generator of `seed + i`. `reset(options=...)` knows "task" (a dict for all rows,
-    a sequence of one dict a row, or an int array of task ids) and "reset_mask" (B,) bool. What is returned is a copy.
-    `max_episode_steps` is the family's horizon unless given; -1 never truncates, as in `gymnasium.make`.
+    The default `autoreset_mode` is SAME_STEP (Gymnasium's is NEXT_STEP), so no step only resets a row. Row i samples
+    its task from the generator of `seed + i`. `reset(options=...)` accepts "task" (a dict for all rows, a sequence of
+    one dict per row, or an int array of task ids) and "reset_mask" (B,) bool. Returned arrays are copies.
+
+    Args:
+        num_envs: B.
+        max_episode_steps: time limit; default the family's horizon, -1 for none, as in `gymnasium.make`.
+        autoreset_mode: Gymnasium's mode or its name.
+        render_mode: one of the `render_modes` of the rules, or None.
+        kwargs: arguments of the rules and of a fixed task.
     """
 
     rules_class: ClassVar[type[Rules]]
@@ -127,7 +133,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._limit not in (np.inf, self.rules.horizon):
             _warn_of_limit(self.rules, limit)
         self._elapsed = np.zeros(num_envs, np.int64)
-        self._over = np.zeros(num_envs, bool)  # rows whose episode has ended and that were not yet reset
+        self._over = np.zeros(num_envs, bool)  # (B,) ended rows that are not reset yet
         modes = [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
         self._mode = AutoresetMode(check_choice(autoreset_mode, "autoreset_mode", modes))
         self.metadata = {**_metadata(self.rules_class), "autoreset_mode": self._mode}
@@ -143,20 +149,20 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @property
     def task_ids(self) -> np.ndarray:
-        """The ids of the current tasks, (B,) int64; -1 before they are drawn."""
+        """Ids of the current tasks, (B,) int64; -1 before the first reset samples them."""
         return self._rows.task.copy()
 
     @property
     def max_episode_steps(self) -> int | None:
-        """After how many steps an episode is truncated; None for never."""
+        """Number of steps after which an episode is truncated; None for never."""
         return None if self._limit == np.inf else int(self._limit)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, Info]:
-        """Begin an episode in all rows, or in those of `options["reset_mask"]`. Gives obs (B, ...) and infos.
+        """Start an episode in all rows, or in those of `options["reset_mask"]`; returns obs (B, ...) and infos.
 
-        `seed` is one for all rows, of which row i takes `seed + i`, or a sequence of one a row, None for no new task.
+        `seed` is an int, of which row i gets `seed + i`, or a sequence of one per row, with None for no new task.
         """
         options = options or {}
         reject_unknown(options, ("task", "reset_mask"), "option")
@@ -171,7 +177,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.rules.observe(self._rows.state), self._rows.info(None if where.all() else where)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Take one step in every row; ValueError for actions that are not one a row inside the space."""
+        """Apply one action per row; ValueError for actions of another shape or outside the space."""
         self._rows.require_reset("step")
         checked = check_action(actions, self.rules.action_space, (self.num_envs,))
         if self._mode == AutoresetMode.DISABLED and self._over.any():
@@ -192,22 +198,22 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.rules.observe(self._rows.state), reward, terminated, truncated, info
 
     def expert_action(self) -> np.ndarray:
-        """Give optimal actions (B, ...); UndeclaredError where the family declares no expert."""
+        """Return optimal actions (B, ...); UndeclaredError if the family declares no expert."""
         return self._rows.expert_action()
 
     def action_mask(self) -> np.ndarray:
-        """Give (B, A) int8, 1 for the actions that are legal in a row's task."""
+        """Return (B, A) int8, 1 for the legal actions of a row's task."""
         return self._rows.action_mask()
 
     def render(self) -> tuple[Any, ...] | None:
-        """Draw every row as `render_mode` says."""
+        """Draw every row in `render_mode`."""
         return self._rows.render(self.render_mode)
 
     def _generator(self, seed):
         return self.np_random if seed is None else seeding.np_random(seed)[0]
 
     def _seeds(self, seed: Any) -> list[int | None]:
-        """Give the seed of every row."""
+        """Return one seed per row, None for rows without one."""
         if seed is None:
             return [None] * self.num_envs
         if isinstance(seed, (int, np.integer)):
@@ -223,7 +229,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed[where] = 0
 
     def _finish(self, ended: np.ndarray) -> Info:
-        """Reset the rows `ended` and give what their last step would have returned, as SAME_STEP puts it."""
+        """Reset the rows `ended` (B,) bool; return their final observations and infos in the format of SAME_STEP."""
         final_obs = np.full(self.num_envs, None, object)
         obs = self.rules.observe(self._rows.state)[ended]
         final_obs[ended] = np.fromiter(obs, object, len(obs))
@@ -232,7 +238,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return {**info, "_final_obs": ended.copy(), "_final_info": ended.copy()}
 
     def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
-        """Give the rows (B,) bool to reset."""
+        """Return the rows (B,) bool to reset."""
         if "reset_mask" not in options:
             return np.ones(self.num_envs, bool)
         mask = options["reset_mask"]

@@ -1,1 +1,1 @@
-"""Families of square rooms with a hidden goal."""
+"""Grid-world families: square rooms with a hidden goal."""

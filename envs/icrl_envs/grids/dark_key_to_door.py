@@ -10,12 +10,12 @@ from icrl_envs.base.capability import Capability
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 from icrl_envs.grids.grid import AGENT, GridRules, SearchBelief
 
-SEEK_KEY, SEEK_DOOR, DONE = range(3)  # the stages of an episode
-KEY, DOOR, OPEN, HOLDING = (224, 180, 40), (132, 84, 48), (206, 170, 136), (206, 92, 30)
+SEEK_KEY, SEEK_DOOR, DONE = range(3)  # stages of an episode
+KEY, DOOR, OPEN, HOLDING = (224, 180, 40), (132, 84, 48), (206, 170, 136), (206, 92, 30)  # RGB
 
 
 class DarkKeyToDoor(GridRules):
-    """A key cell and a door cell. State: stage * C + cell. Task: C * key + door."""
+    """A hidden key cell and door cell. State: stage * C + cell. Task: C * key + door. C: number of cells."""
 
     task_names = ("key", "door")
     capabilities = GridRules.capabilities | {Capability.BELIEF}
@@ -26,7 +26,7 @@ class DarkKeyToDoor(GridRules):
         self._optimal = self._best_returns(*np.divmod(np.arange(self.num_tasks), self.cells))
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give {"key": (x0, x1), "door": (x0, x1)}."""
+        """Return {"key": (x0, x1), "door": (x0, x1)}."""
         key, door = divmod(task_id, self.cells)
         return {"key": self.xy(key), "door": self.xy(door)}
 
@@ -34,43 +34,43 @@ class DarkKeyToDoor(GridRules):
         return self.cells * self.check_cell(task["key"], "key") + self.check_cell(task["door"], "door")
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move; reward 1 for the key, then 1 for the door, once each and never in the same step."""
+        """Move; reward 1 at the key, then 1 at the door, once each and in different steps."""
         state = self.move(state, action)
-        key, door = np.divmod(task, self.cells)
+        key, door = np.divmod(task, self.cells)  # (B,) cells
         found = (state == key) | (state == door + SEEK_DOOR * self.cells)
         return state + self.cells * found, found.astype(np.float64)
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell whether the door was opened in this episode."""
+        """Return (B,) bool: the door was opened in this episode."""
         return state >= DONE * self.cells
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Give 2 in the registered room; less where the horizon is too short for the way."""
+        """Return 2 in the registered room; less if the horizon is too short for the path."""
         return self._optimal.take(task)
 
     def _best_returns(self, key, door):
-        # A key under the start, or a door under the key, still takes a step of its own.
+        # a key at the start cell, or a door at the key's cell, still takes one step
         to_key = np.maximum(self.distance(self.start_cell, key), 1)
         to_door = to_key + np.maximum(self.distance(key, door), 1)
         return (to_key <= self.horizon).astype(np.float64) + (to_door <= self.horizon)
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Go to the key until it is held, then to the door for good, x0 first."""
+        """Return moves (B,) to the key until it is held, then to the door, x0 first."""
         key, door = np.divmod(task, self.cells)
         return self.toward(state, np.where(state < SEEK_DOOR * self.cells, key, door))
 
     def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> SearchBelief:
-        """Start with key and door possible anywhere; the search is for the key first in every episode."""
+        """Return a belief with key and door possible in every cell; each episode searches for the key first."""
         return SearchBelief(self, rows, rng, sharpness, hidden=2, last_stage=DONE)
 
     def frame(self, state: int, task: int) -> np.ndarray:
-        """Draw the key yellow until it is held, the door brown and pale once open, the agent orange with the key."""
+        """Draw the key yellow until it is held, the door brown (pale once open), the agent orange with the key."""
         stage, cell, key, door = self._scene(state, task)
         things = {door: OPEN if stage == DONE else DOOR} | ({key: KEY} if stage == SEEK_KEY else {})
         return self.draw(things, cell, AGENT if stage == SEEK_KEY else HOLDING)
 
     def text(self, state: int, task: int) -> str:
-        """Write K for the key until it is held, D for the door, A for the agent, * for the agent on either."""
+        """Write K for the key until it is held, D for the door, A for the agent, * for the agent on one of them."""
         stage, cell, key, door = self._scene(state, task)
         things = {door: "D"} | ({key: "K"} if stage == SEEK_KEY else {})
         return self.write(things, cell, ("key hidden", "key held", "door open")[stage])
@@ -83,10 +83,10 @@ class DarkKeyToDoorEnv(ArrayEnv):
     """A dark room with a hidden key and a hidden door.
 
     ## Description
-    `icrl/DarkKeyToDoor-v0` is a 9x9 room; an episode begins in its centre, without the key. Walls stop moves. Key and
-    door are cells, the same ones in every episode of a task; they may coincide. A step that ends on the key's cell
-    picks the key up; a later one that ends on the door's cell opens the door. Where key and door coincide, the agent
-    must stay there (or come back) once more.
+    `icrl/DarkKeyToDoor-v0` is a 9x9 room; episodes start in its centre, without the key. Walls block moves. Key and
+    door are cells, the same in every episode of a task; they may coincide. A step that ends on the key's cell picks
+    the key up; a later step that ends on the door's cell opens the door. If both cells coincide, the agent must stay
+    there (or return) for one more step.
 
     ## Action space
     `Discrete(5)`: 0 is x0+1 (down in drawings), 1 is x0-1, 2 is x1+1 (right), 3 is x1-1, 4 stays.
@@ -101,12 +101,12 @@ class DarkKeyToDoorEnv(ArrayEnv):
     After 50 steps `truncated` is set, never `terminated`. (The published code sets both.)
 
     ## Arguments
-    `key=(x0, x1)` and `door=(x0, x1)`, both or neither, here or in `reset(options={"task": {...}})`. Tasks are drawn
-    and held, and `size`, `start` and `horizon` given, as in `DarkroomEnv`.
+    `key=(x0, x1)` and `door=(x0, x1)`, both or neither, here or in `reset(options={"task": {...}})`. Sampling of
+    tasks, `size`, `start` and `horizon` are as in `DarkroomEnv`.
 
     ## Info
     `task` (id: 81 * (9 * key0 + key1) + 9 * door0 + door1 in the 9x9 room), `success` (the door is open),
-    `optimal_return`. For people and metrics only.
+    `optimal_return`. For display and metrics only.
 
     ## Version
     v0: dynamics, task ids and split as in the public DICP code.

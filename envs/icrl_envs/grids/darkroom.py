@@ -1,4 +1,4 @@
-"""Darkroom: a hidden goal."""
+"""Darkroom: a room with a hidden goal cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icrl_envs.grids.grid import GOAL, GridRules, SearchBelief
 
 
 class Darkroom(GridRules):
-    """A goal cell that pays 1 for every step that ends on it. State: the cell. Task: the goal's cell."""
+    """A goal cell: reward 1 for every step that ends on it. State: the cell. Task: the goal's cell."""
 
     task_names = ("goal",)
     capabilities = GridRules.capabilities | {Capability.BELIEF}
@@ -23,7 +23,7 @@ class Darkroom(GridRules):
         self._optimal = self.steps_on(np.arange(self.cells))
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give {"goal": (x0, x1)}."""
+        """Return {"goal": (x0, x1)}."""
         return {"goal": self.xy(task_id)}
 
     def find_task(self, **task: Any) -> int:
@@ -35,19 +35,19 @@ class Darkroom(GridRules):
         return state, (state == task).astype(np.float64)
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell whether the agent stands on the goal now."""
+        """Return (B,) bool: the agent is on the goal."""
         return state == task
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Give min(horizon + 1 - d, horizon) at distance d from the start."""
+        """Return min(horizon + 1 - d, horizon) for a goal at distance d from the start, at least 0."""
         return self._optimal.take(task)
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Go to the goal, x0 first, and stay."""
+        """Return moves (B,) to the goal, x0 first; stay on it."""
         return self.toward(state, task)
 
     def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> SearchBelief:
-        """Start with every cell a possible goal."""
+        """Return a belief with every cell a possible goal."""
         return SearchBelief(self, rows, rng, sharpness, hidden=1, last_stage=0)
 
     def frame(self, state: int, task: int) -> np.ndarray:
@@ -63,8 +63,8 @@ class DarkroomEnv(ArrayEnv):
     """A dark room with a hidden goal.
 
     ## Description
-    `icrl/Darkroom-v0` is a 9x9 room; an episode begins in its centre. Walls stop moves. The goal is the task: it can
-    only be found by standing on it, and stays where it is until the task changes.
+    `icrl/Darkroom-v0` is a 9x9 room; episodes start in its centre. Walls block moves. The task is the goal cell, which
+    is the same in all episodes; only the reward on it reveals it.
 
     ## Action space
     `Discrete(5)`: 0 is x0+1 (down in drawings), 1 is x0-1, 2 is x1+1 (right), 3 is x1-1, 4 stays.
@@ -79,18 +79,18 @@ class DarkroomEnv(ArrayEnv):
     After 20 steps `truncated` is set, never `terminated`. (The published code sets both.)
 
     ## Arguments
-    `goal=(x0, x1)` fixes the task; without it the first `reset` draws one and later resets keep it, until a
-    `reset(seed=...)` draws again; `reset(options={"task": {"goal": (x0, x1)}})` sets it in either case.
-    `size` (2 to 32), `start=(x0, x1)` (None: the centre) and `horizon` shape the room; the ids below set them.
-    `optimal_return` is that of `horizon`: to change an episode's length, give `make` both `horizon` and
+    `goal=(x0, x1)` fixes the task; without it the first `reset` samples a task and later resets keep it, until a
+    `reset(seed=...)` samples again; `reset(options={"task": {"goal": (x0, x1)}})` sets it in both cases.
+    `size` (2 to 32), `start=(x0, x1)` (None: the centre) and `horizon` define the room; the ids below set them.
+    `optimal_return` assumes `horizon` steps: to change the length of an episode, give `make` both `horizon` and
     `max_episode_steps`.
 
     ## Info
-    `task` (id: size * x0 + x1), `success` (stands on the goal now), `optimal_return`. For people and metrics only.
+    `task` (id: size * x0 + x1), `success` (is on the goal), `optimal_return`. For display and metrics only.
 
     ## Variants
-    `icrl/Darkroom3x3-v0`: 3x3, 6 steps (our choice). `icrl/Darkroom17x17-v0`: 17x17, 50 steps (our choice: enough to
-    search within an episode). `icrl/Darkroom10x10-v0`: 10x10, starts in the corner (0, 0), 100 steps, as in the
+    `icrl/Darkroom3x3-v0`: 3x3, 6 steps (our choice). `icrl/Darkroom17x17-v0`: 17x17, 50 steps (our choice: enough for
+    a search within an episode). `icrl/Darkroom10x10-v0`: 10x10, starts in the corner (0, 0), 100 steps, as in the
     original DPT.
 
     ## Version

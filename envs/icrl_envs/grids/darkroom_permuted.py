@@ -1,4 +1,4 @@
-"""Permuted Darkroom: a goal that is always the same, in a room whose controls are permuted."""
+"""Permuted Darkroom: a fixed goal, and a hidden permutation of the actions. Axis letters: B rows, N samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icrl_envs.grids.grid import CONTRADICTION, GOAL, MOVES, GridRules
 
 
 class DarkroomPermuted(GridRules):
-    """The goal is the last corner, but action a makes the move `permutations[task][a]`. State: the cell."""
+    """The goal is the last corner; action a applies the move `permutations[task][a]`. State: the cell."""
 
     task_names = ("permutation",)
     capabilities = GridRules.capabilities | {Capability.BELIEF}
@@ -29,7 +29,7 @@ class DarkroomPermuted(GridRules):
         self._optimal = self.steps_on(self.goal)
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
-        """Give {"permutation": index}."""
+        """Return {"permutation": index}."""
         return {"permutation": int(task_id)}
 
     def find_task(self, **task: Any) -> int:
@@ -42,24 +42,24 @@ class DarkroomPermuted(GridRules):
         raise ValueError(f"permutation={short(given)}: give an order of 0, 1, 2, 3, 4, or its index 0 to 119.")
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move as permuted; reward 1 on the goal."""
+        """Apply the permuted move; reward 1 on the goal."""
         state = self.move(state, self.permutations[task, action])
         return state, (state == self.goal).astype(np.float64)
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Tell whether the agent stands on the goal now."""
+        """Return (B,) bool: the agent is on the goal."""
         return state == self.goal
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Give 35 in the registered room, whatever the permutation."""
+        """Return 35 in the registered room, for every permutation."""
         return np.full(len(task), self._optimal)
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Go to the goal, x0 first, and stay."""
+        """Return actions (B,) that move to the goal, x0 first; stay on it."""
         return self.inverse[task, self.toward(state, self.goal)]
 
     def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> ControlBelief:
-        """Start with every permutation possible; all are equally near, so `sharpness` means nothing here."""
+        """Return a belief with every permutation possible; `sharpness` has no effect."""
         return ControlBelief(self, rows, rng)
 
     def frame(self, state: int, task: int) -> np.ndarray:
@@ -67,47 +67,47 @@ class DarkroomPermuted(GridRules):
         return self.draw({self.goal: GOAL}, state)
 
     def text(self, state: int, task: int) -> str:
-        """Write G for the goal, A for the agent, * for both; below, the move that each action makes."""
+        """Write G for the goal, A for the agent, * for both; below, the move of each action."""
         return self.write({self.goal: "G"}, state, f"moves of actions 0-4: {self.permutations[task].tolist()}")
 
 
 class ControlBelief(Belief):
-    """Which permutations of the controls fit the moves seen; draws are uniform, hypotheses are acted on by the expert.
+    """Posterior over permutations: uniform over those consistent with the observed moves; acts as the expert.
 
-    A move stopped by a wall looks like staying, and rules out only what would have looked different.
+    A move into a wall looks like staying, so it refutes only permutations with another outcome.
     """
 
     def __init__(self, rules: DarkroomPermuted, rows: int, rng: np.random.Generator):
         self.rules, self.rng = rules, rng
-        self.mask = np.ones((rows, rules.num_tasks), bool)  # (B, 120)
-        self.cell = np.full(rows, rules.start_cell)
+        self.mask = np.ones((rows, rules.num_tasks), bool)  # (B, 120) consistent permutations
+        self.cell = np.full(rows, rules.start_cell)  # (B,)
 
     def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:
-        """Put the rows that start at their `obs` (B, 2)."""
+        """Set the cell of starting rows to `obs` (B, 2)."""
         self.cell = np.where(starts, self.rules.cell_at(obs), self.cell)
 
     def update(
         self, live: np.ndarray, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, next_obs: np.ndarray
     ) -> None:
-        """Rule out the permutations under which `action` would have led elsewhere."""
-        seen = self.rules.moves[self.cell] == self.rules.cell_at(next_obs)[:, None]  # (B, 5) moves that fit
-        predicted = self.rules.permutations[:, np.asarray(action)].T  # (B, 120)
+        """Refute the permutations under which `action` (B,) leads to another cell than `next_obs` (B, 2)."""
+        seen = self.rules.moves[self.cell] == self.rules.cell_at(next_obs)[:, None]  # (B, 5) consistent moves
+        predicted = self.rules.permutations[:, np.asarray(action)].T  # (B, 120) move of `action`
         self.mask &= ~live[:, None] | np.take_along_axis(seen, predicted, 1)
         self.cell = np.where(live, self.rules.cell_at(next_obs), self.cell)
 
     def possible(self, task: np.ndarray) -> np.ndarray:
-        """Tell whether the permutation fits."""
+        """Return (B,) bool: permutation `task` (B,) is consistent."""
         return self.mask[np.arange(len(self.mask)), task]
 
     def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
-        """Draw uniformly among the permutations that fit."""
+        """Sample (N,) uniformly from the consistent permutations."""
         possible = self.mask[rows]  # (N, 120)
         if not possible.any(1).all():
             raise ValueError(CONTRADICTION)
         return np.where(possible, self.rng.random(possible.shape), -1.0).argmax(1)
 
     def action(self, task: np.ndarray) -> np.ndarray:
-        """Act as the expert would."""
+        """Return the expert's actions (B,) under permutations `task` (B,)."""
         return self.rules.expert_action(self.cell, task)
 
 
@@ -115,11 +115,11 @@ class DarkroomPermutedEnv(ArrayEnv):
     """A dark room whose controls are permuted.
 
     ## Description
-    `icrl/DarkroomPermuted-v0` is a 9x9 room; an episode begins in the corner (0, 0), the goal is always (8, 8). Walls
-    stop moves. What is hidden, and the task, is which move each action makes.
+    `icrl/DarkroomPermuted-v0` is a 9x9 room; episodes start in the corner (0, 0), the goal is always (8, 8). Walls
+    block moves. The task is the hidden assignment of moves to actions.
 
     ## Action space
-    `Discrete(5)`: action a makes the move `permutation[a]` of: 0 x0+1 (down in drawings), 1 x0-1,
+    `Discrete(5)`: action a applies the move `permutation[a]` of: 0 x0+1 (down in drawings), 1 x0-1,
     2 x1+1 (right), 3 x1-1, 4 stay.
 
     ## Observation space
@@ -133,11 +133,11 @@ class DarkroomPermutedEnv(ArrayEnv):
 
     ## Arguments
     `permutation`: its index 0 to 119 in `itertools.permutations(range(5))`, or the tuple itself; also in
-    `reset(options={"task": {...}})`. Tasks are drawn and held, and `size`, `start` and `horizon` given, as in
-    `DarkroomEnv`; the goal is the last corner of a room of any size.
+    `reset(options={"task": {...}})`. Sampling of tasks, `size`, `start` and `horizon` are as in `DarkroomEnv`; the
+    goal is the last corner of a room of any size.
 
     ## Info
-    `task` (the index), `success` (stands on the goal now), `optimal_return`. For people and metrics only.
+    `task` (the index), `success` (is on the goal), `optimal_return`. For display and metrics only.
 
     ## Version
     v0: dynamics, task ids and split as in the public DICP code.

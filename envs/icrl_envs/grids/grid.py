@@ -1,4 +1,7 @@
-"""What several grid families share: rooms with walls, and what a search of such a room knows."""
+"""Base of the grid families: rooms with walls, and the belief of a search for hidden cells.
+
+Axis letters: B rows, N samples, C cells, K hidden things.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from icrl_envs.base.rules import Rules
 
 MOVES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)])  # x0+1, x0-1, x1+1, x1-1, stay
 STAY = 4
-MAX_SIZE = 32  # tables over pairs of cells grow with its fourth power
+MAX_SIZE = 32  # tables over pairs of cells grow with the fourth power of the size
 CONTRADICTION = "what a row saw contradicts the rules: feed the belief from the environment it was made for."
 
 Colour = tuple[int, int, int]
@@ -23,10 +26,15 @@ PIXELS = 24  # side of a cell in a frame
 
 
 class GridRules(Rules):
-    """What all square rooms share. A cell is the int `size * x0 + x1` of C = size * size; walls stop moves.
+    """Dynamics of a square room. A cell is the int `size * x0 + x1`, C = size * size; walls block moves.
 
-    A state is `stage * C + cell`, where a family's `stages` count what the agent has done in this episode.
-    `start` is where episodes begin; None is the centre.
+    A state is `stage * C + cell`, where the stage counts the goals reached in this episode.
+
+    Args:
+        size: side of the room in cells.
+        start: start cell of every episode; None for the centre.
+        horizon: maximum number of steps in an episode.
+        stages: number of stages.
     """
 
     action_space: spaces.Discrete
@@ -46,7 +54,7 @@ class GridRules(Rules):
         self.start_cell = self.check_cell((size // 2, size // 2) if start is None else start, "start")
 
     def check_cell(self, xy: Any, name: str) -> int:
-        """Give the cell at coordinates `xy`; ValueError if they are not two integers inside the room."""
+        """Return the cell at coordinates `xy`; ValueError unless they are two integers inside the room."""
         try:
             x0, x1 = (check_int(x, name, 0, self.size - 1) for x in xy)
         except (TypeError, ValueError):
@@ -57,41 +65,41 @@ class GridRules(Rules):
         return self.size * x0 + x1
 
     def xy(self, cell: int) -> tuple[int, int]:
-        """Give a cell's coordinates."""
+        """Return the coordinates of a cell."""
         return divmod(int(cell), self.size)
 
     def cell_at(self, obs: np.ndarray) -> np.ndarray:
-        """Give the cells (B,) of observations (B, 2)."""
+        """Return the cells (B,) of observations (B, 2)."""
         return obs[:, 0].astype(np.int64) * self.size + obs[:, 1]
 
     def distance(self, a: Any, b: Any) -> np.ndarray:
-        """Give the number of moves between states or cells, broadcast against each other."""
+        """Return the number of moves between states or cells, broadcast against each other."""
         return np.abs(self.coords[a] - self.coords[b]).sum(-1)
 
     def toward(self, state: np.ndarray, target: Any) -> np.ndarray:
-        """Give the expert's moves (B,): x0 first, then x1, then stay."""
+        """Return the expert's moves (B,) from `state` to `target`: x0 first, then x1, then stay."""
         d0, d1 = (self.coords[target] - self.coords[state]).T
         return np.select([d0 > 0, d0 < 0, d1 > 0, d1 < 0], [0, 1, 2, 3], STAY).astype(np.int64)
 
     def start(self, task: np.ndarray) -> np.ndarray:
-        """Begin in the start cell."""
+        """Return states (B,) in the start cell."""
         return np.full(len(task), self.start_cell, np.int64)
 
     def move(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """Give the states after a move."""
+        """Return the states (B,) after moves (B,)."""
         return self.moves.take(state * len(MOVES) + action)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """Give the coordinates (B, 2) int32."""
+        """Return the coordinates (B, 2) int32."""
         return self.coords.take(state, axis=0)
 
     def steps_on(self, goal: Any) -> np.ndarray:
-        """Give the most steps (float64) of an episode that can end on `goal`."""
-        # A goal on the start cell is worth no more than one beside it: steps are rewarded, resets are not.
+        """Return the maximum number of steps (float64) in an episode that end on `goal`."""
+        # a goal on the start cell yields no more than a neighbouring one: resets are not rewarded
         return np.clip(self.horizon + 1 - self.distance(self.start_cell, goal), 0, self.horizon).astype(np.float64)
 
     def draw(self, things: dict[int, Colour], agent: int, colour: Colour = AGENT) -> np.ndarray:
-        """Paint a frame: `things` fill their cell, the agent is a smaller square on top."""
+        """Draw a frame, uint8 (height, width, 3): `things` fill their cell, the agent is a smaller square on top."""
         frame = np.empty((self.size * PIXELS, self.size * PIXELS, 3), np.uint8)
         frame[:] = LINE
         for cell in range(self.cells):
@@ -104,7 +112,7 @@ class GridRules(Rules):
         frame[x0 + margin : x0 + PIXELS - margin, x1 + margin : x1 + PIXELS - margin] = colour
 
     def write(self, things: dict[int, str], agent: int, note: str = "") -> str:
-        """Write the room down, x0 downwards: letters for `things`, A for the agent, * for the agent on one."""
+        """Write the room as text, x0 downwards: letters for `things`, A for the agent, * for the agent on one."""
         letters = ["."] * self.cells
         for cell, letter in things.items():
             letters[cell] = letter
@@ -114,18 +122,19 @@ class GridRules(Rules):
 
 
 class SearchBelief(Belief):
-    """Which cells may hide what a row looks for, one thing after the other; visiting a cell settles it.
+    """Posterior over the cells of K hidden things, which are searched one after the other.
 
-    A row in stage s looks for thing s; a reward finds it there, no reward rules the cell out. The draw prefers near
-    cells by exp(-sharpness * distance): a search that sweeps the room instead of crossing it for every hypothesis.
+    In stage s a row searches for thing s: a reward locates it in the entered cell, no reward rules that cell out.
+    Samples are weighted by exp(-sharpness * distance), so a search sweeps the room instead of crossing it for every
+    hypothesis.
 
     Args:
         grid: the room.
         rows: B.
-        rng: where draws and coin flips come from.
-        sharpness: how much nearer cells are preferred; a float, or (B,) one a row. 0 draws from the posterior itself.
-        hidden: K, the number of things hidden; a task id is their cells as digits in base C.
-        last_stage: a reward leads to the next stage, but not beyond this one; in stage K a row seeks nothing.
+        rng: generator of samples and tie-breaks.
+        sharpness: preference for near cells; a float, or (B,) one per row. 0 samples from the posterior itself.
+        hidden: K, the number of hidden things; a task id is their cells as digits in base C.
+        last_stage: a reward advances to the next stage up to this one; in stage K there is nothing left to search.
     """
 
     def __init__(
@@ -139,37 +148,37 @@ class SearchBelief(Belief):
     ):
         self.grid, self.rng, self.hidden, self.last_stage = grid, rng, hidden, last_stage
         self.sharpness = np.broadcast_to(np.asarray(sharpness, np.float64), (rows,))
-        self.mask = np.ones((rows, hidden, grid.cells), bool)  # (B, K, C) where thing k may still be
-        self.stage = np.zeros(rows, np.int64)
-        self.cell = np.full(rows, grid.start_cell)
+        self.mask = np.ones((rows, hidden, grid.cells), bool)  # (B, K, C) possible cells of thing k
+        self.stage = np.zeros(rows, np.int64)  # (B,)
+        self.cell = np.full(rows, grid.start_cell)  # (B,)
         self._index = np.arange(rows)
         self._between = grid.distance(np.arange(grid.cells)[:, None], np.arange(grid.cells))  # (C, C)
         self._digits = grid.cells ** np.arange(hidden - 1, -1, -1)  # (K,)
 
     def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:
-        """Put the rows that start back to the first stage, at `obs` (B, 2)."""
+        """Set starting rows to the first stage, at `obs` (B, 2)."""
         self.cell = np.where(starts, self.grid.cell_at(obs), self.cell)
         self.stage[starts] = 0
 
     def update(
         self, live: np.ndarray, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, next_obs: np.ndarray
     ) -> None:
-        """Rule the entered cell out, or everything but it."""
+        """Rule out the entered cell or, after a reward, all other cells."""
         self.cell = np.where(live, self.grid.cell_at(next_obs), self.cell)
         rows = np.flatnonzero(live & (self.stage < self.hidden))
         found = np.asarray(reward)[rows] > 0
         self.mask[rows, self.stage[rows], self.cell[rows]] = found
-        hit = rows[found]
+        hit = rows[found]  # located: a single possible cell remains
         self.mask[hit, self.stage[hit]] = False
         self.mask[hit, self.stage[hit], self.cell[hit]] = True
         self.stage[hit] = np.minimum(self.stage[hit] + 1, self.last_stage)
 
     def possible(self, task: np.ndarray) -> np.ndarray:
-        """Tell whether every thing may still be where the task says."""
+        """Return (B,) bool: every thing may be in the cell given by `task` (B,)."""
         return self.mask[self._index[:, None], np.arange(self.hidden), self._parts(task)].all(1)
 
     def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
-        """Draw by Gumbel argmax among the possible cells within reach; among all possible if none is."""
+        """Sample tasks (N,) from the possible cells within `steps_left` moves, or from all possible ones if none is."""
         distance = self._between[self.cell[rows], None]  # (N, 1, C)
         possible = self.mask[rows]  # (N, K, C)
         if not possible.any(-1).all():
@@ -177,14 +186,16 @@ class SearchBelief(Belief):
         near = possible & (distance <= np.reshape(steps_left, (-1, 1, 1)))
         possible = np.where(near.any(-1, keepdims=True), near, possible)
         logits = np.where(possible, -self.sharpness[rows, None, None] * distance, -np.inf)
+        # Gumbel argmax samples from the softmax of the logits: (N, K, C) -> (N, K) -> (N,) task ids
         return (logits + self.rng.gumbel(size=logits.shape)).argmax(-1) @ self._digits
 
     def action(self, task: np.ndarray) -> np.ndarray:
-        """Go to where the thing sought would be, if there is a choice through cells not yet ruled out."""
+        """Return moves (B,) to the searched thing's cell under `task` (B,), preferably through possible cells."""
         thing = np.minimum(self.stage, self.hidden - 1)
-        target = np.where(self.stage < self.hidden, self._parts(task)[self._index, thing], self.cell)
+        target = np.where(self.stage < self.hidden, self._parts(task)[self._index, thing], self.cell)  # (B,)
         d0, d1 = (self.grid.coords[target] - self.grid.coords[self.cell]).T
         move0, move1 = np.where(d0 > 0, 0, 1), np.where(d1 > 0, 2, 3)
+        # along which axis the next cell is still possible; a coin decides between equal axes
         open0, open1 = (self.mask[self._index, thing, self.grid.moves[self.cell, m]] for m in (move0, move1))
         first = self.rng.random(len(task)) < 0.5 + 0.5 * (open0.astype(int) - open1)
         first = (d1 == 0) | (first & (d0 != 0))
