@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 
 def hyperparameters(agent: Any) -> dict[str, Any]:
     """What agents must share to be training seeds of one entry."""
-    train = _part(agent.facts, "train")
-    known = {"method": method_name(type(agent)), **asdict(agent.config), **train, "source": agent.facts.get("source")}
+    train, method = _part(agent.facts, "train"), method_name(type(agent.method))
+    known = {"method": method, **asdict(agent.config), **train, "source": agent.facts.get("source")}
     of_source = {f"source.{name}": v for name, v in _part(_part(agent.facts, "data"), "settings").items()}
     begun = {"begun": "with an agent"} if known.get("init") else {}
     return complete({name: value for name, value in known.items() if name not in FREE} | begun | of_source)
