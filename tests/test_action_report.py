@@ -43,7 +43,8 @@ def fresh(method: str, env_id: str = BERNOULLI, seed: int = 0, **settings: Any) 
     own = {"vector_size": 8} if method == "headless-ad" else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        agent = cls(rules.observation_space, rules.action_space, cls.Config(**{**SIZES, **own, **settings}))
+        config = cls.Config(**{**SIZES, **own, **settings})
+        agent = ICAgent(cls(rules.observation_space, rules.action_space, config))
     agent.facts = {"env_id": env_id, "source": "thompson", "train": {"lr": 1e-3, "updates": 5, "seed": seed}}
     return agent.eval()
 
@@ -462,7 +463,7 @@ def test_macros_are_suited_by_their_number():
 def test_sets_are_drawn_anew_apart():
     """The interval of a mean over eight sets is narrower than that of one, even if all of them bring the same."""
     score, legal = np.random.default_rng(0).random((40, 1)), np.ones((40, 3), bool)
-    lives = {who: [action_results.Life(score, score[:, 0], {})] for who in "abc"}
+    lives = {who: [action_lives.LifetimeStats(score, score[:, 0], {})] for who in "abc"}
     each = [action_results.on_set("s", number, legal, lives, {}, bandit=False)["a"][1] for number in range(1, 9)]
     mean = action_results.mean_rows({"a": each})[0].score
     one = action_results.interval(each[0].score)

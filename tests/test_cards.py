@@ -13,8 +13,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.pretrained import to_json
 from icrl_agents.hub import checkpoint
-from icrl_agents.hub.cards import render_card, shown
+from icrl_agents.hub.cards import make_card, render_card, shown
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
 
@@ -51,9 +52,12 @@ NUMBER = re.compile(r"\d+(?:\.\d+)*(?:e[-+]?\d+)?")
 
 @pytest.fixture
 def data(tiny_agent) -> dict[str, Any]:
-    agent = tiny_agent()
-    agent.facts = FACTS
-    return {"format_version": 1, "library_version": "0.1.0", **agent.to_json()}
+    return {"format_version": 1, "library_version": "0.1.0", **to_json(tiny_agent().method, FACTS)}
+
+
+def render(data: dict[str, Any], *args: Any, **options: Any) -> str:
+    """The card of the method that the config names."""
+    return render_card(data, METHODS[data["method"]], *args, **options)
 
 
 def numbers(text: str) -> set[str]:
@@ -68,7 +72,7 @@ def known_numbers(data: dict[str, Any], results: dict[str, Any], parameters: int
 
 
 def test_every_number_comes_from_results_or_facts(data):
-    card = render_card(data, RESULTS, parameters=966, curve=True, name="icrl/ad-darkroom")
+    card = render(data, RESULTS, parameters=966, curve=True, name="icrl/ad-darkroom")
     assert numbers(card) - known_numbers(data, RESULTS, 966) == set()
     table = [line for line in card.splitlines() if line.startswith("| mean return")]
     assert table == ["| mean return, last | 15.83 | 15.5 | 16.13 | 8 tasks x 19 lives | return | IQM |"]
@@ -77,19 +81,19 @@ def test_every_number_comes_from_results_or_facts(data):
 
 
 def test_the_check_above_can_fail(data):
-    card = render_card(data, RESULTS, parameters=966)
+    card = render(data, RESULTS, parameters=966)
     changed = json.loads(json.dumps(RESULTS).replace("15.8349", "15.2"))
     assert numbers(card) - known_numbers(data, changed, 966) == {"15.83", "15.8349"}
 
 
 def test_the_template_has_no_number_and_no_method_of_its_own():
-    template = resources.files("icrl_agents").joinpath("card_template.md").read_text("utf-8")
+    template = resources.files("icrl_agents.hub").joinpath("card_template.md").read_text("utf-8")
     assert numbers(template) == set()
     assert not [name for name in METHODS if re.search(rf"\b{name}\b", template)]
 
 
 def test_the_front_matter_is_what_the_hub_reads(data):
-    card = ModelCard(render_card(data, RESULTS, name="icrl/ad-darkroom")).data
+    card = ModelCard(render(data, RESULTS, name="icrl/ad-darkroom")).data
     assert (card.library_name, card.license, card.pipeline_tag) == (
         "icrl-agents",
         "apache-2.0",
@@ -100,12 +104,12 @@ def test_the_front_matter_is_what_the_hub_reads(data):
     scores = [(r.metric_name, r.metric_value, r.dataset_name, r.dataset_split) for r in card.eval_results]
     assert ("mean return, last", 15.8349, "icrl/Darkroom-v0", "test") in scores
     assert "random" not in [score[0] for score in scores]
-    assert ModelCard(render_card(data)).data.eval_results is None
+    assert ModelCard(render(data)).data.eval_results is None
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_card_from_its_docstring(data, method):
-    card = render_card({**data, "method": method})
+    card = render({**data, "method": method})
     words = " ".join((inspect.getdoc(METHODS[method]) or "").split("\n\n")[0].split())
     assert words
     assert words in card
@@ -123,7 +127,7 @@ def test_every_method_has_a_card_from_its_docstring(data, method):
 
 
 def test_what_is_not_known_is_said_not_invented(data):
-    card = render_card({**data, "facts": {}})
+    card = render({**data, "facts": {}})
     assert "Not measured yet" in card
     assert "Not recorded" in card
     assert "curve.png" not in card
@@ -133,7 +137,7 @@ def test_what_is_not_known_is_said_not_invented(data):
 def test_the_cards_code_runs(data, tiny_agent, tmp_path):
     agent = tiny_agent()
     agent.save_pretrained(tmp_path)
-    card = checkpoint.make_card(tmp_path, str(tmp_path))
+    card = make_card(tmp_path, METHODS, str(tmp_path))
     code = re.search(r"```python\n(.+?)```", card, re.DOTALL)
     assert code
     scope: dict[str, Any] = {}
@@ -150,7 +154,7 @@ def test_facts_from_strangers_stay_in_their_cells(data):
         "limits": ["one\n## Results", {"not": "text"}],
         "a|b\n---": 3,
     }
-    card = render_card({**data, "facts": facts, "library_version": "1\n# Heading"}, name="icrl/ad-darkroom")
+    card = render({**data, "facts": facts, "library_version": "1\n# Heading"}, name="icrl/ad-darkroom")
     outside = re.sub(r"```.*?```", "", card, flags=re.DOTALL)
     assert not re.search(r"^#+ Heading", outside, re.MULTILINE)
     assert outside.count("## Results") - outside.count("one ## Results") == 1
@@ -174,7 +178,7 @@ def test_facts_from_strangers_stay_in_their_cells(data):
     ],
 )
 def test_malformed_results_are_refused(data, table, word):
-    one_line(lambda: render_card(data, {"env_id": "icrl/Darkroom-v0", "table": table}), ValueError, word)
+    one_line(lambda: render(data, {"env_id": "icrl/Darkroom-v0", "table": table}), ValueError, word)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_numbers_are_rounded_to_four_digits(value, text):
     assert shown(value) == text
 
 
-def test_write_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_agent, tmp_path):
+def test_a_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_agent, tmp_path):
     tiny_agent().save_pretrained(tmp_path)
     plain = (tmp_path / "README.md").read_text()
     count = sum(tensor.numel() for tensor in tiny_agent().state_dict().values())
@@ -202,14 +206,13 @@ def test_write_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_a
     results = {**RESULTS, "weights_sha256": checkpoint.weights_sha256(tmp_path)}
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "curve.png").write_bytes(b"png")
-    checkpoint.write_card(tmp_path, "icrl/tiny")
-    card = (tmp_path / "README.md").read_text()
+    card = make_card(tmp_path, METHODS, "icrl/tiny")
     assert "| mean return, last | 15.83 |" in card
     assert "(curve.png)" in card
     assert 'ICAgent.from_pretrained("icrl/tiny")' in card
     tiny_agent(seed=1).save_pretrained(tmp_path)
     assert "15.83" not in (tmp_path / "README.md").read_text()
-    one_line(lambda: checkpoint.write_card(tmp_path), ValueError, "other weights", "icrl-agents evaluate")
+    one_line(lambda: make_card(tmp_path, METHODS), ValueError, "other weights", "icrl-agents evaluate")
 
 
 @pytest.mark.parametrize("folder", sorted(Path(__file__).parents[1].glob("model_cards/*/")), ids=lambda path: path.name)
@@ -218,7 +221,7 @@ def test_a_released_card_is_what_its_folder_renders(folder):
     ICAgent.from_pretrained(folder, device="cpu")
     results = json.loads((folder / "results.json").read_text())
     assert results["weights_sha256"] == checkpoint.weights_sha256(folder)
-    assert (folder / "README.md").read_text() == checkpoint.make_card(folder, f"icrl/{folder.name}")
+    assert (folder / "README.md").read_text() == make_card(folder, METHODS, f"icrl/{folder.name}")
 
 
 @pytest.mark.parametrize(("name", "value"), [("split", ["train"]), ("table", 5)])
@@ -226,4 +229,4 @@ def test_results_of_other_types_are_one_line(tiny_agent, tmp_path, name, value):
     tiny_agent().save_pretrained(tmp_path)
     results = {"env_id": "icrl/Darkroom-v0", "split": "test", "table": [{"name": "mean", "value": 1.0}], name: value}
     (tmp_path / "results.json").write_text(json.dumps(results))
-    one_line(lambda: checkpoint.make_card(tmp_path), ValueError, "results.json")
+    one_line(lambda: make_card(tmp_path, METHODS), ValueError, "results.json")

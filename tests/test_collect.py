@@ -115,7 +115,7 @@ def test_killed_at_any_instant_it_opens_resumes_and_ends_the_same(tmp_path, undi
     ran = []
     run = collection.run_block
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # what is slow here; a killed process loses no cache
-    monkeypatch.setattr(collection, "_run", lambda block: ran.append(block.tasks) or run(block))
+    monkeypatch.setattr(collection, "run_block", lambda block: ran.append(block.tasks) or run(block))
     for instant in itertools.count():
         path = tmp_path / f"{instant}.h5"
         if not kill_at(path, instant):
@@ -273,7 +273,7 @@ def test_whole_numbers_of_any_type_collect_the_same(tmp_path, undisturbed):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_is_refused_before_anything_is_collected(tmp_path, monkeypatch, overwrite):
-    monkeypatch.setattr(collection, "_run", lambda block: pytest.fail("collected"))
+    monkeypatch.setattr(collection, "run_block", lambda block: pytest.fail("collected"))
     (tmp_path / "results").mkdir()
     with pytest.raises(IsADirectoryError, match=r"results is a folder: name a file") as error:
         make(tmp_path / "results", overwrite=overwrite)

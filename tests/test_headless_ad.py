@@ -10,8 +10,8 @@ from gymnasium import spaces
 from icrl_envs import FAMILIES
 
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.action_masks import check_legal, read_action_set
+from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.evaluation.evaluate import RandomLearner
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.store import HistoryStore

@@ -22,9 +22,12 @@ from gymnasium import spaces
 from huggingface_hub import constants
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.pretrained import upload
 from icrl_agents.hub import checkpoint
 from icrl_agents.hub import remote as hub
 from icrl_agents.hub import transfer as hub_transfer
+from icrl_agents.hub.cards import make_card
+from icrl_agents.methods import METHODS
 from icrl_agents.methods.ad import AD
 from tests.conftest import one_line, same_weights
 from tests.hub_server import Answer, HubServer, Refused, git_sha1
@@ -82,7 +85,7 @@ def test_a_saved_agent_comes_back_bit_for_bit(tiny_agent, tmp_path, observation_
     drawn = torch.random.get_rng_state()
     loaded = ICAgent.from_pretrained(tmp_path, device="cpu")
     assert torch.equal(drawn, torch.random.get_rng_state())
-    assert type(loaded) is AD
+    assert type(loaded.method) is AD
     assert not loaded.training
     assert loaded.source == "local"
     assert (loaded.config, loaded.facts) == (agent.config, agent.facts)
@@ -113,14 +116,22 @@ def test_equal_agents_make_equal_bytes(tiny_agent, tmp_path):
     assert files_of(tiny_agent(seed=1), tmp_path / "c")["model.safetensors"] != first["model.safetensors"]
 
 
-def test_a_class_loads_only_its_own_method(tiny_agent, tmp_path, monkeypatch):
+def test_the_config_names_the_class_of_the_method(tiny_agent, tmp_path, monkeypatch):
     class Other(AD):
-        pass
+        """Another method."""
 
-    monkeypatch.setitem(sys.modules["icrl_agents.methods"].METHODS, "other", Other)
-    tiny_agent().save_pretrained(tmp_path)
-    assert type(AD.from_pretrained(tmp_path)) is AD
-    one_line(lambda: Other.from_pretrained(tmp_path), ValueError, "holds a AD, not a Other")
+    class Mine(ICAgent):
+        """An agent of the user's own."""
+
+    monkeypatch.setitem(METHODS, "other", Other)
+    agent = tiny_agent()
+    other = Other(agent.observation_space, agent.action_space, agent.config)
+    for name, method in (("ad", agent.method), ("other", other)):
+        Mine(method).save_pretrained(tmp_path / name)
+        loaded = Mine.from_pretrained(tmp_path / name)
+        assert (type(loaded), type(loaded.method)) == (Mine, type(method))
+    monkeypatch.delitem(METHODS, "other")
+    one_line(lambda: ICAgent.from_pretrained(tmp_path / "other"), ValueError, "other")
 
 
 def test_a_failed_save_leaves_the_old_checkpoint_whole(tiny_agent, tmp_path):
@@ -130,7 +141,7 @@ def test_a_failed_save_leaves_the_old_checkpoint_whole(tiny_agent, tmp_path):
     one_line(lambda: bad.save_pretrained(tmp_path), ValueError, "config.json", "plain, finite JSON")
     bad.facts = {}
     with torch.no_grad():
-        bad.body.norm.weight[0] = torch.inf
+        bad.method.body.norm.weight[0] = torch.inf
     one_line(lambda: bad.save_pretrained(tmp_path), ValueError, "NaN or infinity in body.norm.weight")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "file").write_text("")
@@ -181,7 +192,7 @@ def test_a_file_a_dead_link_and_an_empty_folder_are_no_checkpoint(no_network, tm
 
 
 @pytest.fixture
-def bundle(tiny_agent, tmp_path, monkeypatch) -> AD:
+def bundle(tiny_agent, tmp_path, monkeypatch) -> ICAgent:
     """A package that carries one agent, icrl/tiny."""
     agent = tiny_agent(seed=5)
     agent.save_pretrained(tmp_path / "bundled" / "tiny")
@@ -241,7 +252,7 @@ def test_push_then_load_by_id_and_by_revision(server, tiny_agent, tmp_path):
     loaded = ICAgent.from_pretrained(REPO)
     assert loaded.source == f"hub@{sha}"
     assert same_weights(first, loaded)
-    assert same_weights(second, AD.from_pretrained(REPO, revision="better"))
+    assert same_weights(second, ICAgent.from_pretrained(REPO, revision="better"))
     assert same_weights(first, ICAgent.from_pretrained(REPO, revision=sha))
     assert any("icrl-agents/" in agent for agent in server.agents)
 
@@ -253,8 +264,8 @@ def test_a_folder_is_uploaded_with_its_results_and_nothing_else(server, tiny_age
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "curve.png").write_bytes(b"\x89PNG")
     (tmp_path / "optimizer.pt").write_bytes(b"secret")
-    checkpoint.write_card(tmp_path)
-    hub.upload(tmp_path, REPO, token="writer")
+    (tmp_path / "README.md").write_text(make_card(tmp_path, METHODS))
+    upload(tmp_path, REPO, token="writer")
     pushed = server.repos[REPO].commits[server.repos[REPO].refs["main"]]
     assert set(pushed) == {
         "README.md",
@@ -269,11 +280,11 @@ def test_a_folder_is_uploaded_with_its_results_and_nothing_else(server, tiny_age
 
     # Weights without results replace them: the repo never shows numbers of other weights.
     tiny_agent(seed=1).save_pretrained(tmp_path)
-    one_line(lambda: hub.upload(tmp_path, REPO, token="writer"), ValueError, "results.json", "other weights")
+    one_line(lambda: upload(tmp_path, REPO, token="writer"), ValueError, "results.json", "other weights")
     (tmp_path / "results.json").unlink()
     (tmp_path / "curve.png").unlink()
     (tmp_path / "README.md").write_text("My own card.")
-    hub.upload(tmp_path, REPO, token="writer")
+    upload(tmp_path, REPO, token="writer")
     pushed = server.repos[REPO].commits[server.repos[REPO].refs["main"]]
     assert set(pushed) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
     assert pushed["README.md"] == b"My own card."
@@ -406,7 +417,7 @@ def test_push_mistakes_are_one_line_and_change_nothing(server, tiny_agent, name,
 
 def test_push_of_what_is_no_checkpoint_sends_nothing(server, tiny_agent, tmp_path):
     def push(folder: Path) -> Callable[[], str]:
-        return lambda: hub.upload(folder, REPO, token="writer")
+        return lambda: upload(folder, REPO, token="writer")
 
     one_line(push(tmp_path / "none"), FileNotFoundError, "none")
     one_line(push(tmp_path), FileNotFoundError, "has no config.json")

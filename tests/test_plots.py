@@ -18,7 +18,8 @@ from icrl_agents.evaluation.intervals import bootstrap, mean
 from icrl_agents.evaluation.results import all_tasks, build_results, dump_results, headline, measure, write_report
 from icrl_agents.evaluation.results_table import results_table, spans
 from icrl_agents.hub import checkpoint
-from icrl_agents.hub.cards import Row
+from icrl_agents.hub.cards import Row, make_card
+from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
 
@@ -107,7 +108,7 @@ def test_the_first_line_shows_below_the_next_and_the_legend_says_what_bands_are(
     first, second = (line for line in lines if "(" not in line.get_label())
     assert first.get_linewidth() > second.get_linewidth()
     shown = []
-    monkeypatch.setattr(plots, "_png", lambda figure: shown.append(figure) or b"")
+    monkeypatch.setattr(plots, "to_png", lambda figure: shown.append(figure) or b"")
     plots.draw_curves([learning()])
     assert shown[0].legends[0].get_title().get_text() == "95% intervals over 2 tasks x 4 lives"
 
@@ -266,7 +267,7 @@ def test_a_report_is_written_into_the_agents_folder(tiny_agent, tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     card = (tmp_path / "README.md").read_text()
     assert card != before
-    assert card == checkpoint.make_card(tmp_path)
+    assert card == make_card(tmp_path, METHODS)
     assert f"| mean return, episodes 40-50 | {learning().at(40, 50).value:.4g} |" in card
     assert "(curve.png)" in card
     assert not [file for file in tmp_path.iterdir() if "tmp" in file.name]

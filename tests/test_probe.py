@@ -212,7 +212,7 @@ def test_many_rows_are_asked_in_blocks(monkeypatch):
     """Of every task each, so that latents can be swapped with another one's."""
     seen = []
     ask = probing.ask
-    monkeypatch.setattr(probing, "_ask", lambda *how: seen.append(how) or ask(*how))
+    monkeypatch.setattr(probing, "ask", lambda *how: seen.append(how) or ask(*how))
     whole = probe(Knowing(memory=1000), "icrl/Darkroom-v0", episodes=(2, 9), num_seeds=5)
     monkeypatch.setattr("icrl_agents.evaluation.evaluate.MAX_ROWS", 17)
     parts = probe(Knowing(memory=1000), "icrl/Darkroom-v0", episodes=(2, 9), num_seeds=5)
