@@ -19,7 +19,7 @@ from icrl_agents import HistoryStore, collect, train
 from icrl_agents.histories.columns import CHECKSUMS, check_expansion
 from icrl_agents.histories.store import write_column
 from icrl_agents.training.settings import read_toml
-from icrl_agents.training.windows import StoreWindows
+from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
 from tests.fuzz import judge, use_store
 from tests.mutations import copy_of, mutate_store
@@ -50,7 +50,7 @@ def edited(path: Path, change: Change) -> Path:
 def begin(path: Path, tasks: tuple[int, ...] = (1, 2, 5)) -> StoreWindows:
     """What a training does with a store before its first update."""
     with HistoryStore(path) as store:
-        return StoreWindows(store, tasks, 8, 4, 0)
+        return StoreWindows(store, tasks, WindowSpec(8, 4, 0))
 
 
 def rewritten(task: str, name: str, make: Callable[[np.ndarray], np.ndarray]) -> Change:

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from icrl_agents import ICAgent, evaluate, train
+from icrl_agents.agents.pretrained import upload
 from icrl_agents.core.files.folder_lock import FolderLock
-from icrl_agents.hub import remote as hub
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
 from tests.test_cli import call, done, refused
@@ -184,7 +184,7 @@ def test_a_callers_own_handler_stays(tmp_path, monkeypatch):
 
 
 def test_an_unfinished_run_says_so_and_its_states_are_agents(stopped):
-    for load in (ICAgent.from_pretrained, lambda folder: hub.upload(folder, "org/name", token="hf_x")):
+    for load in (ICAgent.from_pretrained, lambda folder: upload(folder, "org/name", token="hf_x")):
         one_line(lambda: load(stopped), FileNotFoundError, "is not finished: icrl-agents train ad --env", "--resume")  # noqa: B023
     state = stopped / "checkpoints" / "000000003"
     assert str(state) in refused("evaluate", stopped)

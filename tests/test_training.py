@@ -18,10 +18,10 @@ from icrl_agents import ICAgent, evaluate, train
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
-from icrl_agents.training import loop as training
+from icrl_agents.training import request
 from icrl_agents.training.config import TrainConfig
 from icrl_agents.training.optimizer import learning_rate
-from icrl_agents.training.windows import FreshWindows, cut_windows
+from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec, cut_windows
 from tests.conftest import one_line
 from tests.fakes import lifetimes
 
@@ -225,7 +225,7 @@ def test_actions_may_have_other_numbers_in_each_window(tmp_path, monkeypatch):
 def test_other_sets_to_train_on(tmp_path, monkeypatch):
     """Its tasks are seen, and no others; those who were trained on them are not measured on them by mistake."""
     env_id, made = "icrl/BernoulliBandit-v0", []
-    monkeypatch.setattr(training, "FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1])
+    monkeypatch.setattr(request, "FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1])
     settings = {**TINY, "batch_size": 4, "updates": 1, "eval_every": 1, "task_set": "train_30"}
     agent = train("ad", env_id, tmp_path / "a", settings=settings, quiet=True)
     tasks = FAMILIES[env_id].named("train_30").ids
@@ -292,8 +292,8 @@ def test_learning_rate_schedule():
 class TestData:
     def fresh(self, **changes):
         tasks = split_tasks(ID).train.ids
-        wanted = {"episodes": 4, "window": 12, "batch_size": 8, "seed": 0, "chunk": 16, **changes}
-        return FreshWindows(ID, make_source("posterior", ID), tasks, **wanted)
+        spec = WindowSpec(**{"window": 12, "batch_size": 8, "seed": 0, **changes})
+        return FreshWindows(ID, make_source("posterior", ID), tasks, episodes=4, spec=spec, chunk=16)
 
     def test_batches_depend_on_seed_and_update_alone(self):
         one, other = self.fresh(), self.fresh()
@@ -322,20 +322,19 @@ class TestData:
 
     def test_histories_of_other_tasks_are_left_alone(self, tmp_path):
         from icrl_agents import HistoryStore, collect
-        from icrl_agents.training.windows import StoreWindows
 
         ids = np.arange(9)
         collect(ID, "posterior", tmp_path / "h.h5", tasks=ids, streams=2, episodes=4, seed=0)
         train_ids = split_tasks(ID).train.ids
         with HistoryStore(tmp_path / "h.h5") as store:
-            windows = StoreWindows(store, train_ids, 12, 16, 0)
+            windows = StoreWindows(store, train_ids, WindowSpec(12, 16, 0))
             assert len(windows.histories) == len(train_ids)
             batch = windows.batch(3)
             assert batch.reward.shape == (16, 12)
             assert np.array_equal(batch.obs, windows.batch(3).obs)
-            assert StoreWindows(store, train_ids, 99, 16, 0).batch(0).mask.sum(1).tolist() == [24] * 16  # 4 episodes
+            assert StoreWindows(store, train_ids, WindowSpec(99, 16, 0)).batch(0).mask.sum(1).tolist() == [24] * 16  # 4 episodes
             with pytest.raises(ValueError, match="none of the 1 training tasks"):
-                StoreWindows(store, [77], 12, 16, 0)
+                StoreWindows(store, [77], WindowSpec(12, 16, 0))
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
         assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
         assert "--split all" in agent.facts["collect"]
