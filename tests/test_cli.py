@@ -29,7 +29,7 @@ from icrl_agents.sources import SOURCES
 from icrl_agents.training.config import TrainConfig
 from icrl_agents.training.settings import parse_pairs, read_toml
 from tests.conftest import one_line
-from tests.test_plots import without_matplotlib
+from tests.evaluation.test_plots import without_matplotlib
 
 ID = "icrl/Darkroom3x3-v0"
 SMALL = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6, "episodes": 2, "batch_size": 4,

@@ -6,7 +6,7 @@ where a curve holds all tasks of a family: an interval says where the mean of ot
 single training, task or life is drawn every time, and its interval does not say what another one would have been.
 
 Intervals are of 95% by percentiles. With few tasks those are too narrow: they hold the true mean of simulated samples
-(`tests/test_intervals.py`) in 87% of the cases with 8 tasks, in 93% with 30 and in 94% with 81.
+(`tests/evaluation/test_intervals.py`) in 87% of the cases with 8 tasks, in 93% with 30 and in 94% with 81.
 
 Axis letters: R runs (trainings x lives, one training's lives after the other's), N tasks, E points of a curve, K draws.
 """

@@ -13,7 +13,7 @@ from icrl_agents import train
 from icrl_agents.studies import runs
 from tests.conftest import one_line
 from tests.test_cli import done, refused
-from tests.test_training import FAST, ID
+from tests.training.test_training import FAST, ID
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from icrl_agents import HistoryStore, collect, train
 from icrl_agents.core.process.interrupts import Interrupted
-from tests.full_disk import disk
-from tests.test_training import FAST, ID, same
+from tests.contracts.full_disk import disk
+from tests.training.test_training import FAST, ID, same
 
 HISTORIES = {"tasks": [1, 2], "streams": 20, "episodes": 3, "progress": lambda done, total: None}
 SETTINGS = {**FAST, "updates": 4, "checkpoint_every": 2, "dropout": 0.1}

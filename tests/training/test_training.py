@@ -332,7 +332,9 @@ class TestData:
             batch = windows.batch(3)
             assert batch.reward.shape == (16, 12)
             assert np.array_equal(batch.obs, windows.batch(3).obs)
-            assert StoreWindows(store, train_ids, WindowSpec(99, 16, 0)).batch(0).mask.sum(1).tolist() == [24] * 16  # 4 episodes
+            assert (
+                StoreWindows(store, train_ids, WindowSpec(99, 16, 0)).batch(0).mask.sum(1).tolist() == [24] * 16
+            )  # 4 episodes
             with pytest.raises(ValueError, match="none of the 1 training tasks"):
                 StoreWindows(store, [77], WindowSpec(12, 16, 0))
         agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)

@@ -260,7 +260,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_the_words_of_the_commands_are_in_the_glossary():
-    text = (Path(__file__).parent.parent / "docs" / "glossary.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")][1:]
     told = {match.group(1) for line in lines if (match := re.match(r"- \*\*([\w %]+)\*\*( \(.+?\))?: \S", line))}
     assert len(told) == len(lines)  # one line each

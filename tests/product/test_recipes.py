@@ -16,7 +16,7 @@ from icrl_agents.training.config import TrainConfig, split_settings
 from icrl_agents.training.settings import parse_pairs, read_toml
 from tests.fakes import imagines
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CARDS = sorted((ROOT / "model_cards").iterdir())
 
 

@@ -18,7 +18,7 @@ from icrl_agents.core.files.folder_lock import FolderLock
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
 from tests.test_cli import call, done, refused
-from tests.test_training import FAST, ID, same
+from tests.training.test_training import FAST, ID, same
 
 SETTINGS = {**FAST, "updates": 6, "dropout": 0.1, "checkpoint_every": 4}
 LATIN = os.fsdecode(b"caf\xfc")  # a name of an old disk

@@ -16,7 +16,7 @@ from icrl_agents.evaluation import plots
 from icrl_agents.hub import remote as hub
 from icrl_agents.methods.headless_ad import HeadlessAD
 
-FOLDER = Path(__file__).parent.parent / "examples"
+FOLDER = Path(__file__).parents[2] / "examples"
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6, "episodes": 2, "batch_size": 4,
         "updates": 2, "eval_every": 0}  # fmt: skip
 

@@ -11,9 +11,9 @@ from icrl_agents.studies.windows.designs import LATENTS, WINDOWS, make_plan
 from icrl_agents.studies.windows.study import JSON, PICTURE, study_windows
 from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
+from tests.evaluation.test_plots import without_matplotlib
 from tests.test_cli import done, refused
-from tests.test_plots import without_matplotlib
-from tests.test_training import ID
+from tests.training.test_training import ID
 
 TINY = {"width": 16, "layers": 1, "heads": 2, "inner": 16, "updates": 2, "batch_size": 4, "compressor_heads": 2}
 SETS = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]

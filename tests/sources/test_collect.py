@@ -289,7 +289,7 @@ def test_ppo_lives_rows_of_one_task_only():
 
 
 def test_the_example_runs_twice(tmp_path):
-    path = Path(__file__).parents[1] / "examples" / "02_record_histories.py"
+    path = Path(__file__).parents[2] / "examples" / "02_record_histories.py"
     example = SimpleNamespace(**runpy.run_path(str(path)))
     small = {"PATH": tmp_path / "h.h5", "STREAMS": 2, "EPISODES": 10, "TASKS": [31]}
     example.main.__globals__.update(small)

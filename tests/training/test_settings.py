@@ -14,7 +14,7 @@ from icrl_agents.training.settings import read_toml
 from tests.conftest import one_line
 
 ID = "icrl/Darkroom3x3-v0"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FRAGMENTS = ("of ", "and ", "in ", "the ", "or ", "by ", "with ", "to ")
 
 

@@ -16,7 +16,7 @@ from icrl_agents.training import tracking
 from icrl_agents.training.tracking import TRACKERS, check_trackers
 from tests.conftest import one_line
 from tests.test_cli import call, refused
-from tests.test_training import FAST, ID
+from tests.training.test_training import FAST, ID
 
 
 class Fake(GeneralTracker):

@@ -30,7 +30,7 @@ from icrl_agents.hub.cards import make_card
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.ad import AD
 from tests.conftest import one_line, same_weights
-from tests.hub_server import Answer, HubServer, Refused, git_sha1
+from tests.hub.hub_server import Answer, HubServer, Refused, git_sha1
 
 REPO = "org/agent"
 

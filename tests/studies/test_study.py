@@ -11,7 +11,7 @@ from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.evaluation.results import write_report
 from icrl_agents.studies.seeds import include, study, study_table
 from tests.conftest import one_line
-from tests.test_training import FAST, ID
+from tests.training.test_training import FAST, ID
 
 SETTINGS = {**FAST, "updates": 2}
 

@@ -15,7 +15,7 @@ from icrl_agents import collect, evaluate, train
 from icrl_agents.core.caution import Caution
 from icrl_agents.sources import SOURCES, find_source, make_source
 from tests.test_cli import call
-from tests.test_training import FAST
+from tests.training.test_training import FAST
 
 ROOM, KEYS, SMALL, ARMS = ("icrl/Darkroom-v0", "icrl/DarkKeyToDoor-v0", "icrl/Darkroom3x3-v0", "icrl/GaussianBandit-v0")
 
