@@ -13,14 +13,14 @@ from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent, collect, train
 from icrl_agents.agents.planning.imagination import Branch, MethodImagination
-from icrl_agents.cli.make import _finetuning
+from icrl_agents.cli.make import finetuning_command
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as recorded
 from icrl_agents.training.config import split_settings
-from icrl_agents.training.loop import Run
+from icrl_agents.training.update import Updater
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
 from tests.test_cli import done as run_command
@@ -290,15 +290,15 @@ def test_imagined_steps_stand_behind_the_latents():
 @contextmanager
 def interrupted(after: int):
     """Ctrl-C after so many updates."""
-    update = Run.update
+    update = Updater.update
 
-    def stopping(self, *rest):
-        if rest[-1] == after:
+    def stopping(self, batch, number):
+        if number == after:
             raise KeyboardInterrupt
-        return update(self, *rest)
+        return update(self, batch, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_update", stopping)
+        patch.setattr(Updater, "update", stopping)
         yield
 
 
@@ -343,9 +343,9 @@ class TestStages:
         begin = "icrl-agents train cad --env X --config r.toml"
         told = f"{begin} --set pretrain=1 --set window=9 --stage=pretrain -o a --overwrite"
         want = f"{begin} --set window=9 --set pretrain=0 --init b/a -o b/a-finetuned"
-        assert _finetuning(told, Path("b/a")) == want
-        assert _finetuning(told.replace("--stage=", "--set=pretrain=1 --init c --stage "), Path("b/a")) == want
-        assert _finetuning("icrl_agents.train(...)", Path("a")) == "go on with init='a' and pretrain=0"
+        assert finetuning_command(told, Path("b/a")) == want
+        assert finetuning_command(told.replace("--stage=", "--set=pretrain=1 --init c --stage "), Path("b/a")) == want
+        assert finetuning_command("icrl_agents.train(...)", Path("a")) == "go on with init='a' and pretrain=0"
 
     def test_trainings_that_end_before_actions_are_refused(self, tmp_path):
         one_line(lambda: fit(tmp_path / "1", updates=2, pretrain=0.6), ValueError, "updates=2", "pretrain")

@@ -115,7 +115,7 @@ def test_fit_normalises_and_leaves_constant_entries():
     space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
     codec, rng = make_codec(space, 4), np.random.default_rng(0)
     data = torch.as_tensor(rng.normal([5, -2, 7], [100, 0.01, 0], (40, 25, 3)), dtype=torch.float32)
-    codec.fit(data)
+    codec.fit_normalization(data)
     unit = (data - codec.mean) / codec.std
     torch.testing.assert_close(unit.mean((0, 1)), torch.zeros(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(unit.std((0, 1), correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0)
@@ -127,7 +127,7 @@ def test_fit_normalises_and_leaves_constant_entries():
 def test_fit_changes_neither_rewards_nor_tables():
     for codec in (RewardCodec(4, True), make_codec(spaces.Box(0, 8, (2,), np.int32), 4)):
         before = {name: value.clone() for name, value in codec.state_dict().items()}
-        codec.fit(torch.arange(20).reshape(2, 5, 2))
+        codec.fit_normalization(torch.arange(20).reshape(2, 5, 2))
         codec.validate()
         assert all(torch.equal(value, before[name]) for name, value in codec.state_dict().items())
 

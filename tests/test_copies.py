@@ -71,7 +71,7 @@ def chooser(env: Any) -> ICAgent:
     method = METHODS["headless-ad"]
     space = getattr(env, "single_observation_space", env.observation_space)
     actions = getattr(env, "single_action_space", env.action_space)
-    return method(space, actions, method.Config(**SMALL, vector_size=6)).eval()
+    return ICAgent(method(space, actions, method.Config(**SMALL, vector_size=6))).eval()
 
 
 @pytest.mark.parametrize("vectorization", ["vector_entry_point", "sync", "async"])

@@ -279,7 +279,7 @@ class TestTraining:
         plain, sharp = (Variant("headless-ad", (("acting_temperature", x),)).build() for x in (0.0, 0.5))
         given = {k: torch.as_tensor(v) for k, v in plain.method.draw_static(3, None, np.random.default_rng(0)).items()}
         scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(sharp.choices(scores, given).logits, (2 * scores).log_softmax(-1))
+        torch.testing.assert_close(sharp.method.action_distribution(scores, given).logits, (2 * scores).log_softmax(-1))
 
     @torch.no_grad()
     def test_the_mode_is_the_best_legal_action(self):

@@ -254,7 +254,7 @@ def test_bad_settings_are_told_in_a_line(changes: dict, told: str):
 # ---- acting marks what training marks ---------------------------------------------------------------------------
 
 
-def build(env: Any = None, **changes: Any) -> MarkedAD:
+def build(env: Any = None, **changes: Any) -> ICAgent:
     """Random weights, and runs that they make; acting in the Darkroom of 3x3 cells unless spaces are given."""
     torch.manual_seed(0)
     spaces = (gymnasium.spaces.Box(0, 2, (2,), np.int32), gymnasium.spaces.Discrete(5)) if env is None else env
@@ -271,15 +271,15 @@ class Diary:
 
     NAMES = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "log_prob")
 
-    def __init__(self, agent: MarkedAD, rows: int, monkeypatch: pytest.MonkeyPatch):
+    def __init__(self, agent: ICAgent, rows: int, monkeypatch: pytest.MonkeyPatch):
         self.agent, self.rows = agent, rows
         self.lives: list[list[tuple[Any, ...]]] = [[] for _ in range(rows)]
         self.seen: list[tuple[int, list[int]]] = []
-        monkeypatch.setattr(agent, "chose", self.chose)
+        monkeypatch.setattr(agent.method, "on_action", self.on_action)
 
-    def chose(self, context: Any, distribution: Any, action: torch.Tensor) -> None:
+    def on_action(self, context: Any, distribution: Any, action: torch.Tensor) -> None:
         self.statistics, self.log_prob = statistics(distribution), distribution.log_prob(action).numpy()
-        MarkedAD.chose(self.agent, context, distribution, action)
+        MarkedAD.on_action(self.agent.method, context, distribution, action)
 
     def window(self, row: int, obs: np.ndarray) -> Steps:
         """What a row can see, the open step included, as a training window with marks."""
@@ -349,7 +349,7 @@ def reset_rows(env: Any, rows: np.ndarray) -> np.ndarray:
     return obs
 
 
-def roam(agent: MarkedAD, steps: int, rows: int = 3, **options: Any) -> np.ndarray:
+def roam(agent: ICAgent, steps: int, rows: int = 3, **options: Any) -> np.ndarray:
     """Act in the room; gives the observations after that."""
     env = gymnasium.make_vec(ENV, num_envs=rows)
     obs, _ = env.reset(seed=0)
@@ -369,7 +369,7 @@ def test_cached_steps_keep_their_marks_until_the_window_slides(slide: int, monke
         seen.append((steps.mask.sum(1), MarkedAD.marks(agent.method, steps)))
         return seen[-1][1]
 
-    monkeypatch.setattr(agent, "_marks", note)
+    monkeypatch.setattr(agent.method, "marks", note)
     roam(agent, 80)
     kept = changed = 0
     for (length, before), (later, after) in pairwise(seen):

@@ -198,10 +198,10 @@ def train(
     if agent.method.trains_policy(1.0):
         print(f"watch it: {shlex.join(['icrl-agents', 'play', str(output)])}")
     else:
-        print(f"it has not learned to act yet: {_finetuning(agent.facts['command'], output)}")
+        print(f"it has not learned to act yet: {finetuning_command(agent.facts['command'], output)}")
 
 
-def _finetuning(command: str, output: Path) -> str:
+def finetuning_command(command: str, output: Path) -> str:
     """What goes on with the pretrained agent in `output`, which `command` has trained."""
     words = shlex.split(command)
     if words[:1] != ["icrl-agents"]:  # trained from Python
