@@ -28,7 +28,7 @@ from icrl_agents import HistoryStore, ICAgent, collect, train
 from icrl_agents.core.files.bundled import bundled
 from icrl_agents.hub.cards import make_card
 from icrl_agents.methods import METHODS
-from icrl_agents.training.windows import StoreWindows
+from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.fakes import OWN, SMALL
 from tests.mutations import copy_of, mutate_checkpoint, mutate_store, pick
 
@@ -112,7 +112,7 @@ def use_store(path: Path, method: str, spaces: Any) -> None:
     agent = ICAgent(METHODS[method](*spaces, METHODS[method].Config(**SMALL, **OWN.get(method, {}))))
     with HistoryStore(path) as store:
         tasks = store.tasks
-        windows = StoreWindows(store, tasks, agent.config.span, 8, 0, spaces, agent.method.episode_aligned)
+        windows = StoreWindows(store, tasks, WindowSpec(agent.config.span, 8, 0, agent.method.episode_aligned), spaces)
         history = store[tasks[0], 0]
     rng = np.random.default_rng(0)
     for update in range(2):

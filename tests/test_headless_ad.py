@@ -22,7 +22,7 @@ from icrl_agents.sources import collection, make_source
 from icrl_agents.sources.collection import collect
 from icrl_agents.sources.collection import lifetimes as live_lifetimes
 from icrl_agents.training.loop import train
-from icrl_agents.training.windows import FreshWindows, StoreWindows
+from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
 
@@ -310,7 +310,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("name", ["noise", "thompson", "uniform"])
     def test_sources_keep_to_the_sets(self, name: str):
-        check_legal(FreshWindows(ENV, make_source(name, ENV), range(8), 2, 600, 8, seed=0, chunk=8).batch(0))
+        check_legal(FreshWindows(ENV, make_source(name, ENV), range(8), 2, WindowSpec(600, 8, 0), chunk=8).batch(0))
 
     def test_random_play_keeps_to_the_sets(self):
         env = gymnasium.make_vec(ENV, num_envs=4)
@@ -322,7 +322,7 @@ class TestTraining:
         assert [len(set(column)) for column in seen.T] == legal.sum(1).tolist()
 
     def test_fresh_lifetimes_bring_their_action_sets(self):
-        windows = FreshWindows(ENV, make_source("thompson", ENV), range(8), 1, 20, 4, seed=0, chunk=8)
+        windows = FreshWindows(ENV, make_source("thompson", ENV), range(8), 1, WindowSpec(20, 4, 0), chunk=8)
         batch = windows.batch(1)
         mask = batch.static["action_mask"]
         assert mask.shape == (4, 50)
@@ -336,7 +336,7 @@ class TestTraining:
         tasks = [int(FAMILIES[macro].named(name).ids[0]) for name in ("train_train", "all_train")]
         path = collect(macro, "noise", tmp_path / "h.h5", tasks=tasks, streams=2, episodes=2)
         with HistoryStore(path) as store:
-            batch = StoreWindows(store, tasks, window=8, batch_size=32, seed=0).batch(0)
+            batch = StoreWindows(store, tasks, WindowSpec(8, 32, 0)).batch(0)
         assert set(batch.static["action_mask"].sum(1)) == {50, 125}
 
     @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ class TestTraining:
         env, tasks = gymnasium.make_vec(ENV, num_envs=3), FAMILIES[ENV].named("num_20").ids[:3]
         lives = []
         for _ in range(2):
-            agent = METHODS["headless-ad"].from_pretrained(tmp_path / "run")
+            agent = ICAgent.from_pretrained(tmp_path / "run")
             assert {name: getattr(agent.config, name) for name in ablation} == ablation
             obs, _ = env.reset(seed=0, options={"task": tasks})
             agent.reset(env, seed=0)
@@ -373,7 +373,7 @@ class TestTraining:
         quick = {"updates": 2, "batch_size": 4, "width": 16, "heads": 2, "layers": 1, "inner": 16, "vector_size": 8}
         settings = {**quick, "window": 20, "slide": 5, "episodes": 1, "eval_every": 0}
         agent = train("headless-ad", ENV, tmp_path / "run", settings=settings, quiet=True)
-        again = METHODS["headless-ad"].from_pretrained(tmp_path / "run")
+        again = ICAgent.from_pretrained(tmp_path / "run")
         for mine, theirs in zip(agent.state_dict().values(), again.state_dict().values(), strict=True):
             assert torch.equal(mine, theirs)
 

@@ -15,7 +15,7 @@ from icrl_agents.methods.base.transforms import best_return, sort_by_return
 from icrl_agents.methods.idt import IDTConfig
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as live
-from icrl_agents.training.windows import FreshWindows, StoreWindows
+from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec
 from tests.conftest import one_line
 from tests.fakes import SMALL, Variant, given, lifetimes, statistics, variants
 
@@ -118,7 +118,7 @@ class TestTargetReturn:
         """As if told that number, by a high level that cannot look back at what was asked for before."""
         agent, told = (Variant("idt").build(window=20, slide=6) for _ in range(2))
         for model in (agent, told):
-            for block in model.high.blocks:
+            for block in model.method.high.blocks:
                 torch.nn.init.zeros_(block.out.weight)
                 torch.nn.init.zeros_(block.out.bias)
         steps = whole_rewards(lifetimes(count=50, ends=0.4))
@@ -170,9 +170,9 @@ def best_complete(steps: Steps, row: int) -> float:
 class TestTraining:
     def test_fresh_windows_begin_with_an_episode(self):
         source = make_source("posterior", ENV)
-        assert METHODS["idt"].aligned
+        assert METHODS["idt"].episode_aligned
         for aligned in (True, False):
-            windows = FreshWindows(ENV, source, [1, 2, 3], 5, window=8, batch_size=64, seed=0, aligned=aligned)
+            windows = FreshWindows(ENV, source, [1, 2, 3], 5, WindowSpec(8, 64, 0, episode_aligned=aligned))
             batch = windows.batch(0)
             check_windows(batch, aligned)
             assert batch.mask.all()
@@ -181,10 +181,10 @@ class TestTraining:
         path = collect(ENV, "posterior", tmp_path / "h.h5", tasks=[1, 2, 3], streams=2, episodes=5, seed=0)
         with HistoryStore(path) as store:
             for aligned in (True, False):
-                batch = StoreWindows(store, [1, 2, 3], 8, 64, 0, aligned=aligned).batch(0)
+                batch = StoreWindows(store, [1, 2, 3], WindowSpec(8, 64, 0, episode_aligned=aligned)).batch(0)
                 check_windows(batch, aligned)
                 assert batch.mask.all()
-            batch = StoreWindows(store, [1, 2, 3], 40, 8, 0, aligned=True).batch(0)  # longer than the histories
+            batch = StoreWindows(store, [1, 2, 3], WindowSpec(40, 8, 0, episode_aligned=True)).batch(0)  # longer than the histories
             assert batch.first[:, 0].all()
             assert (batch.mask.sum(1) == 30).all()
 

@@ -565,7 +565,7 @@ QUICK = {**SMALL, "updates": 2, "batch_size": 4, "micro_batch": 4, "episodes": 4
 def test_it_trains_and_plays(settings: dict, tmp_path: Path):
     train("marked-ad", ENV, tmp_path / "run", settings={**QUICK, "source": "q-learning", **settings}, quiet=True)
     agent = ICAgent.from_pretrained(tmp_path / "run")
-    assert isinstance(agent, MarkedAD)
+    assert isinstance(agent.method, MarkedAD)
     plan = "lookahead" if settings.get("dynamics") else None
     curve = evaluate(agent, ENV, episodes=3, num_seeds=2, plan=plan)
     assert np.isfinite(curve.returns).all()

@@ -19,7 +19,7 @@ from icrl_agents.histories.store import write_column
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
-from icrl_agents.training.windows import FreshWindows, StoreWindows, cut_windows
+from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec, cut_windows
 from tests.fakes import SMALL, SPACES, lifetimes
 
 ENV = "icrl/Darkroom3x3-v0"
@@ -61,7 +61,7 @@ def test_half_of_a_stores_windows_are_beginnings_and_the_rest_lie_anywhere(tmp_p
     steps = lifetimes(rows=2, count=30)
     steps = steps._replace(reward=np.broadcast_to(np.arange(30, dtype=np.float32), (2, 30)))
     with HistoryStore(store_of(tmp_path / "h.h5", {1: steps})) as store:
-        batch = StoreWindows(store, [1], 10, 600, 0).batch(0)
+        batch = StoreWindows(store, [1], WindowSpec(10, 600, 0)).batch(0)
     starts = batch.reward[:, 0]
     assert 0.45 < (starts == 0).mean() < 0.6
     assert set(starts) == set(range(21))
@@ -76,7 +76,7 @@ def test_histories_of_all_lengths_serve_padded_with_their_last_step(tmp_path):
         2: cut(lifetimes("discrete", rows=3, count=4, seed=1), [4, 0, 1]),
     }
     with HistoryStore(store_of(tmp_path / "h.h5", histories, "discrete")) as store:
-        windows = StoreWindows(store, [1, 2], 9, 200, 0, SPACES["discrete"])
+        windows = StoreWindows(store, [1, 2], WindowSpec(9, 200, 0), SPACES["discrete"])
         batch = windows.batch(0)
     assert batch.reward.shape == (200, 9)
     assert set(batch.mask.sum(1)) == {1, 3, 4, 9}  # all but the empty one
@@ -93,7 +93,7 @@ def test_histories_of_all_lengths_serve_padded_with_their_last_step(tmp_path):
 def test_a_store_without_any_step_is_refused(tmp_path):
     path = store_of(tmp_path / "h.h5", {1: cut(lifetimes(count=4), [0, 0, 0])})
     with HistoryStore(path) as store, pytest.raises(ValueError, match=r"h\.h5 have no steps"):
-        StoreWindows(store, [1], 9, 4, 0)
+        StoreWindows(store, [1], WindowSpec(9, 4, 0))
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_a_value_outside_the_spaces_is_named_before_training(path, field, value,
         file["2"][field][1, 4] = value
     with HistoryStore(path) as store:
         with pytest.raises(ValueError, match=message) as error:
-            StoreWindows(store, [1, 2, 3], 12, 4, 0)
-        StoreWindows(store, [1, 3], 12, 4, 0)
+            StoreWindows(store, [1, 2, 3], WindowSpec(12, 4, 0))
+        StoreWindows(store, [1, 3], WindowSpec(12, 4, 0))
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
 
@@ -122,19 +122,19 @@ def test_a_column_of_another_shape_or_type_is_named(path):
             write_column(file[task], "obs", value)
     with HistoryStore(path) as store:
         with pytest.raises(ValueError, match=r"task 1: obs has shape \(3,\), expected \(2,\)"):
-            StoreWindows(store, [1], 12, 4, 0)
+            StoreWindows(store, [1], WindowSpec(12, 4, 0))
         with pytest.raises(ValueError, match="task 2: obs has dtype float64, expected"):
-            StoreWindows(store, [2], 12, 4, 0)
+            StoreWindows(store, [2], WindowSpec(12, 4, 0))
 
 
 @pytest.mark.parametrize(("place", "name"), [(0, "observation"), (1, "action")])
 def test_a_store_of_other_spaces_is_refused(path, place, name):
     with HistoryStore(path) as store:
         wanted = list(store.spaces)
-        assert StoreWindows(store, [1], 12, 4, 0, tuple(wanted)).batch(0).reward.shape == (4, 12)
+        assert StoreWindows(store, [1], WindowSpec(12, 4, 0), tuple(wanted)).batch(0).reward.shape == (4, 12)
         wanted[place] = spaces.Discrete(77)
         with pytest.raises(ValueError, match=rf"h\.h5 has the {name} space .*, the environment Discrete\(77\)"):
-            StoreWindows(store, [1], 12, 4, 0, tuple(wanted))
+            StoreWindows(store, [1], WindowSpec(12, 4, 0), tuple(wanted))
 
 
 def test_checking_leaves_the_draw_of_an_agents_weights_alone(path):
@@ -142,12 +142,12 @@ def test_checking_leaves_the_draw_of_an_agents_weights_alone(path):
     wanted = torch.rand(4)
     torch.manual_seed(3)
     with HistoryStore(path) as store:
-        StoreWindows(store, [1], 12, 4, 0)
+        StoreWindows(store, [1], WindowSpec(12, 4, 0))
     assert torch.equal(torch.rand(4), wanted)
 
 
 def test_ppo_makes_no_fresh_windows_of_several_tasks():
     ppo = make_source("ppo", ENV)
     with pytest.raises(ValueError, match="source 'ppo' learns one task at a time: collect its histories first"):
-        FreshWindows(ENV, ppo, [1, 2], episodes=1, window=6, batch_size=4, seed=0)
-    FreshWindows(ENV, ppo, [2], episodes=1, window=6, batch_size=4, seed=0)
+        FreshWindows(ENV, ppo, [1, 2], episodes=1, spec=WindowSpec(6, 4, 0))
+    FreshWindows(ENV, ppo, [2], episodes=1, spec=WindowSpec(6, 4, 0))
