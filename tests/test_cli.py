@@ -263,7 +263,7 @@ def test_push_uploads_the_folder(trained, monkeypatch):
     )
     done("push", trained, "org/name")
     wanted = {"private": True, "revision": "v1", "commit_message": "first"}
-    assert calls[0] == ((trained, "org/name"), wanted)
+    assert (calls[0][0][:2], calls[0][1]) == ((trained, "org/name"), wanted)
     assert calls[1][1] == {"private": None, "revision": None, "commit_message": "Upload agent"}
 
 

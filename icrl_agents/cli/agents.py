@@ -1,31 +1,49 @@
-"""The commands that list what there is: environments and agents."""
+"""The commands that use agents: play, agents, envs and push. The fifth of the section is in `evaluate.py`."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-from icrl_agents.cli.options import AsJson
+import typer
+
+from icrl_agents.cli.options import Agent, AgentEnv, AsJson, Device, Episodes, Plan, Split, env_of
 
 
-def envs(as_json: AsJson = False) -> None:
-    """List the environments; the optimum is the mean over all tasks, of training and test."""
-    from icrl_agents.core.families import Capability, all_families
-    from icrl_agents.core.process.terminal import print_json, print_table
+@dataclass(frozen=True)
+class Play:
+    """Watch an agent learn a task it has never seen."""
 
-    rows = []
-    for family in all_families():
-        train, test = family.tasks.split()
-        knows = family.offers(Capability.OPTIMAL_RETURN)
-        best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
-        spaces = str(family.observation_space), str(family.action_space)
-        rows.append((family.env_id, *spaces, family.horizon, len(train), len(test), best))
-    header = ("id", "obs", "actions", "horizon", "train", "test", "optimum")
-    if as_json:
-        print_json([dict(zip(header, row, strict=True)) for row in rows])
-    else:
-        told = [(*row, "-" if best is None else f"{best:.2f}") for *row, best in rows]
-        print_table((*header[:-1], "optimum (all tasks)"), told)
+    agent: Agent
+    env: AgentEnv = None
+    episodes: Episodes = 12
+    seed: Annotated[int | None, typer.Option(help="Default: a new one each time.")] = None
+    task: Annotated[int | None, typer.Option(help="Which task of the split, from 0. Default: any.")] = None
+    split: Split = "test"
+    fps: Annotated[float, typer.Option(help="Steps shown a second.")] = 12.0
+    animation: Annotated[bool, typer.Option("--animation/--no-animation", help="Only in a terminal.")] = True
+    plan: Plan = None
+    device: Device = "auto"
+
+    def run(self) -> None:
+        from icrl_agents import ICAgent
+        from icrl_agents.core.process.terminal import print_text
+        from icrl_agents.evaluation.play import play
+
+        agent = ICAgent.from_pretrained(self.agent, plan=self.plan, device=self.device)
+        print_text(f"{self.agent} ({agent.source})")
+        play(
+            agent,
+            env_of(agent, self.env),
+            episodes=self.episodes,
+            seed=self.seed,
+            task=self.task,
+            split=self.split,
+            fps=self.fps,
+            animate=self.animation,
+        )
 
 
 def agents(as_json: AsJson = False) -> None:
@@ -58,3 +76,36 @@ def _look_up(name: str) -> dict[str, Any]:
         "parameters": sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values()),
         "table": read_results(folder)["table"] if (folder / RESULTS).exists() else [],
     }
+
+
+def envs(as_json: AsJson = False) -> None:
+    """List the environments; the optimum is the mean over all tasks, of training and test."""
+    from icrl_agents.core.families import Capability, all_families
+    from icrl_agents.core.process.terminal import print_json, print_table
+
+    rows = []
+    for family in all_families():
+        train, test = family.tasks.split()
+        knows = family.offers(Capability.OPTIMAL_RETURN)
+        best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
+        spaces = str(family.observation_space), str(family.action_space)
+        rows.append((family.env_id, *spaces, family.horizon, len(train), len(test), best))
+    header = ("id", "obs", "actions", "horizon", "train", "test", "optimum")
+    if as_json:
+        print_json([dict(zip(header, row, strict=True)) for row in rows])
+    else:
+        printed = [(*row, "-" if best is None else f"{best:.2f}") for *row, best in rows]
+        print_table((*header[:-1], "optimum (all tasks)"), printed)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A trained agent.")],
+    repo: Annotated[str, typer.Argument(help="The Hub repo, org/name; made if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it a private repo.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch. Default: main.")] = None,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload agent",
+) -> None:
+    """Upload an agent to the Hub, with the token of HF_TOKEN or a login."""
+    from icrl_agents.agents.pretrained import upload
+
+    print(upload(folder, repo, private=private or None, revision=revision, commit_message=message))

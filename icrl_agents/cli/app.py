@@ -1,7 +1,4 @@
-"""The command line. What a command needs is imported when it runs, so that help is there at once.
-
-The commands themselves are in `cli_list.py`, `cli_make.py` and `cli_measure.py`.
-"""
+"""The program `icrl-agents`: its commands in sections, and how errors end it."""
 
 from __future__ import annotations
 
@@ -10,21 +7,21 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
-from icrl_agents.cli.agents import agents, envs
-from icrl_agents.cli.make import collect, play, push, study, train, windows
-from icrl_agents.cli.measure import compare, evaluate, marks, probe, runs, sets
+from icrl_agents.cli.agents import Play, agents, envs, push
+from icrl_agents.cli.collect import Collect
+from icrl_agents.cli.evaluate import Evaluate
+from icrl_agents.cli.options import show_overview, to_function
+from icrl_agents.cli.research import ALIASES, STUDIES, research
+from icrl_agents.cli.train import Train, TrainCommand
 from icrl_agents.core.caution import one_line_warnings
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.process.interrupts import Interrupted, Terminated
 
-# in the order of --help
-COMMANDS = (play, envs, agents, collect, marks, train, runs, evaluate, probe, sets, study, windows, compare, push)
-
 
 class Commands(TyperGroup):
-    """Tells a user's mistake in one line, with exit code 2; a mistake of ours keeps its traceback."""
+    """Shows commands in sections; a user's mistake costs one line and exit code 2, any other keeps its traceback."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         given = list(sys.argv[1:] if args is None else args)
@@ -48,18 +45,17 @@ class Commands(TyperGroup):
             print(str(end) or "interrupted", file=sys.stderr)
             raise typer.Exit(getattr(end, "code", Interrupted.code)) from None
 
-
-class Train(TyperCommand):
-    """`train`, whose --help-settings asks for nothing that it requires otherwise."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if "--help-settings" in args:
-            from icrl_agents.cli.help_settings import show
-
-            rest = [word for word in args if word != "--help-settings"]
-            show(rest[0] if rest and not rest[0].startswith("-") else None)
-            raise typer.Exit
-        return super().parse_args(ctx, args)
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a table of commands for each section, without those that are hidden."""
+        shown: list[tuple[str, Any]] = [
+            (name, command) for name, command in self.commands.items() if not command.hidden
+        ]
+        room = formatter.width - 6 - max(len(name) for name, _ in shown)  # between margins
+        for section in dict.fromkeys(command.rich_help_panel for _, command in shown):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name, each.get_short_help_str(room)) for name, each in shown if each.rich_help_panel == section]
+                )
 
 
 def is_mistake(error: Exception) -> bool:
@@ -82,7 +78,7 @@ def one_line(error: Exception) -> str:
 
 
 def _usage(context: Any) -> str:
-    """What a command requires, and where its help is."""
+    """A line of usage with what a command requires, and the command that prints its help."""
     if context is None:
         return ""
     required = [
@@ -120,18 +116,21 @@ def _root(
 
         print(f"icrl-agents {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+    show_overview(context)
 
 
-for command in COMMANDS:
-    app.command(cls=Train if command is train else TyperCommand)(command)
+app.command("play", rich_help_panel="Use")(to_function(Play))
+app.command("agents", rich_help_panel="Use")(agents)
+app.command("envs", rich_help_panel="Use")(envs)
+app.command("evaluate", rich_help_panel="Use")(to_function(Evaluate))
+app.command("push", rich_help_panel="Use")(push)
+app.command("collect", rich_help_panel="Make")(to_function(Collect))
+app.command("train", rich_help_panel="Make", cls=TrainCommand)(to_function(Train))
+app.add_typer(research, name="research", rich_help_panel="Research")
+for alias, study in ALIASES.items():
+    app.command(alias, hidden=True)(to_function(STUDIES[study]))
 
 
 def main() -> None:
     """The program `icrl-agents`."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,96 @@
-"""What commands have in common: options that mean the same in all of them, and how words become values."""
+"""Options that mean the same in all commands, the values made of them, and commands declared as dataclasses."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
 
 import typer
 
 Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icrl/ad-darkroom, or a Hub repo id.")]
 AgentEnv = Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: the one it was trained on.")]
+Env = Annotated[str, typer.Option("--env", metavar="ID", help="An environment; see `icrl-agents envs`.")]
+Method = Annotated[str, typer.Argument(help="The method: ad, cad, dpt, headless-ad, idt or marked-ad.")]
 Split = Annotated[str, typer.Option(help="test (held out), validation, train, all, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1, as far as this machine has it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Plan = Annotated[str | None, typer.Option(help="A planner: lookahead, beam (as published) or best-of-n.")]
 Episodes = Annotated[int, typer.Option(help="Length of a lifetime: episodes on one task, remembered as a whole.")]
+Plan = Annotated[str | None, typer.Option(help="A planner: lookahead, beam (as published) or best-of-n.")]
+BeamWidth = Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")]
+PlanDepth = Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options override them.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting; repeatable. `icrl-agents train --help-settings` lists all."
+    ),
+]
+TrainingSeeds = Annotated[str, typer.Option(help="Seeds of the training.")]
+Jobs = Annotated[int, typer.Option(help="Trainings at a time.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+ResultsAsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")]
+WriteCards = Annotated[bool, typer.Option("--write", help="Add the results to the agents' cards.")]
+
+
+# ---- commands with many options ---------------------------------------------------------------------------------
+
+
+class Command(Protocol):
+    """A dataclass whose fields are the options of a command, `Annotated` as typer reads them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def run(self) -> None:
+        """Do what the command is for."""
+
+
+def to_function(command: type[Command]) -> Callable[..., None]:
+    """The function that typer needs in place of a dataclass: a parameter for each field, in the same order.
+
+    Typer reads options from a signature and the help from the docstring. Both are those of the dataclass; annotations
+    are resolved here, because they are strings where a module postpones their evaluation.
+    """
+
+    def function(**options: Any) -> None:
+        command(**options).run()
+
+    hints = get_type_hints(command, include_extras=True)
+    function.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if field.default is MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields(command)
+        ]
+    )
+    function.__name__, function.__doc__ = command.__name__.lower(), command.__doc__
+    return function
+
+
+def show_overview(context: typer.Context) -> None:
+    """Print the help of a group of commands that is called without a command."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# ---- values -----------------------------------------------------------------------------------------------------
+
+
+def numbers(text: str) -> list[int]:
+    """Comma-separated integers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of whole numbers such as 0,1,2") from None
 
 
 def env_of(agent: Any, given: str | None) -> str:
@@ -25,6 +101,14 @@ def env_of(agent: Any, given: str | None) -> str:
     return env_id
 
 
+def env_of_all(agents: Iterable[Any], given: str | None) -> str:
+    """The environment that all agents are measured on."""
+    env_ids = sorted({env_of(agent, given) for agent in agents})
+    if len(env_ids) > 1:
+        raise ValueError(f"the agents are of {' and '.join(env_ids)}: give those of one environment")
+    return env_ids[0]
+
+
 def lifetime_of(agent: Any, given: str | None) -> int:
     """Episodes of a published lifetime in that environment, for a progress bar; unknown ids are refused elsewhere."""
     from icrl_agents.core.families import find_family, is_family
@@ -33,9 +117,26 @@ def lifetime_of(agent: Any, given: str | None) -> int:
     return find_family(env_id).lifetime if is_family(env_id) else 1
 
 
-def numbers(text: str) -> list[int]:
-    """Comma-separated integers."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of whole numbers such as 0,1,2") from None
+def planner_of(plan: str | None, width: int | None, depth: int | None) -> Any:
+    """The planner of that name with the given settings, or None without a name."""
+    from icrl_agents.agents.planning.search import make_planner
+
+    settings = {name: value for name, value in (("width", width), ("depth", depth)) if value is not None}
+    if plan is None and settings:
+        raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
+    return plan and make_planner(plan, settings)
+
+
+def known_settings(method: str) -> list[Any]:
+    """The fields that --set can name: those of the training and of the method, if there is one of that name."""
+    from icrl_agents import METHODS
+    from icrl_agents.training.config import TrainConfig
+
+    return [*fields(TrainConfig), *(fields(METHODS[method].Config) if method in METHODS else ())]
+
+
+def read_settings(config: Path | None, pairs: list[str] | None, method: str) -> dict[str, Any]:
+    """The settings of --config and --set by name; those of --set replace those of the file."""
+    from icrl_agents.training.settings import parse_pairs, read_toml
+
+    return read_toml(config) | parse_pairs(pairs, known_settings(method))

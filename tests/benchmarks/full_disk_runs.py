@@ -85,7 +85,7 @@ def command(work: Work, folder: Path, *more: str, largest: int = ROOMY, fresh: b
     words = [*work.words, "-o", str(folder / work.name), *more]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))  # noqa: E731
     if fresh:
-        whole = [sys.executable, "-m", "icrl_agents.cli.app", *words]
+        whole = [sys.executable, "-m", "icrl_agents.cli", *words]
         done = subprocess.run(whole, capture_output=True, text=True, preexec_fn=limit)
         return Done(done.returncode, done.stderr)
     with tempfile.TemporaryFile("w+") as said:

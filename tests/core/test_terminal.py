@@ -234,7 +234,7 @@ def test_an_unknown_method_has_no_settings():
     assert "did you mean 'cad'" in result.stderr
 
 
-@pytest.mark.parametrize("module", ["icrl_agents", "icrl_agents.cli.app"])
+@pytest.mark.parametrize("module", ["icrl_agents", "icrl_agents.cli"])
 def test_the_package_runs_as_a_module(module):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", module, "--version"]

@@ -110,5 +110,5 @@ def test_the_wheel_works_in_a_clean_environment(built, tmp_path):
     (site / "sitecustomize.py").write_text(NO_NETWORK)
     played = run(python, "-c", PLAY, cwd=tmp_path).split()
     assert "icrl/ad-darkroom" in played
-    shown = run(python, "-m", "icrl_agents.cli.app", "play", "icrl/ad-darkroom", "--episodes", "2", cwd=tmp_path)
+    shown = run(python, "-m", "icrl_agents.cli", "play", "icrl/ad-darkroom", "--episodes", "2", cwd=tmp_path)
     assert "episode" in shown.lower()

@@ -1,0 +1,64 @@
+"""The command that records learning histories."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings
+
+LEARNERS = (
+    "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
+    "uniform, noise, ppo."
+)
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record the learning histories of a source learner."""
+
+    env: Env
+    source: Annotated[str, typer.Option(help=LEARNERS)]
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
+    streams: Annotated[int, typer.Option(help="Streams: histories of each task.")] = 100
+    episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50
+    split: Annotated[
+        str, typer.Option("--split", "--tasks-split", help="Tasks: train, validation, test, all or a named set.")
+    ] = "train"
+    processes: Annotated[int, typer.Option(help="Worker processes; more than one pay for ppo.")] = 1
+    seed: Seed = 0
+    settings: Settings = None
+    resume: Resume = False
+    overwrite: Overwrite = False
+
+    def run(self) -> None:
+        from icrl_agents import collect
+        from icrl_agents.core.process.terminal import counted
+        from icrl_agents.core.splits import split_tasks
+        from icrl_agents.sources import find_source
+        from icrl_agents.training.settings import parse_pairs
+
+        if self.resume and self.overwrite:
+            raise ValueError("--resume and --overwrite contradict each other: give one of them")
+        tasks = split_tasks(self.env).pick(self.split)
+        settings = parse_pairs(self.settings, fields(find_source(self.source).Settings))
+        began = time.perf_counter()
+        path = collect(
+            self.env,
+            self.source,
+            self.output.expanduser(),
+            tasks=tasks.ids.tolist(),
+            streams=self.streams,
+            episodes=self.episodes,
+            seed=self.seed,
+            processes=self.processes,
+            settings=settings,
+            resume=self.resume,
+            overwrite=self.overwrite,
+        )
+        histories = counted(self.streams * len(tasks), "history", "histories")
+        print(f"{path}: {histories} of {counted(self.episodes, 'episode')} in {time.perf_counter() - began:.1f} s")

@@ -1,0 +1,151 @@
+"""The command that measures how an agent learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icrl_agents.cli.options import (
+    Agent,
+    AgentEnv,
+    BeamWidth,
+    Device,
+    Overwrite,
+    Plan,
+    PlanDepth,
+    ResultsAsJson,
+    Seed,
+    Split,
+    env_of,
+    lifetime_of,
+    planner_of,
+)
+from icrl_agents.cli.outputs import check_file
+
+if TYPE_CHECKING:
+    from icrl_agents import ICAgent
+    from icrl_agents.evaluation.curves import Curve
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure how an agent learns tasks it has never seen; with --plan once without the planner and once with it.
+
+    Where test tasks are few, all tasks of the environment are measured too, those it was trained on among them. With
+    --stored --write the table, figure and card are computed again of the runs that the results hold.
+    """
+
+    agent: Agent
+    env: AgentEnv = None
+    split: Split = "test"
+    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
+    seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None
+    seed: Seed = 0
+    plan: Plan = None
+    beam_width: BeamWidth = None
+    plan_depth: PlanDepth = None
+    plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None
+    change: Annotated[
+        str | None,
+        typer.Option(hidden=True, help="Change latents after every fold: zeroed, swapped, shuffled or frozen."),
+    ] = None
+    device: Device = "auto"
+    as_json: ResultsAsJson = False
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None
+    curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None
+    write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False
+    stored: Annotated[bool, typer.Option("--stored", help="Show what its results hold and measure nothing.")] = False
+    overwrite: Overwrite = False
+
+    def run(self) -> None:
+        from icrl_agents.evaluation import results
+
+        self._check_files()
+        curves = self._stored() if self.stored else self._measured()
+        self._show(curves)
+        if self.write and not self.stored:
+            results.write_report(self.agent, curves)
+
+    def _check_files(self) -> None:
+        from icrl_agents.evaluation import plots
+
+        if self.curve:
+            plots.picture_kind(self.curve)
+        for path in (self.output, self.curve):
+            check_file(path, self.overwrite)
+        if self.write or self.curve:
+            plots.require_matplotlib()
+
+    def _stored(self) -> list[Curve]:
+        """The curves of the agent's results.json; with --write its card and figure are made of them again."""
+        from icrl_agents.evaluation import results
+
+        planning = self.plan, self.beam_width, self.plan_depth, self.plan_tasks
+        if any((self.env, self.episodes, self.seeds, self.seed, *planning, self.change, self.split != "test")):
+            raise ValueError("--stored measures nothing: leave out --env, --split and all that measures, or --stored")
+        if self.write:
+            if not Path(self.agent).expanduser().is_dir():
+                raise ValueError(
+                    f"--write needs an agent in a folder of yours, {self.agent} is none: leave --write out"
+                )
+            results.include_rows(self.agent, ())
+        return results.stored_curves(self.agent)
+
+    def _measured(self) -> list[Curve]:
+        """The curves of lifetimes that are rolled out now."""
+        from icrl_agents import ICAgent
+        from icrl_agents.core.process.terminal import progress_bar
+        from icrl_agents.evaluation import results
+
+        planner = planner_of(self.plan, self.beam_width, self.plan_depth)
+        agent = ICAgent.from_pretrained(self.agent, device=self.device)
+        if self.write and agent.source != "local":
+            raise ValueError(
+                f"--write needs an agent in a folder of yours, {self.agent} is {agent.source}: use --output"
+            )
+        learner, env_id = self._learner(agent), env_of(agent, self.env)
+        with progress_bar("evaluating", self.episodes or lifetime_of(agent, self.env), "episodes") as step:
+            curves = results.measure(
+                learner,
+                env_id,
+                self.split,
+                self.episodes,
+                self.seeds,
+                self.seed,
+                plan=planner,
+                on_episode=step,
+                plan_tasks=self.plan_tasks,
+            )
+        if self.change:
+            curves[0] = replace(curves[0], facts={**curves[0].facts, "latents": self.change})
+        return curves
+
+    def _learner(self, agent: ICAgent) -> Any:
+        """The agent, or with --change the agent whose latents are changed after every fold."""
+        from icrl_agents.evaluation.evaluate import learner_splits
+        from icrl_agents.studies.memory.latents import Changed, check_change
+
+        if not self.change:
+            return agent
+        if self.write or self.plan:
+            raise ValueError(
+                f"--change {self.change} shows what latents are worth, not the agent: leave --write and --plan out"
+            )
+        tasks = learner_splits(agent, env_of(agent, self.env)).pick(self.split)
+        check_change(agent, self.change, len(tasks))
+        return Changed(agent, self.change)
+
+    def _show(self, curves: list[Curve]) -> None:
+        """Print the table or the JSON, and write the files that --output and --curve name."""
+        from icrl_agents.core.files.atomic import write_text
+        from icrl_agents.evaluation import plots, results
+
+        text = results.dump_results(results.build_results(curves))
+        print(text, end="") if self.as_json else results.show(curves)
+        if self.output:
+            write_text(self.output.expanduser(), text)
+        if self.curve:
+            plots.plot_curves(curves, self.curve)

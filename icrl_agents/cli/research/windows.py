@@ -1,0 +1,74 @@
+"""The study of windows: what a longer window earns, compared with latents in the place of steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icrl_agents.cli.options import (
+    AsJson,
+    Config,
+    Env,
+    Episodes,
+    Folder,
+    Jobs,
+    Settings,
+    TrainingSeeds,
+    numbers,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from icrl_agents.studies.windows.designs import Plan
+    from icrl_agents.studies.windows.study import Measured
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Compare ad and cad at equal parameters and equal visible tokens; called again, it continues."""
+
+    env: Env
+    output: Folder
+    windows: Annotated[str, typer.Option(help="Visible steps, of both methods.")] = "30,60,120,240"
+    latents: Annotated[str, typer.Option(help="Latents of cad, each in the place of a step.")] = "8,16,32"
+    seeds: TrainingSeeds = "0"
+    config: Config = None
+    settings: Settings = None
+    episodes: Episodes = 100
+    tasks: Annotated[int, typer.Option(help="Maximum number of held-out tasks to measure, evenly spaced.")] = 32
+    jobs: Jobs = 1
+    as_json: AsJson = False
+
+    def run(self) -> None:
+        from icrl_agents.core.process.terminal import progress_bar
+        from icrl_agents.studies.windows.designs import make_plan
+        from icrl_agents.studies.windows.study import study_windows
+
+        settings = read_settings(self.config, self.settings, "cad")
+        plan = make_plan(self.env, numbers(self.windows), numbers(self.latents), settings)
+        seeds = numbers(self.seeds)
+        with progress_bar("training and measuring", len(plan.designs) * len(seeds), "agents") as step:
+            found = study_windows(
+                plan,
+                self.output,
+                seeds=seeds,
+                episodes=self.episodes,
+                most_tasks=self.tasks,
+                jobs=self.jobs,
+                on_done=step,
+            )
+        self._show(plan, found)
+
+    def _show(self, plan: Plan, found: list[Measured]) -> None:
+        from icrl_agents.core.process.terminal import print_json, print_table
+        from icrl_agents.studies.windows import study
+
+        if self.as_json:
+            print_json([measured.to_json() for measured in found])
+            return
+        print_table(*study.table(found))
+        for window, count in plan.left_out:
+            print(f"left out: {count} latents, which take more than half of window {window}")
+        print(f"see {self.output / study.JSON} and {self.output / study.PICTURE}")
