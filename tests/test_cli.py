@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from icrl_agents import HistoryStore, ICAgent, __version__
 from icrl_agents.cli.app import app
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import play as stage
+from icrl_agents.evaluation import results as report
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate, random_returns
 from icrl_agents.hub import remote as hub
@@ -77,8 +79,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_imports_nothing_heavy():
     script = (
-        "import sys\n"
+        "import importlib, pkgutil, sys\n"
+        "from icrl_agents import cli\n"
         "from icrl_agents.cli.app import main\n"
+        "for found in pkgutil.walk_packages(cli.__path__, 'icrl_agents.cli.'):\n"
+        "    if not found.name.endswith(('__main__', 'help_settings')):\n"  # the latter is for --help-settings only
+        "        importlib.import_module(found.name)\n"
         "sys.argv = ['icrl-agents', '--help']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
         "print('LOADED', *sys.modules)\n"
@@ -86,7 +92,7 @@ def test_help_imports_nothing_heavy():
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     found = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     help_text, _, modules = found.stdout.partition("LOADED ")
-    commands = {"play", "envs", "agents", "collect", "train", "evaluate", "push"}
+    commands = {"play", "envs", "agents", "collect", "train", "evaluate", "push", "research"}
     assert commands <= set(help_text.split())
     heavy = {"torch", "h5py", "scipy", "matplotlib", "huggingface_hub", "accelerate", "stable_baselines3", "jinja2"}
     assert heavy & set(modules.split()) == set()
@@ -201,13 +207,13 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
 
 
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):
-    monkeypatch.setattr("icrl_agents.evaluation.results.measure.__defaults__", ("test", 3, 2, 0, None, None, None))
+    monkeypatch.setattr(report, "measure", partial(report.measure, episodes=3, num_seeds=2))  # instead of 50 and 20
     out = tmp_path / "run"
     said = done("train", "ad", "--env", ID, "-o", out, *SETS, "--updates", 1, "--threads", 1, "--report")
     assert "trained in" in said
     assert "evaluated in" in said
-    results = json.loads((out / "results.json").read_text())
-    assert (results["episodes"], results["num_seeds"], len(results["curves"])) == (3, 2, 3)
+    found = json.loads((out / "results.json").read_text())
+    assert (found["episodes"], found["num_seeds"], len(found["curves"])) == (3, 2, 3)
 
 
 def test_settings_come_from_the_file_then_set_then_options(tmp_path):

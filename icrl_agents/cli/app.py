@@ -21,7 +21,7 @@ from icrl_agents.core.process.interrupts import Interrupted, Terminated
 
 
 class Commands(TyperGroup):
-    """Shows commands in sections; a user's mistake costs one line and exit code 2, any other keeps its traceback."""
+    """Commands in sections; a user's mistake is printed in one line with exit code 2, other errors keep a traceback."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         given = list(sys.argv[1:] if args is None else args)
@@ -59,7 +59,7 @@ class Commands(TyperGroup):
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether an error tells users what they can mend, rather than us what we did wrong."""
+    """Whether the cause of an error is in the command or its files, rather than in this package."""
     if isinstance(error, ModuleNotFoundError) and error.name:  # of an import statement, not of a missing extra
         return False
     usage = hasattr(error, "format_message")  # what typer itself refuses
@@ -67,6 +67,7 @@ def is_mistake(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
+    """The message of an error in one line, with the usage of the command if typer refused the words."""
     if hasattr(error, "format_message"):
         said = error.format_message().rstrip(".")
         text = f"{said}{'' if said.endswith('?') else '.'} {_usage(getattr(error, 'ctx', None))}"
