@@ -184,7 +184,9 @@ class TestTraining:
                 batch = StoreWindows(store, [1, 2, 3], WindowSpec(8, 64, 0, episode_aligned=aligned)).batch(0)
                 check_windows(batch, aligned)
                 assert batch.mask.all()
-            batch = StoreWindows(store, [1, 2, 3], WindowSpec(40, 8, 0, episode_aligned=True)).batch(0)  # longer than the histories
+            batch = StoreWindows(store, [1, 2, 3], WindowSpec(40, 8, 0, episode_aligned=True)).batch(
+                0
+            )  # longer than the histories
             assert batch.first[:, 0].all()
             assert (batch.mask.sum(1) == 30).all()
 
