@@ -99,6 +99,7 @@ class Evaluate:
         from icrl_agents import ICAgent
         from icrl_agents.core.process.terminal import progress_bar
         from icrl_agents.evaluation import results
+        from icrl_agents.evaluation.protocol import EvalSpec
 
         planner = planner_of(self.plan, self.beam_width, self.plan_depth)
         agent = ICAgent.from_pretrained(self.agent, device=self.device)
@@ -111,10 +112,7 @@ class Evaluate:
             curves = results.measure(
                 learner,
                 env_id,
-                self.split,
-                self.episodes,
-                self.seeds,
-                self.seed,
+                EvalSpec(self.split, self.episodes, self.seeds, self.seed),
                 plan=planner,
                 on_episode=step,
                 plan_tasks=self.plan_tasks,

@@ -22,6 +22,7 @@ from icrl_agents.core.rollout import facts_of
 from icrl_agents.core.splits import ALL
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate, learner_splits
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results_table import PLANNED, results_table, task_table
 from icrl_agents.hub import checkpoint
 from icrl_agents.hub.cards import Row, make_card, table_rows
@@ -38,10 +39,8 @@ FEW, FAMILY = 10, LIFETIMES  # with fewer test tasks than FEW, and at most FAMIL
 def measure(
     agent: Any,
     env_id: str,
-    split: str = "test",
-    episodes: int | None = None,
-    num_seeds: int | None = None,
-    seed: int = 0,
+    spec: EvalSpec = EvalSpec(),
+    *,
     plan: str | Planner | None = None,
     on_episode: Callable[[int], None] | None = None,
     plan_tasks: int | None = None,
@@ -52,8 +51,7 @@ def measure(
     (see `all_tasks`).
 
     Args:
-        episodes: default as of `evaluate`.
-        num_seeds: lifetimes on each task; default `usual_seeds` of the split.
+        spec: of the measurement; episodes are by default those of `evaluate`, lifetimes on each task `usual_seeds`.
         plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
         plan_tasks: with `plan`, how many of the tasks to measure with the planner, evenly spaced; default all.
@@ -68,6 +66,7 @@ def measure(
     if plan is not None and isinstance(agent, ICAgent):
         agent.use_plan(plan)  # refuses what cannot plan before anything is measured
         agent.use_plan(None)
+    split, episodes, num_seeds, seed, _ = spec
     if num_seeds is None:
         num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
     try:

@@ -22,6 +22,7 @@ from icrl_agents.evaluation import results as report
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import RandomLearner, evaluate, random_returns
 from icrl_agents.evaluation.intervals import bootstrap_mean
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results_table import PLANNED, results_table
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
@@ -440,7 +441,7 @@ def test_measuring_with_a_plan_leaves_the_agent_as_it_was(tiny_agent):
     rules = FAMILIES[ID].rules
     agent = tiny_agent(rules.observation_space, rules.action_space, dynamics=True)
     agent.use_plan("beam")
-    curves = report.measure(agent, ID, episodes=2, num_seeds=1, plan="lookahead")
+    curves = report.measure(agent, ID, EvalSpec(episodes=2, num_seeds=1), plan="lookahead")
     assert [curve.facts.get("plan", {}).get("when") for curve in curves[:2]] == [None, "known"]
     assert agent.planner.when == "full"
 
@@ -450,7 +451,9 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
     assert report.spread(range(10), 4) == (0, 3, 6, 9)
     assert report.spread([5, 7], 4) == (5, 7)
     agent = Variant("ad", (("dynamics", True),)).build()
-    curves = report.measure(agent, "icrl/Darkroom-v0", episodes=2, num_seeds=2, plan="lookahead", plan_tasks=3)
+    curves = report.measure(
+        agent, "icrl/Darkroom-v0", EvalSpec(episodes=2, num_seeds=2), plan="lookahead", plan_tasks=3
+    )
     plain, planned = curves[:2]
     assert (planned.name, planned.split) == (PLANNED, "test")
     assert planned.tasks == report.spread(plain.tasks, 3)
@@ -460,9 +463,9 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
     assert names["gain by planning, episodes 1-2"].value == pytest.approx(wanted, abs=1e-4)
     assert "planned on 3 tasks: mean return, episode 1" in names
     with pytest.raises(ValueError, match="plan_tasks=3 without a plan"):
-        report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan_tasks=3)
+        report.measure(agent, "icrl/Darkroom-v0", EvalSpec(episodes=1, num_seeds=1), plan_tasks=3)
     with pytest.raises(ValueError, match="plan_tasks=0"):
-        report.measure(agent, "icrl/Darkroom-v0", episodes=1, num_seeds=1, plan="lookahead", plan_tasks=0)
+        report.measure(agent, "icrl/Darkroom-v0", EvalSpec(episodes=1, num_seeds=1), plan="lookahead", plan_tasks=0)
 
 
 def test_a_curve_is_named_after_its_learner(tiny_agent, tmp_path):

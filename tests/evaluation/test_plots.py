@@ -15,6 +15,7 @@ from icrl_agents.core.files.strict_json import parse_json
 from icrl_agents.evaluation import plots
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import bootstrap, mean
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import all_tasks, build_results, dump_results, headline, measure, write_report
 from icrl_agents.evaluation.results_table import results_table, spans
 from icrl_agents.hub import checkpoint
@@ -217,7 +218,7 @@ def test_the_headline_is_the_end_of_the_agents_own_curve():
 def test_the_source_is_measured_where_it_is_known(facts, name):
     learner = make_source("q-learning", ID)
     learner.facts = facts
-    first, every, *rest = measure(learner, ID, episodes=2, num_seeds=1)
+    first, every, *rest = measure(learner, ID, EvalSpec(episodes=2, num_seeds=1))
     assert (first.name, every.name) == ("q-learning", "all 81 tasks")
     assert [curve.name for curve in rest] == ([] if name is None else [name])
     assert len({(curve.tasks, curve.split, curve.runs.shape) for curve in (first, *rest)}) == 1
@@ -237,7 +238,9 @@ def test_where_test_tasks_are_few_all_tasks_are_measured_too(env_id, tasks):
     if tasks is None:
         assert curves == []
         return
-    rows = {row.name: row for row in results_table([*measure(make_source("uniform", env_id), env_id, episodes=1)])}
+    rows = {
+        row.name: row for row in results_table([*measure(make_source("uniform", env_id), env_id, EvalSpec(episodes=1))])
+    }
     (every,) = curves
     row = rows[f"{every.name}: mean return, episode 1"]
     assert row.value == pytest.approx(every.at(1).value, abs=1e-4)
@@ -253,7 +256,7 @@ def test_a_source_that_cannot_live_there_is_left_out():
     env_id = "icrl/GaussianBandit-v0"
     learner = make_source("uniform", env_id)
     learner.facts = {"source": "thompson", "data": {}}
-    (curve,) = measure(learner, env_id, num_seeds=1)
+    (curve,) = measure(learner, env_id, EvalSpec(num_seeds=1))
     assert (curve.name, curve.runs.shape[2]) == ("uniform", 1)
 
 

@@ -16,7 +16,7 @@ from icrl_agents.evaluation.results import spread
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.gittins import gittins_indices
-from icrl_agents.studies.action_sets.lifetimes import run_lifetimes
+from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 
 COINS, CONTEXTS = "icrl/BernoulliBandit-v0", "icrl/ContextualBandit-v0"
 
@@ -131,7 +131,7 @@ def test_bayes_ucb_pulls_what_the_textbook_would():
 def test_regrets_are_those_of_another_implementation(name, golden):
     for task_set, want in golden.items():
         ids = spread(FAMILIES[COINS].named(task_set).ids, 150)
-        assert run_lifetimes(make_source(name, COINS), COINS, ids).curve[:, -1].mean() == pytest.approx(
+        assert run_lifetimes(make_source(name, COINS), Setup(COINS, ids)).curve[:, -1].mean() == pytest.approx(
             want, rel=0.2
         ), task_set
 
@@ -140,7 +140,8 @@ def test_regrets_are_those_of_another_implementation(name, golden):
 def test_stronger_references_lose_less_than_the_source(env_id):
     ids, source = spread(FAMILIES[env_id].named("train").ids, 200), default_source(env_id)
     found = {
-        name: run_lifetimes(one, env_id, ids).curve[:, -1].mean() for name, one in reference_learners(env_id, 1).items()
+        name: run_lifetimes(one, Setup(env_id, ids)).curve[:, -1].mean()
+        for name, one in reference_learners(env_id, 1).items()
     }
     assert list(found) == [RANDOM, source, "ucb", *STRONGER[env_id]]
     assert max(found[name] for name in STRONGER[env_id]) < found[source] < found[RANDOM]

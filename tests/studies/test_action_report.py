@@ -27,7 +27,7 @@ from icrl_agents.studies.action_sets import lifetimes as action_lives
 from icrl_agents.studies.action_sets import report as action_report
 from icrl_agents.studies.action_sets import results as action_results
 from icrl_agents.studies.action_sets.groups import find_entries
-from icrl_agents.studies.action_sets.lifetimes import Relabel, Watch, run_lifetimes
+from icrl_agents.studies.action_sets.lifetimes import Relabel, Setup, Watch, run_lifetimes
 from icrl_agents.studies.action_sets.report import write_sets
 from icrl_agents.studies.action_sets.results import Report, measure
 from tests.conftest import one_line
@@ -77,15 +77,15 @@ def test_regret_is_that_of_every_pull_the_last_one_included():
     ids = some_of(BERNOULLI, "all_new", 3)
     tasks = FAMILIES[BERNOULLI].rules.table
     gaps = tasks.best[list(ids)] - tasks.values[list(ids), 2]
-    found = run_lifetimes(Cycle(2), BERNOULLI, ids)
+    found = run_lifetimes(Cycle(2), Setup(BERNOULLI, ids))
     np.testing.assert_allclose(found.curve, gaps[:, None] * np.arange(1, 301))
     assert found.tried.tolist() == [1, 1, 1]
-    assert run_lifetimes(Cycle(2), BERNOULLI, ids, episodes=2).curve.shape == (3, 600)
+    assert run_lifetimes(Cycle(2), Setup(BERNOULLI, ids, episodes=2)).curve.shape == (3, 600)
 
 
 def test_regret_is_what_single_environments_tell():
     ids, seed, actions = some_of(CONTEXTUAL, "num_20", 2), 7, (0, 3, 1, 19, 2, 2, 5)
-    found = run_lifetimes(Cycle(*actions), CONTEXTUAL, ids, seed=seed)
+    found = run_lifetimes(Cycle(*actions), Setup(CONTEXTUAL, ids, seed=seed))
     for row, task in enumerate(ids):
         env, regret = gymnasium.make(CONTEXTUAL), []
         env.reset(seed=seed + row, options={"task": FAMILIES[CONTEXTUAL].rules.task_kwargs(task)})
@@ -101,21 +101,21 @@ def test_regret_is_what_single_environments_tell():
 def test_lifetimes_on_a_task_are_averaged(monkeypatch):
     ids, source = some_of(BERNOULLI, "train", 4), make_source("thompson", BERNOULLI)
     each, both = (
-        run_lifetimes(source, BERNOULLI, ids * 2, seed=1),
-        run_lifetimes(source, BERNOULLI, ids, num_seeds=2, seed=1),
+        run_lifetimes(source, Setup(BERNOULLI, ids * 2, seed=1)),
+        run_lifetimes(source, Setup(BERNOULLI, ids, num_seeds=2, seed=1)),
     )
     assert (each.curve[:4, -1] != each.curve[4:, -1]).any()
     np.testing.assert_allclose(both.curve, (each.curve[:4] + each.curve[4:]) / 2)
     np.testing.assert_allclose(both.tried, (each.tried[:4] + each.tried[4:]) / 2)
     macros = some_of(MACRO, "all_test", 2)
     groups = action_lives.action_groups(MACRO, macros)
-    shares = run_lifetimes(Cycle(*range(44, 56)), MACRO, macros, 2, num_seeds=3, groups=groups).shares
-    one = run_lifetimes(Cycle(*range(44, 56)), MACRO, macros, 2, groups=groups).shares
+    shares = run_lifetimes(Cycle(*range(44, 56)), Setup(MACRO, macros, 2, num_seeds=3), groups=groups).shares
+    one = run_lifetimes(Cycle(*range(44, 56)), Setup(MACRO, macros, 2), groups=groups).shares
     np.testing.assert_allclose(shares["unseen"], one["unseen"])
     monkeypatch.setattr("icrl_agents.evaluation.evaluate.MAX_ROWS", 9)
-    blocks = run_lifetimes(source, BERNOULLI, ids, num_seeds=5, seed=1)  # two, two and one on each task
+    blocks = run_lifetimes(source, Setup(BERNOULLI, ids, num_seeds=5, seed=1))  # two, two and one on each task
     parts = [
-        run_lifetimes(source, BERNOULLI, ids, num_seeds=n, seed=s)
+        run_lifetimes(source, Setup(BERNOULLI, ids, num_seeds=n, seed=s))
         for n, s in zip((2, 2, 1), block_seeds(1, 3), strict=True)
     ]
     wanted = sum(n * part.curve for n, part in zip((2, 2, 1), parts, strict=True)) / 5
@@ -127,7 +127,7 @@ def test_success_and_what_was_tried_are_told_by_episode():
     groups = action_lives.action_groups(MACRO, ids)
     assert {name: group.sum(1).tolist() for name, group in groups.items()} == {"in training": [50] * 3,
                                                                                "unseen": [75] * 3}  # fmt: skip
-    found = run_lifetimes(Cycle(*range(44, 56)), MACRO, ids, episodes=3, groups=groups)
+    found = run_lifetimes(Cycle(*range(44, 56)), Setup(MACRO, ids, episodes=3), groups=groups)
     assert found.curve.shape == (3, 3)
     for row, task in enumerate(ids):
         env, step, tried = gymnasium.make(MACRO, **rules.task_kwargs(task)), 0, set[int]()
@@ -176,7 +176,7 @@ def test_renumbering_permutes_the_legal_actions_of_each_row():
 def test_renumbering_matters_only_to_those_who_know_the_numbers():
     ids, thompson = some_of(BERNOULLI, "train", 200), make_source("thompson", BERNOULLI)
     plain, moved = (
-        [run_lifetimes(who, BERNOULLI, ids, relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
+        [run_lifetimes(who, Setup(BERNOULLI, ids), relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
         for relabel in (False, True)
     )
     difference = [action_results.interval(action_results.resampled([b - a])) for a, b in zip(plain, moved, strict=True)]
@@ -309,7 +309,8 @@ def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
     assert headless.curve[0][-1] == pytest.approx(headless.final.value, abs=1e-4)
     ids = some_of(BERNOULLI, "num_10", 3)
     each = [
-        run_lifetimes(fresh("headless-ad", seed=seed), BERNOULLI, ids, seed=5).curve[:, -1].mean() for seed in (0, 1)
+        run_lifetimes(fresh("headless-ad", seed=seed), Setup(BERNOULLI, ids, seed=5)).curve[:, -1].mean()
+        for seed in (0, 1)
     ]
     assert headless.final.value == pytest.approx(np.mean(each))
 

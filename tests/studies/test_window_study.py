@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from icrl_agents import METHODS, ICAgent
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.studies.windows.designs import LATENTS, WINDOWS, make_plan
-from icrl_agents.studies.windows.study import JSON, PICTURE, study_windows
+from icrl_agents.studies.windows.study import JSON, PICTURE, RUNS, TASKS, study_windows
 from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
 from tests.evaluation.test_plots import without_matplotlib
@@ -22,7 +23,9 @@ NAMES = ["ad-window12", "ad-window24", "cad-window12-latents4", "cad-window24-la
 
 
 def run(out, windows=(12, 24), **changes):
-    return study_windows(make_plan(ID, windows, (4,), TINY), out, episodes=12, **changes)
+    spec = {"episodes": 12, "num_seeds": RUNS, "tasks": TASKS}
+    spec |= {name: changes.pop(name) for name in list(changes) if name in spec}
+    return study_windows(make_plan(ID, windows, (4,), TINY), out, spec=EvalSpec(**spec), **changes)
 
 
 # ---- who takes part ---------------------------------------------------------------------------------------------
@@ -109,7 +112,7 @@ def test_studies_of_another_set_go_on(tmp_path):
     settings = {**TINY, "task_set": "test_train", "episodes": 2, "updates": 1}
     for _ in range(2):  # the second time nothing is left to do
         plan = make_plan("icrl/DarkroomMacro-v0", (20,), (2,), settings)
-        found = study_windows(plan, tmp_path, episodes=2, num_seeds=1)
+        found = study_windows(plan, tmp_path, spec=EvalSpec(episodes=2, num_seeds=1, tasks=TASKS))
     assert len(found[0].curve.tasks) == 13  # of 75 actions, as in training
 
 
@@ -187,7 +190,7 @@ def test_mistakes_cost_a_line(out, tmp_path, monkeypatch):
     new = tmp_path / "new"
     assert "'a,b'" in refused(*COMMAND, "-o", new, "--latents", "a,b")
     assert "jobs=0" in refused(*COMMAND, "-o", new, "--jobs", 0)
-    assert "most_tasks=0" in refused(*COMMAND, "-o", new, "--tasks", 0)
+    assert "tasks=0" in refused(*COMMAND, "-o", new, "--tasks", 0)
     assert "seeds=[1, 1]" in refused(*COMMAND, "-o", new, "--seeds", "1,1")
     assert "NAME=VALUE" in refused(*COMMAND, "-o", new, "--set", "lr")
     assert "--env" in refused("windows", "-o", new)

@@ -43,19 +43,19 @@ class Windows:
 
     def run(self) -> None:
         from icrl_agents.core.process.terminal import progress_bar
+        from icrl_agents.evaluation.protocol import EvalSpec
+        from icrl_agents.studies.windows import study
         from icrl_agents.studies.windows.designs import make_plan
-        from icrl_agents.studies.windows.study import study_windows
 
         settings = read_settings(self.config, self.settings, "cad")
         plan = make_plan(self.env, numbers(self.windows), numbers(self.latents), settings)
         seeds = numbers(self.seeds)
         with progress_bar("training and measuring", len(plan.designs) * len(seeds), "agents") as step:
-            found = study_windows(
+            found = study.study_windows(
                 plan,
                 self.output,
                 seeds=seeds,
-                episodes=self.episodes,
-                most_tasks=self.tasks,
+                spec=EvalSpec(episodes=self.episodes, num_seeds=study.RUNS, tasks=self.tasks),
                 jobs=self.jobs,
                 on_done=step,
             )

@@ -75,54 +75,49 @@ class LifetimeStats(NamedTuple):
     shares: dict[str, np.ndarray]  # (N, E) of groups of actions tried so far
 
 
+class Setup(NamedTuple):
+    """Lifetimes that every learner has with the same randomness."""
+
+    env_id: str
+    tasks: Sequence[int]  # N ids
+    episodes: int = 1  # of a lifetime, E
+    num_seeds: int = 1  # lifetimes on each task
+    seed: int = 0
+
+
 def run_lifetimes(
-    learner: Learner,
-    env_id: str,
-    tasks: Sequence[int],
-    episodes: int = 1,
-    num_seeds: int = 1,
-    seed: int = 0,
-    relabel: bool = False,
-    groups: Mapping[str, np.ndarray] | None = None,
+    learner: Learner, setup: Setup, relabel: bool = False, groups: Mapping[str, np.ndarray] | None = None
 ) -> LifetimeStats:
-    """Live `num_seeds` lifetimes on every task; the same `seed` has the same randomness for all learners.
+    """Roll out all lifetimes of a setup.
 
     Args:
+        relabel: renumber the actions of each lifetime at random.
         groups: groups of actions (N, A) bool whose tried shares are measured.
     """
-    counts = blocks_of(num_seeds, len(tasks))
-    lives = [
-        _block(learner, env_id, tasks, episodes, count, own, relabel, groups or {})
-        for count, own in zip(counts, block_seeds(seed, len(counts)), strict=True)
+    counts = blocks_of(setup.num_seeds, len(setup.tasks))
+    blocks = [
+        _block(learner, setup._replace(num_seeds=count, seed=seed), relabel, groups or {})
+        for count, seed in zip(counts, block_seeds(setup.seed, len(counts)), strict=True)
     ]
     curve, tried, *shares = (
-        np.concatenate(parts).reshape(num_seeds, len(tasks), *parts[0].shape[1:]).mean(0)
-        for parts in zip(*lives, strict=True)
+        np.concatenate(parts).reshape(setup.num_seeds, len(setup.tasks), *parts[0].shape[1:]).mean(0)
+        for parts in zip(*blocks, strict=True)
     )
     return LifetimeStats(curve, tried, dict(zip(groups or {}, shares, strict=True)))
 
 
-def _block(
-    learner: Learner,
-    env_id: str,
-    tasks: Sequence[int],
-    episodes: int,
-    count: int,
-    seed: int,
-    relabel: bool,
-    groups: Mapping[str, np.ndarray],
-) -> list[np.ndarray]:
-    """The curves (B, T), numbers of tried actions (B,) and shares (B, E) of `count` lifetimes on each task."""
-    rows = np.tile(tasks, count)
-    env_rows, options = make_tasks(env_id, rows)
+def _block(learner: Learner, setup: Setup, relabel: bool, groups: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The curves (B, T), numbers of tried actions (B,) and shares (B, E) of lifetimes that run together."""
+    env_rows, options = make_tasks(setup.env_id, np.tile(setup.tasks, setup.num_seeds))
     watch = Watch(env_rows)
-    env = Relabel(watch, seed) if relabel else watch
-    returns = rollout(learner, env, episodes, seed=seed, options=options)
+    env = Relabel(watch, setup.seed) if relabel else watch
+    returns = rollout(learner, env, setup.episodes, seed=setup.seed, options=options)
     env.close()
     curve = np.cumsum(watch.regret, 0).T if watch.regret else returns
-    tried = watch.first[:, None] <= np.arange(episodes)[:, None]  # (B, E, A)
-    mine = [np.tile(group, (count, 1)) for group in groups.values()]
-    return [curve, tried[:, -1].sum(1), *((tried & group[:, None]).sum(2) / group.sum(1)[:, None] for group in mine)]
+    tried = watch.first[:, None] <= np.arange(setup.episodes)[:, None]  # (B, E, A)
+    tiled = [np.tile(group, (setup.num_seeds, 1)) for group in groups.values()]  # (B, A) each
+    shares = ((tried & group[:, None]).sum(2) / group.sum(1)[:, None] for group in tiled)
+    return [curve, tried[:, -1].sum(1), *shares]
 
 
 def action_groups(env_id: str, tasks: Sequence[int]) -> dict[str, np.ndarray]:

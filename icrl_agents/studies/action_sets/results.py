@@ -26,7 +26,7 @@ from icrl_agents.evaluation.references import STRONGER, reference_learners
 from icrl_agents.evaluation.results import dump_results, spread
 from icrl_agents.methods import METHODS
 from icrl_agents.studies.action_sets.groups import Entry, complete, find_entries, names_of
-from icrl_agents.studies.action_sets.lifetimes import LifetimeStats, action_groups, run_lifetimes
+from icrl_agents.studies.action_sets.lifetimes import LifetimeStats, Setup, action_groups, run_lifetimes
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
 MEASURE_AGAIN = "run icrl-agents sets again"
@@ -223,13 +223,13 @@ def measure(
     numbers = {name: number for number, name in enumerate(family.sets, 1)}
     for done, name in enumerate(names, 1):
         ids = spread(family.tasks.named(name).ids, tasks)
-        how = env_id, ids, episodes, num_seeds, seed
+        setup = Setup(env_id, ids, episodes, num_seeds, seed)
         groups = action_groups(env_id, ids)
         here = {who: learners[who] for who in references}
         here |= {entry.name: learners[entry.name] for entry in entries if sets or suits(entry, env_id, name)}
-        lives = {who: [run_lifetimes(one, *how, groups=groups) for one in group] for who, group in here.items()}
+        lives = {who: [run_lifetimes(one, setup, groups=groups) for one in group] for who, group in here.items()}
         moved = [entry.name for entry in entries if relabel and entry.name in here]
-        again = {who: [run_lifetimes(one, *how, relabel=True) for one in learners[who]] for who in moved}
+        again = {who: [run_lifetimes(one, setup, relabel=True) for one in learners[who]] for who in moved}
         legal = legal_mask(family, ids)
         found = on_set(name, numbers[name], legal, lives, again, bandit, list(STRONGER.get(env_id, ())))
         for who, (result, score) in found.items():

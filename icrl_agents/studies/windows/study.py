@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icrl_agents.core.checks import check_value
+from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.plots import draw_sizes, require_matplotlib
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import dump_results
 from icrl_agents.evaluation.results_table import LAST, span_name
 from icrl_agents.hub.checkpoint import read_config
@@ -72,9 +73,7 @@ def study_windows(
     out: str | Path,
     *,
     seeds: Sequence[int] = (0,),
-    episodes: int = EPISODES,
-    most_tasks: int = TASKS,
-    num_seeds: int = RUNS,
+    spec: EvalSpec = EvalSpec(episodes=EPISODES, num_seeds=RUNS, tasks=TASKS),
     jobs: int = 1,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Measured]:
@@ -85,9 +84,7 @@ def study_windows(
 
     Args:
         seeds: of the training.
-        episodes: of a lifetime in which an agent is measured.
-        most_tasks: of the test split, evenly spaced.
-        num_seeds: lifetimes on each task.
+        spec: of the measurement on the test split; all its numbers are needed.
         jobs: trainings at a time, each in a process of its own.
         on_done: called with the number of trainings that are done and measured.
 
@@ -96,9 +93,8 @@ def study_windows(
         ValueError: a bad value, or `out` holds agents that were trained or measured otherwise.
     """
     require_matplotlib()
-    counts = {"episodes": episodes, "most_tasks": most_tasks, "num_seeds": num_seeds, "jobs": jobs}
-    for name, value in counts.items():
-        check_value(name, "int", value, (1, 2**31 - 1))
+    episodes, num_seeds, tasks = (whole(name, getattr(spec, name), 1) for name in ("episodes", "num_seeds", "tasks"))
+    check_value("jobs", "int", jobs, (1, 2**31 - 1))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)}: give at least one, each once")
     out = Path(out).expanduser()
@@ -110,7 +106,7 @@ def study_windows(
             {**plan.settings, **asdict(design.config), "batch_size": design.batch_size, "seed": seed},
             episodes,
             num_seeds,
-            most_tasks,
+            tasks,
         )
         for design in plan.designs
         for seed in seeds
