@@ -508,7 +508,7 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     assert {**Report.load(tmp_path).entries[0].hyperparameters} == mine.hyperparameters
     assert action_report.MEANS not in action_report.figures(Report.load(tmp_path))
     other = replace(loaded[1], settings={**loaded[1].settings, "tasks": 9})
-    one_line(lambda: Report.join([loaded[0], other]), ValueError, "settings", "measure them alike")
+    one_line(lambda: Report.join([loaded[0], other]), ValueError, "settings", "measure them with the same settings")
     (tmp_path / "sets.json").write_text('{"env_id": 3}')
     one_line(lambda: Report.load(tmp_path), ValueError, "no report on sets")
     folders = [word for entry in bandits.entries for word in ("--stored", tmp_path / entry.name)]
