@@ -1,4 +1,4 @@
-"""The methods, one paper a file; `METHODS` is the registry that checkpoints, the command line and tests go through."""
+"""Methods, one paper per file; `METHODS` is their registry for checkpoints, the command line and tests."""
 
 from icrl_agents.methods.ad import AD
 from icrl_agents.methods.base.method import Method
@@ -19,7 +19,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_name(cls: type) -> str:
-    """The registry's name of a method's class."""
+    """Registry name of a method class; ValueError if it is not registered."""
     for name, method in METHODS.items():
         if method is cls:
             return name

@@ -1,4 +1,4 @@
-"""Algorithm Distillation."""
+"""Algorithm Distillation (AD): config, loss and the published layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from icrl_agents.methods.base.percepts import PerceptMethod, intended_action, ma
 @dataclass(frozen=True)
 class ADConfig(AgentConfig):
     LAYOUTS: ClassVar = ("steps", "packed")
-    layout: str = "steps"  # place of the loss: every step ("steps"), or the published one target a window ("packed")
+    layout: str = "steps"  # loss at every step ("steps"), or as published at one target per window ("packed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,16 +29,16 @@ class ADConfig(AgentConfig):
 class AD(PerceptMethod):
     """In-context reinforcement learning with algorithm distillation (Laskin et al. 2022, arXiv 2210.14215).
 
-    A transformer that predicts the next action of a learning algorithm from the whole history of its learning must
-    itself improve as the history grows. Trained on source learners' lifetimes, it learns unseen tasks in context.
+    A transformer that predicts the next action of a learning algorithm from its whole learning history must itself
+    improve as the history grows. Trained on the lifetimes of source learners, it learns unseen tasks in context.
 
-    Tokens of a step: one percept, obs + prev_action + prev_reward + first; with `dynamics` a second one for
-    the action, at which reward and next_obs are read. Loss: the mean over all steps t of
-    -log p(action_t | percept_1..t), eq. 4 of the paper at every position at once.
+    Tokens of a step: one percept, obs + prev_action + prev_reward + first; with `dynamics` a second token for the
+    action, which predicts reward and next_obs. Loss: mean over all steps t of -log p(action_t | percept_1..t), eq. 4
+    of the paper at every position at once.
 
-    Deviations: the paper and the public codes train one target a window and never short contexts; here every step is
-    a target. `layout="packed"` is the public codes' form for comparison: a token for each whole transition
-    (obs, action, reward, next_obs), a query token for the current obs, a loss at the last query only.
+    Deviations: the paper and the public codes train one target per window and never short contexts; here every step
+    is a target. `layout="packed"` reproduces the public codes for comparison: one token per transition
+    (obs, action, reward, next_obs), a query token for the current obs, and a loss at the last query only.
     """
 
     Config = ADConfig
@@ -57,7 +57,7 @@ class AD(PerceptMethod):
         return self.loss_at(self.hidden(steps), steps, intended_action(steps))
 
     def _last_query_loss(self, steps: Steps) -> Tensor:
-        last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) the last real step of each window
+        last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) last real step of each window
         rows = torch.arange(len(last), device=last.device)
         distribution = self.action_distribution(self.read(steps, last), steps.static)
         return masked_nll(

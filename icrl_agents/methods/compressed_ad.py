@@ -1,4 +1,7 @@
-"""Algorithm Distillation with a compressed memory."""
+"""Compressed AD (CAD): Algorithm Distillation with a memory of latents beyond the window.
+
+Axis letters: B rows, T steps, S tokens per step, Z latents, C folds, W steps after a fold, D width.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,18 @@ from icrl_agents.nn.numerics import acting
 
 @dataclass(frozen=True)
 class CADConfig(AgentConfig):
-    window: int = 60  # visible tokens, one a step, latents included
-    slide: int = 34  # steps folded into the latents at once; window - latents - slide stay visible
-    latents: int = 16  # vectors that hold the folded steps
+    window: int = 60  # visible tokens, one per step, latents included
+    slide: int = 34  # number of steps per fold into the latents; window - latents - slide steps stay visible
+    latents: int = 16  # number of vectors that hold the folded steps
     compressor_layers: int = 2  # blocks of the compressor, which folds
-    compressor_heads: int = 4  # attention heads in each of its blocks
-    gate: str = "gated"  # how new latents join old ones: "gated", "residual" or "replace"
+    compressor_heads: int = 4  # attention heads in each block of the compressor
+    gate: str = "gated"  # update rule of the latents: "gated", "residual" or "replace"
     folds: int = 12  # maximum number of folds in a training window
     curriculum: str = "0:4 0.15:1000"  # pairs "share of the updates:maximum number of folds from then on"
-    folds_with_gradient: int = 4  # newest folds through which the loss is propagated
-    pretrain: float = 0.0  # share of the updates, the first ones, in which only the reconstruction is learned
-    reconstruction: float = 0.1  # weight of the loss on reconstructed steps
-    reward_weight: float = 5.0  # weight of steps after a reward in the reconstruction
+    folds_with_gradient: int = 4  # number of newest folds with gradients
+    pretrain: float = 0.0  # initial share of the updates that trains only the reconstruction
+    reconstruction: float = 0.1  # weight of the reconstruction loss
+    reward_weight: float = 5.0  # weight of steps after a reward in the reconstruction loss
 
     LIMITS: ClassVar = {
         **AgentConfig.LIMITS,
@@ -65,7 +68,7 @@ class CADConfig(AgentConfig):
 
     @property
     def room(self) -> int:
-        """The steps whose place the latents take."""
+        """Number of steps that the latents displace from the window."""
         return -(-self.latents // (1 + self.dynamics))
 
     @property
@@ -74,7 +77,7 @@ class CADConfig(AgentConfig):
 
     @property
     def learned(self) -> float:
-        """The steps of a training window that are learned from, a mean over its numbers of folds once all may come."""
+        """Mean number of steps in the loss of a training window, over its numbers of folds after the curriculum."""
         newest = self.folds_with_gradient
         counts = [
             self.window + folds * self.slide if folds <= newest else (newest + 1) * self.slide
@@ -83,61 +86,61 @@ class CADConfig(AgentConfig):
         return sum(counts) / len(counts)
 
     def most_folds(self, progress: float) -> int:
-        """The most folds in a training window when the share `done` of the training is over."""
+        """Maximum number of folds in a training window at `progress`, the share of finished updates."""
         return min(self.folds, stage_at(read_stages("curriculum", self.curriculum, "folds"), progress))
 
 
 class CAD(PerceptMethod):
-    """AD whose memory outlives its window: what leaves the window is folded into latents (CCCAD, tommyma3, 2026).
+    """AD with a memory beyond its window: steps that leave it are folded into latents (CCCAD, tommyma3, 2026).
 
-    Tokens: those of AD. Once `window` steps are visible, all but the newest `window - latents - slide` of them are
-    read by the compressor and become the latents, which stand before the steps from then on; whenever the window is
-    full again, the oldest `slide` steps and the old latents are folded into new ones. One function, `fold`, does
-    this in training and acting. Latents read each other and never a step, so they are cached like any prefix.
+    Tokens: those of AD. Once `window` steps are visible, the compressor reads all but the newest
+    `window - latents - slide` of them and outputs the latents, which precede the visible steps from then on; whenever
+    the window is full again, the oldest `slide` steps and the old latents are folded into new latents. Training and
+    acting use the same function, `fold`. Latents attend to each other but not to steps, so they are cached as a prefix.
 
-    Loss: -log p(action_t | latents, visible percepts up to t) at every step that is decided after one of the newest
-    `folds_with_gradient` folds (or before them, where there are no older ones), plus `reconstruction` times the
-    negative log-likelihood of what was folded (obs, previous action and reward, beginnings of episodes), given the
-    latents that it became. A training window has a number of folds that is the same for all rows of a batch, and
-    begins with its lifetime wherever that is not longer than `folds` allow, as acting does.
+    Loss: -log p(action_t | latents, visible percepts up to t) at every step after the oldest of the newest
+    `folds_with_gradient` folds (at all steps, if there are no older folds), plus `reconstruction` times the negative
+    log-likelihood of the folded steps (obs, previous action and reward, episode starts) given the resulting latents.
+    All training windows of a batch have the same number of folds and, as in acting, begin with the lifetime wherever it
+    is no longer than `folds` allows.
 
-    Deviations from the public code, which trains on one fold of any length and acts with many of another: the
-    schedule; the loss at every step; raw fields are reconstructed, not moving embeddings; latents cannot read
-    steps; a gate; and never is an action read at a bare query.
+    Deviations from the public code, which trains on one fold of any length and acts with many folds of another length:
+    the schedule; the loss at every step; raw columns are reconstructed, not embeddings that move during training;
+    latents cannot attend to steps; a gate; no action is predicted at a query without context.
     """
 
     Config = CADConfig
     config: CADConfig
     has_memory = True
     has_latents = True
-    always_predicts = True  # for the reconstruction
+    always_predicts = True  # the reconstruction uses the heads of obs and reward
 
     def __init__(self, observation_space: Any, action_space: Any, config: CADConfig | None = None):
         config = config or CADConfig()
         super().__init__(observation_space, action_space, config)
-        width, most = config.width, config.slide + config.room  # steps of the first fold, which is the longest
+        width, most = config.width, config.slide + config.room  # most: steps of the first fold, the longest
         sizes = (width, config.compressor_layers, config.compressor_heads, config.inner, config.dropout)
         self.schedule = FoldSchedule(config.window, config.slide, config.room)
         self.compressor = Compressor(Reader(config.latents, *sizes), most * len(self.slots), config.gate)
-        self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # tells latents from steps
-        self.decoder = Reader(most, *sizes)
-        self.begins = nn.Linear(width, 1)
+        self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # type vector of latents before steps
+        self.decoder = Reader(most, *sizes)  # one query per folded step
+        self.begins = nn.Linear(width, 1)  # logit that an episode begins at the step
 
     # ---- the memory -------------------------------------------------------------------------------------------------
 
     def fold(self, old: Tensor | None, tokens: Tensor) -> Tensor:
-        """The latents (B, Z, D) of the tokens (B, T, S, D) and, but for the first fold, of the old latents."""
+        """New latents (B, Z, D) from the tokens (B, T, S, D) and the old latents (None at the first fold)."""
         return self.compressor(old, tokens.flatten(1, 2))
 
     def folded(
         self, spans: list[tuple[int, int]], tokens: Callable[[int, int], Tensor], no_gradient: int = 0
     ) -> Iterator[Tensor]:
-        """The latents (B, Z, D) after each of a lifetime's folds, from the first one on.
+        """Latents (B, Z, D) after each fold of a lifetime, in order.
 
         Args:
-            spans: the steps (from, to) of each fold.
-            tokens: gives their tokens (B, T, S, D).
-            no_gradient: the number of folds, the oldest ones, that no gradient passes.
+            spans: steps (start, stop) of each fold.
+            tokens: function from a span to its tokens (B, T, S, D).
+            no_gradient: number of oldest folds without gradients.
         """
         latents: Tensor | None = None
         for number, span in enumerate(spans):
@@ -148,18 +151,18 @@ class CAD(PerceptMethod):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
-        lengths = steps.mask.sum(1)  # of the lifetimes: one of them says how many folds there may be
+        lengths = steps.mask.sum(1)  # (B,) steps of each lifetime; a random row limits the number of folds
         possible = self.schedule.folds(int(lengths[0] if (lengths == lengths[0]).all() else rng.choice(lengths)))
         folds = int(rng.integers(1, max(1, min(self.config.most_folds(progress), possible)) + 1))
         steps = steps.window(0, self.schedule.end(folds))
-        acts = np.full(steps.mask.shape, self.trains_policy(progress))  # a column, which micro-batches take along
+        acts = np.full(steps.mask.shape, self.trains_policy(progress))  # a column, so that micro-batches inherit it
         return steps._replace(extras={**steps.extras, "acts": acts})
 
     def trains_policy(self, progress: float) -> bool:
         return progress >= self.config.pretrain and self.config.pretrain < 1
 
     def check_length(self, fewest: int, most: int) -> None:
-        steps = fewest if self.config.pretrain else most  # a pretraining learns from folds alone
+        steps = fewest if self.config.pretrain else most  # windows without a fold have no pretraining loss
         if not self.schedule.folds(steps):
             raise ValueError(
                 f"lifetimes of {steps} steps fit into window={self.config.window}, so that nothing would be folded: "
@@ -174,7 +177,7 @@ class CAD(PerceptMethod):
         leads, made = self.memories(tokens, newest)
         terms = self.reconstruction_terms(made, steps, count)
         if "acts" in steps.extras and not steps.extras["acts"].any():
-            return terms  # of the compressor alone: what has no gradient is not decayed either
+            return terms  # pretraining: parameters without gradients get no weight decay either
         since = self.since(steps)
         hidden, seen = self.hidden_after(leads, tokens, newest)[:, since:], steps.window(since, None)
         return self.loss_at(hidden, seen, intended_action(seen), count) | terms
@@ -187,13 +190,15 @@ class CAD(PerceptMethod):
         return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
 
     def since(self, steps: Steps) -> int:
-        """The first step that is learned from."""
+        """First step in the loss."""
         return self.schedule.since(steps.mask.shape[1], self.config.folds_with_gradient)
 
     def memories(self, tokens: Tensor, newest: int) -> tuple[list[Tensor], dict[tuple[int, int], Tensor]]:
-        """The latents (B, Z, D) before and after each of the `newest` folds, the only ones with gradients.
+        """Latents (B, Z, D) around the `newest` folds, the only ones with gradients, from tokens (B, T, S, D).
 
-        And what was folded then (from, to) with the latents that it became. There are none before the first fold.
+        Returns:
+            The latents before (except before the first fold, where there are none) and after each of these folds, and
+            a map from the span (start, stop) of each fold to the resulting latents.
         """
         folds = self.schedule.folds(tokens.shape[1])
         spans, before = self.schedule.spans(folds), max(0, folds - newest)
@@ -201,7 +206,7 @@ class CAD(PerceptMethod):
         return after[max(0, before - 1) :], dict(zip(spans[before:], after[before:], strict=True))
 
     def hidden_after(self, leads: list[Tensor], tokens: Tensor, newest: int) -> Tensor:
-        """The hidden vectors (B, T, S, D) by the latents of `memories`; zero before the `newest` folds."""
+        """Hidden vectors (B, T, S, D) given the latents `leads` of `memories`; zeros before the `newest` folds."""
         steps = tokens.shape[1]
         folds = self.schedule.folds(steps)
         before = max(0, folds - newest)
@@ -215,24 +220,31 @@ class CAD(PerceptMethod):
         return torch.cat(parts, 1)[:, :steps]
 
     def _after(self, leads: list[Tensor], tokens: Tensor, folds: int) -> Tensor:
-        """The hidden vectors (B, C * slide, S, D) of the steps decided after each of the last C folds."""
+        """Hidden vectors (B, C * slide, S, D) of the new steps after each of the last C folds."""
         begin, end = self.schedule.begin, self.schedule.end
         numbers = range(folds + 1 - len(leads), folds + 1)
         stretches = torch.stack([tokens[:, begin(n) : end(n)] for n in numbers], 1)  # (B, C, W, S, D)
         lead = torch.stack(leads, 1) + self.latent  # (B, C, Z, D)
+        # every fold is a sequence of its own, latents first: (B * C, Z + W * S, D)
         seen = self.body(torch.cat([lead, stretches.flatten(2, 3)], 2).flatten(0, 1))[:, self.config.latents :]
-        new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # the others were decided before
+        new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # earlier steps belong to older folds
         return new.unflatten(0, (len(tokens), -1)).flatten(1, 2)
 
     def reconstruction_terms(
         self, made: dict[tuple[int, int], Tensor], steps: Steps, count: Tensor
     ) -> dict[str, Tensor]:
-        """How badly the latents tell what was folded into them last."""
+        """Reconstruction loss: NLL of the steps of each fold, given the resulting latents.
+
+        Args:
+            made: span (start, stop) of each fold -> latents (B, Z, D).
+            steps: steps (B, T) of the whole window.
+            count: denominator of the means.
+        """
         terms = dict.fromkeys(("rebuilt_obs", "rebuilt_action", "rebuilt_reward", "rebuilt_first"), count * 0.0)
         for (start, stop), latents in made.items():
-            x, was = self.decoder(latents, stop - start), steps.window(start, stop)
+            x, was = self.decoder(latents, stop - start), steps.window(start, stop)  # (B, stop - start, D), steps
             weight = 1 + (self.config.reward_weight - 1) * (was.prev_reward > 0)
-            weight = self.config.reconstruction * weight * was.mask.all(1, keepdim=True)  # padding is never folded
+            weight = self.config.reconstruction * weight * was.mask.all(1, keepdim=True)  # acting never folds padding
             first = F.binary_cross_entropy_with_logits(self.begins(x)[..., 0], was.first.float(), reduction="none")
             for name, loss in (
                 ("obs", -self.obs.head(x).log_prob(was.obs)),
@@ -250,7 +262,7 @@ class CAD(PerceptMethod):
         return Latents(cache, self.latent.new_zeros(rows, self.config.latents, self.config.width), np.zeros(rows, int))
 
     def handle_overflow(self, context: Context) -> None:
-        """Fold the oldest steps of the rows that are full."""
+        """Fold the oldest steps of rows with a full window."""
         latest = context.memory.folds > 0
         full = context.length >= self.config.window - self.config.room * latest
         for rows in (full & ~latest, full & latest):
@@ -258,7 +270,7 @@ class CAD(PerceptMethod):
                 self._fold_rows(context, np.flatnonzero(rows))
 
     def _fold_rows(self, context: Context, index: np.ndarray) -> None:
-        """Fold once in the rows `index`, of which either all or none have latents."""
+        """Fold once in the rows `index`, of which either all or none have latents already."""
         memory, at = context.memory, torch.as_tensor(index, device=self.device)
         start, stop = self.schedule.span(int(memory.folds[index[0]]))
         steps = context.read(np.zeros(len(index), int), stop - start, index)
@@ -268,14 +280,14 @@ class CAD(PerceptMethod):
         context.drop(index, stop - start)
 
     def _lead(self, memory: Latents, index: np.ndarray) -> None:
-        """Feed the latents of the rows `index`, of which nothing is cached, before their steps."""
+        """Feed the latents of the rows `index`, whose cache is empty, as the prefix of their steps."""
         cache = memory.cache.select(index)
         self.body(memory.latents[torch.as_tensor(index, device=self.device)] + self.latent, cache)
         cache.advance(torch.full_like(cache.lengths, self.config.latents))
         memory.cache.assign(index, cache)
 
     def replace_latents(self, context: Context, latents: Tensor) -> None:
-        """Replace the latents of the rows that have folded something by `latents` (B, Z, D), for interventions."""
+        """Intervention: replace the latents of all rows with a fold by `latents` (B, Z, D)."""
         memory, index = context.memory, np.flatnonzero(context.memory.folds)
         at = torch.as_tensor(index, device=self.device)
         with acting(self):
@@ -289,24 +301,24 @@ class CAD(PerceptMethod):
         known = memory.folds > 0
         if known.any() and len(index := np.flatnonzero(known & (memory.cache.lengths.cpu().numpy() == 0))):
             self._lead(memory, index)
-        before = self.config.latents * known
+        before = self.config.latents * known  # (B,) prefix tokens
         return self.read_cached(context, memory.cache, active, np.zeros(context.rows, np.int64), before)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
         return context.memory.cache, super().branch(context)[1]
 
     def load_history(self, context: Context, history: Steps) -> None:
-        """Fold the history as acting would have done, however long it is."""
+        """Initialise a new context from a history of any length, folded on the same schedule as in acting."""
         length = history.mask.sum(1)
         if not length.any():
             return
-        folds = np.array([self.schedule.folds(count + 1) for count in length])  # before the next action
+        folds = np.array([self.schedule.folds(count + 1) for count in length])  # (B,) folds before the next action
         memory = context.memory
-        for count in np.unique(folds[folds > 0]):
+        for count in np.unique(folds[folds > 0]):  # rows with equally many folds are folded in one batch
             index = np.flatnonzero(folds == count)
             rows, at = history.rows(index), torch.as_tensor(index, device=self.device)
             *_, memory.latents[at] = self.folded(self.schedule.spans(count), partial(self._tokens_of, rows))
-        start = np.array([self.schedule.begin(number) for number in folds])
+        start = np.array([self.schedule.begin(number) for number in folds])  # (B,) first step that stays visible
         columns = np.minimum(start[:, None] + np.arange(self.config.window), history.mask.shape[1] - 1)
         rest = history.map(lambda value: value[np.arange(len(start))[:, None], columns])
         rest = rest._replace(mask=np.arange(self.config.window) < (length - start)[:, None])
@@ -319,11 +331,11 @@ class CAD(PerceptMethod):
 
 @dataclass
 class Latents:
-    """The memory of every row: what was folded, and the cache of it and of the visible steps."""
+    """`Memory` of each row: latents of the folded steps, and the cache of latents and visible steps."""
 
     cache: Cache
-    latents: Tensor  # (B, Z, D), zeros where nothing was folded yet
-    folds: np.ndarray  # (B,) how many there were
+    latents: Tensor  # (B, Z, D), zeros before the first fold
+    folds: np.ndarray  # (B,) number of folds so far
 
     def select(self, index: np.ndarray) -> Latents:
         at = torch.as_tensor(index, device=self.latents.device)

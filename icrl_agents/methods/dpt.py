@@ -1,4 +1,4 @@
-"""Decision-Pretrained Transformer."""
+"""Decision-Pretrained Transformer (DPT): config, loss and its three layouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from icrl_agents.methods.base.transforms import query_first
 @dataclass(frozen=True)
 class DPTConfig(AgentConfig):
     LAYOUTS: ClassVar = ("steps", "set", "window")
-    layout: str = "steps"  # place of the query: at every step ("steps"), or before the context ("set" or "window")
+    layout: str = "steps"  # query at every step ("steps"), or before an unordered ("set") or ordered ("window") context
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,20 +29,20 @@ class DPTConfig(AgentConfig):
 
 
 class DPT(PerceptMethod):
-    """In-context reinforcement learning by predicting what an expert would do (Lee et al. 2023, arXiv 2306.14892).
+    """In-context reinforcement learning by predicting expert actions (Lee et al. 2023, arXiv 2306.14892).
 
-    Predicting the optimal action of a task from some experience of it amounts to posterior sampling: a sample of the
-    policy is a sample of the posterior over optimal actions, its mode exploits. The labels are the environment's
-    `expert_action` at the query, at every length of the context, the empty one included.
+    Predicting the optimal action of a task from experience in it amounts to posterior sampling: a sample of the policy
+    is a sample of the posterior over optimal actions, and its mode exploits. The labels are the environment's
+    `expert_action` at the query, for every context length, zero included.
 
-    Tokens, `layout="set"`: the query's obs first, then one token for each transition (obs, action, reward, next_obs)
-    in random order; the label is the same at every position. `layout="window"` is DICP's variant (arXiv 2502.19009):
-    the transitions keep their order, the query is what follows them.
+    Tokens, `layout="set"`: the obs of the query first, then one token per transition (obs, action, reward, next_obs)
+    in random order, with the same label at every position. `layout="window"` is the variant of DICP (arXiv 2502.19009):
+    the transitions keep their order, and the query is the step after them.
 
-    Deviations: a query before its context means that everything is encoded again for every action. The default
+    Deviations: with the query before its context, every action requires encoding the whole context again. The default
     `layout="steps"` makes every step of a history a query after the steps before it, with the tokens of AD: the same
-    information in time order, a label at each step, and a cache. Only the histories decide how good the context is:
-    it comes from a source learner, not from states and actions drawn uniformly.
+    information in time order, a label at each step, and a cache. The context consists of the histories of a source
+    learner, not of states and actions drawn uniformly.
     """
 
     Config = DPTConfig
@@ -62,6 +62,7 @@ class DPT(PerceptMethod):
         expert = steps.extras["expert_action"]
         if self.extends:
             return self.loss_at(self.hidden(steps), steps, expert)
+        # `prepare_batch` put the query into column 0; the label of the query holds at all T positions
         hidden = self._query_first(steps, torch.zeros_like(steps.mask[:, 0], dtype=torch.long), steps.window(1, None))
         choices, label = self.action_distribution(hidden, steps.static), expert[:, :1].expand_as(expert)
         return {"action": masked_nll(choices, label, steps.mask, self.loss_weight(steps))}
@@ -72,6 +73,6 @@ class DPT(PerceptMethod):
         return self._query_first(steps, last, steps)[torch.arange(len(last), device=last.device), last]
 
     def _query_first(self, steps: Steps, query: Tensor, context: Steps) -> Tensor:
-        """The hidden vectors (B, 1 + T, D) of each row's step `query` (B,) as the query, then of its context (B, T)."""
+        """Hidden vectors (B, 1 + T, D) of a sequence: step `query` (B,) as the query, then the context (B, T)."""
         rows = torch.arange(len(query), device=query.device)
         return self.body(torch.cat([self.query(steps)[rows, query][:, None], self.tokens(context)[:, :, 0]], 1))

@@ -1,4 +1,7 @@
-"""Headless-AD: Algorithm Distillation for actions it has never seen."""
+"""Headless-AD: Algorithm Distillation for unseen action sets.
+
+Axis letters: B rows, T steps, A actions, P prompt tokens, L = P + T tokens, Q queries, K vector size, D width.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,21 @@ from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Categorical
 from icrl_agents.nn.votes import Votes
 
-VECTORS, ORDER = "action_vectors", "prompt_order"  # static values (B, A, K) and (B, A)
+VECTORS, ORDER = "action_vectors", "prompt_order"  # static values: (B, A, K) float32 and (B, A) action numbers
 
 
 @dataclass(frozen=True)
 class HeadlessADConfig(AgentConfig):
-    vector_size: int = 128  # size of action vectors, K; as many actions can have orthonormal ones
-    vectors: str = "orthonormal"  # kind of random action vectors: "orthonormal", or "normal" with independent entries
+    vector_size: int = 128  # size of action vectors, K; up to K actions have orthonormal vectors
+    vectors: str = "orthonormal"  # distribution of action vectors: "orthonormal", or "normal" with independent entries
     drawn: str = "sequence"  # unit that shares random vectors: a "sequence", or a training "batch" as published
-    prompt: bool = True  # whether the action set is given before the first step
+    prompt: bool = True  # whether a prompt lists the action set before the first step
     illegal: str = "absent"  # treatment of illegal actions: "absent", or "zero" vectors in prompt and loss (published)
     votes: bool = True  # whether tokens add to the scores of their own actions; published: no
-    similarity: str = "dot"  # similarity of output and vector: "dot", or "cosine", which ignores the output's length
-    objective: str = "nce"  # loss: -log softmax of the similarities ("nce"), or distance to the vector ("mse")
-    temperature: float = 1.0  # temperature of the scores in training
-    acting_temperature: float = 0.0  # temperature of the scores in acting, 0 for that of training; published: 1
+    similarity: str = "dot"  # similarity of output and vector: "dot", or "cosine", which ignores the output's norm
+    objective: str = "nce"  # loss: -log softmax of the similarities ("nce"), or squared distance to the vector ("mse")
+    temperature: float = 1.0  # softmax temperature of the scores in training
+    acting_temperature: float = 0.0  # softmax temperature of the scores in acting, 0: as in training; published: 1
     choice: str = "sample"  # how to act: "sample", or "mode", the action of the highest score (published with "mse")
 
     VECTORS: ClassVar = ("orthonormal", "normal")
@@ -80,21 +83,21 @@ class HeadlessADConfig(AgentConfig):
 
 
 class HeadlessAD(Method):
-    """AD without a head, which fixes the actions (Sinii et al. 2024, arXiv 2312.13327).
+    """AD without an output head, which would fix the number of actions (Sinii et al. 2024, arXiv 2312.13327).
 
-    Each lifetime has vectors of its own for its actions, drawn at random, so what an action does can only be found
-    out in context, and any set of actions will do. The model's output is compared with the vectors of the legal ones.
+    Each lifetime represents its actions by new random vectors, so the effect of an action can only be learned in
+    context, and any action set is supported. The output is compared with the vectors of the legal actions.
 
-    Tokens: one for each legal action, in random order, which stay whatever leaves the window; then one a step, obs +
-    first, and what came before: prev_obs + vector of prev_action + prev_reward. Loss: -log of the softmax of
+    Tokens: a prompt of one token per legal action, in random order, which never leaves the window; then one per step,
+    obs + first + previous step: prev_obs + vector of prev_action + prev_reward. Loss: -log softmax of
     output . vector / temperature over the legal actions (InfoNCE), at every step.
 
-    Deviations from the public code: illegal actions are left out, where there they keep zero vectors in the prompt
-    and logits of 0 in the loss (`illegal="zero"`, which has them for the whole action space); the prompt's order is
-    random, as its positions would otherwise tell actions apart; no dropout when acting; one token a step, and none for
-    "no action yet": nothing is added instead. With `votes`, ours, an action's score is not only its vector's similarity
-    to the output, but also the sum of what its own tokens say about it (see `Votes`). Without them trainings of minutes
-    do not get as far as to tell an action that failed once from one that was never tried.
+    Deviations from the public code: illegal actions are absent; there they keep zero vectors in the prompt and logits
+    of 0 in the loss (`illegal="zero"`, for the whole action space); the prompt order is random, because its positions
+    would otherwise identify actions; no dropout when acting; one token per step, and none for "no action yet": nothing
+    is added instead. With `votes`, ours, the score of an action is the similarity of its vector to the output plus the
+    sum of the votes of its own tokens (see `Votes`). Without votes, trainings of minutes do not learn to distinguish an
+    action that failed once from one that was never tried.
     """
 
     Config = HeadlessADConfig
@@ -106,21 +109,21 @@ class HeadlessAD(Method):
         config = config or HeadlessADConfig()
         super().__init__(observation_space, action_space, config)
         self.first = nn.Embedding(2, config.width)
-        self.before = nn.Linear(config.width, config.width, bias=False)  # tells the previous obs from the one now
-        self.offer = nn.Parameter(torch.randn(config.width) * EMBEDDING_STD)  # tells the prompt from steps
+        self.before = nn.Linear(config.width, config.width, bias=False)  # distinguishes prev_obs from obs
+        self.offer = nn.Parameter(torch.randn(config.width) * EMBEDDING_STD)  # type vector of prompt tokens
         nn.init.normal_(self.first.weight, std=EMBEDDING_STD)
         self.votes = Votes(config.width) if config.votes else None
 
     def action_codec(self, space: gymnasium.Space) -> ActionVectors:
         return ActionVectors(space, self.config.width, self.config.vector_size)
 
-    # ---- what a lifetime is given -----------------------------------------------------------------------------------
+    # ---- static values of a lifetime ---------------------------------------------------------------------------------
 
     def accepts_action_space(self, action_space: gymnasium.Space) -> bool:
         return ActionVectors.accepts(action_space)
 
     def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Besides the action sets (B, A), vectors for the actions (B, A, K) and the order (B, A) of the prompt."""
+        """Action masks (B, A), random action vectors (B, A, K) and the prompt order (B, A)."""
         return self._draw_static(rows, action_mask, rng, rows)
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
@@ -135,11 +138,11 @@ class HeadlessAD(Method):
             action_mask = np.ones((rows, self.action.count), bool)
         if self.config.illegal == "zero":
             action_mask = padded(action_mask, self.action.count)  # regardless of the other rows of the batch
-        order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # legal ones first
+        order = np.where(action_mask, rng.random(action_mask.shape), np.inf).argsort(1)  # (B, A) legal actions first
         sizes = draws, action_mask.shape[1], self.config.vector_size
         vectors = draw_vectors(*sizes, rng, normal=self.config.vectors == "normal")
-        place = (~action_mask).argsort(1, kind="stable").argsort(1)  # legal ones share a basis, as far as it goes
-        vectors = vectors[np.arange(rows)[:, None] % draws, place]
+        place = (~action_mask).argsort(1, kind="stable").argsort(1)  # (B, A) legal actions get the first basis
+        vectors = vectors[np.arange(rows)[:, None] % draws, place]  # (B, A, K)
         if self.config.illegal == "zero":
             vectors = vectors * action_mask[..., None]
         return {ACTION_MASK: action_mask, VECTORS: vectors, ORDER: order}
@@ -147,35 +150,35 @@ class HeadlessAD(Method):
     # ---- the model --------------------------------------------------------------------------------------------------
 
     def tokens(self, steps: Steps) -> Tensor:
-        vectors = look_up(steps.static[VECTORS], steps.prev_action)
+        vectors = look_up(steps.static[VECTORS], steps.prev_action)  # (B, T, K)
         before = self.action.embed(vectors) + self.reward.embed(steps.prev_reward)
         before = before + self.before(self.obs.embed(steps.prev_obs))
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long())
-        return (percept + before * ~steps.start[..., None])[:, :, None]
+        return (percept + before * ~steps.start[..., None])[:, :, None]  # (B, T, 1, D)
 
     def prompt(self, static: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The tokens (B, P, D) that tell the action sets, and how many (B,) of them each row has."""
+        """Prompt tokens (B, P, D) that list the action sets, and their number (B,) in each row."""
         order, count = self.offered(static)
         return self.action.embed(look_up(static[VECTORS], order)) + self.offer, count
 
     def offered(self, static: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The actions (B, P) that the prompt's tokens tell of, and how many (B,) of them each row has."""
+        """Actions (B, P) of the prompt tokens, and their number (B,) in each row."""
         count = self.lead(static[ACTION_MASK])
         return static[ORDER][:, : int(count.max())], count
 
     def lead(self, action_mask: Any) -> Any:
-        """How many tokens (B,) of the prompt stand before each row's steps, for a NumPy array or a tensor (B, A)."""
+        """Number of prompt tokens (B,) before the steps of each row, for an array or tensor (B, A)."""
         told = action_mask if self.config.illegal == "absent" else action_mask | True
         return told.sum(1) * self.config.prompt
 
     def outputs(self, steps: Steps) -> tuple[Tensor, Tensor]:
-        """What becomes of all tokens (B, L, D), and the place (B, T) of each step, which its row's own prompt leads."""
+        """Transformer outputs (B, L, D) of prompt and steps, and the position (B, T) of each step among them."""
         prompt, count = self.prompt(steps.static)
         outputs = self.body(packed(prompt, self.tokens(steps)[:, :, 0], count))
         return outputs, count[:, None] + torch.arange(steps.mask.shape[1], device=count.device)
 
     def hidden(self, steps: Steps) -> Tensor:
-        """In place of hidden vectors the scores (B, T, 1, A) of all actions, from which they are chosen."""
+        """Scores (B, T, 1, A) of all actions, which this method uses in place of hidden vectors."""
         outputs, place = self.outputs(steps)
         told = self.told(steps.prev_action, steps.start, steps.static)
         return self.scores(outputs.take_along_dim(place[..., None], 1), outputs, place, told, steps.static)[:, :, None]
@@ -186,36 +189,36 @@ class HeadlessAD(Method):
         return self.scores(outputs.take_along_dim(at[..., None], 1), outputs, at, told, steps.static)[:, 0]
 
     def told(self, prev_action: Tensor, start: Tensor, static: Mapping[str, Tensor]) -> Tensor:
-        """The actions (B, P + T) that tokens are about, those of the prompt and of steps (B, T); -1 for none."""
+        """Action (B, P + T) of each token: listed by the prompt, or `prev_action` (B, T) of steps; -1 for none."""
         order, count = self.offered(static)
         return packed(order, prev_action.masked_fill(start, -1), count)
 
     def scores(
         self, query: Tensor, outputs: Tensor | None, place: Tensor, told: Tensor, static: Mapping[str, Tensor]
     ) -> Tensor:
-        """The scores (B, Q, A) of the actions.
+        """Scores (B, Q, A) of all actions.
 
         Args:
-            query: (B, Q, D) what the transformer made of the tokens at which actions are chosen.
-            outputs: (B, L, D) what it made of all tokens; only votes need them.
-            place: (B, Q) where the queries stand among them.
-            told: (B, L) the actions that the tokens are about.
-            given: what the rows know from the start.
+            query: transformer outputs (B, Q, D) at which actions are chosen.
+            outputs: transformer outputs (B, L, D) of all tokens, for votes; None: no votes.
+            place: position (B, Q) of each query among all tokens.
+            told: action (B, L) of each token, -1 for none.
+            static: static values of the rows.
         """
-        vectors = static[VECTORS]
-        output = self.action.head(query).mean
+        vectors = static[VECTORS]  # (B, A, K)
+        output = self.action.head(query).mean  # (B, Q, K)
         if self.config.similarity == "cosine":
             output = F.normalize(output, dim=-1)
         scores = torch.einsum("bqk,bak->bqa", output, vectors)
-        if self.config.objective == "mse":  # half the squared distance, negative, but for what all actions share
+        if self.config.objective == "mse":  # minus half the squared distance, up to a constant over actions
             scores = scores - vectors.square().sum(-1)[:, None] / 2
         if self.votes is None or outputs is None:
             return scores
-        seen = torch.arange(outputs.shape[1], device=place.device) <= place[..., None]
+        seen = torch.arange(outputs.shape[1], device=place.device) <= place[..., None]  # (B, Q, L)
         return scores + self.votes(query, outputs, told, seen, vectors.shape[1])
 
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Categorical:
-        """The policy by scores (B, ..., A)."""
+        """Policy over legal actions from scores (B, ..., A), as a softmax or as uniform over the best actions."""
         temperature = self.config.acting_temperature or self.config.temperature
         found = Categorical(hidden / temperature).among(static[ACTION_MASK])
         if self.config.choice == "mode":
@@ -233,25 +236,25 @@ class HeadlessAD(Method):
         outputs, place = self.outputs(steps)
         predicted = self.action.head(outputs.take_along_dim(place[..., None], 1))
         target = look_up(steps.static[VECTORS], action)
-        return {"vector": masked_nll(predicted, target, steps.mask, count)}  # squares, and a constant
+        return {"vector": masked_nll(predicted, target, steps.mask, count)}  # half the squared distance + constant
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Cache:
-        most = static[ACTION_MASK].shape[1] if self.config.prompt else 0  # sets may grow within a lifetime
+        most = static[ACTION_MASK].shape[1] if self.config.prompt else 0  # a row's next task may have more actions
         return self.body.make_cache(rows, self.config.window + 1 + most, outputs=self.config.votes)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         cache: Cache = context.memory
         static = self.static_tensors(context.steps)
         lead = self.lead(context.steps.static[ACTION_MASK])
-        if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):
+        if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):  # feed the prompt first
             prompt, count = self.prompt(self.static_tensors(context.steps.rows(index)))
             part = cache.select(index)
             self.body(prompt, part)
             part.advance(count)
             cache.assign(index, part)
-        query = self.read_cached(context, cache, active, np.zeros(context.rows, np.int64), lead)[:, None]
+        query = self.read_cached(context, cache, active, np.zeros(context.rows, np.int64), lead)[:, None]  # (B, 1, D)
         seen = context.steps.window(0, int(context.length.max()) + 1)
         prev_action = self.action.tensor(seen.prev_action, self.device)
         told = self.told(prev_action, torch.as_tensor(seen.start, device=self.device), static)
@@ -267,14 +270,17 @@ class HeadlessAD(Method):
 
 
 def look_up(vectors: Tensor, action: Tensor) -> Tensor:
-    """The vectors (B, T, K) of actions (B, T), among those of their rows (B, A, K)."""
+    """Vectors (B, T, K) of the actions (B, T), from the `vectors` (B, A, K) of each row."""
     return vectors[torch.arange(len(action), device=action.device)[:, None], action]
 
 
 def packed(prompt: Tensor, steps: Tensor, count: Tensor) -> Tensor:
-    """(B, P + T, ...): each row's first `count` (B,) of `prompt` (B, P, ...), its `steps` (B, T, ...), then any."""
+    """Left-packed sequences (B, P + T, ...): the first `count` (B,) entries of `prompt` (B, P, ...), then `steps`.
+
+    Rows with a shorter prompt end with repeated entries.
+    """
     both = torch.cat([prompt, steps], 1)
     place = torch.arange(both.shape[1], device=both.device).expand(len(count), -1)
-    shift = torch.where(place < count[:, None], 0, prompt.shape[1] - count[:, None])
+    shift = torch.where(place < count[:, None], 0, prompt.shape[1] - count[:, None])  # (B, P + T) skips unused prompt
     rows = torch.arange(len(count), device=both.device)[:, None]
     return both[rows, (place + shift).clamp_max(both.shape[1] - 1)]

@@ -1,4 +1,8 @@
-"""In-context Decision Transformer."""
+"""In-context Decision Transformer (IDT).
+
+Axis letters: B rows, T steps, C chunks, Z latent size, R review size (2 Z), N chunks of all rows, n selected rows,
+D width, S tokens per step.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,13 @@ from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.box import ReturnCodec
 from icrl_agents.nn.transformer import Transformer
 
-TARGET, NOISE, LATENT = "target_return", "noise", "latent"  # extra columns (B, T), (B, T, Z) and (B, T, Z)
+TARGET, NOISE, LATENT = "target_return", "noise", "latent"  # names of extra columns (B, T), (B, T, Z), (B, T, Z)
 
 
 @dataclass(frozen=True)
 class IDTConfig(AgentConfig):
-    chunk: int = 10  # steps that follow one decision of the high level
-    latent: int = 8  # numbers in a decision of the high level
+    chunk: int = 10  # maximum number of steps per decision of the high level
+    latent: int = 8  # size of the decision z of the high level
 
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "chunk": (1, 1000), "latent": (1, 4096)}
 
@@ -37,25 +41,23 @@ class IDTConfig(AgentConfig):
 
 
 class IDT(PerceptMethod):
-    """In-context decision transformer: decide for a stretch of steps at a time (Huang et al. 2024, arXiv 2405.20692).
+    """In-context decision transformer with one high-level decision per chunk (Huang et al. 2024, arXiv 2405.20692).
 
-    Three transformers share the work. A finished chunk of at most `chunk` steps is *reviewed* into a vector; the
-    *high level* sees one token a chunk, the return asked for + the chunk's first obs + the review of the chunk
-    before, and decides on a latent z; the *low level* sees the percepts (and actions) of the current chunk alone,
-    each with z added, and acts. Its histories are sorted by return, so that they look like learning whatever made
-    them.
+    Three transformers: the *reviewer* encodes a finished chunk of up to `chunk` steps as a vector; the *high level*
+    reads one token per chunk, target return + first obs of the chunk + review of the previous chunk, and outputs a
+    latent z; the *low level* reads the percepts (and actions) of the current chunk alone, each with z added, and
+    predicts actions. Training episodes are sorted by return, so that any data set shows improvement.
 
-    Loss: -log p(action_t | z, the chunk's percepts up to t) at every step; z ~ N(mean, std) while training, with
-    gradients through both, its mean when acting.
+    Loss: -log p(action_t | z, percepts of the chunk up to t) at every step; z ~ N(mean, std) in training, with
+    gradients through both (reparameterised), and its mean when acting.
 
-    The return asked for: in half of the training windows an episode is asked for the best return of its window, as
-    published; in the other half for the best return of the episodes before it. Without a target an agent asks
-    for the best in its window; `reset(target_return=...)` asks for something else. The published evaluation reads the
-    environment's true optimum, which gives the task away. Of an episode longer than the window only what is visible
-    counts.
+    Target return: in half of the training windows the best return of the window, as published; in the other half the
+    best return of the episodes before. When acting, the default is the best return in the window, and
+    `reset(target_return=...)` sets another. The published evaluation uses the true optimum of the environment, which
+    reveals the task. For an episode longer than the window only the visible rewards count.
 
-    Deviations: one token a chunk and one or two a step, where the published code has three and four; one z for a
-    chunk instead of one drawn for each step; chunks and windows begin with an episode in training and acting.
+    Deviations: one token per chunk and one or two per step, where the published code has three and four; one z per
+    chunk instead of one sample per step; chunks and windows begin with an episode in training and acting.
     """
 
     Config = IDTConfig
@@ -70,10 +72,10 @@ class IDT(PerceptMethod):
         self.reviewer, self.high = Transformer(*sizes), Transformer(*sizes)
         self.transition = Transition(width)
         self.to_go = ReturnCodec(width, predicts=config.dynamics)
-        self.review = nn.Linear(width, 2 * config.latent)
-        self.recall = nn.Linear(2 * config.latent, width)
+        self.review = nn.Linear(width, 2 * config.latent)  # reviewer output -> review of a chunk
+        self.recall = nn.Linear(2 * config.latent, width)  # embeds the review of the previous chunk
         self.decision = nn.Linear(width, 2 * config.latent)  # mean and log std of z
-        self.heed = nn.Linear(config.latent, width)
+        self.heed = nn.Linear(config.latent, width)  # projects z into the percepts
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class IDT(PerceptMethod):
         steps = sort_by_return(steps)
         target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
-        noise = rng.standard_normal((*steps.mask.shape, self.config.latent), np.float32)  # read where chunks begin
+        noise = rng.standard_normal((*steps.mask.shape, self.config.latent), np.float32)  # used at chunk starts only
         return steps._replace(extras={**steps.extras, TARGET: columns, NOISE: noise})
 
     def fit_normalization(self, steps: Steps) -> None:
@@ -98,37 +100,38 @@ class IDT(PerceptMethod):
     def hidden(self, steps: Steps) -> Tensor:
         chunks, tokens = self._outline(steps, steps.mask)
         mean, log_std = self.decide(self.high(tokens))  # (B, C, Z)
-        z = mean + log_std.exp() * chunks.firsts(steps.extras[NOISE]) if self.training else mean
+        z = mean + log_std.exp() * chunks.firsts(steps.extras[NOISE]) if self.training else mean  # (B, C, Z)
         parts = chunks.split(steps)._replace(extras={LATENT: z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
         rendered = self.tokens(parts)  # (B * C, chunk, S, D)
-        return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))
+        return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))  # (B, T, S, D)
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
 
     def _outline(self, steps: Steps, known: Tensor) -> tuple[Chunks, Tensor]:
-        """How the steps fall into chunks, and the high level's token (B, C, D) for each.
+        """Chunks of the steps, and the high-level token (B, C, D) of each.
 
-        `known` (B, T) marks the steps that have begun; `steps.mask` those of which it is known what came of them.
+        `known` (B, T) bool marks the steps whose obs is known; `steps.mask` those whose outcome is known, too.
         """
         chunks = Chunks.of(steps.first, known, self.config.chunk)
         parts = chunks.split(steps)
         reviews = self._review(parts, chunks.real.sum(-1).flatten()).unflatten(0, chunks.begin.shape)  # (B, C, R)
         target = steps.extras.get(TARGET, torch.full_like(steps.reward, torch.nan))[:, 0]
         asked, first = chunks.firsts(asked_return(steps, target)), chunks.firsts(steps.obs)
+        # shift by one: the token of a chunk embeds the review of the previous chunk, zeros for the first
         return chunks, self._question(asked, first, nn.functional.pad(reviews[:, :-1], (0, 0, 1, 0)))
 
     def _review(self, parts: Steps, length: Tensor) -> Tensor:
-        """What is worth knowing (N, R) of chunks (N, chunk), of which `length` (N,) steps are real."""
-        seen = self.reviewer(self.transition(self, parts))
+        """Encode chunks (N, chunk), whose first `length` (N,) steps are real, as reviews (N, R)."""
+        seen = self.reviewer(self.transition(self, parts))  # (N, chunk, D)
         return self.review(seen[torch.arange(len(length), device=length.device), (length - 1).clamp_min(0)])
 
     def _question(self, asked: Tensor, obs: Tensor, before: Tensor) -> Tensor:
-        """The high level's tokens (B, C, D) for chunks that begin at `obs`, after the reviews `before` (B, C, R)."""
+        """High-level tokens (B, C, D) from target returns `asked` (B, C), first obs and previous reviews (B, C, R)."""
         return self.to_go.embed(asked) + self.obs.embed(obs) + self.recall(before)
 
     def decide(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log std (..., Z) of the decisions."""
+        """Mean and log std (..., Z) of z at high-level outputs (..., D)."""
         mean, log_std = self.decision(hidden).chunk(2, -1)
         return mean, log_std.clamp(-8, 2)
 
@@ -137,9 +140,14 @@ class IDT(PerceptMethod):
     reset_options = ("target_return",)
 
     def begin(self, context: Context, index: np.ndarray, target_return: Any = None) -> None:
-        """`target_return`: the return to ask for in every episode, a number or one a row (B,).
+        """Set the target of new tasks in the rows `index`.
 
-        Without it an episode is asked for the best return of those in the window, the first one for 0.
+        Args:
+            target_return: target return of every episode, one number or one per row (B,); None: the best return of the
+                complete episodes in the window, 0 for the first episode.
+
+        Raises:
+            ValueError: not a finite number, or not one per row.
         """
         target = check_target(target_return, context.rows)
         asked = context.memory.target.copy()
@@ -148,8 +156,8 @@ class IDT(PerceptMethod):
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Decisions:
         return Decisions(
-            high=self.high.make_cache(rows, self.config.window + 1),  # an episode, and so a chunk, may be a single step
-            low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # rows may be out of step
+            high=self.high.make_cache(rows, self.config.window + 1),  # worst case: every episode is one step, one chunk
+            low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # chunks of rows may differ
             begin=np.full(rows, -1),
             target=np.full(rows, np.nan, np.float32),
         )
@@ -160,7 +168,7 @@ class IDT(PerceptMethod):
             context.drop(full, np.array([self._leaving(context.steps.first[row]) for row in full]))
 
     def _leaving(self, first: np.ndarray) -> int:
-        """The oldest `slide` steps go, with what remains of their last episode; where that is long, of its chunk."""
+        """Number of steps to drop: `slide` or more, up to the next episode start, or else to the next chunk start."""
         begins = np.flatnonzero(first)
         later = begins[begins >= self.config.slide]
         if len(later):
@@ -173,10 +181,11 @@ class IDT(PerceptMethod):
         memory, length = context.memory, context.length
         if LATENT not in context.steps.extras:
             column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
-            context.steps = context.steps._replace(extras={LATENT: column})  # of a row's current chunk everywhere
-        again = active & (memory.begin == length)  # it has been decided at another observation
+            context.steps = context.steps._replace(extras={LATENT: column})  # every column: z of the current chunk
+        again = active & (memory.begin == length)  # (B,) a chunk was decided here, but at another observation
         if again.any():
             memory.forget(np.flatnonzero(again))
+        # (B,) over: the chunk is finished and its review is new; lost: nothing is cached, so encode all chunks again
         over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
         lost = active & (memory.begin < 0)
         over &= active & ~lost & (memory.begin < length)
@@ -185,23 +194,23 @@ class IDT(PerceptMethod):
                 index = np.flatnonzero(rows)
                 context.steps.extras[LATENT][index] = decide(context, index).cpu().numpy()[:, None]
                 memory.low.forget(index)
-        begin = np.where(memory.begin < 0, length, memory.begin)  # nothing is fed for rows that wait for their reset
+        begin = np.where(memory.begin < 0, length, memory.begin)  # rows that are resetting have no chunk to feed
         return self.read_cached(context, memory.low, active, begin)
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
-        """The low level's cache; what comes after its chunk is for the high level to decide, and to value."""
+        """Cache of the low level, and the steps left in its chunk: beyond it the high level decides on a new z."""
         return context.memory.low, context.memory.begin + self.config.chunk - 1 - context.length
 
     def _decide_next(self, context: Context, index: np.ndarray) -> Tensor:
-        """Review the chunk that the rows `index` have finished; decide (n, Z) on the next one."""
+        """Review the finished chunk of the rows `index` and decide z (n, Z) of the next one, with the cached tokens."""
         memory, length = context.memory, context.length[index]
-        count = length - memory.begin[index]
+        count = length - memory.begin[index]  # (n,) steps of the finished chunk
         progress = self.tensors(context.read(memory.begin[index], int(count.max()), index))
         review = self._review(progress, torch.as_tensor(count, device=self.device))
         seen = self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(length, device=self.device)
-        asked = asked_return(seen, seen.extras[TARGET][:, 0])[now]
-        question = self._question(asked, seen.obs[now], review)[:, None]
+        asked = asked_return(seen, seen.extras[TARGET][:, 0])[now]  # (n,)
+        question = self._question(asked, seen.obs[now], review)[:, None]  # (n, 1, D)
         cache = memory.high if len(index) == context.rows else memory.high.select(index)
         hidden = self.high(question, cache)[:, 0]
         cache.advance(torch.ones_like(cache.lengths))
@@ -211,12 +220,12 @@ class IDT(PerceptMethod):
         return self.decide(hidden)[0]
 
     def _decide_anew(self, context: Context, index: np.ndarray) -> Tensor:
-        """Decide (n, Z) on the current chunk of the rows `index` from all that they still know."""
+        """Decide z (n, Z) of the current chunk of the rows `index`, encoding all visible chunks again."""
         memory, seen = context.memory, self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(context.length[index], device=self.device)
         known = torch.arange(seen.mask.shape[1], device=self.device) <= now[1][:, None]
         chunks, tokens = self._outline(seen, known)
-        number = chunks.place[now] // chunks.size  # (n,) of the current chunk
+        number = chunks.place[now] // chunks.size  # (n,) number of the current chunk
         cache = self.high.make_cache(len(index), memory.high.capacity)
         hidden = self.high(tokens, cache)[now[0], number]
         cache.advance(number + 1)
@@ -225,7 +234,7 @@ class IDT(PerceptMethod):
         return self.decide(hidden)[0]
 
     def _seen(self, context: Context, index: np.ndarray) -> Steps:
-        """The visible steps (n, T) of the rows `index`, the open one included, with the returns they are asked for."""
+        """Visible steps (n, T) of the rows `index` as tensors, the open step and the target returns included."""
         steps = context.read(np.zeros(len(index), np.int64), int(context.length[index].max()) + 1, index)
         target = np.repeat(context.memory.target[index, None], steps.mask.shape[1], 1)
         return self.tensors(steps._replace(extras={TARGET: target}))
@@ -233,12 +242,12 @@ class IDT(PerceptMethod):
 
 @dataclass
 class Decisions:
-    """The memory of both levels, one entry a row."""
+    """`Memory` of both levels, one entry per row."""
 
-    high: Cache  # of the tokens of the chunks so far, the current one included
-    low: Cache  # of the tokens of the current chunk
-    begin: np.ndarray  # (B,) the column at which the current chunk begins, -1 where nothing is decided
-    target: np.ndarray  # (B,) the return to ask for, NaN for the best seen
+    high: Cache  # high-level tokens of all chunks, the current one included
+    low: Cache  # low-level tokens of the current chunk
+    begin: np.ndarray  # (B,) first column of the current chunk, -1: no decision yet
+    target: np.ndarray  # (B,) target return, NaN: the best return in the window
 
     def select(self, index: np.ndarray) -> Decisions:
         caches = self.high.select(index), self.low.select(index)
@@ -252,7 +261,7 @@ class Decisions:
         self.low.wipe()
 
     def start(self, index: np.ndarray, column: Any) -> None:
-        """The current chunks of the rows `index` begin at `column` (n,)."""
+        """Set the first column (n,) of the current chunk in the rows `index`."""
         self.begin = self.begin.copy()
         self.begin[index] = column
 
@@ -262,17 +271,17 @@ class Decisions:
         self.start(index, -1)
 
     def forget(self, index: np.ndarray) -> None:
-        """Forget what was computed; the return to ask for stays."""
+        """Clear both caches in the rows `index`; the target return stays."""
         self.high.forget(index)
         self.low.forget(index)
         self.start(index, -1)
 
 
 def check_target(value: Any, rows: int) -> np.ndarray:
-    """The returns to ask for (B,), as given by one number or one a row; NaN for None, the best seen.
+    """Target returns (B,) from one number or one per row; NaN for None.
 
     Raises:
-        ValueError: it is no such number.
+        ValueError: not a finite number, or not one per row.
     """
     if value is None:
         return np.full(rows, np.nan)

@@ -1,4 +1,4 @@
-"""Algorithm Distillation with marks where its learner was sure."""
+"""Marked AD: Algorithm Distillation with marks at the borders of confident runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Distribution
 
-OWN_POLICY, OTHER_POLICY = -1, -2  # in the column `update`: the agent's, and one that a history does not number
+OWN_POLICY, OTHER_POLICY = -1, -2  # values of the column `update`: the agent, and an unnumbered policy of a history
 
 
 @dataclass(frozen=True)
 class MarkedADConfig(AgentConfig):
-    threshold: float = 0.7  # minimum probability of its action for a step to be confident
-    min_length: int = 10  # minimum number of confident steps in a row for a marked run
-    marks: str = "own"  # place of marks: in training and on the agent's own runs ("own"), or only in training ("train")
+    threshold: float = 0.7  # minimum action probability of a confident step
+    min_length: int = 10  # minimum number of consecutive confident steps in a marked run
+    marks: str = "own"  # place of marks: in training and in the agent's own runs ("own"), or only in training ("train")
     layout: str = "added"  # form of a mark: "added" to the percept, or "inserted" before it as a token
 
     MARKS: ClassVar = ("own", "train")
@@ -44,27 +44,26 @@ class MarkedADConfig(AgentConfig):
 
 
 class MarkedAD(PerceptMethod):
-    """AD on histories in which the runs are marked where the learner was sure (segment marks, tommyma3, 2026).
+    """AD on histories with marks at the borders of confident runs (segment marks, tommyma3, 2026).
 
-    A run is `min_length` steps or more in a row, of one episode and one policy, whose actions had at least the
-    probability `threshold`. Sureness tells how far learning has come: early histories have no runs, late ones little
-    else. A learned vector stands where a run starts and another where it ends; both if one ends as the next starts.
+    A run is a sequence of `min_length` or more steps of one episode and one policy, each of whose actions had a
+    probability of at least `threshold`. Confidence indicates learning progress: early parts of a history have no runs,
+    late parts consist mostly of runs. One learned vector marks the start of a run, another its end, a third both.
 
     Tokens: those of AD, with the vector of the step's mark (none, start, end, both) added to its percept; or, with
     `layout="inserted"`, percept_1, mark_2, percept_2, mark_3, ...: a token before every percept but the first.
     Loss: that of AD, -log p(action_t | tokens up to percept_t) at every step.
 
-    `marks="own"`: acting, the agent marks its own runs, by the probability that its policy gave to the action it took,
-    whether it was sampled, the most probable or a planner's. So a step's mark holds no more, in training too, than
-    what is known before its action: a run is marked once it is `min_length` long. One function, `confident_runs`,
-    marks what is visible in both. Steps of a `history` are marked by what it notes of its learner; those that a planner imagines
-    have no marks.
+    `marks="own"`: when acting, the agent marks its own runs by the probability of each action under its policy, whether
+    the action was sampled, the mode or a planner's. A mark therefore depends, in training too, only on what is known
+    before the action: a run is marked once it is `min_length` long. The same function, `confident_runs`, computes the
+    marks in both cases. Steps of a `history` are marked by its recorded probabilities; steps imagined by a planner have
+    no marks.
 
-    `marks="train"`: as published, a run is marked from its first step on, which tells what comes later, and acting has
-    no marks at all.
+    `marks="train"`: as published, a run is marked at its first step, which reveals later steps; acting has no marks.
 
-    Deviations from the public code: runs end with episodes and updates of the policy; a step without a mark has a
-    learned vector, too; the loss is at every step; in Box spaces the probability is a density.
+    Deviations from the public code: runs end at the end of an episode and at policy updates; a step without a mark has
+    a learned vector, too; the loss is at every step; in Box spaces the probability is a density.
     """
 
     Config = MarkedADConfig
@@ -76,7 +75,7 @@ class MarkedAD(PerceptMethod):
         self.mark = nn.Embedding(START + END + 1, config.width)
         nn.init.normal_(self.mark.weight, std=EMBEDDING_STD)
         if config.layout == "inserted":
-            self.slots = ("percept", "mark")  # the mark of the step after
+            self.slots = ("percept", "mark")  # the mark token of the next step
         if config.marks == "own":
             self.extra_columns = {"log_prob": -np.inf, "update": OWN_POLICY}
 
@@ -99,7 +98,7 @@ class MarkedAD(PerceptMethod):
     # ---- acting -----------------------------------------------------------------------------------------------------
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
-        """Mark what is visible. Steps that are cached have the marks they had: those follow from the steps before."""
+        """Mark the visible steps. Causal marks never change, so cached tokens stay valid."""
         if self.extra_columns:
             for name, unknown in self.extra_columns.items():
                 context.steps.extras[name][np.arange(context.rows), context.length] = unknown
@@ -108,7 +107,7 @@ class MarkedAD(PerceptMethod):
         return super().encode_open_step(context, active)
 
     def load_history(self, context: Context, history: Steps) -> None:
-        if self.extra_columns and "update" not in history.extras:  # some policy, not the agent's
+        if self.extra_columns and "update" not in history.extras:  # one unnumbered policy, distinct from the agent's
             update = np.full(history.mask.shape, OTHER_POLICY, np.float32)
             history = history._replace(extras={**history.extras, "update": update})
         super().load_history(context, history)

@@ -1,1 +1,1 @@
-"""What methods share: the contract, contexts, configs and transforms of steps."""
+"""Shared parts of all methods: contract, config, context, percept tokens, transforms of steps."""

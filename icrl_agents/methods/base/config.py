@@ -1,6 +1,6 @@
-"""The flat configuration every method has; a method's own adds its fields.
+"""AgentConfig: flat base config of all methods; each method adds its own fields.
 
-Configs are read from other people's `config.json`, so every value is checked before anything is built from it.
+A config may come from an untrusted `config.json`, so every value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from icrl_agents.core.printable import printable
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Sizes of the model and of its window. Defaults are those of the released agents."""
+    """Sizes of the model and of its window. Defaults are those of the released agents.
+
+    Raises:
+        ValueError: a value of the wrong type or outside `LIMITS`, or sizes that do not fit together.
+    """
 
     width: int = 64  # size of the model's vectors, D
     layers: int = 4  # transformer blocks
     heads: int = 4  # attention heads in each block
     inner: int = 128  # hidden width of each block's SwiGLU
     dropout: float = 0.0  # share of activations dropped in training
-    window: int = 240  # environment steps that the agent sees, the current one included
-    slide: int = 80  # steps dropped at once when the window is full; 1 is the papers' exact last-n
+    window: int = 240  # maximum number of visible environment steps, the current one included
+    slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 
-    dynamics: bool = False  # whether to predict reward and next_obs too, which a planner needs
+    dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
@@ -46,12 +50,12 @@ class AgentConfig:
 
     @property
     def span(self) -> int:
-        """Steps of a window to train on."""
+        """Number of steps in a training window."""
         return self.window
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Build from a JSON object; unknown, missing or mistyped fields are errors."""
+        """Config of a JSON object; ValueError for unknown, missing or mistyped fields."""
         if not isinstance(data, dict):
             raise ValueError(f"config is {printable(data)}, expected a JSON object")
         known = {field.name for field in fields(cls)}

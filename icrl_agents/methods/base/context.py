@@ -1,8 +1,7 @@
-"""Context: what a running agent knows of its tasks, one row for each environment.
+"""Context: the visible steps of an acting agent and the memory computed from them, one row per environment.
 
-A context holds the visible window of every row as NumPy arrays and a memory of what was computed from them, such as a
-transformer's cache. All mutable acting state is here, none on the module, so that planners can fork it. Axis letters:
-B rows, N the window's capacity in steps, S tokens of one step.
+All mutable acting state is here, none on the module, so that planners can fork it. Axis letters: B rows, N window
+capacity in steps, T steps.
 """
 
 from __future__ import annotations
@@ -21,43 +20,43 @@ UNKNOWN = 1 << 30  # sentinel: larger than any number of steps
 
 
 class Memory(Protocol):
-    """What an agent computed from a context's steps, such as a transformer's cache; one entry a row."""
+    """Values computed from the steps of a context, such as a transformer cache; one entry per row."""
 
     def select(self, index: np.ndarray) -> Self:
-        """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
+        """Independent copy of the rows `index` (repeats allowed)."""
 
     def draft(self) -> Self:
-        """A copy that shares what is cached: it may append to that, which this one does not see, and replace it."""
+        """Copy that shares the cached tensors: it may append to them, unseen by this one, or replace them."""
 
     def wipe(self) -> None:
-        """Zero what was appended by drafts that came to nothing: masks hide it, but not NaN."""
+        """Zero the entries appended by failed drafts: attention masks hide finite values there, but not NaN."""
 
     def drop(self, index: np.ndarray) -> None:
-        """The oldest steps of the rows `index` have left, and the others stand elsewhere: forget where they stood.
+        """Invalidate the rows `index`, whose oldest steps were dropped: the positions of the others have changed.
 
-        What is cached of them is void from now on in this one and in those that share it: it is written over.
+        The cached entries become invalid in this memory and in all that share its tensors, and are overwritten.
         """
 
     def forget(self, index: np.ndarray) -> None:
-        """Forget the rows `index`: a new task begins there."""
+        """Clear the rows `index` for a new task."""
 
 
 @dataclass
 class Context:
-    """Rows at different lengths; only `forget` and `drop` make a row shorter.
+    """Visible steps of B rows of different lengths; only `forget` and `drop` shorten a row.
 
-    The step that is being decided is `open`: its obs, prev_action, prev_reward and first are known and stand at
-    column `length`; `close` adds its outcome.
+    The current step of a row is its open step: obs, prev_action, prev_reward and first are known and stored at column
+    `length`; `close` adds the outcome.
 
-    A call that fails half-way must change nothing. So calls work on a `draft`, which shares the arrays: it writes in
-    place only where this one does not read (what comes of the open step, and beyond it) or would be written the same
-    way again, and replaces all else.
+    A failed call must not change the context. Calls therefore work on a `draft`, which shares the arrays: it writes in
+    place only where the original does not read (outcome of the open step, later columns) or would store the same
+    values, and replaces everything else.
     """
 
     steps: Steps  # arrays (B, N, ...)
-    length: np.ndarray  # (B,) closed steps visible in each row
-    full: np.ndarray  # (B,) bool: the window of the row has been full
-    memory: Any = None  # the Memory of the visible steps' cache; None where there is no cache
+    length: np.ndarray  # (B,) number of closed steps visible in each row
+    full: np.ndarray  # (B,) bool: the window of the row has been full at some time
+    memory: Any = None  # Memory of the visible steps; None for methods without a cache
 
     @classmethod
     def empty(
@@ -70,10 +69,10 @@ class Context:
         extra_columns: Mapping[str, float] | None = None,
         static: Mapping[str, np.ndarray] | None = None,
     ) -> Context:
-        """A context of `rows` rows of at most `window` steps, of which no step is known yet.
+        """Context of `rows` empty rows with a capacity of `window` steps.
 
         Args:
-            extra_columns: names of further columns (B, N) float32, and their default value.
+            extra_columns: names of extra columns (B, N) float32 -> default value.
             static: values (B, ...) that are constant over a lifetime, such as action masks.
         """
 
@@ -112,7 +111,7 @@ class Context:
         return self.steps.mask.shape[1]
 
     def open(self, obs: np.ndarray) -> None:
-        """Begin the next step of every row at `obs` (B, ...)."""
+        """Store `obs` (B, ...) as the observation of every row's open step."""
         self.steps.obs[self._here] = obs
 
     def close(
@@ -124,10 +123,10 @@ class Context:
         truncated: np.ndarray,
         active: np.ndarray,
     ) -> None:
-        """Complete the open step of the rows `live` (B,) and lay out what is known of the next one.
+        """Complete the open step of the rows `active` (B,) bool and prepare the next one.
 
         Raises:
-            ValueError: a row is full; `drop` makes room.
+            ValueError: a row is full; call `drop` first.
         """
         if (active & (self.length >= self.window)).any():
             raise ValueError(f"a row of the context holds {self.window} steps already: drop the oldest ones first")
@@ -148,9 +147,9 @@ class Context:
         self._follow(np.flatnonzero(active & (self.length < self.window)))
 
     def advance_unrecorded(self, action: np.ndarray, reward: np.ndarray, ended: np.ndarray, active: np.ndarray) -> None:
-        """The open step of the rows `live` (B,) is over and not kept: lay out what is known of the one after it.
+        """Replace the open step of the rows `active` (B,) bool by the next one without recording its outcome.
 
-        That begins with what has just been, as in all that agents are trained on.
+        The next step still holds the previous obs, action and reward, as in all training windows.
         """
         row, now = (index[active] for index in self._here)
         self.steps.prev_obs[row, now] = self.steps.obs[row, now]
@@ -159,9 +158,12 @@ class Context:
         self.steps.first[row, now], self.steps.start[row, now] = ended[active], False
 
     def load(self, steps: Steps, aligned: bool = False) -> None:
-        """Begin with the last steps (B, T), left-packed, that fit; if `aligned`, with an episode's first one."""
-        count = steps.mask.sum(1)  # (B,)
-        start = count - np.minimum(count, self.window - 1)
+        """Initialise an empty context with the latest of the left-packed steps (B, T) that fit.
+
+        If `aligned`, the window begins with the first step of an episode where possible.
+        """
+        count = steps.mask.sum(1)  # (B,) recorded steps
+        start = count - np.minimum(count, self.window - 1)  # (B,) first step that fits; one column is for the open step
         if aligned:
             later = steps.first & steps.mask & (np.arange(steps.mask.shape[1]) >= start[:, None])
             start = np.where((start > 0) & later.any(1), later.argmax(1) if later.size else 0, start)
@@ -169,7 +171,7 @@ class Context:
         self.full = count >= self.window
         if not self.length.any():
             return
-        columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)
+        columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)  # (B, N - 1)
         mine, theirs = ({**of.columns, **of.extras} for of in (self.steps, steps))
         for name in mine.keys() & theirs.keys():
             index = columns.reshape(*columns.shape, *[1] * (theirs[name].ndim - 2))
@@ -179,7 +181,7 @@ class Context:
         self._start(np.flatnonzero(self.length == 0))
 
     def drop(self, index: np.ndarray, count: int | np.ndarray) -> None:
-        """Forget the `count` (or one a row) oldest steps of the rows `index`; what stays must be fed once more."""
+        """Drop the `count` oldest steps (one number, or one per row) of the rows `index`; invalidates their memory."""
         columns = np.minimum(np.arange(self.window) + np.broadcast_to(count, len(index))[:, None], self.window - 1)
 
         def shifted(value: np.ndarray) -> np.ndarray:
@@ -196,7 +198,7 @@ class Context:
             self.memory.drop(index)
 
     def forget(self, index: np.ndarray) -> None:
-        """Forget everything in the rows `index`, but not what was given: a new task starts there."""
+        """Clear the rows `index` for a new task; static values stay."""
         self.length, self.full = self.length.copy(), self.full.copy()
         self.length[index], self.full[index] = 0, False
         self._mark()
@@ -207,53 +209,54 @@ class Context:
             self.memory.forget(index)
 
     def read(self, start: np.ndarray, count: int, index: np.ndarray | None = None) -> Steps:
-        """`count` columns of the rows `index` (all), from column `start` (B,) on; columns past the end repeat it."""
+        """`count` columns of the rows `index` (None: all), from column `start` (B,) on; the last column is repeated."""
         first = int(start[0])
         if index is None and first + count <= self.window and (start == first).all():
-            return self.steps.window(first, first + count)  # views: the usual case, rows in step
+            return self.steps.window(first, first + count)  # views, in the usual case of equal starts
         index = np.arange(self.rows) if index is None else index
         columns = np.minimum(start[:, None] + np.arange(count), self.window - 1)
         static = {name: value[index] for name, value in self.steps.static.items()}
         return self.steps.map(lambda value: value[index[:, None], columns])._replace(static=static)
 
     def visible(self) -> Steps:
-        """The closed steps (B, max length) in the window; `mask` marks the real ones.
+        """Closed steps (B, max length) of the window; `mask` marks the real ones.
 
-        All that a context knows, unless the agent remembers what has left the window (`cad`).
+        They are all that a context knows, except for methods with a memory beyond the window (`cad`).
         """
         return self.steps.window(0, int(self.length.max(initial=0)))
 
     def steps_left(self) -> np.ndarray:
-        """The steps (B,) left to the open step's episode, that one included, if it is as long as the longest one seen.
+        """Estimated number of steps (B,) left in the current episode, the open step included.
 
-        `UNKNOWN` where no episode was seen from beginning to end, or where this one is longer already.
+        The estimate assumes the length of the longest complete episode in the window; `UNKNOWN` where there is none or
+        the current episode is longer.
         """
         most = int(self.length.max()) + 1
         column, rows = np.arange(most), np.arange(self.rows)
         first = self.steps.first[:, :most] & (column <= self.length[:, None])
-        latest = np.maximum.accumulate(np.where(first, column, -1), 1)  # (B, T) where each step's episode begins
-        before = np.concatenate([np.full((self.rows, 1), -1), latest[:, :-1]], 1)
-        longest = np.where(first & (before >= 0), column - before, 0).max(1)
+        latest = np.maximum.accumulate(np.where(first, column, -1), 1)  # (B, T) first step of the episode, -1: unknown
+        before = np.concatenate([np.full((self.rows, 1), -1), latest[:, :-1]], 1)  # (B, T) same for the step before
+        longest = np.where(first & (before >= 0), column - before, 0).max(1)  # (B,) length of a complete episode
         begin = latest[rows, self.length]
         left = longest - (self.length - begin)
         return np.where((begin >= 0) & (left > 0), left, UNKNOWN)
 
     def select(self, index: np.ndarray) -> Context:
-        """A copy of the rows `index` (repeats allowed); changing it never changes this one."""
+        """Independent copy of the rows `index` (repeats allowed)."""
         memory = None if self.memory is None else self.memory.select(index)
         return Context(self.steps.rows(index), self.length[index], self.full[index], memory)
 
     def repeat(self, count: int) -> Context:
-        """`count` copies of every row, the copies of one row next to each other."""
+        """`count` copies of every row; copies of the same row are adjacent."""
         return self.select(np.repeat(np.arange(self.rows), count))
 
     def draft(self) -> Context:
-        """A copy to work on, which takes this one's place once all has gone well."""
+        """Working copy that shares the arrays; the caller adopts it once its operation has succeeded."""
         return Context(self.steps, self.length, self.full, None if self.memory is None else self.memory.draft())
 
     @contextmanager
     def attempt(self) -> Iterator[Context]:
-        """Work on a draft; if that fails nothing of it remains."""
+        """Yield a draft; if the block fails, zero what the draft appended to the memory."""
         try:
             yield self.draft()
         except BaseException:
@@ -266,18 +269,18 @@ class Context:
         return np.arange(self.rows), np.minimum(self.length, self.window - 1)
 
     def _mark(self) -> None:
-        """The mask follows from the lengths."""
+        """Recompute `mask` from the lengths."""
         self.steps = self.steps._replace(mask=np.arange(self.window) < self.length[:, None])
 
     def _start(self, index: np.ndarray) -> None:
-        """Before a lifetime's first step the previous observation, action and reward are zero."""
+        """Prepare the first step of a lifetime in the rows `index`: zero previous observation, action and reward."""
         self.steps.prev_obs[index, 0] = 0
         self.steps.prev_action[index, 0] = 0
         self.steps.prev_reward[index, 0] = 0
         self.steps.first[index, 0] = self.steps.start[index, 0] = True
 
     def _follow(self, index: np.ndarray) -> None:
-        """What the rows `index` know before their next step, from the step just closed."""
+        """Fill the known columns of the next step in the rows `index` from the step just closed."""
         steps, now = self.steps, self.length[index]
         last = (index, now - 1)
         steps.prev_obs[index, now] = steps.obs[last]

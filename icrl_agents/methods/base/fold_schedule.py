@@ -1,4 +1,4 @@
-"""When a compressed memory folds steps into its latents; one schedule serves training and acting."""
+"""FoldSchedule of CAD: the step numbers at which steps are folded into latents, the same in training and acting."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from typing import NamedTuple
 
 
 class FoldSchedule(NamedTuple):
-    """Fold number k reads the steps `span(k)`: once `window` steps are visible, then after every `slide` steps.
+    """Fold k reads the steps `span(k)`: fold 0 once `window` steps are visible, the next ones every `slide` steps.
 
-    Steps are counted from the lifetime's first one.
+    Step numbers count from the start of the lifetime.
     """
 
-    window: int  # visible steps, latents included
-    slide: int  # steps of each fold but the first
-    room: int  # steps whose place the latents take; the first fold reads slide + room steps
+    window: int  # maximum number of visible steps, latents included
+    slide: int  # number of steps read by each fold after the first
+    room: int  # number of steps that the latents displace; the first fold reads slide + room steps
 
     def folds(self, length: int) -> int:
         """Number of folds before the action of the last of `length` steps is predicted."""
         return max(0, -(-(length - self.window) // self.slide))
 
     def begin(self, folds: int) -> int:
-        """The first step that is visible after so many folds."""
+        """First visible step after `folds` folds."""
         return self.room + folds * self.slide if folds else 0
 
     def end(self, folds: int) -> int:
-        """The step before which the next fold comes, after so many folds."""
+        """Step before which the next fold happens, after `folds` folds."""
         return self.window + folds * self.slide
 
     def span(self, fold: int) -> tuple[int, int]:
-        """The steps (from, to) that fold number `fold`, from 0 on, reads besides the latents before it."""
+        """Steps (start, stop) that fold `fold` (from 0) reads, besides the old latents."""
         return self.begin(fold), self.begin(fold + 1)
 
     def spans(self, folds: int) -> list[tuple[int, int]]:
-        """The spans of the first `folds` folds."""
+        """Spans of the first `folds` folds."""
         return [self.span(fold) for fold in range(folds)]
 
     def since(self, length: int, newest: int) -> int:
-        """The first of `length` steps that is decided after one of the `newest` folds, or 0 if there are no others."""
+        """First of `length` steps that follows the oldest of the `newest` folds; 0 if there are no earlier folds."""
         before = self.folds(length) - newest
         return self.end(before - 1) if before > 0 else 0

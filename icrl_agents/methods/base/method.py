@@ -1,7 +1,7 @@
-"""The contract of a method: which tokens a step becomes, what is predicted where, and how a context is read.
+"""Method: the contract for tokens, predictions and acting on a context.
 
-A method holds weights and no running state: its acting hooks are functions of a `Context`, which an `ICAgent` owns.
-Axis letters: B rows (environments), T environment steps, S tokens (slots) of a step, L tokens, D width.
+A method holds weights and no acting state: its hooks are functions of a `Context`, which an `ICAgent` owns.
+Axis letters: B rows (environments), T environment steps, S tokens (slots) per step, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from icrl_agents.nn.transformer import Transformer
 class Method(Trainable):
     """A `Trainable` that predicts actions; `ICAgent` acts with it.
 
-    A subclass sets `Config`, `slots` (the names of a step's tokens; an action is predicted at "percept") and `extends`,
-    and implements `tokens` and `loss`. The hooks under "acting" have defaults for methods that see a window of steps.
+    A subclass sets `Config`, `slots` and `extends`, and implements `tokens` and `loss`. The hooks under "acting" have
+    defaults for methods that see a window of steps.
     """
 
-    slots: tuple[str, ...] = ("percept",)
+    slots: tuple[str, ...] = ("percept",)  # names of the tokens of a step; "percept" predicts the action
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
-    variable_actions: ClassVar[bool] = False  # it acts in any set of actions 0, 1, ..., not only that of its space
-    has_latents: ClassVar[bool] = False  # steps that left the window are folded into latents, see `replace_latents`
-    reset_options: ClassVar[tuple[str, ...]] = ()  # keywords of `ICAgent.reset` that `begin` takes
-    extra_columns: Mapping[str, float] = MappingProxyType({})  # further columns of a context, and their default value
+    variable_actions: ClassVar[bool] = False  # acts in any set of actions 0, 1, ..., not only that of its space
+    has_latents: ClassVar[bool] = False  # folds steps that leave the window into latents, see `replace_latents`
+    reset_options: ClassVar[tuple[str, ...]] = ()  # keywords of `ICAgent.reset` that `begin` accepts
+    extra_columns: Mapping[str, float] = MappingProxyType({})  # extra columns of a context -> default value
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Method(Trainable):
 
     @abstractmethod
     def tokens(self, steps: Steps) -> Tensor:
-        """The tokens of complete steps (B, T), as (B, T, S, D)."""
+        """Tokens (B, T, S, D) of complete steps (B, T)."""
 
     def query(self, steps: Steps) -> Tensor:
-        """The tokens (B, T, D) at which each step's action is predicted, behind all tokens of the steps before.
+        """Query tokens (B, T, D): the action of a step is predicted at its query, after all tokens of earlier steps.
 
-        By default the step's own first token, which stays in the sequence.
+        By default the first token of the step itself, which stays in the sequence.
         """
         return self.tokens(steps)[:, :, 0]
 
@@ -77,29 +77,29 @@ class Method(Trainable):
         return self.slots[0] == "percept"
 
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Distribution:
-        """The policy at hidden vectors (B, ..., D) of rows with these `static` values: legal actions only."""
+        """Policy at hidden vectors (B, ..., D), restricted to the action mask in `static`, if there is one."""
         distribution: Any = self.action.head(hidden)
         return distribution.among(static[ACTION_MASK]) if ACTION_MASK in static else distribution
 
     def accepts_action_space(self, action_space: gymnasium.Space) -> bool:
-        """Whether the method can also act in an action space that is not its own."""
+        """Whether the method can act in an action space other than its own."""
         return False
 
     def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Values (B, ...) that are constant over each of `rows` lifetimes: the action mask (B, A), if there is one."""
+        """Draw the static values (B, ...) of `rows` new lifetimes; by default only the action mask (B, A), if any."""
         return {} if action_mask is None else {ACTION_MASK: action_mask}
 
     def hidden(self, steps: Steps) -> Tensor:
-        """The hidden vectors (B, T, S, D) of whole windows of complete steps, in one pass."""
+        """Hidden vectors (B, T, S, D) of whole windows of complete steps, in one pass."""
         tokens = self.tokens(steps)
         return self.body(tokens.flatten(1, 2)).unflatten(1, tokens.shape[1:3])
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
-        """The hidden vectors (B, D) at which each row's action at step `last` (B,) is predicted, in one pass.
+        """Hidden vectors (B, D) that predict the action of step `last` (B,) in each row, in one pass.
 
-        Of that step only what is known before acting counts, and steps after it do not.
+        They depend on no outcome of that step and on no later step.
         """
-        tokens = self.tokens(steps)
+        tokens = self.tokens(steps)  # (B, T, S, D)
         rows, place = torch.arange(len(last), device=last.device), last * tokens.shape[2]
         tokens = tokens.flatten(1, 2)  # (B, L, D)
         if not self.query_stays:
@@ -109,30 +109,30 @@ class Method(Trainable):
     # ---- acting: pure functions of a context --------------------------------------------------------------------
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Memory | None:
-        """What a new context of `rows` rows caches besides its steps; None if all is encoded again for every action."""
+        """Memory of a new context, such as a cache; None if the whole window is encoded again for every action."""
         return self.body.make_cache(rows, (self.config.window + 1) * len(self.slots)) if self.extends else None
 
     def begin(self, context: Context, index: np.ndarray) -> None:
-        """New tasks begin in the rows `index`; a method takes its own `reset_options` as keywords here."""
+        """Hook at the start of new tasks in the rows `index`; its keywords are the method's `reset_options`."""
 
     def load_history(self, context: Context, history: Steps) -> None:
-        """Initialise a new context from recorded steps (B, T): by default the latest that the window holds."""
+        """Initialise a new context from recorded steps (B, T): by default the latest ones that fit the window."""
         context.load(history, self.episode_aligned)
 
     def visible(self, context: Context) -> Steps:
-        """The steps in the window that can still influence an action."""
+        """Steps of the window that can still influence an action."""
         return context.visible()
 
     def handle_overflow(self, context: Context) -> None:
-        """Make room in the rows whose window is full: by default the oldest `slide` steps are dropped."""
+        """Free space in rows with a full window: by default the oldest `slide` steps are dropped."""
         full = np.flatnonzero(context.length >= context.window)
         if len(full):
             context.drop(full, self.config.slide)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
-        """The hidden vectors (B, D) of the open steps, at which their actions are predicted.
+        """Hidden vectors (B, D) that predict the actions of the open steps.
 
-        Rows outside `active` (B,) are computed, but nothing of them is cached.
+        Rows outside `active` (B,) bool are computed but not cached.
         """
         if self.extends:
             return self.read_cached(context, context.memory, active, np.zeros(context.rows, np.int64))
@@ -140,25 +140,25 @@ class Method(Trainable):
         return self.read(self.tensors(seen), torch.as_tensor(context.length, device=self.device))
 
     def on_action(self, context: Context, distribution: Distribution, action: Tensor) -> None:
-        """Called with each action (B, ...) and the policy's distribution, from which a planner's action is not drawn.
+        """Hook after each choice of actions (B, ...), which a planner may have chosen instead of `distribution`.
 
-        A method may write to the extra columns of the open step; by default nothing.
+        A method may write to the extra columns of the open step; the default does nothing.
         """
 
     def replace_latents(self, context: Context, latents: Tensor) -> None:
-        """Replace the latents of the rows that have any by `latents` (B, Z, D), for interventions."""
+        """Intervention: replace the latents of all rows that have any by `latents` (B, Z, D)."""
         raise ValueError(f"{type(self).__name__} has no latents: has_latents says which methods have")
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
-        """What planning forks: `(cache, horizon)`, the cache that holds the open step, and the number of steps (B,)
-        for which a value estimate exists.
+        """Start of a search: `(cache, horizon)`, the cache that holds the open step, and the number of steps (B,) for
+        which a value estimate exists.
         """
         return context.memory, np.full(context.rows, UNKNOWN)
 
     def policy(self, context: Context, obs: np.ndarray, active: np.ndarray | None = None) -> Any:
-        """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
+        """Action distribution at `obs` (B, ...), which becomes the open step of `context`.
 
-        Rows outside `active` (B,) are computed but leave no trace. A call that fails leaves `context` as it was.
+        Rows outside `active` (B,) bool are computed but not recorded. A failed call leaves `context` unchanged.
         """
         with context.attempt() as draft, acting(self):
             hidden = self.open_and_encode(draft, obs, np.ones(context.rows, bool) if active is None else active)
@@ -167,14 +167,14 @@ class Method(Trainable):
         return distribution
 
     def encode(self, context: Context, obs: np.ndarray, active: np.ndarray | None = None) -> Tensor:
-        """The hidden vectors (B, D) behind `policy`."""
+        """Hidden vectors (B, D) from which `policy` is computed."""
         with context.attempt() as draft, acting(self):
             hidden = self.open_and_encode(draft, obs, np.ones(context.rows, bool) if active is None else active)
         vars(context).update(vars(draft))
         return hidden
 
     def open_and_encode(self, context: Context, obs: np.ndarray, active: np.ndarray) -> Tensor:
-        """`encode` on a draft of a context, under `acting`. This is the one place where a context is encoded.
+        """`encode` for a draft context, to be called under `acting`; every encoding of a context passes through here.
 
         Raises:
             RuntimeError: the method is in training mode.
@@ -185,7 +185,7 @@ class Method(Trainable):
         self.handle_overflow(context)
         context.open(obs)
         hidden = self.encode_open_step(context, active)
-        if not math.isfinite(hidden.sum()):  # one NaN or infinity shows in the sum
+        if not math.isfinite(hidden.sum()):  # any NaN or infinity makes the sum non-finite
             row = int(hidden.flatten(1).isfinite().all(1).logical_not().int().argmax())
             raise ValueError(
                 f"the model's output in row {row} is not finite: its weights are damaged, or an input of that row is "
@@ -198,21 +198,27 @@ class Method(Trainable):
     def read_cached(
         self, context: Context, cache: Cache, active: np.ndarray, begin: np.ndarray, before: np.ndarray | None = None
     ) -> Tensor:
-        """Feed the steps from column `begin` (B,) on that the cache does not hold, then each row's query.
+        """Feed the uncached steps from column `begin` (B,) on, then the query of each row.
 
-        `before` (B,) tokens of the cache are not those of steps and stand first. Rows far behind (after a slide) are
-        fed before the others. Returns the queries' hidden vectors (B, D).
+        Rows far behind (after a slide) are fed first, in a batch of their own.
+
+        Args:
+            active: rows (B,) bool whose tokens stay in the cache.
+            before: number of leading tokens (B,) in the cache that belong to no step; None: 0.
+
+        Returns:
+            Hidden vectors (B, D) at the queries.
         """
         before = np.zeros_like(begin) if before is None else before
-        closed = (context.length - begin) * len(self.slots) + before  # (B,) tokens to be held
-        behind = closed - cache.lengths.cpu().numpy()
-        if behind.min() < 0:  # the open step was encoded before, at another observation
+        closed = (context.length - begin) * len(self.slots) + before  # (B,) tokens up to the last closed step
+        behind = closed - cache.lengths.cpu().numpy()  # (B,) uncached tokens
+        if behind.min() < 0:  # the open step is cached with another observation: drop that token
             cache.lengths = cache.lengths.minimum(torch.as_tensor(closed, device=cache.lengths.device))
         far = behind > len(self.slots)
         if far.any() and not far.all():
             index = np.flatnonzero(far)
             part = Part(cache.select(index), index, back=1)
-            # as if the last closed step were still open: what is fed then is closed by now, also in inactive rows
+            # stop one step early: these steps are all closed, so their tokens stay cached also in inactive rows
             self._feed(context, part, np.ones(len(index), bool), begin[index], before[index])
             cache.assign(index, part.cache)
         return self._feed(context, Part(cache), active, begin, before)
@@ -220,25 +226,25 @@ class Method(Trainable):
     def _feed(self, context: Context, part: Part, active: np.ndarray, begin: np.ndarray, before: np.ndarray) -> Tensor:
         """`read_cached` for one part of the rows.
 
-        Rows with fewer tokens than others get arbitrary ones after their query: causality keeps those without
-        influence, and `advance` does not count them.
+        Rows with fewer tokens than others get arbitrary tokens after their query: attention is causal and `advance`
+        does not count them, so they have no influence.
         """
         cache, index, slots = part.cache, part.index, len(self.slots)
         cached = cache.lengths.cpu().numpy() - before
         length = (context.length if index is None else context.length[index]) - part.back
-        start = begin + cached // slots
-        missing = (length - begin) * slots - cached  # (B,) tokens of closed steps
-        offset = cached % slots  # (B,) of the first new one
+        start = begin + cached // slots  # (B,) column of the first step with an uncached token
+        missing = (length - begin) * slots - cached  # (B,) uncached tokens of closed steps
+        offset = cached % slots  # (B,) slot of the first uncached token
         longest, first = int(missing.max()), int(offset[0])
         steps = self.tensors(context.read(start, int((length - start).max()) + 1, index))
         tokens = self.tokens(steps).flatten(1, 2)  # (B, L, D)
         if not self.query_stays:
             tokens = with_query(tokens, self.query(steps), torch.as_tensor(missing, device=self.device))
-        if (missing == longest).all() and (offset == first).all():
+        if (missing == longest).all() and (offset == first).all():  # the usual case: rows of equal length
             hidden = self.body(tokens[:, first : first + longest + 1], cache)[:, -1]  # (B, D)
         else:
             rows = torch.arange(len(length), device=self.device)
-            places = torch.as_tensor(offset[:, None] + np.arange(longest + 1), device=self.device)
+            places = torch.as_tensor(offset[:, None] + np.arange(longest + 1), device=self.device)  # (B, L')
             fed = tokens[rows[:, None], places.clamp_max(tokens.shape[1] - 1)]
             hidden = self.body(fed, cache)[rows, torch.as_tensor(missing, device=self.device)]
         cache.advance(torch.as_tensor(active * (missing + self.query_stays), device=self.device))
@@ -246,16 +252,16 @@ class Method(Trainable):
 
 
 class Part:
-    """The rows of a context that are fed together."""
+    """Rows of a context that are fed to the transformer in one batch."""
 
     def __init__(self, cache: Cache, index: np.ndarray | None = None, back: int = 0):
-        self.cache = cache  # of these rows
-        self.index = index  # None: all rows
-        self.back = back  # read the context as it was so many steps ago
+        self.cache = cache  # cache of these rows
+        self.index = index  # row numbers; None: all rows
+        self.back = back  # number of latest closed steps to leave out
 
 
 def with_query(tokens: Tensor, query: Tensor, last: Tensor) -> Tensor:
-    """`tokens` (B, T, D) with the query (B, T, D) of each row's step `last` (B,) in its place; one token a step."""
+    """Copy of `tokens` (B, T, D), one per step, with the token of step `last` (B,) replaced by its query (B, T, D)."""
     rows, tokens = torch.arange(len(tokens), device=tokens.device), tokens.clone()
     tokens[rows, last] = query[rows, last]
     return tokens

@@ -1,6 +1,6 @@
-"""The tokens that methods share whose steps are percepts, and what is predicted at them besides the action.
+"""PerceptMethod: the step tokens and loss terms shared by AD, DPT, IDT, CAD and Marked AD.
 
-Axis letters: B rows, T environment steps, S tokens (slots) of a step, D width.
+Axis letters: B rows, T environment steps, S tokens (slots) per step, D width.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from icrl_agents.nn.codecs.distributions import Distribution
 
 
 class PerceptMethod(Method):
-    """A step is one percept, obs + prev_action + prev_reward + first, at which its action is read.
+    """Method with one percept token per step, obs + prev_action + prev_reward + first, which predicts the action.
 
-    With `dynamics` a second token holds the action, at which reward and next_obs are read, and the percept tells the
-    return to go as well, which is what a planner needs beyond its horizon; prev_action is then the token before.
+    With `dynamics` a second token embeds the action and predicts reward and next_obs; the percept also predicts the
+    return to go, the bootstrap value of planners, and omits prev_action, which is the token before it.
 
     Args:
-        whole: the public codes' form instead: a token for each whole transition, and a query that does not stay.
+        whole: the layout of the public codes instead: one token per transition, and a query that is not kept.
     """
 
     def __init__(self, observation_space: Any, action_space: Any, config: AgentConfig, whole: bool = False):
@@ -45,13 +45,13 @@ class PerceptMethod(Method):
             return self.transition(self, steps)[:, :, None]  # (B, T, 1, D)
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long()) + self.reward.embed(steps.prev_reward)
         if not self.config.dynamics:
-            return (percept + self.action.embed(steps.prev_action))[:, :, None]
+            return (percept + self.action.embed(steps.prev_action))[:, :, None]  # (B, T, 1, D)
         return torch.stack([percept, self.action.embed(steps.action)], 2)  # (B, T, 2, D)
 
     def query(self, steps: Steps) -> Tensor:
         if self.query_stays:
             return super().query(steps)
-        return self.obs.embed(steps.obs) + self.first(steps.first.long())
+        return self.obs.embed(steps.obs) + self.first(steps.first.long())  # (B, T, D)
 
     def fit_normalization(self, steps: Steps) -> None:
         super().fit_normalization(steps)
@@ -61,15 +61,17 @@ class PerceptMethod(Method):
                 self.to_go.fit_normalization(value[known])
 
     def loss_at(self, hidden: Tensor, steps: Steps, action: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
-        """The terms at the hidden vectors (B, T, S, D), where the policy's target is `action` (B, T, ...).
+        """Loss terms at hidden vectors (B, T, S, D).
 
-        They are means over `count` things, by default the real steps.
+        Args:
+            action: target actions (B, T, ...) of the policy.
+            count: denominator of the means; None: the number of real steps.
         """
         count = steps.mask.sum() if count is None else count
         terms = {
             "action": masked_nll(self.action_distribution(hidden[:, :, 0], steps.static), action, steps.mask, count)
         }
-        if self.config.dynamics:
+        if self.config.dynamics:  # slot 1 is the action token, slot 0 the percept
             value, known = return_to_go(steps)
             terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask, count)
             terms["next_obs"] = masked_nll(self.obs.head(hidden[:, :, 1]), steps.next_obs, steps.mask, count)
@@ -78,23 +80,23 @@ class PerceptMethod(Method):
 
 
 class Transition(nn.Module):
-    """One token for a whole transition: obs + action + reward + next_obs."""
+    """Token of a whole transition: obs + action + reward + next_obs."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.next_obs = nn.Linear(width, width)  # tells next_obs from obs, which share their tables
+        self.next_obs = nn.Linear(width, width)  # distinguishes next_obs from obs, which share an embedding
 
     def forward(self, method: Method, steps: Steps) -> Tensor:
-        """(B, T, D), in the vectors of the method's codecs."""
+        """Tokens (B, T, D), with the embeddings of the method's codecs."""
         after = self.next_obs(method.obs.embed(steps.next_obs)) + method.reward.embed(steps.reward)
         return method.obs.embed(steps.obs) + method.action.embed(steps.action) + after
 
 
 def intended_action(steps: Steps) -> Tensor:
-    """The actions (B, T, ...) that the histories' learner meant, where it was made to slip; else those it took."""
+    """Target actions (B, T, ...): those the source intended before random slips, if recorded, else those taken."""
     return steps.extras.get("intended_action", steps.action)
 
 
 def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-    """The negative log-likelihood of the values under the mask, divided by `count`."""
+    """Sum of negative log-likelihoods under the mask, divided by `count` (or 1 if it is smaller)."""
     return -(distribution.log_prob(value) * mask).sum() / count.clamp_min(1)

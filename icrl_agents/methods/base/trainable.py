@@ -1,4 +1,4 @@
-"""What the training loop needs of a model: codecs of its spaces, a loss on steps, and how a batch is prepared.
+"""Trainable: the contract of the training loop: codecs, batch preparation and loss.
 
 Axis letters: B rows (lifetimes), T environment steps, D width.
 """
@@ -23,22 +23,25 @@ from icrl_agents.nn.stamp import Stamp
 
 
 class Trainable(nn.Module, metaclass=BuiltInFloat32):
-    """A model of environment steps that is trained on histories; it need not act, see `Method`.
+    """Model of environment steps that is trained on histories; `Method` adds acting.
 
-    A subclass sets `Config` and implements `loss`. Weights are float32 on every device and in every process;
-    converted ones (`half()`) are refused until `float()`.
+    A subclass sets `Config` and implements `loss`. Weights are float32 on every device and in every process; acting and
+    saving refuse converted weights (`half()`) until `float()` is called.
 
     Args:
-        observation_space, action_space: those of a single environment.
-        config: an instance of `Config`; by default `Config()`.
+        observation_space, action_space: spaces of a single environment.
+        config: instance of `Config`; None: `Config()`.
+
+    Raises:
+        ValueError: no codec supports one of the spaces.
     """
 
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     episode_aligned: ClassVar[bool] = False  # training windows begin with an episode
     has_memory: ClassVar[bool] = False  # steps that have left the window influence actions
-    always_predicts: ClassVar[bool] = False  # obs and reward have heads without `dynamics`, too
-    tokens_per_step: int = 1
-    stamp: Stamp | None = None  # of the weights that were found to be float32
+    always_predicts: ClassVar[bool] = False  # obs and reward have heads also without `dynamics`
+    tokens_per_step: int = 1  # transformer tokens per environment step
+    stamp: Stamp | None = None  # identifies the weights last checked to be float32
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         self.reward = RewardCodec(self.config.width, predicts)
 
     def action_codec(self, space: gymnasium.Space) -> Codec:
-        """The codec of actions, which embeds and predicts them."""
+        """Codec that embeds and predicts actions."""
         return make_codec(space, self.config.width)
 
     @property
@@ -66,37 +69,37 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     @abstractmethod
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        """Named terms of steps (B, T), each a masked mean of negative log-likelihoods; their sum is minimised."""
+        """Named loss terms of steps (B, T): masked means of negative log-likelihoods; training minimises their sum."""
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
-        """Transform a batch of NumPy windows (B, T) before the loss reads it, such as by reordering its steps.
+        """Transform a batch of NumPy windows (B, T) before `loss`, for example reorder its steps.
 
-        `progress` is the share of updates that is done, in 0..1, for methods with a curriculum.
+        `progress` is the share of finished updates (0..1), for methods with a curriculum.
         """
         return steps
 
     def loss_weight(self, steps: Steps) -> Any:
-        """The number of things that the terms of the loss are means over: by default the steps that are not padding."""
+        """Denominator of the loss terms: by default the number of steps that are not padding."""
         return steps.mask.sum()
 
     def fit_normalization(self, steps: Steps) -> None:
-        """Take the statistics of normalisation from the first batch of a training."""
+        """Set the normalisation statistics of the codecs from the first batch of a training."""
         self.obs.fit_normalization(steps.obs[steps.mask])
 
     def trains_policy(self, progress: float) -> bool:
-        """Whether actions are learned when the share `progress` of the updates is done."""
+        """Whether the policy is trained at `progress`, the share of finished updates (0..1)."""
         return True
 
     def check_length(self, shortest: int, longest: int) -> None:
-        """Refuse (ValueError) training windows of these numbers of steps if some weights would have no gradient."""
+        """Refuse (ValueError) training windows of these lengths in steps if some weights would get no gradient."""
 
     # ---- NumPy to tensors ---------------------------------------------------------------------------------------
 
     def tensors(self, steps: Steps) -> Steps:
-        """NumPy steps as tensors of the types that the codecs take, on this model's device."""
+        """Tensors of NumPy steps, in the dtypes of the codecs and on the device of this model."""
         device, obs, action, reward = self.device, self.obs.tensor, self.action.tensor, self.reward.tensor
         return Steps(
             obs=obs(steps.obs, device),
@@ -119,11 +122,11 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         )
 
     def static_tensors(self, steps: Steps) -> dict[str, Tensor]:
-        """The static values of NumPy steps, such as their action masks, as tensors (B, ...)."""
+        """Static values (B, ...) of NumPy steps, such as action masks, as tensors."""
         return {name: torch.as_tensor(value, device=self.device) for name, value in steps.static.items()}
 
     def validate(self) -> None:
-        """Refuse (ValueError) statistics of normalisation that no data has; called on weights that were loaded."""
+        """Refuse (ValueError) impossible normalisation statistics, in loaded weights."""
         for module in self.modules():
             if isinstance(module, Codec):
                 module.validate()

@@ -1,4 +1,7 @@
-"""Pure functions on steps: what is computed from a history before any model sees it. Axis letters: B rows, T steps."""
+"""Pure functions on steps: returns, orderings, confident runs and chunks.
+
+Axis letters: B rows, T steps, E episodes, C chunks.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,25 @@ from icrl_agents.core.steps import Steps, stack_steps
 
 
 def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
-    """The rewards (B, T) from each step to the end of its episode, that step's own included.
+    """Sum of rewards from each step to the end of its episode, the step itself included.
 
-    Also tells, (B, T) bool, where that is known: the episode's end is among the steps, and none of them is padding.
+    Returns:
+        The return to go (B, T), and a mask (B, T) bool: True for real steps whose episode ends among the steps.
     """
     reward = steps.reward * steps.mask
     ended = (steps.terminated | steps.truncated) & steps.mask
-    later = reward.flip(1).cumsum(1).flip(1)  # (B, T) rewards of this step and all after it
+    later = reward.flip(1).cumsum(1).flip(1)  # (B, T) sum of all rewards from this step on
     place = torch.arange(ended.shape[1], device=ended.device)
-    end = torch.where(ended, place, len(place)).flip(1).cummin(1).values.flip(1)  # (B, T) of the episode's last step
-    beyond = torch.nn.functional.pad(later, (0, 2)).gather(1, end + 1)
+    end = torch.where(ended, place, len(place)).flip(1).cummin(1).values.flip(1)  # (B, T) index of the episode's end
+    beyond = torch.nn.functional.pad(later, (0, 2)).gather(1, end + 1)  # (B, T) rewards after the episode's end
     return later - beyond, (end < len(place)) & steps.mask
 
 
 def query_first(steps: Steps, rng: np.random.Generator, shuffle: bool) -> Steps:
-    """Put the step that is asked about into column 0 of NumPy steps, its context behind it, padding last.
+    """Reorder NumPy steps to query (column 0), context, padding.
 
-    With `shuffle` any step is asked about and the others are its context in random order; without, it is each row's
-    last real one, after the steps before it in their order.
+    With `shuffle` the query is a uniformly drawn step and the context is in random order; without, the query is the
+    last real step of each row and the context keeps its order.
     """
     length = steps.mask.sum(1)  # (B,)
     if shuffle:
@@ -45,16 +49,16 @@ def query_first(steps: Steps, rng: np.random.Generator, shuffle: bool) -> Steps:
 
 
 def sort_by_return(steps: Steps) -> Steps:
-    """NumPy steps whose complete episodes are in the order of their returns, equal ones as they were.
+    """Sort the complete episodes of NumPy steps by ascending return (stable).
 
-    The window must begin with an episode; one that it cuts off stays last, and so does padding.
+    The window must begin with an episode; an incomplete episode stays last, before the padding.
     """
     ended = (steps.terminated | steps.truncated) & steps.mask
-    episode = np.cumsum(ended, 1) - ended  # (B, T)
+    episode = np.cumsum(ended, 1) - ended  # (B, T) episode number of each step
     returns = np.zeros((len(ended), episode.max() + 1))
     np.add.at(returns, (np.arange(len(ended))[:, None], episode), steps.reward * steps.mask)
-    complete = np.arange(returns.shape[1]) < ended.sum(1)[:, None]
-    rank = np.where(complete, returns, np.inf).argsort(1, kind="stable").argsort(1)  # (B, E) place of each episode
+    complete = np.arange(returns.shape[1]) < ended.sum(1)[:, None]  # (B, E)
+    rank = np.where(complete, returns, np.inf).argsort(1, kind="stable").argsort(1)  # (B, E) new position of episodes
     order = np.take_along_axis(rank, episode, 1).argsort(1, kind="stable")
     sorted_steps = steps.map(lambda value: value[np.arange(len(order))[:, None], order])
     names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask", "extras", "static")
@@ -62,116 +66,123 @@ def sort_by_return(steps: Steps) -> Steps:
 
 
 def best_return(steps: Steps) -> np.ndarray:
-    """The highest return (B,) of NumPy steps' complete episodes, 0 where there is none."""
+    """Highest return (B,) among the complete episodes of NumPy steps; 0 where none is complete."""
     total, known = return_to_go(steps.map(torch.as_tensor))
     best = torch.where(known & torch.as_tensor(steps.first), total, -math.inf).amax(1).numpy()
     return np.where(np.isfinite(best), best, 0.0).astype(np.float32)
 
 
-START, END = 1, 2  # a mark is none, one or both of them: a run may end where the next one starts
+START, END = 1, 2  # bits of a mark; both are set where a run ends at the start of the next one
 
 
 def confident_runs(steps: Steps, threshold: float, least: int, causal: bool = False) -> np.ndarray:
-    """Where runs of confident NumPy steps begin and end: marks (B, T), 0, START, END or START + END.
+    """Marks (B, T) at the borders of runs of confident NumPy steps: 0, START, END or START + END.
 
-    A step is confident if its action had at least the probability `threshold`, which the column `log_prob` tells. A
-    run is `least` of them or more in a row, within an episode and, where there is a column `update`, under one policy.
-    START stands at a run's first step, also where the window cuts it, END at the first one after it.
+    A step is confident if the probability of its action (column `log_prob`) is at least `threshold`. A run is a
+    sequence of `least` or more confident steps within one episode and, if there is a column `update`, one policy.
+    START marks the first step of a run, or the first visible one, END the first step after it.
 
-    With `causal` a step's mark follows from what is known before its action: START stands at the first step after
-    `least` confident ones if the run can still go on, END where it is known to be over. That is the first step of a
-    new episode or policy, else the one after the first step that was not confident.
+    With `causal` the mark of a step depends only on what is known before its action: START marks the first step after
+    `least` confident ones if the run can continue, END the step at which the run is known to be over: the first step
+    of a new episode or policy, else the step after the first unconfident one.
 
     Raises:
-        ValueError: there is no column `log_prob`.
+        ValueError: the column `log_prob` is missing.
     """
     if "log_prob" not in steps.extras:
         raise ValueError(
             "marks need the column log_prob, which these histories lack: make them with ppo, q-learning or noise"
         )
     sure = steps.mask & (steps.extras["log_prob"] >= np.float32(math.log(threshold)))
-    border = steps.first.copy()  # (B, T) no run goes on here
+    border = steps.first.copy()  # (B, T) a new episode or policy begins: runs end before this step
     border[:, :1] = True
     if "update" in steps.extras:
         border[:, 1:] |= np.diff(steps.extras["update"], axis=1) != 0
     place = np.arange(sure.shape[1])
-    begin = np.maximum.accumulate(np.where(border | ~_late(sure), place, 0), 1)
-    length = np.where(sure, place - begin + 1, 0)  # (B, T) of the run up to each step
+    begin = np.maximum.accumulate(np.where(border | ~_late(sure), place, 0), 1)  # (B, T) first step of the run
+    length = np.where(sure, place - begin + 1, 0)  # (B, T) length of the run up to each step
     if causal:
         inside = (_late(length) >= least) & ~border
         start = inside & ~_late(inside)
     else:
         goes_on = np.pad((sure & ~border)[:, 1:], ((0, 0), (0, 1)))
         last = np.where(sure & ~goes_on, place, len(place) - 1)
-        last = np.minimum.accumulate(last[:, ::-1], 1)[:, ::-1]  # (B, T) where each step's run ends
+        last = np.minimum.accumulate(last[:, ::-1], 1)[:, ::-1]  # (B, T) last step of the run
         inside = sure & (np.take_along_axis(length, last, 1) >= least)
         start = inside & (length == 1)
     return START * start + END * (_late(inside) & (start | ~inside))
 
 
 def _late(value: np.ndarray) -> np.ndarray:
-    """The values (B, T) of the steps before, zero or False before the first one."""
+    """`value` (B, T) delayed by one step; zero or False at the first step."""
     late = np.zeros_like(value)
     late[:, 1:] = value[:, :-1]
     return late
 
 
 class Chunks(NamedTuple):
-    """How steps (B, T) fall into at most C chunks a row: one begins with every episode and after every `size` steps."""
+    """Division of steps (B, T) into chunks of up to `size` steps; a new chunk begins with every episode.
 
-    size: int
-    begin: Tensor  # (B, C) the first step of each chunk; T - 1 at most, where a row has fewer
-    steps: Tensor  # (B, C, size) the steps of each chunk
-    real: Tensor  # (B, C, size) bool
-    place: Tensor  # (B, T) where each step is among the flattened chunks (C * size)
+    C is the largest number of chunks in a row of the batch.
+    """
+
+    size: int  # maximum number of steps in a chunk
+    begin: Tensor  # (B, C) first step of each chunk; clamped to T - 1 in rows with fewer chunks
+    steps: Tensor  # (B, C, size) step indices of each chunk
+    real: Tensor  # (B, C, size) bool: False marks padding
+    place: Tensor  # (B, T) index of each step in the flattened chunks (C * size)
 
     @classmethod
     def of(cls, first: Tensor, known: Tensor, size: int) -> Chunks:
-        """Divide steps by where episodes begin (B, T); those not `known` (B, T) come last and belong to no chunk."""
+        """Chunks of steps whose episodes begin at `first` (B, T) bool.
+
+        Steps that are not `known` (B, T) bool, always the last of a row, belong to no chunk.
+        """
         place = torch.arange(first.shape[1], device=first.device)
-        episode = torch.where(first & known, place, 0).cummax(1).values  # (B, T) where each step's begins
-        chunk = (((place - episode) % size == 0) & known | (place == 0)).cumsum(1) - 1  # (B, T)
-        numbers = torch.arange(int(chunk.max()) + 1, device=first.device).expand(len(chunk), -1).contiguous()
+        episode = torch.where(first & known, place, 0).cummax(1).values  # (B, T) first step of the episode
+        chunk = (((place - episode) % size == 0) & known | (place == 0)).cumsum(1) - 1  # (B, T) chunk number
+        numbers = torch.arange(int(chunk.max()) + 1, device=first.device).expand(len(chunk), -1).contiguous()  # (B, C)
         begin, end = (torch.searchsorted(chunk, numbers, right=right) for right in (False, True))
-        index = begin[..., None] + torch.arange(size, device=first.device)
+        index = begin[..., None] + torch.arange(size, device=first.device)  # (B, C, size)
         inside = index < end[..., None]
         index = index.clamp_max(len(place) - 1)
         rows = torch.arange(len(chunk), device=first.device)[:, None]
-        within = (place - begin.gather(1, chunk)).clamp_max(size - 1)
+        within = (place - begin.gather(1, chunk)).clamp_max(size - 1)  # (B, T) position in the chunk
         begin = begin.clamp_max(len(place) - 1)
         return cls(size, begin, index, inside & known[rows[..., None], index], chunk * size + within)
 
     def split(self, steps: Steps) -> Steps:
-        """The steps as (B * C, size)."""
+        """Steps rearranged to (B * C, size), without extra columns."""
         rows = torch.arange(len(self.begin), device=self.begin.device)[:, None, None]
         static = {name: value.repeat_interleave(self.begin.shape[1], 0) for name, value in steps.static.items()}
         parts = steps._replace(extras={}).map(lambda value: value[rows, self.steps].flatten(0, 1))
         return parts._replace(mask=self.real.flatten(0, 1), static=static)
 
     def join(self, parts: Tensor) -> Tensor:
-        """What was computed for every step of every chunk (B * C, size, ...), as (B, T, ...)."""
+        """Inverse of `split` for values (B * C, size, ...): gives (B, T, ...)."""
         rows = torch.arange(len(self.place), device=self.place.device)[:, None]
         return parts.unflatten(0, self.begin.shape).flatten(1, 2)[rows, self.place]
 
     def firsts(self, value: Tensor) -> Tensor:
-        """Of values (B, T, ...) those at which chunks begin (B, C, ...)."""
+        """Entries (B, C, ...) of `value` (B, T, ...) at the first step of each chunk."""
         return value[torch.arange(len(self.begin), device=self.begin.device)[:, None], self.begin]
 
 
 def asked_return(steps: Steps, target: Tensor) -> Tensor:
-    """The return (B, T) to be earned from each step on, by an agent that is asked for `target` (B,) an episode.
+    """Remaining target return (B, T): the target of the episode minus the rewards earned in it before each step.
 
-    Where the target is NaN, an episode is to be as good as the best complete one before it, the first one to lose
-    nothing. The steps must begin with an episode.
+    Args:
+        target: target return (B,) per episode; NaN: the best return of the complete episodes before, 0 for the first.
+        steps: tensors (B, T) that begin with an episode.
     """
     reward = steps.reward * steps.mask
     ended = (steps.terminated | steps.truncated) & steps.mask
     first = torch.nn.functional.pad(ended[:, :-1], (1, 0), value=True)
     place = torch.arange(first.shape[1], device=first.device)
-    start = torch.where(first, place, 0).cummax(1).values  # (B, T) of each step's episode
-    before = reward.cumsum(1) - reward
-    earned = before - before.gather(1, start)
-    finished = torch.where(ended, earned + reward, -math.inf)
+    start = torch.where(first, place, 0).cummax(1).values  # (B, T) first step of the episode
+    before = reward.cumsum(1) - reward  # (B, T) sum of all rewards before each step
+    earned = before - before.gather(1, start)  # (B, T) of these, the rewards of the same episode
+    finished = torch.where(ended, earned + reward, -math.inf)  # (B, T) returns, at the ends of episodes
     best = torch.nn.functional.pad(finished[:, :-1], (1, 0), value=-math.inf).cummax(1).values
     best = torch.where(best.isfinite(), best, 0.0)
     return torch.where(target[:, None].isnan(), best, target[:, None]) - earned
