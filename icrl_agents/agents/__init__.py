@@ -1,1 +1,1 @@
-"""Agents: reset, act, observe, load and save."""
+"""Agents: acting (reset, act, observe), planning, loading and saving."""

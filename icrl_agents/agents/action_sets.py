@@ -1,4 +1,4 @@
-"""Legal-action masks of an agent's rows: from the arguments of `reset`, else from the env, else from a history.
+"""Legal-action masks of an agent's rows, from the arguments of `reset`, else the env, else a history.
 
 Axis letters: B rows, A actions.
 """
@@ -23,18 +23,18 @@ Env = gymnasium.Env | VectorEnv
 
 
 class ActionSets(NamedTuple):
-    """The legal actions of a session's rows, and where those of new tasks come from."""
+    """Legal-action masks of a session, and the env from which the masks of new tasks are read."""
 
     mask: np.ndarray | None  # (B, A) bool; None: all actions are legal
-    env: Env | None = None  # it has an action mask of its tasks; None: the mask is not from an env
+    env: Env | None = None  # env with an `action_mask()`; None: the mask has another source
 
     @classmethod
     def of(
         cls, method: Method, rows: int, asked: np.ndarray | None, env: Env | None, history: Steps | None
     ) -> ActionSets:
-        """Those that the caller `asked` for, else those of the env, else (without an env) those of the history.
+        """Action sets of a new session: the mask `asked` (B, A) for, else that of the env, else that of the history.
 
-        Actions of the history get columns too, legal or not.
+        The history's mask is only used without an env.
         """
         if env is not None and asked is None:
             mask, source = from_env(method, env, rows), env if tells_actions(env) else None
@@ -64,7 +64,7 @@ def from_env(method: Method, env: Env, rows: int) -> np.ndarray | None:
         mask = legal_actions(env)
     except ResetNeeded:
         raise ResetNeeded("the env has action sets but no task yet: call env.reset() before agent.reset(env)") from None
-    if mask is None and space != method.action_space:  # a method with variable actions
+    if mask is None and space != method.action_space:  # variable actions: the size of the env's space is the set
         return np.ones((rows, space.n), bool)
     return mask
 
@@ -84,7 +84,7 @@ def from_history(method: Method, history: Steps, rows: int) -> np.ndarray | None
 
 
 def of_new_tasks(method: Method, asked: np.ndarray | None, rows: int, env: Env | None) -> np.ndarray | None:
-    """Legal-action mask (B, A) for rows that begin new tasks; None: as before."""
+    """Legal-action mask (B, A) for rows that begin new tasks; None: unchanged."""
     if asked is not None or env is None:
         return asked
     space: Any = method.action_space
@@ -95,10 +95,14 @@ def of_new_tasks(method: Method, asked: np.ndarray | None, rows: int, env: Env |
 def redraw(
     method: Method, context: Context, index: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
 ) -> None:
-    """Draw the static values of new lifetimes in the rows `index`, with the action mask (B, A) or the one they have."""
+    """Draw the static values of new lifetimes in the rows `index`, with `mask` (B, A), or the current one if None.
+
+    Raises:
+        ValueError: the mask has another number of actions than the static values of the other rows.
+    """
     steps = context.steps
     static = {name: value.copy() for name, value in steps.static.items()}
-    if mask is not None and ACTION_MASK not in static:  # all actions were legal in all rows
+    if mask is not None and ACTION_MASK not in static:  # no mask so far: all actions were legal in all rows
         static[ACTION_MASK] = np.ones_like(mask)
     held = static.get(ACTION_MASK)
     if mask is not None:

@@ -1,4 +1,4 @@
-"""ICAgent: a frozen model that learns a task inside its context, in a normal Gymnasium loop.
+"""ICAgent: an agent with frozen weights that learns a task in its context, in a normal Gymnasium loop.
 
 Axis letters: B rows (environments), T environment steps, A actions.
 """
@@ -33,21 +33,21 @@ from icrl_agents.nn.numerics import acting
 
 
 class ICAgent(MethodHolder):
-    """An agent around one `Method`: the method holds the weights, the agent what it knows of the current task.
+    """In-context agent: a `Method`, which holds the weights, and the acting state of the current task.
 
-    Lifecycle: `reset` means a NEW TASK (forget everything). A new episode of the same task needs no call: `act` on
-    the new episode's first observation after an `observe` that ended one.
+    `reset` means a NEW TASK and clears the context. A new episode of the same task needs no call: after an `observe`
+    that ended an episode, call `act` with the first observation of the next one.
 
     Args:
-        method: an instance of a class in `METHODS`, in eval mode to act.
+        method: instance of a class in `METHODS`, in eval mode to act.
         facts: provenance of the weights, as JSON; written into `config.json` and the card.
     """
 
     def __init__(self, method: Method, facts: Mapping[str, Any] | None = None):
         self.method = method
         self.facts: dict[str, Any] = dict(facts or {})
-        self.source = "new"  # where the weights came from: new, local, bundled or hub@commit
-        self.origin = ""  # the folder's name or the id that it was loaded by
+        self.source = "new"  # origin of the weights: new, local, bundled or hub@commit
+        self.origin = ""  # folder name or id that the agent was loaded by
         self.planner: Planner | None = None
         self._session: Session | None = None
 
@@ -61,9 +61,9 @@ class ICAgent(MethodHolder):
         )
 
     def __copy__(self) -> Self:
-        """An agent with the same weights and a context of its own, which acts on from here; its env is the same one.
+        """Agent that shares the weights and the env and continues from an independent copy of the context.
 
-        `copy.deepcopy` also copies the weights. A pickle holds weights and context, and no env.
+        `copy.deepcopy` also copies the weights. A pickle holds weights and context, but no env.
         """
         duplicate = object.__new__(type(self))
         vars(duplicate).update(vars(self))
@@ -86,30 +86,31 @@ class ICAgent(MethodHolder):
         autoreset_mode: AutoresetMode | str | None = None,
         **options: Any,
     ) -> None:
-        """Forget: a new task begins. A new EPISODE of the same task needs no reset.
+        """Begin a new task with an empty context. A new EPISODE of the same task needs no reset.
 
         Args:
-            env: check this environment's spaces; take the batch size, the autoreset mode and the action sets from it;
-                where tasks have action sets, reset it first.
-            num_envs: act on batches of this size; not given, on single observations.
-            mask: (B,) bool, forget only these rows and keep everything else. Reset the env's rows first: where their
-                action sets were read from it, they are again.
-            seed: of the sampled actions; without it they differ from run to run.
-            history: steps (B, T) of the same task, such as a store's, to initialise the context from; the latest of
-                them that the window holds.
-            learn: False acts from `history` alone: of what is observed only the step before is known, and the history
-                is read again for every action.
-            num_actions: only the actions 0, 1, ... below it are legal in this task; a number, or one a row.
-            action_set: the legal actions, such as [0, 3, 7], or a mask (A,) or (B, A) of bools or int8, such as an
-                info's "action_mask"; with `mask`, of all rows. Without either, those that the env says are legal (its
-                `action_mask()`), without an env those of the history, else all. No other is ever chosen.
-            autoreset_mode: how the rows of an env begin new episodes that is not given, or does not say: Gymnasium's
-                "Disabled" (the caller resets them), "NextStep" or "SameStep".
-            options: a method's own, see the `begin` of its class, such as `target_return` of IDT.
+            env: environment to act in: its spaces are checked, and batch size, autoreset mode and action masks are
+                read from it; reset it first if its tasks have action masks.
+            num_envs: batch size; None: unbatched observations and actions.
+            mask: (B,) bool, rows that begin a new task; the others continue. Reset these rows of the env first, so
+                that their new action masks can be read.
+            seed: seed of the sampled actions; None: random.
+            history: steps (B, T) of the same task, such as those of a store, to initialise the context from; the
+                latest ones that fit the window are used, or all by a method with a memory beyond it.
+            learn: False acts from `history` alone: only the previous step is known besides it, and the history is
+                encoded again for every action.
+            num_actions: the actions 0..num_actions - 1 are legal in this task; one number, or one per row.
+            action_set: legal actions, such as [0, 3, 7], or a mask (A,) or (B, A) of bool or int8, such as the
+                "action_mask" of an info; with `mask`, for all rows. If neither is given, the `action_mask()` of the
+                env applies, without an env that of the history, else all actions are legal. Illegal actions are never
+                chosen.
+            autoreset_mode: autoreset mode of an env that is not given or does not declare it: Gymnasium's "Disabled"
+                (the caller resets), "NextStep" or "SameStep".
+            options: options of the method, see `begin` of its class, such as `target_return` of IDT.
 
         Raises:
-            ValueError: `history` has other rows or values than the agent's, the env's spaces are not the agent's, or
-                arguments contradict each other.
+            ValueError: `history` does not fit the rows or spaces, the spaces of env and agent differ, or arguments
+                contradict each other.
             TypeError: the method has no such option.
         """
         if unknown := options.keys() - set(self.method.reset_options):
@@ -165,16 +166,16 @@ class ICAgent(MethodHolder):
         commit(session.changes(draft))
 
     def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
-        """Choose the next action, or a batch of them, as NumPy inside the action space.
+        """Choose the next action, or a batch (B, ...) of actions, as NumPy values of the action space.
 
         Args:
-            obs: the observation(s) the environment shows now: of `reset()` or of the last `step()`.
-            deterministic: take the most probable action; the default samples, which exploration needs. A planner tries
-                equally good actions in random order all the same.
-            plan: a planner or its name, for this action only; None for none. The default is that of `use_plan`.
+            obs: current observation, or batch (B, ...), as returned by `env.reset()` or the last `env.step()`.
+            deterministic: take the most probable action; the default samples, as exploration requires. A planner
+                breaks ties at random in both cases.
+            plan: planner or name of a planner for this action only, None for none; the default is that of `use_plan`.
 
         Raises:
-            ValueError: `obs` is not in the agent's observation space (shape, dtype or range), or there is no such plan.
+            ValueError: `obs` is not in the observation space (shape, dtype or range), or the planner is unknown.
             RuntimeError: no `reset` yet, or `act` twice without `observe`.
         """
         session = self.session
@@ -191,18 +192,18 @@ class ICAgent(MethodHolder):
         return action
 
     def _choose(self, session: Session, obs: np.ndarray, deterministic: bool, planner: Planner | None) -> np.ndarray:
-        """The actions (B, ...) at the observations (B, ...)."""
+        """Actions (B, ...) at the observations `obs` (B, ...)."""
         method, context, active = self.method, session.context, ~session.boundary.resetting
         if planner is not None and not context.steps.static.get(ACTION_MASK, np.True_).all():
             raise ValueError("a planner cannot hold to an action set: act with plan=None")
         if not session.learn:
             context.open(obs)
-            context = context.select(np.arange(context.rows))  # what is computed now leaves no trace
+            context = context.select(np.arange(context.rows))  # a copy: the context itself must not change
         hidden = method.open_and_encode(context, obs, active)
         distribution = method.action_distribution(hidden, method.static_tensors(context.steps))
         action = distribution.mode() if deterministic else distribution.sample(session.generator)
         if planner is None:
-            session.plans.path = None  # a plan does not outlive an action that was not its own
+            session.plans.path = None  # an action of the policy invalidates the rest of a plan
         else:
             decision = Decision(context, hidden, action, active)
             action = session.plans.choose(method, planner, decision, session.planning)
@@ -217,12 +218,18 @@ class ICAgent(MethodHolder):
         truncated: Any,
         info: dict[str, Any] | None = None,
     ) -> None:
-        """Tell the agent what `env.step(action)` returned, in the same order.
+        """Record the outcome of the last action: the return values of `env.step(action)`, in the same order.
 
         Rows may end episodes at different times; see `Boundary` for the autoreset modes.
 
+        Args:
+            obs: next observation, or batch (B, ...).
+            reward: reward, or batch (B,).
+            terminated, truncated: ends of episodes, bool or (B,) bool.
+            info: the info dict; SAME_STEP envs report final observations in it.
+
         Raises:
-            ValueError: a value of the wrong shape, dtype or range.
+            ValueError: a value of the wrong shape, dtype or range, or a missing final observation.
             RuntimeError: `observe` before `act`.
         """
         session = self.session
@@ -249,23 +256,27 @@ class ICAgent(MethodHolder):
 
     @property
     def context(self) -> Context:
-        """What the agent knows now; fork it with `select` or `repeat`, do not write to it."""
+        """Current context; fork it with `select` or `repeat`, do not write to it."""
         return self.session.context
 
     def visible(self, context: Context) -> Steps:
-        """The steps of a context that can still influence an action."""
+        """Steps of a context that can still influence an action."""
         return self.method.visible(context)
 
     def policy(self, context: Context, obs: np.ndarray, active: np.ndarray | None = None) -> Any:
-        """The distribution over actions at `obs` (B, ...), which becomes the open step of `context`.
+        """Action distribution at `obs` (B, ...), which becomes the open step of `context`.
 
-        Rows outside `active` (B,) are computed but leave no trace. A call that fails leaves `context` as it was.
+        Rows outside `active` (B,) bool are computed but not recorded. A failed call leaves `context` unchanged.
         """
         return self.method.policy(context, obs, active)
 
     @property
     def session(self) -> Session:
-        """The acting state since the last `reset`; do not write to it."""
+        """Acting state since the last `reset`; do not write to it.
+
+        Raises:
+            RuntimeError: no `reset` yet, or the weights have moved to another device since.
+        """
         if self._session is None:
             raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
         if self._session.device != self.device:
@@ -278,14 +289,14 @@ class ICAgent(MethodHolder):
     # ---- planning -----------------------------------------------------------------------------------------------
 
     def use_plan(self, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None = None) -> None:
-        """Act with a planner from now on, or with none (None).
+        """Set the default planner of `act`; None: no planner.
 
         Args:
-            plan: a `Planner`, or the name of one: "lookahead", "beam" as published, "best-of-n" for real actions.
-            plan_kwargs: settings that differ from those the name stands for.
+            plan: a `Planner`, or a name: "lookahead", "beam" (as published), or "best-of-n" (for real-valued actions).
+            plan_kwargs: settings that override those of `plan`.
 
         Raises:
-            ValueError: no such planner or setting, or the agent has no dynamics to plan with.
+            ValueError: the planner or a setting is unknown, or the agent was trained without dynamics.
         """
         self.planner = self._planner(plan, plan_kwargs)
 
@@ -319,25 +330,25 @@ class ICAgent(MethodHolder):
         plan: str | Planner | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub.
+        """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub; nothing is ever unpickled.
 
-        `agent.source` says which of the three it was. Nothing is ever unpickled. `plan` and `plan_kwargs` are those of
-        `use_plan`.
+        `agent.source` names the origin: local, bundled or hub@commit.
 
         Args:
-            revision, token, cache_dir, local_files_only, force_download: of the Hub, as in `huggingface_hub`.
+            id_or_path: folder, bundled name, or Hub repository id.
+            revision, token, cache_dir, local_files_only, force_download: Hub options, as in `huggingface_hub`.
             device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda", "cuda:1" or a `torch.device`;
-                weights are float32 on all of them. An agent that is moved later with `to` begins its next task there.
+                weights are float32 on every device. After moving the agent with `to`, call `reset`.
+            plan, plan_kwargs: default planner, see `use_plan`.
 
         Raises:
-            FileNotFoundError: a path that does not exist, a run that is not finished, or a repo, revision or file that
-                is not on the Hub.
-            ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config; a
-                device that this machine lacks.
+            FileNotFoundError: the path, Hub repository, revision or file does not exist, or the run is unfinished.
+            ValueError: the checkpoint is damaged, from another program, newer than this package, or does not fit its
+                config; or this machine has no such device.
         """
-        chosen = pick_device(device)  # a misspelt name should not cost a download
+        chosen = pick_device(device)  # checked before the download, like the planner
         if plan is not None:
-            make_planner(plan, plan_kwargs)  # nor should this one
+            make_planner(plan, plan_kwargs)
         options = Download(revision, token, cache_dir, local_files_only, force_download)
         found = pretrained.load(id_or_path, chosen, options)
         agent = cls(found.method, found.facts)
@@ -346,12 +357,12 @@ class ICAgent(MethodHolder):
         return agent
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and the card; each file appears whole or not at all.
+        """Write `config.json`, `model.safetensors` and the card; each file is written atomically.
 
         Raises:
             NotADirectoryError: `folder` is a file.
-            ValueError: `from_pretrained` would refuse the result: weights that are not float32, not finite, or not
-                those of the agent's config.
+            ValueError: `from_pretrained` would refuse the result: weights that are not float32, not finite, or do not
+                fit the config.
         """
         pretrained.save(self.method, self.facts, folder)
 
@@ -364,7 +375,7 @@ class ICAgent(MethodHolder):
         revision: str | None = None,
         commit_message: str = "Upload agent",
     ) -> str:
-        """Upload the checkpoint as one commit, creating the repo if needed; returns the commit's URL."""
+        """Upload the checkpoint to the Hub as one commit, creating the repository if needed; returns the commit URL."""
         return pretrained.publish(
             self.save_pretrained,
             repo_id,

@@ -1,4 +1,4 @@
-"""What an agent forwards to its method: config, spaces, device, mode and weights, as of a `torch.nn.Module`."""
+"""MethodHolder: the part of an agent's interface that forwards to its method, named as in `torch.nn.Module`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icrl_agents.methods.base.method import Method
 
 
 class MethodHolder:
-    """An object around one `Method`, with the parts of its interface that users of an agent need."""
+    """Wrapper around one `Method` that forwards config, spaces, device, mode and weights."""
 
     method: Method
 
@@ -39,7 +39,7 @@ class MethodHolder:
         return self.method.training
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the weights, as `torch.nn.Module.to` does; the next task begins there."""
+        """Move the weights, as `torch.nn.Module.to`; call `reset` before the next action."""
         self.method.to(*args, **kwargs)
         return self
 
@@ -52,12 +52,12 @@ class MethodHolder:
         return self
 
     def float(self) -> Self:
-        """Convert the weights back to float32, which acting and saving need."""
+        """Convert the weights back to float32, as acting and saving require."""
         self.method.float()
         return self
 
     def half(self) -> Self:
-        """Convert the weights to float16, for other programs: acting and saving need `float()`."""
+        """Convert the weights to float16, for other programs; acting and saving require `float()` first."""
         self.method.half()
         return self
 

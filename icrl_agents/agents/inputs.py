@@ -1,4 +1,4 @@
-"""Checks of what a caller hands to an agent: the env, a history, the flags of a step. Axis letters: B rows, T steps."""
+"""Checks of caller inputs to an agent: env, history, flags of a step. Axis letters: B rows, T steps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Env = gymnasium.Env | VectorEnv
 
 
 def read_batch(method: Method, env: Any, num_envs: Any, mode: AutoresetMode | str | None) -> Batch:
-    """The rows of a session: of `env` if it is given, else of `num_envs`.
+    """Batch of a session, from `env` if given, else from `num_envs`.
 
     Raises:
-        ValueError: the env has other spaces than the method, or the arguments contradict each other.
+        ValueError: the spaces of the env and the method differ, or the arguments contradict each other.
     """
     if mode is not None:
         name = mode.value if isinstance(mode, AutoresetMode) else str(mode)
@@ -53,22 +53,26 @@ def _check_env(method: Method, env: Any) -> None:
 
 
 def warn_foreign(facts: Mapping[str, Any], env: Env) -> None:
-    """Warn where an agent that was trained on one environment id meets another one with the same spaces."""
+    """Warn if the agent was trained on another environment id (with the same spaces)."""
     trained, here = facts.get("env_id"), env_id_of(env)
     if isinstance(trained, str) and here and here != trained:
         warn(f"the agent was trained on {trained}, this is {here}: it may not learn here")
 
 
 def env_id_of(env: Env) -> str | None:
-    """The id that `env`, or a vector env's first row, was made by; None for an env that no id has made."""
+    """Registered id of `env`, or of the first row of a vector env; None for an env made without an id."""
     spec = env.spec
-    if spec is None and isinstance(env, VectorEnv) and hasattr(env.unwrapped, "get_attr"):  # of Gymnasium's own
+    if spec is None and isinstance(env, VectorEnv) and hasattr(env.unwrapped, "get_attr"):  # Gymnasium's vector envs
         spec = env.unwrapped.get_attr("spec")[0]
     return None if spec is None else spec.id
 
 
 def check_history(method: Method, history: Any, rows: int) -> Steps:
-    """A history (B, T), checked; ValueError for anything but steps of `rows` rows in the method's spaces."""
+    """Checked history (B, T) with padding that is valid in the spaces, and without static values.
+
+    Raises:
+        ValueError: not left-packed NumPy `Steps` of `rows` rows in the spaces of the method.
+    """
     if not isinstance(history, Steps) or not all(isinstance(value, np.ndarray) for value in history.columns.values()):
         raise ValueError(
             f"history is a {type(history).__name__}, expected Steps of NumPy arrays: such as store[task, :]"
@@ -92,17 +96,17 @@ def check_history(method: Method, history: Any, rows: int) -> Steps:
 
 
 def _pad(history: Steps) -> Steps:
-    """The history with real steps as its padding: anything else need not be in the spaces."""
+    """Replace the padding by real steps, because other values may lie outside the spaces."""
     count = history.mask.sum(1)  # (B,)
     if not count.any():
         return history
-    row = np.where(count > 0, np.arange(len(count)), count.argmax())
-    column = np.minimum(np.arange(history.mask.shape[1]), count[row, None] - 1)
+    row = np.where(count > 0, np.arange(len(count)), count.argmax())  # (B,) empty rows copy the longest row
+    column = np.minimum(np.arange(history.mask.shape[1]), count[row, None] - 1)  # (B, T) padding copies the last step
     return history.map(lambda value: value[row[:, None], column])._replace(mask=history.mask)
 
 
 def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:
-    """A flag of `env.step` as a bool array () or (B,)."""
+    """Flag of `env.step` as a bool array, () for a single env or (B,); ValueError for another shape or dtype."""
     array = to_array(value, what)
     wanted = () if rows is None else (rows,)
     if array.shape != wanted or array.dtype != bool:

@@ -1,4 +1,4 @@
-"""How methods come from a folder, a bundled name or the Hub, and go there: safetensors and JSON, never unpickled."""
+"""Loading, saving and uploading of methods: folders, bundled agents and the Hub, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.numerics import check_float32
 
-# settings that say what weights of the same sizes mean
+# config fields that change the meaning of weights without changing their shapes
 MEANINGS = (
     *("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"),
     *("vectors", "objective", "prompt", "illegal", "similarity"),
@@ -29,30 +29,30 @@ MEANINGS = (
 
 
 class Loaded(NamedTuple):
-    """A method in eval mode, and where its weights come from."""
+    """Loaded method in eval mode, and the origin of its weights."""
 
     method: Method
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # provenance of the weights
     source: str = "local"  # local, bundled or hub@<commit>
-    origin: str = ""  # the folder's name or the id
+    origin: str = ""  # folder name or id
 
 
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
 def load(id_or_path: str | Path, device: torch.device, options: Download = Download()) -> Loaded:
-    """The checkpoint in a folder, of a bundled name or of a Hub repo; see `ICAgent.from_pretrained`."""
+    """Load a checkpoint by folder, bundled name or Hub id; see `ICAgent.from_pretrained`."""
     found = remote.fetch(id_or_path, options)
     origin = found.folder.absolute().name if found.source == "local" else str(id_or_path)
     return load_method(found.folder, device)._replace(source=found.source, origin=origin)
 
 
 def load_method(folder: Path, device: torch.device = torch.device("cpu")) -> Loaded:
-    """The checkpoint in a folder.
+    """Load the checkpoint in a folder; nothing is ever unpickled.
 
     Raises:
-        FileNotFoundError: a file is missing, or belongs to a run that is not finished.
-        ValueError: a checkpoint that is damaged, foreign, newer than this package, or does not fit its config.
+        FileNotFoundError: a file is missing, or the folder belongs to an unfinished run.
+        ValueError: the checkpoint is damaged, of another program, newer than this package, or does not fit its config.
     """
     refuse_unfinished(folder)
     data = checkpoint.read_config(folder)
@@ -66,10 +66,10 @@ def load_method(folder: Path, device: torch.device = torch.device("cpu")) -> Loa
 
 
 def init_from(method: Method, other: Method, name: str) -> None:
-    """Copy the weights of another method of the same class, which came from `name`.
+    """Initialise `method` with the weights of `other`, a method of the same class that was loaded as `name`.
 
     Raises:
-        ValueError: the other one is of another class, other sizes or spaces, or its weights mean something else.
+        ValueError: the methods differ in class, sizes, spaces, or a config field in `MEANINGS`.
     """
     if type(other) is not type(method):
         names = method_name(type(other)), method_name(type(method))
@@ -93,7 +93,7 @@ def init_from(method: Method, other: Method, name: str) -> None:
 
 
 def save(method: Method, facts: Mapping[str, Any], folder: str | Path) -> None:
-    """Write the checkpoint folder of a method; see `ICAgent.save_pretrained`."""
+    """Write the checkpoint folder and card of a method; see `ICAgent.save_pretrained`."""
     folder = Path(folder).expanduser()
     check_float32(method)
     method.validate()
@@ -105,7 +105,7 @@ def save(method: Method, facts: Mapping[str, Any], folder: str | Path) -> None:
 
 
 def to_json(method: Trainable, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `config.json` but for versions: everything needed to act besides the weights."""
+    """Content of `config.json` without versions: everything besides the weights that acting needs."""
     return {
         "method": method_name(type(method)),
         "config": asdict(method.config),
@@ -116,7 +116,7 @@ def to_json(method: Trainable, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Proof:
-    """What `hub.remote.upload` asks of agents before it sends one."""
+    """Checks that `hub.remote.upload` runs on a checkpoint folder before the upload."""
 
     def load(self, folder: Path) -> Loaded:
         return load_method(folder)
@@ -126,12 +126,12 @@ class Proof:
 
 
 def upload(folder: str | Path, repo_id: str, **options: Any) -> str:
-    """Upload a checkpoint folder as one commit; the options are those of `hub.remote.upload`, and so is the result."""
+    """Upload a checkpoint folder as one commit; options and result are those of `hub.remote.upload`."""
     return remote.upload(folder, repo_id, Proof(), **options)
 
 
 def publish(save_to: Callable[[Path], None], repo_id: str, **options: Any) -> str:
-    """`upload` what `save_to(folder)` writes."""
+    """Upload the checkpoint that `save_to(folder)` writes, through a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         save_to(Path(folder))
         return upload(folder, repo_id, **options)

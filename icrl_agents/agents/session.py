@@ -1,4 +1,4 @@
-"""The acting state of an agent between two calls of `reset`, and how a call changes it as a whole or not at all.
+"""Session: the acting state of an agent between two calls of `reset`, with atomic updates.
 
 Axis letter: B rows (environments).
 """
@@ -21,16 +21,16 @@ from icrl_agents.core.steps import Boundary
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 
-commit = deque[None](maxlen=0).extend  # one call of C: no signal is handled, and nothing else can fail, inside of it
-PLANNING, DRAWING = 0x5EED, 0xD2A4  # set these generators apart from that of actions
+commit = deque[None](maxlen=0).extend  # consumes an iterator in one C call, which no signal can interrupt
+PLANNING, DRAWING = 0x5EED, 0xD2A4  # seed constants that separate these generators from the one of actions
 
 
 class Batch(NamedTuple):
-    """The rows of a session."""
+    """Batch size and autoreset mode of a session."""
 
-    num_envs: int | None  # None: single observations in and out
+    num_envs: int | None  # None: unbatched observations and actions
     mode: AutoresetMode | str | None  # None: unknown, or the caller resets
-    known: bool  # the env was seen, so that a single one without a mode does not reset itself
+    known: bool  # the env was inspected: a single env without a mode does not reset itself
 
     @property
     def rows(self) -> int:
@@ -38,24 +38,25 @@ class Batch(NamedTuple):
 
 
 class Session:
-    """The acting state between two calls of `reset`.
+    """Acting state between two calls of `reset`.
 
-    A call works on a draft, and commits it as the last thing it does: one that fails changes nothing.
+    Every call works on a draft and commits it as its last action, so a failed call changes nothing.
 
     Args:
-        batch: the rows.
-        seed: of sampled actions, plans and static values; None draws one.
-        learn: whether what is observed is remembered.
-        action_sets: the action masks of the rows, and the env that new tasks' masks are read from.
+        method: the method that acts.
+        batch: batch size and autoreset mode.
+        seed: seed of sampled actions, plans and static values; None: random.
+        learn: whether observed steps are recorded.
+        action_sets: action masks of the rows, and the env from which the masks of new tasks are read.
     """
 
     def __init__(self, method: Method, batch: Batch, seed: int | None, learn: bool, action_sets: ActionSets):
         self.num_envs, self.learn, self.device = batch.num_envs, learn, method.device
         self.boundary = Boundary(batch.rows, batch.mode, single=batch.num_envs is None, known=batch.known)
         self.plans = Plans()
-        self.acted: np.ndarray | None = None  # (B, ...) actions that wait for their observe()
-        self.env = action_sets.env  # None if the action sets are not read from an env
-        self.lost_env = False  # they were, before the agent was pickled
+        self.acted: np.ndarray | None = None  # (B, ...) actions between act() and observe()
+        self.env = action_sets.env  # source of the action masks, or None
+        self.lost_env = False  # whether pickling has removed `env`
         self.seed(seed)
         static = method.draw_static(batch.rows, action_sets.mask, self.drawing)
         spaces, memory = (method.observation_space, method.action_space), method.new_memory(batch.rows, static)
@@ -64,7 +65,7 @@ class Session:
         )
 
     def seed(self, seed: int | None) -> None:
-        """Actions, plans and static values have generators of their own: one row's must not change another's."""
+        """Seed three separate generators, so that planning and new tasks do not change the sampled actions."""
         self.generator, self.planning = torch.Generator(self.device), torch.Generator(self.device)
         if seed is None:
             self.generator.seed()
@@ -74,14 +75,14 @@ class Session:
         self.drawing = np.random.default_rng([self.generator.initial_seed(), DRAWING])
 
     def draft(self) -> Session:
-        """A copy to work on, which shares what is written to beyond what this one reads; see `Context`."""
+        """Working copy; it shares arrays that it writes only where this one does not read, see `Context`."""
         draft = object.__new__(Session)
         vars(draft).update(vars(self))
         draft.context, draft.boundary, draft.plans = self.context.draft(), self.boundary.draft(), self.plans.draft()
         return draft
 
     def changes(self, draft: Session) -> Iterator[None]:
-        """What makes this one the draft; `commit` does it. Its parts stay the objects that others may hold."""
+        """Updates for `commit` that turn this session into the draft; context, boundary and plans keep identity."""
         parts = {name: getattr(self, name) for name in ("context", "boundary", "plans")}
         static: Any = self.context.steps.static
         ours = [vars(self), static, *(vars(part) for part in parts.values())]
@@ -91,7 +92,7 @@ class Session:
 
     @contextmanager
     def attempt(self) -> Iterator[Session]:
-        """Choose actions on a draft, with copies of the generators; if that fails nothing of it remains."""
+        """Yield a draft with copies of the generators, to choose actions; a failure leaves this session unchanged."""
         with self.context.attempt() as context:
             draft = self.draft()
             draft.context = context
@@ -99,7 +100,7 @@ class Session:
             yield draft
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
-        """The env is not the agent's: a copy shares it."""
+        """Copy with an independent context and generators; the env is shared."""
         duplicate = self.draft()
         duplicate.context = self.context.select(np.arange(self.context.rows))
         duplicate.generator, duplicate.planning = self.generator.clone_state(), self.planning.clone_state()
@@ -107,5 +108,5 @@ class Session:
         return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
-        """A pickle leaves the env out, which may be pipes to processes or gigabytes of tables."""
+        """State without the env, which may hold pipes to processes or gigabytes of tables."""
         return {**vars(self), "env": None, "lost_env": self.lost_env or self.env is not None}

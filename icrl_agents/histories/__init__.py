@@ -1,1 +1,1 @@
-"""Histories of learning: the recorder, the store and its writer."""
+"""Histories of learning: recorder, HDF5 store and store writer."""

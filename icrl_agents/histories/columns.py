@@ -1,4 +1,4 @@
-"""How the columns of a task lie in a store, checked before any is read: a file decides on no memory but its own.
+"""Columns of a task in a store: layout, writing, and checks before reading, which bound the memory of untrusted files.
 
 Axis letters: B rows (streams), T environment steps.
 """
@@ -18,24 +18,24 @@ from icrl_agents.core.steps import Steps
 
 FIELDS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
 FLAGS = ("terminated", "truncated")
-GIVEN = "given."  # before the names of what is given, which are no columns
-LENGTH = "length"
-CHECKSUMS = "checksums"  # attribute of a task whose `length` has one, too; columns always had
+GIVEN = "given."  # name prefix of static values (B, ...), on disk
+LENGTH = "length"  # number of steps (B,) of each history
+CHECKSUMS = "checksums"  # attribute of a task whose `length` has checksums, too; other columns always have them
 PIPELINE = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
-CHUNK_BYTES = 1 << 18  # read and decompressed at once
+CHUNK_BYTES = 1 << 18  # target chunk size: bytes read and decompressed at once
 
-# What a file may ask for. Deflate shrinks by 1032 at most, collected histories by 10 to 160.
+# Limits on files. Deflate compresses by a factor of up to 1032, real histories by 10 to 160.
 MAX_CHUNK_BYTES = 1 << 24  # one step of a large observation
-MAX_CHUNKS = 1 << 18  # of a column
-MAX_COLUMNS = 256  # of a task
-MAX_TASK_BYTES = 1 << 33  # of all columns of a task
-MAX_READ_BYTES = 1 << 36  # of all tasks that a training reads
-MAX_EXPANSION = 500  # of what is read beyond FREE_BYTES, in bytes of the file
-FREE_BYTES = 1 << 26
+MAX_CHUNKS = 1 << 18  # chunks of a column
+MAX_COLUMNS = 256  # columns of a task
+MAX_TASK_BYTES = 1 << 33  # memory of all columns of a task
+MAX_READ_BYTES = 1 << 36  # memory of all tasks that a training reads
+MAX_EXPANSION = 500  # bytes in memory per byte of the file, beyond FREE_BYTES
+FREE_BYTES = 1 << 26  # bytes in memory that are always allowed
 
 
 def check_expansion(nbytes: int, stored: int, most: int) -> None:
-    """Refuse to read so many bytes from a file of `stored` bytes."""
+    """Refuse (ValueError) to expand a file of `stored` bytes to `nbytes` in memory, above `most` or `MAX_EXPANSION`."""
     if nbytes > most:
         raise ValueError(
             f"it takes {nbytes} bytes of memory, at most {most} are read: read fewer tasks, or shorter ones"
@@ -45,7 +45,7 @@ def check_expansion(nbytes: int, stored: int, most: int) -> None:
 
 
 def linked(group: h5py.Group, name: str, kind: Any) -> Any:
-    """Only what lies in the file itself is followed, never a link to elsewhere."""
+    """Object `name` of a group, of class `kind`; ValueError for soft or external links and for aliases."""
     if type(group.get(name, getlink=True)) is not h5py.HardLink or not isinstance(found := group[name], kind):
         raise ValueError(f"'{printable(name)}' is not a {kind.__name__.lower()}")
     if (names := h5py.h5o.get_info(found.id).rc) != 1:
@@ -54,7 +54,7 @@ def linked(group: h5py.Group, name: str, kind: Any) -> Any:
 
 
 def refuse_aliases(group: h5py.Group, names: Iterable[str]) -> None:
-    """Refuse a group in which one object has several of these names: it would be read once for each."""
+    """Refuse (ValueError) several names for one object: it would be read once per name."""
     found = [group.id.links.get_info(name.encode("utf-8", "surrogateescape")) for name in names]
     places = [info.u for info in found if info.type == h5py.h5l.TYPE_HARD]  # addresses
     if len(set(places)) < len(places):
@@ -62,16 +62,16 @@ def refuse_aliases(group: h5py.Group, names: Iterable[str]) -> None:
 
 
 def memory_bytes(columns: Iterable[h5py.Dataset]) -> int:
-    """What these columns take when they are read."""
+    """Memory in bytes of these columns when read."""
     return sum(math.prod(column.shape) * column.dtype.itemsize for column in columns)
 
 
 def open_columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
-    """A task's columns, `length` included.
+    """Checked columns of a task by name, `length` and static values included.
 
     Raises:
-        ValueError: they are not all there, or one is of an unexpected type or size, or is not stored as `write_column`
-            stores it.
+        ValueError: a column is missing, has an unexpected dtype or shape, exceeds a limit of this file, or is not
+            stored in the format of `write_column`.
     """
     group = linked(file, str(task), h5py.Group)
     if len(group) > MAX_COLUMNS:
@@ -106,7 +106,7 @@ def _check_kind(name: str, column: h5py.Dataset, shape: tuple[int, int]) -> None
 
 
 def _check_storage(name: str, column: h5py.Dataset) -> None:
-    """Refuse a column that lacks checksums, that is not all there, or whose chunks share bytes of the file."""
+    """Refuse (ValueError) a column without checksums, with missing chunks, or whose chunks share bytes of the file."""
     plist = column.id.get_create_plist()
     filters = tuple(plist.get_filter(number)[0] for number in range(plist.get_nfilters()))
     if not column.chunks or filters != PIPELINE:
@@ -119,7 +119,7 @@ def _check_storage(name: str, column: h5py.Dataset) -> None:
 
     def keep(chunk: Any) -> bool | None:
         chunks.append(chunk)
-        return len(chunks) > count or None  # None goes on
+        return len(chunks) > count or None  # None continues the iteration
 
     column.id.chunk_iter(keep)
     if len(chunks) != count or any(chunk.filter_mask or chunk.size > nbytes + nbytes // 64 + 64 for chunk in chunks):
@@ -130,14 +130,18 @@ def _check_storage(name: str, column: h5py.Dataset) -> None:
 
 
 def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
-    """Add, or replace, the column `name` (B, T, ...) of a task."""
+    """Add or replace the column `name` of a task: (B, T, ...), or (B, ...) for `length` and static values.
+
+    Raises:
+        ValueError: not numbers, or another number of streams or steps than the other columns.
+    """
     wanted = group["reward"].shape if "reward" in group else value.shape
     dims = 1 if name == LENGTH or name.startswith(GIVEN) else 2
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8 or value.shape[:dims] != wanted[:dims]:
         raise ValueError(f"column {name!r} is {value.dtype} {value.shape}: give numbers of shape {wanted[:2]} or more")
     if name in group:
         del group[name]
-    row, inner = max(value[:1].nbytes, 1), value.shape[1:]
+    row, inner = max(value[:1].nbytes, 1), value.shape[1:]  # bytes of one stream
     if row > CHUNK_BYTES:
         inner = (max(1, inner[0] * CHUNK_BYTES // row), *inner[1:])
     chunks = (min(len(value), max(1, CHUNK_BYTES // row)), *inner)
@@ -145,7 +149,7 @@ def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
 
 
 def read_column(column: h5py.Dataset, rows: slice, *steps: slice) -> np.ndarray:
-    """A part of a column in this machine's byte order; ValueError for flags that are neither false nor true."""
+    """Part of a column in native byte order; ValueError for bool bytes other than 0 and 1."""
     value: np.ndarray = column[(rows, *steps)]
     if value.dtype == bool and (value.view(np.uint8) > 1).any():
         raise ValueError(f"column '{printable(column.name)}' has flags that are neither 0 nor 1")
@@ -153,7 +157,7 @@ def read_column(column: h5py.Dataset, rows: slice, *steps: slice) -> np.ndarray:
 
 
 def read_length(columns: Mapping[str, h5py.Dataset]) -> np.ndarray:
-    """How many steps (B,) each history has, which are 0..T."""
+    """Number of steps (B,) of each history; ValueError outside 0..T."""
     length = read_column(columns[LENGTH], slice(None))
     steps = columns["reward"].shape[1]
     if length.size and (length.min() < 0 or length.max() > steps):
@@ -164,22 +168,22 @@ def read_length(columns: Mapping[str, h5py.Dataset]) -> np.ndarray:
 
 
 def _compare_length(columns: Mapping[str, h5py.Dataset], length: np.ndarray) -> None:
-    """Compare a `length` without checksum, as older stores have it, with the steps: behind them are only zeros.
+    """Check a `length` without checksum (older stores) against the columns: padding is zero in all of them.
 
-    The last step that counts is never of zeros only, as an episode ends there.
+    The last real step is never all zeros, because an episode ends there.
     """
     rows, steps = columns["reward"].shape
-    seen = np.zeros((rows, steps), bool)  # (B, T) not only zeros
+    seen = np.zeros((rows, steps), bool)  # (B, T) some column is not zero
     for name in FIELDS:
         seen |= (read_column(columns[name], slice(None)) != 0).reshape(rows, steps, -1).any(-1)
-    last = np.where(seen.any(1), steps - seen[:, ::-1].argmax(1), 0)  # (B,) steps up to the last that has a value
+    last = np.where(seen.any(1), steps - seen[:, ::-1].argmax(1), 0)  # (B,) number of steps up to the last nonzero one
     if (last != length).any():
         row = int((last != length).argmax())
         raise ValueError(f"{LENGTH} of stream {row} is {length[row]}, its steps are {last[row]}")
 
 
 def column_name(name: str) -> str:
-    """The name of a column of the user's own; ValueError for one that is taken or is no identifier."""
+    """Checked name of a user-defined column; ValueError if it is reserved or not an identifier."""
     if name in {*Steps._fields, "length"} or not name.isidentifier():
         raise ValueError(f"{name!r} cannot name a column: use an identifier that is no field of Steps, nor 'length'")
     return name

@@ -1,4 +1,4 @@
-"""HDF5 files that may be unreadable and disks that may be full: one error each, and no crash of the C library."""
+"""Robust HDF5 access: one clear error for damaged files and for system errors, and no crash of the C library."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ ADVICE = {
     errno.EISDIR: "name a file in it",
     errno.EIO: "the disk or the network fails, the file may be whole: try again",
 }
-HELD = "already open for write"
+HELD = "already open for write"  # part of HDF5's message
 MARKED = "another program writes it: wait until it is closed; after a crash of that program run h5clear -s"
-OF_DAMAGE = (None, errno.EINVAL)  # what HDF5 says of addresses that make no sense
+OF_DAMAGE = (None, errno.EINVAL)  # error numbers of damaged files; HDF5 reports EINVAL for invalid addresses
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Make one ValueError of all that h5py says of damage; an OSError of the system stays one and says what to do."""
+    """Map h5py errors on damaged files to one ValueError, and system errors to an OSError with advice.
+
+    Args:
+        path: file named in the error.
+        what: damaged part named in the error, such as "its header".
+    """
     try:
         yield
     except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        if HELD in str(error):  # HDF5's own mark, where files are not locked
+        if HELD in str(error):  # a flag in the file, on systems without file locks
             raise BlockingIOError(errno.EAGAIN, f"{os.strerror(errno.EAGAIN)}; {MARKED}", str(path)) from None
         if number not in OF_DAMAGE:
             advice = f"; {ADVICE[number]}" if number in ADVICE else ""
@@ -50,15 +55,16 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path, temporary: Path, *, change: bool = False) -> Iterator[h5py.File]:
-    """A new file, or a copy of `path` to `change`, that takes this name when it is complete and on the disk.
+    """Write a new file, or change a copy of `path`, and rename it to `path` once it is complete and on the disk.
 
     Args:
-        temporary: its name until then.
+        temporary: name of the file until then.
+        change: start from a copy of `path` instead of an empty file.
 
     Raises:
-        OSError: of the system, such as a full disk; `path` is as it was, `temporary` is gone.
+        OSError: a system error, such as a full disk; `path` is unchanged, `temporary` is deleted.
     """
-    mode, libver = "r+" if change else "w", "v110"  # the oldest format with checksums everywhere
+    mode, libver = "r+" if change else "w", "v110"  # the oldest format with checksums of all metadata
     try:
         if change:
             shutil.copyfile(path, temporary)
@@ -66,13 +72,13 @@ def writing(path: Path, temporary: Path, *, change: bool = False) -> Iterator[h5
             yield file
         atomic.settle(temporary, path)
     finally:
-        with suppress(OSError):  # the error before this one is the one to report
+        with suppress(OSError):  # the original error is the one to report
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def _sink(path: Path, mode: str) -> Iterator[_Sink]:
-    """Where HDF5 writes to, whose first error is raised when HDF5 is done; then all is on the disk."""
+    """File object for HDF5; its first write error is raised after HDF5 has closed, else the file is synced."""
     with interrupts.unbroken(), io.FileIO(path, {"w": "w+", "r+": "r+"}[mode]) as file:
         sink = _Sink(file)
         try:
@@ -84,9 +90,9 @@ def _sink(path: Path, mode: str) -> Iterator[_Sink]:
 
 
 class _Sink(io.RawIOBase):
-    """A file that never fails: HDF5 crashes the process if one cannot be written and closed.
+    """File object whose writes never fail: HDF5 crashes the process if a file cannot be written and closed.
 
-    What is written after the first error is dropped. HDF5 does not read it again: it holds what is new in memory.
+    Writes after the first error are dropped. HDF5 does not read them back: new data stays in its memory.
     """
 
     def __init__(self, file: io.FileIO):

@@ -1,4 +1,4 @@
-"""The header of a store: what its histories are of and how they were made."""
+"""HistoryInfo: the header of a store: environment, source learner, seed and sizes."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from icrl_agents.core.printable import printable
 from icrl_agents.histories.hdf5 import reading
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
-CHECKSUM = "checksum"  # attribute of stores that have one of their header
-MAX_WORDS = 1 << 12  # bytes of a text that the card quotes
-MAX_JSON = 1 << 18  # bytes of a space or of settings
+CHECKSUM = "checksum"  # attribute with the checksum of the header; older stores lack it
+MAX_WORDS = 1 << 12  # bytes of a text field
+MAX_JSON = 1 << 18  # bytes of a JSON field
 
 
 @dataclass(frozen=True)
 class HistoryInfo:
-    """What a store says of itself."""
+    """Header of a store: how its histories were collected."""
 
     env_id: str
-    env_kwargs: dict[str, Any]  # those the id was registered with
-    observation_space: dict[str, Any]  # as `core.spaces.space_to_json` writes it
-    action_space: dict[str, Any]
-    source: str  # name of the learner in SOURCES
-    settings: dict[str, Any]  # the learner's
-    assumes: str  # what the learner must know
-    seed: int
-    streams: int  # histories of each task
-    episodes: int  # of each history
-    versions: dict[str, str]  # of the packages it was made with
+    env_kwargs: dict[str, Any]  # keyword arguments registered with the id
+    observation_space: dict[str, Any]  # in the format of `core.spaces.space_to_json`
+    action_space: dict[str, Any]  # in the same format
+    source: str  # name of the source learner in SOURCES
+    settings: dict[str, Any]  # settings of the source learner
+    assumes: str  # privileged knowledge of the source learner
+    seed: int  # seed of the collection
+    streams: int  # number of histories per task
+    episodes: int  # number of episodes per history
+    versions: dict[str, str]  # package -> version at collection
 
     def write(self, file: h5py.File) -> None:
         file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
@@ -66,7 +66,7 @@ class HistoryInfo:
 
 
 def _attribute(file: h5py.File, name: str, kind: str) -> Any:
-    """A single number or text; a text of JSON is one for `parse_object`, as it will be in a checkpoint's config."""
+    """Attribute of the header as an int, or as a text of bounded size; ValueError for any other type."""
     found = file.attrs.get_id(name)
     if found.shape != () or found.dtype.kind not in ("iu" if kind == "int" else "O"):
         raise ValueError(f"{name} is of dtype {printable(found.dtype)} and shape {printable(found.shape)}")
@@ -80,5 +80,5 @@ def _attribute(file: h5py.File, name: str, kind: str) -> Any:
 
 
 def _checksum(words: Mapping[str, Any]) -> int:
-    """Of the header's texts: HDF5 keeps them apart from the attributes, whose checksums do not cover them."""
+    """CRC-32 of the header: HDF5 stores texts outside the attributes, so its own checksums do not cover them."""
     return zlib.crc32(json.dumps(words, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""The recorder: a vector wrapper that keeps every real step of every row.
+"""RecordHistory: vector wrapper that records every real step of every row.
 
 Axis letters: B rows (streams), T environment steps.
 """
@@ -19,11 +19,14 @@ from icrl_agents.histories.columns import FIELDS, column_name
 
 
 class RecordHistory(VectorWrapper):
-    """Records every real step of every row, in any autoreset mode: final observations, no NEXT_STEP dummies.
+    """Records every real step of every row, in any autoreset mode: with final observations, without dummy steps.
 
-    Where the environment has `expert_action()`, its answer before each step becomes the column `expert_action`; where
-    its `action_mask()` says that not all actions are legal, the mask is a static value of the steps.
-    A `reset` in mid-episode truncates that episode in the record too. Take `steps()` before a new lifetime begins.
+    If the environment has `expert_action()`, its value before each step becomes the column `expert_action`; if its
+    `action_mask()` excludes an action, the mask becomes a static value of the steps. A `reset` in the middle of an
+    episode truncates that episode in the record, too. Call `steps()` before a new lifetime begins.
+
+    Raises:
+        TypeError: `env` is a single environment.
     """
 
     def __init__(self, env: VectorEnv):
@@ -36,7 +39,7 @@ class RecordHistory(VectorWrapper):
         self._clear()
 
     def _clear(self) -> None:
-        self._torn = False  # a step was taken that could not be recorded
+        self._torn = False  # a step was executed but not recorded, so the record has a gap
         self._steps: list[_Recorded] = []
         self._notes: dict[str, list[np.ndarray]] = {}
 
@@ -54,18 +57,18 @@ class RecordHistory(VectorWrapper):
         return obs, info
 
     def _truncate(self, rows: np.ndarray) -> None:
-        """A reset in mid-episode truncates that episode."""
+        """Mark the latest active step of the rows `rows` (B,) bool as truncated by a reset."""
         for row in np.flatnonzero(rows):
             last = next((step for step in reversed(self._steps) if step.active[row]), None)
             if last is not None:
                 last.truncated[row] |= not last.terminated[row]
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """As `env.step`; what it returns is recorded.
+        """Call `env.step` and record the result.
 
         Raises:
-            ValueError: what the env returned is not in its spaces, or its final observations are missing. The step was
-                taken, so the record has a gap and ends here: reset all rows for a new one.
+            ValueError: the result does not fit the spaces, or final observations are missing. The step was executed, so
+                the record has a gap and cannot continue: reset all rows to begin a new one.
         """
         self._require_whole()
         self._boundary.require_reset()
@@ -74,7 +77,7 @@ class RecordHistory(VectorWrapper):
         self._torn = True
         try:
             obs, reward, terminated, truncated, info = super().step(actions)
-        except Exception:  # the env refused the step
+        except Exception:  # the env refused the step: no gap
             self._torn = False
             raise
         seen = self._stored(obs, self.single_observation_space, "obs")
@@ -94,14 +97,14 @@ class RecordHistory(VectorWrapper):
             )
 
     def _stored(self, value: Any, space: gymnasium.Space, what: str) -> np.ndarray:
-        """A copy of a batch, of the space's type."""
+        """Copy of a batch (B, *shape) in the dtype of the space; ValueError for another shape or type."""
         array = to_array(value, what)
         if space.shape is not None and array.shape != (self.num_envs, *space.shape):
             raise ValueError(f"{what} has shape {array.shape}, expected {(self.num_envs, *space.shape)}: check the env")
         return np.array(array if space.dtype is None else stored(array, space.dtype, what))
 
     def _batched(self, value: Any, what: str) -> np.ndarray:
-        """A copy of one value a row."""
+        """Copy of an array (B,); ValueError for another shape."""
         array = np.array(to_array(value, what))
         if array.shape != (self.num_envs,):
             raise ValueError(f"{what} has shape {array.shape}, expected ({self.num_envs},): check the env")
@@ -114,7 +117,7 @@ class RecordHistory(VectorWrapper):
         return array
 
     def expert_action(self) -> np.ndarray:
-        """What the environment's expert would do now, (B, ...)."""
+        """Current actions (B, ...) of the environment's expert; ValueError if it has none."""
         env: Any = self.env.unwrapped
         if not self.has_expert:
             raise ValueError(f"{env} has no expert_action(): choose another source, or add it to the environment")
@@ -122,19 +125,19 @@ class RecordHistory(VectorWrapper):
         return np.array(env.call("expert_action") if of_rows else env.expert_action())
 
     def note(self, **columns: Any) -> None:
-        """Add a value, or one a row (B, ...), to columns of your own: exactly once for every step, before or after."""
+        """Add one value, or one per row (B, ...), to user-defined columns: exactly once per step, before or after."""
         for name, value in columns.items():
             value = np.array(np.broadcast_to(value, self.num_envs) if np.ndim(value) == 0 else value)
             self._notes.setdefault(column_name(name), []).append(value)
 
     def steps(self, episodes: int | None = None) -> Steps:
-        """Hand over what was recorded, (B, T), left-packed, and forget it.
+        """Return the recorded steps (B, T), left-packed, and clear the record.
 
         Args:
-            episodes: keep only the first so many of each row; rows may have run ahead of the slowest one.
+            episodes: number of first episodes to keep in each row, as fast rows may have more; None: all.
 
         Raises:
-            ValueError: nothing was recorded, or a noted column does not have one value for each step.
+            ValueError: nothing was recorded, the record has a gap, or a user-defined column lacks a value for a step.
         """
         self._require_whole()
         count = len(self._steps)
@@ -149,7 +152,7 @@ class RecordHistory(VectorWrapper):
         del columns["active"]
         if episodes is not None:
             ended = active & (columns["terminated"] | columns["truncated"])
-            active &= np.cumsum(ended, 1) - ended < episodes
+            active &= np.cumsum(ended, 1) - ended < episodes  # (B, T) episode number of each step
         if not active.all():
             active, columns = _pack(active, columns)
         fields = {name: columns.pop(name) for name in FIELDS}
@@ -157,7 +160,7 @@ class RecordHistory(VectorWrapper):
 
 
 def has_expert(env: VectorEnv) -> bool:
-    """Whether the env or its rows have an `expert_action()`: as their family declares, else as they have it."""
+    """Whether the env or its rows have an `expert_action()`: as declared by the family, else as an attribute."""
     family, inner = env_family(env), env.unwrapped
     if family is not None:
         return family.offers(Capability.EXPERT)
@@ -166,20 +169,20 @@ def has_expert(env: VectorEnv) -> bool:
 
 
 class _Recorded(NamedTuple):
-    """One step of all rows, (B, ...) each; of a whole record (B, T, ...)."""
+    """One step of all rows, arrays (B, ...); or a whole record, arrays (B, T, ...)."""
 
     obs: np.ndarray
     action: np.ndarray
     reward: np.ndarray
-    next_obs: np.ndarray  # the final one at an episode's end
+    next_obs: np.ndarray  # the final observation at the end of an episode
     terminated: np.ndarray
     truncated: np.ndarray
-    active: np.ndarray  # bool: the step was real
+    active: np.ndarray  # bool: False at dummy steps
 
 
 def _pack(active: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Move every row's real steps to the left, over zeros."""
-    order = np.argsort(~active, axis=1, kind="stable")[:, : active.sum(1).max()]
+    """Left-pack the real steps of every row and zero the padding."""
+    order = np.argsort(~active, axis=1, kind="stable")[:, : active.sum(1).max()]  # (B, T')
     rows = np.arange(len(active))[:, None]
     active, columns = active[rows, order], {name: value[rows, order] for name, value in columns.items()}
     for value in columns.values():

@@ -1,8 +1,8 @@
-"""Stores of histories: whole lifetimes of learners in one HDF5 file.
+"""HistoryStore: whole lifetimes of learners in one HDF5 file.
 
-The file: root attributes say what it is (`HistoryInfo`), one group a task id holds columns (streams, T, ...), and
-static values (streams, ...). What follows from other columns (prev_action, prev_reward, first, start, mask) is not
-stored but derived on reading. Axis letters: B rows (streams), T environment steps.
+Format: the root attributes are the header (`HistoryInfo`); one group per task id holds columns (streams, T, ...) and
+static values (streams, ...). Derived columns (prev_obs, prev_action, prev_reward, first, start, mask) are not stored
+but computed on reading. Axis letters: B rows (streams), T environment steps.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from icrl_agents.histories.info import HistoryInfo
 
 
 class HistoryStore(AbstractContextManager):
-    """Read histories: `store[task]`, `store[task, stream]`, `store[task, stream, a:b]` give `Steps` (B, T, ...).
+    """Reads histories: `store[task]`, `store[task, stream]` and `store[task, stream, a:b]` are `Steps` (B, T, ...).
 
-    `stream` is a number (B=1) or a slice. A collection that was interrupted opens too, with what was finished.
+    `stream` is a number (B=1) or a slice. An interrupted collection can be opened too, with its finished tasks.
 
     Args:
-        path: of the file; all that is read of it are numbers and the JSON header, nothing is ever unpickled.
+        path: HDF5 file; only numbers and the JSON header are read, nothing is ever unpickled.
 
     Raises:
-        FileNotFoundError: there is neither the file nor an unfinished collection of that name.
+        FileNotFoundError: neither the file nor an unfinished collection of that name exists.
         ValueError: the file is truncated, damaged, of another program or of a newer version.
-        OSError: the system cannot read it now: another program has it open, too many files are open, ...
+        OSError: a system error: another program has the file open, too many files are open, ...
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._open: tuple[Path, h5py.File] | None = None
         header = self.path
-        self._where: dict[int, Path] = {}  # the file each task is in
+        self._where: dict[int, Path] = {}  # task id -> file
         self.partial = not os.path.lexists(self.path)
         if self.partial:
             header = partial_folder(self.path) / "header.h5"
@@ -73,17 +73,17 @@ class HistoryStore(AbstractContextManager):
 
     @property
     def tasks(self) -> list[int]:
-        """The ids of the tasks in here, sorted."""
+        """Ids of the stored tasks, sorted."""
         return sorted(self._where)
 
     @property
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
-        """The observation space and the action space."""
+        """Observation space and action space."""
         with reading(self.path, "its header"):
             return space_from_json(self.info.observation_space), space_from_json(self.info.action_space)
 
     def __len__(self) -> int:
-        """The number of tasks; each has `info.streams` histories."""
+        """Number of tasks; each has `info.streams` histories."""
         return len(self._where)
 
     def __iter__(self) -> Iterator[int]:
@@ -93,7 +93,7 @@ class HistoryStore(AbstractContextManager):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, in another process too, opens the path by itself."""
+        """Copies and unpickled stores reopen the path, also in another process."""
         return type(self), (self.path.absolute(),)
 
     def close(self) -> None:
@@ -113,8 +113,9 @@ class HistoryStore(AbstractContextManager):
             del columns[LENGTH]
         rows = _as_slice(stream, columns["reward"].shape[0], f"stream of task {task}")
         wanted = _as_slice(steps, columns["reward"].shape[1], f"step of task {task}")
-        early = max(wanted.start - 1, 0)  # one step more, for prev_action, prev_reward and first
+        early = max(wanted.start - 1, 0)  # one extra step, for prev_obs, prev_action, prev_reward and first
         with reading(self._where[task], f"task {task}"):
+            # (B, T) bool, then (B, ...) static values and (B, T, ...) columns
             mask = np.arange(early, wanted.stop) < length[rows][:, None]
             static = {name: read_column(columns.pop(name), rows) for name in list(columns) if name.startswith(GIVEN)}
             read = {name: read_column(column, rows, slice(early, wanted.stop)) for name, column in columns.items()}
@@ -123,8 +124,8 @@ class HistoryStore(AbstractContextManager):
         return seen.window(wanted.start - early, None)
 
     def require_room(self, tasks: Iterable[int]) -> None:
-        """Refuse to read these tasks where they would take more memory together than files of their size hold."""
-        found: dict[tuple[Path, int], str] = {}  # (file, address) -> what lies there
+        """Refuse (ValueError) to read these tasks if together they exceed the limits of `check_expansion`."""
+        found: dict[tuple[Path, int], str] = {}  # (file, address) -> column stored there
         total = 0
         for task in tasks:
             path = self._where[task]
@@ -140,9 +141,14 @@ class HistoryStore(AbstractContextManager):
             check_expansion(total, sum(path.stat().st_size for path in {path for path, _ in found}), MAX_READ_BYTES)
 
     def annotate(self, field: str, fn: Callable[[Steps], Any]) -> None:
-        """Add (or replace) the column `field`: `fn` turns the steps of one task (B, T) into an array (B, T, ...).
+        """Add or replace the column `field`; the file is replaced atomically.
 
-        The new file takes the old one's place only when it is complete.
+        Args:
+            field: identifier that is not a standard column.
+            fn: function from the steps (B, T) of one task to the column (B, T, ...).
+
+        Raises:
+            ValueError: the name is reserved, the store is unfinished, or `fn` returns another shape.
         """
         column_name(field)
         if self.partial:
@@ -150,12 +156,12 @@ class HistoryStore(AbstractContextManager):
         with writing(self.path, self.path.with_name(self.path.name + ".tmp"), change=True) as file:
             for task in self.tasks:
                 write_column(file[str(task)], field, np.asarray(fn(self[task])))
-            self.close()  # some systems do not replace an open file
+            self.close()  # Windows cannot replace an open file
 
     def _file(self, path: Path) -> h5py.File:
         if self._open is None or self._open[0] != path:
             self.close()
-            if not path.is_dir():  # of which the system has an error of its own
+            if not path.is_dir():  # opening a folder raises a clear system error
                 refuse_special(path)
             with reading(path, "it"):
                 self._open = path, h5py.File(path, "r")
@@ -172,5 +178,5 @@ def _as_slice(index: Any, size: int, what: str) -> slice:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where the finished histories of an unfinished collection are: part files, each a store of some tasks."""
+    """Folder of an unfinished collection: part files, each a store of some tasks."""
     return path.with_name(path.name + ".partial")

@@ -1,4 +1,4 @@
-"""How a store comes about: part files of finished blocks beside it, joined at the end; nothing is half-written."""
+"""HistoryWriter: writes a store as part files of finished tasks, which are joined at the end; resumable and atomic."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ from icrl_agents.histories.store import HistoryStore, partial_folder
 
 
 class HistoryWriter:
-    """Writes a store part by part: what `add` returned from is on the disk, whatever happens to the process then.
+    """Writes a store part by part; when `add` returns, its part is on the disk and survives a killed process.
 
-    Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` finds them. One writer a path.
+    Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` reads them. One writer per path.
 
     Args:
-        tasks: the ids that will have been added in the end, sorted.
+        path: file of the finished store.
+        info: header of the store.
+        tasks: ids of all tasks of the finished store, sorted.
+        resume: continue an interrupted collection with the same header and tasks.
+        overwrite: replace a finished store, or an interrupted one that `resume` does not continue.
 
     Raises:
-        FileExistsError, IsADirectoryError, BlockingIOError: as `collect`.
+        FileExistsError: without `overwrite`, `path` exists, or an interrupted collection that `resume` cannot continue.
+        IsADirectoryError: `path` is a folder.
+        BlockingIOError: another writer uses the path.
     """
 
     def __init__(
@@ -43,7 +49,7 @@ class HistoryWriter:
         self.folder = partial_folder(path)
         self.header = self.folder / "header.h5"
         self.done: set[int] = set()
-        # A finished file beside its parts: the writer was killed while it cleaned up.
+        # A finished file with parts left over: the writer was killed while it deleted them.
         self.finished = path.exists() and not overwrite
         if self.finished and not (self.folder.exists() and self._is_mine()):
             raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
@@ -79,13 +85,13 @@ class HistoryWriter:
                 said = f"{self.path} was interrupted{different}"
                 raise FileExistsError(f"{said}: --resume continues that, another path or --overwrite starts over")
         self.header.unlink(missing_ok=True)
-        for part in self.folder.glob("*.h5*"):  # without a header they cannot be read
+        for part in self.folder.glob("*.h5*"):  # unreadable without their header
             part.unlink()
         with self._new_file(self.header) as file:
             file["planned"] = np.array(self.tasks, np.int64)
 
     def _difference(self) -> str:
-        """In what the collection that was begun differs from this one."""
+        """First difference between the interrupted collection and this one, for the error message; empty: none."""
         refuse_special(self.header)
         with reading(self.header, "it"), h5py.File(self.header) as file:
             begun = {**_made_as(HistoryInfo.read(file, self.header)), "tasks": file["planned"][:].tolist()}
@@ -96,14 +102,14 @@ class HistoryWriter:
         return ""
 
     def add(self, histories: Mapping[int, Steps]) -> None:
-        """Keep the histories (B, T) of some tasks."""
+        """Write the histories (B, T) of one or more tasks as a part file."""
         with self._new_file(self.folder / f"part-{min(histories)}.h5") as file:
             for task, steps in histories.items():
                 _write_task(file.create_group(str(task)), steps)
         self.done |= set(histories)
 
     def finish(self) -> None:
-        """Join the parts to the one file.
+        """Join the parts into the final file.
 
         Raises:
             ValueError: a task has no histories yet.
@@ -120,14 +126,14 @@ class HistoryWriter:
         self.finished = True
 
     def close(self) -> None:
-        """Release the folder; what is not finished stays to be resumed."""
+        """Release the folder; the parts of an unfinished store stay, to be resumed."""
         if self.finished or not self.header.exists():
             for part in self.folder.glob("*"):
                 if part.name not in OURS:
                     part.unlink()
         self._lock.release()
         if self.folder.exists():
-            with suppress(OSError):  # it holds parts, or the lock of the next process
+            with suppress(OSError):  # not empty: it holds parts, or the lock of another process
                 self.folder.rmdir()
 
     @contextmanager
@@ -138,7 +144,7 @@ class HistoryWriter:
 
 
 def _made_as(info: HistoryInfo) -> dict[str, Any]:
-    """All that decides what the histories are, as plain JSON types."""
+    """Header fields that determine the histories (all but package versions), as plain JSON types."""
     return {name: value for name, value in json.loads(json.dumps(asdict(info))).items() if name != "versions"}
 
 

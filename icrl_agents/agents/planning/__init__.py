@@ -1,1 +1,1 @@
-"""Planning in an agent's imagination (DICP)."""
+"""Planning with the method's own dynamics predictions (DICP)."""

@@ -1,7 +1,7 @@
-"""The imagination of a method: its own dynamics heads, behind a fork of its cache (DICP, Son et al. 2025, section 4).
+"""Imagined steps: a method's dynamics heads on a fork of its cache (DICP, Son et al. 2025, section 4).
 
-An imagined step costs one token for each action tried and one percept for each branch that continues. Axis letters:
-B rows, W branches of a row, A alternative actions of a branch, D width.
+An imagined step costs one token per tried action and one percept per kept branch. Axis letters: B rows, W branches of
+a row, A alternative actions of a branch, V kept branches, U reward values, D width.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from icrl_agents.methods.base.context import UNKNOWN, Context
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.fork import Fork
 
-MAX_REWARDS = 64  # different rewards seen, beyond which an imagined one need not be one of them
+MAX_REWARDS = 64  # with more distinct observed rewards, imagined rewards are not rounded to them
 
 
 @dataclass
 class Branch:
-    """Imagined percepts (B, W), fed to the fork."""
+    """Branches (B, W), each ending with an imagined percept."""
 
     fork: Fork
-    hidden: Tensor  # (B, W, D)
+    hidden: Tensor  # (B, W, D) at the percepts
 
 
 @dataclass
 class Imagined:
-    """Imagined actions, fed to the fork, and what came of them."""
+    """Actions tried in every branch, and their predicted outcomes."""
 
     fork: Fork
     action: Tensor  # (B, W, A, ...)
@@ -40,10 +40,10 @@ class Imagined:
 
 
 class MethodImagination:
-    """The `Imagination` of a method with dynamics, on the rows of a context whose open step has been encoded.
+    """`Imagination` of a method with dynamics, starting from the encoded open steps of a context.
 
-    The modal reward is the one nearest to the expected reward among 0 and those that the row has seen, so that a branch
-    continues with rewards that exist.
+    The modal reward of an outcome is the value nearest to its expected reward among 0 and the rewards that the row has
+    observed, so branches continue with rewards that occur in the environment.
     """
 
     def __init__(self, method: Method, context: Context, generator: torch.Generator | None = None):
@@ -53,7 +53,7 @@ class MethodImagination:
         seen = context.visible()
         values = np.unique(np.append(seen.reward[seen.mask], np.float32(0)))
         self.rewards: Tensor | None = None
-        if len(values) <= MAX_REWARDS:
+        if len(values) <= MAX_REWARDS:  # infinity never is the nearest value: it masks rewards of other rows
             has = ((seen.reward[..., None] == values) & seen.mask[..., None]).any(1) | (values == 0)  # (B, U)
             self.rewards = torch.as_tensor(np.where(has, values, np.inf).astype(np.float32), device=method.device)
 
@@ -69,7 +69,7 @@ class MethodImagination:
 
     def follow(self, imagined: Imagined, parent: Tensor, choice: Tensor) -> Branch:
         where = torch.arange(len(parent), device=parent.device)[:, None], parent, choice
-        obs, action = imagined.outcome.next_obs[where], imagined.action[where]
+        obs, action = imagined.outcome.next_obs[where], imagined.action[where]  # (B, V, ...)
         reward, no = imagined.outcome.reward[where], torch.zeros_like(parent, dtype=torch.bool)
         extras = {name: x[:, None].expand(-1, parent.shape[1], *x.shape[1:]) for name, x in self.extras.items()}
         steps = Steps(obs, obs, action, reward, no, no, action, reward, obs, no, no, ~no, extras)
@@ -78,7 +78,7 @@ class MethodImagination:
         return Branch(fork.kept(), hidden)
 
     def value(self, ctx: Branch) -> Tensor:
-        to_go: Any = self.method.to_go  # which all methods with dynamics have
+        to_go: Any = self.method.to_go  # all methods with dynamics have this head
         return to_go.head(ctx.hidden).mode()
 
     def _modal(self, expected: Tensor) -> Tensor:
@@ -92,12 +92,12 @@ class MethodImagination:
 def search(
     method: Method, planner: Planner, context: Context, hidden: Tensor, generator: torch.Generator | None
 ) -> SearchResult:
-    """Search from the open steps of a context, with the hidden vectors (B, D) at them."""
+    """Search from the open steps of a context, whose hidden vectors are `hidden` (B, D)."""
     cache, horizon = method.branch(context)
     left = context.steps_left()
     closed = (horizon < 1) | ((left <= horizon) & (left < UNKNOWN))  # no bootstrap value after the last step
     ends = torch.as_tensor(closed, device=hidden.device)
-    allowed = torch.as_tensor(np.clip(horizon, 1, left), device=hidden.device)
+    allowed = torch.as_tensor(np.clip(horizon, 1, left), device=hidden.device)  # (B,) depth limit
     imagination = MethodImagination(method, context, generator)
     found = planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)
     return found if planner.when == "known" else found._replace(known=torch.ones_like(found.known))

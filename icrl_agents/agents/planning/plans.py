@@ -1,6 +1,6 @@
-"""Plans that the rows of a running agent follow, and how reliable their imagination has been.
+"""Plans: the plans that rows of an acting agent follow, and the measured reliability of their predictions.
 
-Axis letters: B rows, N rows that were searched, T planned steps, D width.
+Axis letters: B rows, N searched rows, T planned steps, D width.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.fork import Fork
 
-ROWS = 32  # searched at a time: what their branches read should fit a CPU's cache
-SAME_REWARD = 1e-3
-SAME_OBS = 0.1, 0.1  # relative and absolute, of real numbers; integers must be equal
-MEMORY = 0.95  # weight that a scored prediction keeps from one step to the next
+ROWS = 32  # rows searched at once: the memory read by their branches should fit a CPU cache
+SAME_REWARD = 1e-3  # absolute tolerance of rewards
+SAME_OBS = 0.1, 0.1  # relative and absolute tolerance of real-valued obs; integers must be equal
+MEMORY = 0.95  # decay per step of the weight of scored predictions
 
 
 class Decision(NamedTuple):
-    """The open steps of a context, at which actions are chosen."""
+    """Encoded open steps of a context, for the choice of actions."""
 
     context: Context  # its open steps are encoded
-    hidden: Tensor  # (B, D) at them
-    action: Tensor  # (B, ...) the policy's choice
+    hidden: Tensor  # (B, D) hidden vectors at the open steps
+    action: Tensor  # (B, ...) actions of the policy
     active: np.ndarray  # (B,) bool: rows whose step is real
 
 
 class Plans:
-    """What the rows of a running agent do next, and how far their imagination is reliable."""
+    """Current plan of each row, and decayed counts of correct predictions."""
 
     def __init__(self) -> None:
-        self.predicted: Tensor | None = None  # (B, ...) next_obs of the action that waits for its outcome
-        self.right = self.total = np.zeros(0)  # (B,) weights of the predictions that came true, and of all
-        self.planner: Planner | None = None  # whose plans these are
-        self.path: Path | None = None  # (B, T, ...)
-        self.length = self.place = torch.zeros(0, dtype=torch.long)  # (B,) steps to follow, and taken of them
+        self.predicted: Tensor | None = None  # (B, ...) predicted next_obs of the last action
+        self.right = self.total = np.zeros(0)  # (B,) decayed counts of correct and of all predictions
+        self.planner: Planner | None = None  # the planner that made the plans
+        self.path: Path | None = None  # (B, T, ...) planned steps
+        self.length = self.place = torch.zeros(0, dtype=torch.long)  # (B,) steps to follow, and steps followed so far
 
     def draft(self) -> Plans:
-        """A copy; changing it never changes this one, as all that is held is replaced, never written to."""
+        """Copy that can change without changing this one: tensors are replaced, never written in place."""
         copy = Plans()
         vars(copy).update(vars(self))
         return copy
@@ -52,7 +52,7 @@ class Plans:
     def choose(
         self, method: Method, planner: Planner, decision: Decision, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The actions (B, ...): the planner's where it overrides the policy, else the policy's."""
+        """Actions (B, ...): of the planner where it overrides the policy, else of the policy."""
         context, active = decision.context, decision.active
         if len(self.total) != context.rows:
             self.right = self.total = np.zeros(context.rows)
@@ -70,7 +70,7 @@ class Plans:
         return action
 
     def following(self, planner: Planner, context: Context) -> Tensor:
-        """(B,) bool: the rows whose last step came out as this planner imagined, with steps left to follow."""
+        """(B,) bool: rows with steps left in their plan whose last step had the planned outcome."""
         if self.planner != planner:
             self.planner, self.path = planner, None
         if self.path is None:
@@ -86,7 +86,7 @@ class Plans:
         return same_obs & same_reward & ~first & (self.place > 0) & (self.place < self.length)
 
     def score(self, next_obs: np.ndarray, active: np.ndarray) -> None:
-        """Compare the predictions with what has happened, (B, ...), in the rows `active`."""
+        """Compare the predictions with the observed `next_obs` (B, ...) in the rows `active` (B,) bool."""
         if self.predicted is None:
             return
         same = np.isclose(self.predicted.cpu().numpy(), next_obs, *(SAME_OBS if next_obs.dtype.kind == "f" else (0, 0)))
@@ -96,7 +96,7 @@ class Plans:
         self.predicted = None
 
     def forget(self, rows: np.ndarray) -> None:
-        """New tasks begin in the rows `rows`: their imagination has to prove reliable again."""
+        """Clear plans and counts of the rows `rows` for new tasks."""
         if len(self.total):
             self.right, self.total = self.right.copy(), self.total.copy()
             self.right[rows] = self.total[rows] = 0.0
@@ -104,17 +104,17 @@ class Plans:
             self.length = self.length.index_fill(0, torch.as_tensor(rows, device=self.length.device), 0)
 
     def reliable(self, planner: Planner) -> np.ndarray:
-        """(B,) bool: the rows whose imagination has been right often enough; one failure is assumed beforehand."""
+        """(B,) bool: rows with a share of correct predictions of at least `trust`; one initial failure is assumed."""
         return self.right >= planner.trust * (self.total + 1)
 
     def predict(self, method: Method, context: Context, action: Tensor) -> None:
-        """Note the next_obs that the actions (B, ...) are predicted to lead to."""
+        """Store the next_obs predicted for the actions (B, ...), for `score`."""
         fork = Fork.of(method.branch(context)[0])
         hidden = fork.feed(method.body, method.action.embed(action[:, None, None]))  # (B, 1, 1, D)
         self.predicted = method.obs.head(hidden).mode()[:, 0, 0]
 
     def store(self, index: Tensor, found: SearchResult, follow: int, rows: int) -> None:
-        """Keep the plans (N, ...) of the rows `index` (N,) of `rows`, to be followed for up to `follow` steps."""
+        """Store the plans of the rows `index` (N,) out of `rows`, to be followed for up to `follow` steps."""
         if self.path is None or self.path.reward.shape != (rows, follow):
             self.path = Path(*(x.new_zeros(rows, follow, *x.shape[2:]) for x in found.path))
             self.length = self.place = torch.zeros(rows, dtype=torch.long, device=index.device)
@@ -122,12 +122,12 @@ class Plans:
         self.path = Path(*(ours.clone() for ours in self.path))
         for ours, theirs in zip(self.path, found.path, strict=True):
             ours[index, :count] = theirs[:, :count]
-        length = torch.where(found.known, found.length, 0).clamp_max(follow)
+        length = torch.where(found.known, found.length, 0).clamp_max(follow)  # (N,) 0: the planner abstains
         self.length = self.length.index_copy(0, index, length)
         self.place = self.place.index_fill(0, index, 0)
 
     def _follow(self, decision: Decision, following: np.ndarray) -> Tensor:
-        """The next action of the plans in the rows `following` (B,), else the policy's; other plans are void."""
+        """Next planned action in the rows `following` (B,) bool, else the policy's action; drops all other plans."""
         if self.path is None:
             return decision.action.clone()
         action, device = decision.action.clone(), decision.action.device
@@ -140,12 +140,12 @@ class Plans:
 
 
 def _signed(column: np.ndarray) -> np.ndarray:
-    """Unsigned integers as int64, which PyTorch compares with all others."""
+    """Unsigned integers as int64: PyTorch cannot compare all unsigned types."""
     return column.astype(np.int64) if column.dtype.kind == "u" else column
 
 
 def _overrides(planner: Planner, context: Context) -> np.ndarray:
-    """(B,) rows in which the planner may override the policy."""
+    """(B,) bool: rows in which the planner may override the policy."""
     if planner.when == "full":
         return context.full
     seen = context.visible()

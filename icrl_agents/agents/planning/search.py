@@ -1,7 +1,7 @@
-"""Planning in an agent's imagination (DICP, Son et al. 2025, arXiv 2502.19009): one search, and its settings by name.
+"""Beam search over imagined steps (DICP, Son et al. 2025, arXiv 2502.19009), and the planners by name.
 
-A search is a pure function over an `Imagination` and knows neither methods nor spaces. Axis letters: B rows,
-W branches of a row (the beam), A alternative next actions of a branch, M = W * A.
+The search is a pure function over an `Imagination`, independent of methods and spaces. Axis letters: B rows,
+W branches of a row (the beam), A alternative next actions of a branch, M = W * A children, V kept branches, T steps.
 """
 
 from __future__ import annotations
@@ -17,84 +17,84 @@ from icrl_agents.core.checks import check_choice, check_known, check_value
 
 
 class Proposal(NamedTuple):
-    """The policy's proposals in every branch."""
+    """Actions proposed by the policy in every branch."""
 
     action: Tensor  # (B, W, A, ...)
     log_prob: Tensor  # (B, W, A)
 
 
 class Outcome(NamedTuple):
-    """The predicted outcome of each proposal."""
+    """Predicted outcome of each proposed action."""
 
-    expected: Tensor  # (B, W, A) the mean of the reward
-    reward: Tensor  # (B, W, A) the modal reward, with which the branch continues
+    expected: Tensor  # (B, W, A) expected reward
+    reward: Tensor  # (B, W, A) modal reward, with which the branch continues
     next_obs: Tensor  # (B, W, A, ...)
 
 
 class Imagination(Protocol):
-    """A model in which B rows of W branches continue from a context; it never changes what it started from."""
+    """Dynamics model of a search: continues W branches in each of B rows, without changing their start."""
 
     def propose(self, ctx: Any, count: int) -> Proposal:
         """Up to `count` actions for every branch of `ctx`, the most probable or sampled ones."""
 
     def imagine(self, ctx: Any, action: Tensor) -> tuple[Outcome, Any]:
-        """What `action` (B, W, A, ...) leads to, and what `follow` needs to go on from there."""
+        """Predicted outcomes of `action` (B, W, A, ...), and the state that `follow` continues from."""
 
     def follow(self, imagined: Any, parent: Tensor, choice: Tensor) -> Any:
-        """The branches (B, V) that took action `choice` (B, V) in the branch `parent` (B, V)."""
+        """Branches (B, V) that took action number `choice` (B, V) of branch `parent` (B, V)."""
 
     def value(self, ctx: Any) -> Tensor:
-        """The return (B, W) still to come in this episode."""
+        """Predicted return to go (B, W) in the current episode."""
 
 
-MAX_CHILDREN = 4096  # of a row at one depth; merging compares all pairs of them
+MAX_CHILDREN = 4096  # children of a row at one depth; merging compares all pairs
 
 
 class Path(NamedTuple):
-    """Steps of branches (B, W, T, ...), or of the best one of every row (B, T, ...)."""
+    """Steps of all branches (B, W, T, ...), or of the best branch of every row (B, T, ...)."""
 
     action: Tensor
     reward: Tensor
     next_obs: Tensor
 
     def grown(self, parent: Tensor, step: Path) -> Path:
-        """The paths (B, V, T + 1, ...) of branches that go on from `parent` (B, V) with a `step` (B, V, ...)."""
+        """Paths (B, V, T + 1, ...) that continue the branches `parent` (B, V) by a `step` (B, V, ...)."""
         rows = torch.arange(len(parent), device=parent.device)[:, None]
         return Path(*(torch.cat([x[rows, parent], y[:, :, None]], 2) for x, y in zip(self, step, strict=True)))
 
 
 class SearchResult(NamedTuple):
-    """The result of a search for every row."""
+    """Result of a search for every row."""
 
-    path: Path  # (B, T, ...) the best branch; rows with shorter plans repeat its last step
-    length: Tensor  # (B,) steps of it that are real
-    known: Tensor  # (B,) bool: the modal rewards of its branches differ
+    path: Path  # (B, T, ...) the best branch; shorter plans repeat their last step
+    length: Tensor  # (B,) number of steps in the plan
+    known: Tensor  # (B,) bool: the modal returns of the branches differ, so the search has a preference
 
     @property
     def action(self) -> Tensor:
-        """(B, ...) the first one."""
+        """First planned actions (B, ...)."""
         return self.path.action[:, 0]
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Settings of the search: which actions it tries, how it ranks branches, and when it overrides the policy.
+    """Settings of the search: tried actions, ranking of branches, and when the planner overrides the policy.
 
-    Where it abstains, a row acts as its policy does. Of the planners with a name, `lookahead` is the one to use:
-    `beam` is the published search (Son et al. 2025), abstains until the window is full, and cost the released agents
-    return in two of three cases measured: 0.4 an episode in Darkroom (ad), 2.6 in the permuted room (idt; dpt nothing).
+    Where the planner abstains, the policy acts. Of the named planners, `lookahead` is recommended: `beam` is the
+    published search (Son et al. 2025), abstains until the window is full, and lowered the return of the released agents
+    in two of three cases: by 0.4 per episode in Darkroom (ad), by 2.6 in the permuted room (idt; dpt unchanged).
     """
 
-    depth: int = 8  # imagined steps
-    width: int = 10  # branches kept after each
-    branches: int = 5  # actions tried in each branch
-    when: str = "known"  # it overrides "always", when the window is "full", or when a modal reward is "known"
-    prior: float = 0.5  # return that a nat of the policy's log-probability is worth to a branch
-    expected: bool = True  # rank by expected rewards, not by modal ones
-    merge: bool = True  # of branches with the same imagined obs keep the best
-    value: bool = True  # add the return still to come after the last step
-    follow: int = 1  # steps of a plan before the next search, as long as outcomes are as imagined
-    trust: float = 0.0  # overrides where this share of the latest steps, about 20, came out as predicted
+    depth: int = 8  # maximum number of imagined steps
+    width: int = 10  # number of branches kept after each step
+    branches: int = 5  # number of actions tried in each branch
+    when: str = "known"  # override the policy "always", when the window is "full", or when a modal reward is "known"
+    prior: float = 0.5  # weight of the policy's log-probability in the rank of a branch, in return per nat
+    expected: bool = True  # rank branches by expected rewards instead of modal rewards
+    merge: bool = True  # keep only the best branch among those with the same imagined obs
+    value: bool = True  # add the predicted return to go after the last step
+    follow: int = 1  # number of planned steps before the next search, as long as outcomes are as predicted
+    trust: float = 0.0  # minimum share of correct predictions among the latest steps (about 20) to override the policy
 
     WHEN: ClassVar = ("known", "full", "always")
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -103,12 +103,12 @@ class Planner:
         "branches": (1, 10_000),
         "prior": (0.0, 1e6),
         "follow": (1, 1000),
-        "trust": (0.0, 0.95),  # twenty of twenty-one is the maximum
+        "trust": (0.0, 0.95),  # the decayed counts cannot exceed 20 correct of 21
     }
 
     @property
     def caution(self) -> str:
-        """A warning for users who choose it; empty for none."""
+        """Warning shown when a user selects the planner; empty: none."""
         if self.when != "full":
             return ""
         return (
@@ -126,15 +126,17 @@ class Planner:
     def search(
         self, imagination: Imagination, ctx: Any, left: Tensor, ends: Tensor, generator: Any = None
     ) -> SearchResult:
-        """Look for the best first action of every row.
+        """Search for the best plan of every row.
 
         Args:
-            ctx: one branch a row.
-            left: (B,) steps that may be imagined; every row goes one step deep at least.
-            ends: (B,) bool, after those the episode is over and nothing is still to come.
-            generator: of the order in which equally good first actions are tried: as the policy would draw them.
+            imagination: dynamics model.
+            ctx: start of the search, one branch per row.
+            left: maximum number of imagined steps (B,); every row imagines at least one.
+            ends: (B,) bool: the episode ends after `left` steps, so no bootstrap value is added there.
+            generator: generator that breaks ties between first actions, in the order in which the policy would draw
+                them.
         """
-        depths = left.clamp(1, self.depth)
+        depths = left.clamp(1, self.depth)  # (B,)
         most, rows = int(depths.max()), torch.arange(len(left), device=left.device)
         known, path, best = torch.zeros_like(ends), None, None
         beam = None
@@ -148,11 +150,11 @@ class Planner:
             known |= children.differ() & (depth <= depths)
             beam, parent, branch = children.best(self, outcome.next_obs)
             where = rows[:, None], parent, branch
-            step = Path(proposal.action[where], outcome.reward[where], outcome.next_obs[where])
+            step = Path(proposal.action[where], outcome.reward[where], outcome.next_obs[where])  # (B, V, ...)
             path = path.grown(parent, step) if path else Path(*(x[:, :, None] for x in step))
             rank = beam.rank(self.prior)  # (B, V)
-            ending = depths == depth
-            beyond = ending & ~(ends & (left <= depth)) & self.value
+            ending = depths == depth  # (B,) rows whose plan has its last step here
+            beyond = ending & ~(ends & (left <= depth)) & self.value  # (B,) rows with a bootstrap value
             if depth < most or beyond.any():
                 ctx = imagination.follow(imagined, parent, branch)
             if beyond.any():
@@ -164,20 +166,20 @@ class Planner:
 
 
 class Beam(NamedTuple):
-    """Branches (B, W), or their children (B, M), with what they have earned."""
+    """Branches (B, W), or their children (B, M), with sums over their imagined steps."""
 
-    total: Tensor  # by which they are ranked; -inf for those that are none
-    likely: Tensor  # of the modal rewards
-    log_prob: Tensor  # of their actions
+    total: Tensor  # sum of rewards for the ranking; -inf: no branch
+    likely: Tensor  # sum of modal rewards
+    log_prob: Tensor  # sum of action log-probabilities
 
     @classmethod
     def root(cls, log_prob: Tensor) -> Beam:
-        """The one branch of every row before its first action, of which (B, 1, A) are proposed."""
+        """Single branch of every row before its first action, for the first proposal (B, 1, A)."""
         nothing = torch.zeros_like(log_prob[:, :, 0])
         return cls(nothing, nothing, nothing)
 
     def children(self, proposal: Proposal, outcome: Outcome, expected: bool) -> Beam:
-        """The branches after one more step each, (B, M)."""
+        """Children (B, M): every branch after each of its proposed actions."""
         reward = outcome.expected if expected else outcome.reward
         grown = zip(self, (reward, outcome.reward, proposal.log_prob), strict=True)
         return Beam(*((before[..., None] + now).flatten(1) for before, now in grown))
@@ -186,25 +188,26 @@ class Beam(NamedTuple):
         return self.total + prior * self.log_prob if prior else self.total
 
     def differ(self) -> Tensor:
-        """(B,) bool: whether the modal rewards of a row's branches differ."""
+        """(B,) bool: whether the sums of modal rewards differ between the branches of a row."""
         none = self.total.isinf()
         most, least = self.likely.masked_fill(none, -torch.inf), self.likely.masked_fill(none, torch.inf)
         return most.amax(1) - least.amin(1) > 1e-6
 
     def best(self, planner: Planner, next_obs: Tensor) -> tuple[Beam, Tensor, Tensor]:
-        """The `width` best children (B, V), their parents and their parents' alternatives; ties in their order.
+        """Best `width` children, in a stable order, after merging children with equal `next_obs` (B, W, A, ...).
 
-        `next_obs` (B, W, A, ...) is what merging goes by.
+        Returns:
+            The kept children (B, V), the branch of each (B, V), and its action number in that branch (B, V).
         """
-        order = self.rank(planner.prior).argsort(dim=1, descending=True, stable=True)
+        order = self.rank(planner.prior).argsort(dim=1, descending=True, stable=True)  # (B, M)
         sorted_beam = Beam(*(x.gather(1, order) for x in self))
         if planner.merge:
             obs = next_obs.reshape(*self.total.shape, -1)  # (B, M, F)
             obs = obs.gather(1, order[..., None].expand_as(obs))
             same = (obs[:, :, None] == obs[:, None]).all(-1)  # (B, M, M)
-            again = same.tril(-1).any(-1)
+            again = same.tril(-1).any(-1)  # (B, M) a better child has the same obs
             total = sorted_beam.total.masked_fill(again, -torch.inf)
-            order_again = total.isinf().argsort(dim=1, stable=True)  # those that stay come first, in their order
+            order_again = total.isinf().argsort(dim=1, stable=True)  # merged children move to the end
             sorted_beam = Beam(*(x.gather(1, order_again) for x in sorted_beam._replace(total=total)))
             order = order.gather(1, order_again)
         count = min(planner.width, int(sorted_beam.total.isfinite().sum(1).max()))
@@ -214,15 +217,15 @@ class Beam(NamedTuple):
 
 
 def _kept(before: Path, now: Path, over: Tensor) -> Path:
-    """`now` (B, T + 1, ...), but `before` (B, T, ...) in the rows whose plan is `over` (B,) already."""
+    """`now` (B, T + 1, ...), but the padded `before` (B, T, ...) in the rows `over` (B,) bool with a complete plan."""
     padded = (torch.cat([x, x[:, -1:]], 1) for x in before)
     return Path(*(torch.where(over.view(-1, *[1] * (y.dim() - 1)), x, y) for x, y in zip(padded, now, strict=True)))
 
 
 def _drawn(proposal: Proposal, generator: Any) -> Proposal:
-    """The first proposal (B, 1, A) in the order in which the policy would draw its actions without replacement."""
+    """First proposal (B, 1, A) in a random order: that of sampling from the policy without replacement."""
     noise = torch.empty_like(proposal.log_prob).exponential_(generator=generator).log()
-    order = (proposal.log_prob - noise).argsort(-1, descending=True)  # Gumbel noise
+    order = (proposal.log_prob - noise).argsort(-1, descending=True)  # -log of an exponential is Gumbel noise
     action = proposal.action
     index = order.reshape(*order.shape, *[1] * (action.dim() - 3)).expand_as(action)
     return Proposal(action.gather(2, index), proposal.log_prob.gather(2, order))
@@ -236,10 +239,10 @@ PLANNERS: dict[str, Planner] = {
 
 
 def make_planner(plan: str | Planner, settings: Mapping[str, Any] | None = None) -> Planner:
-    """A planner, or the one of that name, but for the given settings.
+    """Planner by name, or `plan` itself, with `settings` replaced.
 
     Raises:
-        ValueError: an unknown name or setting, or a bad value.
+        ValueError: an unknown name or setting, or an invalid value.
     """
     if not isinstance(plan, Planner):
         check_known([plan], PLANNERS, "plan")
