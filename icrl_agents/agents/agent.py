@@ -135,7 +135,7 @@ class ICAgent(MethodHolder):
             if checked is not None:
                 method.load_history(session.context, checked)
         method.begin(session.context, np.arange(batch.rows), **options)
-        self._session = session
+        self._session = session  # last: a failed reset keeps the old session
         return None
 
     def _reset_rows(
@@ -155,7 +155,7 @@ class ICAgent(MethodHolder):
                 "num_actions, or reset(env) all rows"
             )
         index, draft = np.flatnonzero(mask), session.draft()
-        draft.drawing = copy.deepcopy(session.drawing)
+        draft.drawing = copy.deepcopy(session.drawing)  # a failed call must not advance the generator
         redraw(method, draft.context, index, of_new_tasks(method, asked, rows, session.env), draft.drawing)
         draft.context.forget(index)
         draft.boundary.forget(index)
@@ -183,11 +183,11 @@ class ICAgent(MethodHolder):
             raise RuntimeError("act() was called twice: call observe(*env.step(action)) between two actions")
         planner = self.planner if plan is True else self._planner(plan or None)
         checked = self.method.obs.check(obs, session.num_envs, "obs")
-        batch = checked if session.num_envs else checked[None]  # (B, ...)
+        batch = checked if session.num_envs else checked[None]  # (B, ...), B = 1 for a single env
         with session.attempt() as draft, acting(self.method):
             draft.boundary.begin(obs, batch)
             draft.acted = self._choose(draft, batch, deterministic, planner)
-        action = draft.acted.copy() if draft.num_envs else draft.acted[0].copy()[()]
+        action = draft.acted.copy() if draft.num_envs else draft.acted[0].copy()[()]  # [()]: scalar for () arrays
         commit(session.changes(draft))
         return action
 
@@ -244,7 +244,7 @@ class ICAgent(MethodHolder):
             checked, reward, terminated, truncated = checked[None], reward[None], terminated[None], truncated[None]
         draft = session.draft()
         next_obs, active = draft.boundary.read(checked, terminated, truncated, info, shown=obs)
-        if next_obs is not checked:
+        if next_obs is not checked:  # final observations from `info` are in place: check them, too
             self.method.obs.check(next_obs, rows or 1, "info['final_obs']")
         draft.plans.score(next_obs, active)
         if draft.learn:

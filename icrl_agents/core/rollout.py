@@ -86,6 +86,6 @@ def rollout(
         if boundary.ended.any() and on_episode and episode.min() > done:
             on_episode(min(int(episode.min()), episodes))
         done = int(episode.min())
-        if boundary.mode == AutoresetMode.DISABLED and boundary.ended.any():
+        if boundary.mode == AutoresetMode.DISABLED and boundary.ended.any():  # the caller resets ended rows
             obs, _ = env.reset(options={"reset_mask": boundary.ended})
     return returns[:, :episodes]

@@ -74,14 +74,14 @@ class RecordHistory(VectorWrapper):
         self._boundary.require_reset()
         action = self._stored(actions, self.single_action_space, "actions")
         expert = self.expert_action() if self.has_expert else None
-        self._torn = True
+        self._torn = True  # until the result is recorded
         try:
             obs, reward, terminated, truncated, info = super().step(actions)
         except Exception:  # the env refused the step: no gap
             self._torn = False
             raise
         seen = self._stored(obs, self.single_observation_space, "obs")
-        flags = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")
+        flags = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")  # (B,) each
         reward32 = stored(self._batched(reward, "reward"), np.float32, "reward")
         next_obs, active = self._boundary.read(seen, *flags, info, shown=obs)
         if expert is not None:
@@ -145,13 +145,13 @@ class RecordHistory(VectorWrapper):
             raise ValueError(f"column {uneven[0]!r} has not one value for each of {count} steps: note it every step")
         if not count:
             raise ValueError("0 steps were recorded: call reset() and step() first")
-        recorded = _Recorded(*(np.stack(values, 1) for values in zip(*self._steps, strict=True)))
+        recorded = _Recorded(*(np.stack(values, 1) for values in zip(*self._steps, strict=True)))  # (B, T, ...) each
         noted = {name: np.stack(values, 1) for name, values in self._notes.items()}
         self._clear()
         active, columns = recorded.active, {**recorded._asdict(), **noted}
         del columns["active"]
         if episodes is not None:
-            ended = active & (columns["terminated"] | columns["truncated"])
+            ended = active & (columns["terminated"] | columns["truncated"])  # (B, T)
             active &= np.cumsum(ended, 1) - ended < episodes  # (B, T) episode number of each step
         if not active.all():
             active, columns = _pack(active, columns)

@@ -76,7 +76,7 @@ class HistoryWriter:
             return
         if self.header.exists():
             different = self._difference()
-            if resume and not different:
+            if resume and not different:  # the parts on the disk are complete: skip their tasks
                 for part in self.folder.glob("part-*.h5"):
                     with HistoryStore(part) as store:
                         self.done.update(store.tasks)

@@ -52,14 +52,14 @@ class AD(PerceptMethod):
         return steps.mask.any(1).sum() if self.config.layout == "packed" else super().loss_weight(steps)
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        if self.config.layout == "packed":
+        if self.config.layout == "packed":  # published: one target per window
             return {"action": self._last_query_loss(steps)}
         return self.loss_at(self.hidden(steps), steps, intended_action(steps))
 
     def _last_query_loss(self, steps: Steps) -> Tensor:
         last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) last real step of each window
         rows = torch.arange(len(last), device=last.device)
-        distribution = self.action_distribution(self.read(steps, last), steps.static)
+        distribution = self.action_distribution(self.read(steps, last), steps.static)  # (B,) leading axis
         return masked_nll(
             distribution, intended_action(steps)[rows, last], steps.mask[rows, last], self.loss_weight(steps)
         )

@@ -31,8 +31,8 @@ class CADConfig(AgentConfig):
     window: int = 60  # visible tokens, one per step, latents included
     slide: int = 34  # number of steps per fold into the latents; window - latents - slide steps stay visible
     latents: int = 16  # number of vectors that hold the folded steps
-    compressor_layers: int = 2  # blocks of the compressor, which folds
-    compressor_heads: int = 4  # attention heads in each block of the compressor
+    compressor_layers: int = 2  # number of blocks in the compressor, which folds steps
+    compressor_heads: int = 4  # number of attention heads per block of the compressor
     gate: str = "gated"  # update rule of the latents: "gated", "residual" or "replace"
     folds: int = 12  # maximum number of folds in a training window
     curriculum: str = "0:4 0.15:1000"  # pairs "share of the updates:maximum number of folds from then on"

@@ -50,7 +50,7 @@ class DPT(PerceptMethod):
 
     def __init__(self, observation_space: Any, action_space: Any, config: DPTConfig | None = None):
         config = config or DPTConfig()
-        self.extends = config.layout == "steps"
+        self.extends = config.layout == "steps"  # a query before its context invalidates every cached token
         super().__init__(observation_space, action_space, config, whole=not self.extends)
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
@@ -59,7 +59,7 @@ class DPT(PerceptMethod):
         return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        expert = steps.extras["expert_action"]
+        expert = steps.extras["expert_action"]  # (B, T, ...)
         if self.extends:
             return self.loss_at(self.hidden(steps), steps, expert)
         # `prepare_batch` put the query into column 0; the label of the query holds at all T positions
@@ -70,6 +70,7 @@ class DPT(PerceptMethod):
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         if self.extends:
             return super().read(steps, last)
+        # with the query in front, output `last` has read the steps 0..last - 1
         return self._query_first(steps, last, steps)[torch.arange(len(last), device=last.device), last]
 
     def _query_first(self, steps: Steps, query: Tensor, context: Steps) -> Tensor:

@@ -87,9 +87,9 @@ class MarkedAD(PerceptMethod):
 
     def tokens(self, steps: Steps) -> Tensor:
         tokens = super().tokens(steps)
-        mark = steps.extras.get("mark", torch.zeros_like(steps.first, dtype=torch.long))  # (B, T)
+        mark = steps.extras.get("mark", torch.zeros_like(steps.first, dtype=torch.long))  # (B, T), 0 in imagined steps
         if self.config.layout == "inserted":
-            return torch.cat([tokens, self.mark(F.pad(mark[:, 1:], (0, 1)))[:, :, None]], 2)
+            return torch.cat([tokens, self.mark(F.pad(mark[:, 1:], (0, 1)))[:, :, None]], 2)  # (B, T, 2, D)
         return torch.cat([tokens[:, :, :1] + self.mark(mark)[:, :, None], tokens[:, :, 1:]], 2)
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class MarkedAD(PerceptMethod):
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         """Mark the visible steps. Causal marks never change, so cached tokens stay valid."""
         if self.extra_columns:
-            for name, unknown in self.extra_columns.items():
+            for name, unknown in self.extra_columns.items():  # a failed call may have left a value in the open step
                 context.steps.extras[name][np.arange(context.rows), context.length] = unknown
             marks = {"mark": self.marks(context.steps)}
             context = replace(context, steps=context.steps._replace(extras=marks))

@@ -22,7 +22,7 @@ class _DefaultDtype:
     """Reference-counted override of the process's default dtype: float32 while any thread needs it."""
 
     def __init__(self) -> None:
-        self.lock, self.users, self.before = Lock(), 0, torch.float32
+        self.lock, self.users, self.before = Lock(), 0, torch.float32  # users: nested and concurrent blocks
 
     @contextmanager
     def float32(self) -> Iterator[None]:

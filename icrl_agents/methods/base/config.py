@@ -20,11 +20,11 @@ class AgentConfig:
         ValueError: a value of the wrong type or outside `LIMITS`, or sizes that do not fit together.
     """
 
-    width: int = 64  # size of the model's vectors, D
-    layers: int = 4  # transformer blocks
-    heads: int = 4  # attention heads in each block
-    inner: int = 128  # hidden width of each block's SwiGLU
-    dropout: float = 0.0  # share of activations dropped in training
+    width: int = 64  # size of hidden vectors, D
+    layers: int = 4  # number of transformer blocks
+    heads: int = 4  # number of attention heads per block
+    inner: int = 128  # hidden width of the SwiGLU in each block
+    dropout: float = 0.0  # dropout rate in training
     window: int = 240  # maximum number of visible environment steps, the current one included
     slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 

@@ -130,7 +130,7 @@ class Context:
         """
         if (active & (self.length >= self.window)).any():
             raise ValueError(f"a row of the context holds {self.window} steps already: drop the oldest ones first")
-        here = self._here
+        here = self._here  # (B,) rows and columns of the open steps; inactive rows are overwritten later
         record = {
             "action": action,
             "reward": reward,
@@ -151,7 +151,7 @@ class Context:
 
         The next step still holds the previous obs, action and reward, as in all training windows.
         """
-        row, now = (index[active] for index in self._here)
+        row, now = (index[active] for index in self._here)  # (number of active rows,)
         self.steps.prev_obs[row, now] = self.steps.obs[row, now]
         self.steps.prev_action[row, now] = action[active]
         self.steps.prev_reward[row, now] = reward[active]
@@ -173,7 +173,7 @@ class Context:
             return
         columns = np.minimum(start[:, None] + np.arange(self.window - 1), steps.mask.shape[1] - 1)  # (B, N - 1)
         mine, theirs = ({**of.columns, **of.extras} for of in (self.steps, steps))
-        for name in mine.keys() & theirs.keys():
+        for name in mine.keys() & theirs.keys():  # columns (B, T, ...) -> (B, N - 1, ...)
             index = columns.reshape(*columns.shape, *[1] * (theirs[name].ndim - 2))
             mine[name][:, :-1] = np.take_along_axis(theirs[name], index, 1)
         self._mark()
@@ -237,8 +237,8 @@ class Context:
         latest = np.maximum.accumulate(np.where(first, column, -1), 1)  # (B, T) first step of the episode, -1: unknown
         before = np.concatenate([np.full((self.rows, 1), -1), latest[:, :-1]], 1)  # (B, T) same for the step before
         longest = np.where(first & (before >= 0), column - before, 0).max(1)  # (B,) length of a complete episode
-        begin = latest[rows, self.length]
-        left = longest - (self.length - begin)
+        begin = latest[rows, self.length]  # (B,) first step of the current episode
+        left = longest - (self.length - begin)  # (B,) the open step counts as left
         return np.where((begin >= 0) & (left > 0), left, UNKNOWN)
 
     def select(self, index: np.ndarray) -> Context:
@@ -281,7 +281,7 @@ class Context:
 
     def _follow(self, index: np.ndarray) -> None:
         """Fill the known columns of the next step in the rows `index` from the step just closed."""
-        steps, now = self.steps, self.length[index]
+        steps, now = self.steps, self.length[index]  # (n,) column of the open step
         last = (index, now - 1)
         steps.prev_obs[index, now] = steps.obs[last]
         steps.prev_action[index, now] = steps.action[last]

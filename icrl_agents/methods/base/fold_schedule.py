@@ -16,7 +16,7 @@ class FoldSchedule(NamedTuple):
     room: int  # number of steps that the latents displace; the first fold reads slide + room steps
 
     def folds(self, length: int) -> int:
-        """Number of folds before the action of the last of `length` steps is predicted."""
+        """Number of folds before the prediction of the action of step `length - 1`."""
         return max(0, -(-(length - self.window) // self.slide))
 
     def begin(self, folds: int) -> int:

@@ -57,7 +57,7 @@ class PerceptMethod(Method):
         super().fit_normalization(steps)
         if self.config.dynamics:
             value, known = return_to_go(steps)
-            if known.any():
+            if known.any():  # no complete episode in the batch: keep mean 0 and std 1
                 self.to_go.fit_normalization(value[known])
 
     def loss_at(self, hidden: Tensor, steps: Steps, action: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ class PerceptMethod(Method):
             action: target actions (B, T, ...) of the policy.
             count: denominator of the means; None: the number of real steps.
         """
-        count = steps.mask.sum() if count is None else count
+        count = steps.mask.sum() if count is None else count  # () scalar tensor
         terms = {
             "action": masked_nll(self.action_distribution(hidden[:, :, 0], steps.static), action, steps.mask, count)
         }

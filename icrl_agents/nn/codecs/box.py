@@ -63,7 +63,7 @@ class BoxCodec(Codec):
     @torch.no_grad()
     def fit_normalization(self, x: Tensor) -> None:
         """Set mean and std from data (..., *shape); a constant entry keeps std 1."""
-        data = x.double().reshape(-1, *self.mean.shape)
+        data = x.double().reshape(-1, *self.mean.shape)  # float64: sums over many steps lose digits in float32
         mean, std = data.mean(0), data.std(0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))

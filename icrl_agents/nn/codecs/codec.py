@@ -72,10 +72,10 @@ class Codec(nn.Module, ABC):
         """
         array = to_array(x, what)
         shape = tuple(self.space.shape or ())
-        wanted = shape if rows is None else (rows, *shape)
+        wanted = shape if rows is None else (rows, *shape)  # rows None: a single value
         if array.shape != wanted:
             raise ValueError(f"{what} has shape {array.shape}, expected {wanted}: {_shape_hint(array, wanted, rows)}")
-        array = stored(array, self.space.dtype or array.dtype, what)
+        array = stored(array, self.space.dtype or array.dtype, what)  # refuses lossy casts
         self.check_range(array, what)
         return array
 
