@@ -204,7 +204,8 @@ class Boundary:
             shown: the observations as the env returned them, where `obs` is another object.
 
         Returns:
-            `next_obs` (B, ...) with final observations in place, and `active` (B,) bool: False at dummy steps.
+            `next_obs` (B, ...) with final observations in place.
+            `active` (B,) bool, False at dummy steps.
 
         Raises:
             ValueError: the final observation of an ended row is missing, malformed or ambiguous.

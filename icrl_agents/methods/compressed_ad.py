@@ -197,8 +197,8 @@ class CAD(PerceptMethod):
         """Latents (B, Z, D) around the `newest` folds, the only ones with gradients, from tokens (B, T, S, D).
 
         Returns:
-            The latents before (except before the first fold, where there are none) and after each of these folds, and
-            a map from the span (start, stop) of each fold to the resulting latents.
+            Latents before these folds (none before the first fold of a lifetime) and after each of them.
+            Map from the span (start, stop) of each of these folds to the resulting latents.
         """
         folds = self.schedule.folds(tokens.shape[1])
         spans, before = self.schedule.spans(folds), max(0, folds - newest)

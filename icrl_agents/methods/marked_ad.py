@@ -100,7 +100,7 @@ class MarkedAD(PerceptMethod):
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         """Mark the visible steps. Causal marks never change, so cached tokens stay valid."""
         if self.extra_columns:
-            for name, unknown in self.extra_columns.items():  # a failed call may have left a value in the open step
+            for name, unknown in self.extra_columns.items():  # an earlier call may have left a value in the open step
                 context.steps.extras[name][np.arange(context.rows), context.length] = unknown
             marks = {"mark": self.marks(context.steps)}
             context = replace(context, steps=context.steps._replace(extras=marks))

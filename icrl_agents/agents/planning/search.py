@@ -197,7 +197,9 @@ class Beam(NamedTuple):
         """Best `width` children, in a stable order, after merging children with equal `next_obs` (B, W, A, ...).
 
         Returns:
-            The kept children (B, V), the branch of each (B, V), and its action number in that branch (B, V).
+            Kept children (B, V).
+            Parent branch (B, V) of each.
+            Action number (B, V) of each in its parent branch.
         """
         order = self.rank(planner.prior).argsort(dim=1, descending=True, stable=True)  # (B, M)
         sorted_beam = Beam(*(x.gather(1, order) for x in self))

@@ -52,7 +52,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         super().__init__()
         self.config = self.Config() if config is None else config
         self.observation_space, self.action_space = observation_space, action_space
-        predicts = self.config.dynamics or self.always_predicts  # obs and reward heads are optional, actions have one
+        predicts = self.config.dynamics or self.always_predicts  # heads of obs and reward; actions always have one
         self.obs = make_codec(observation_space, self.config.width, predicts)
         self.action = self.action_codec(action_space)
         self.reward = RewardCodec(self.config.width, predicts)

@@ -19,7 +19,8 @@ def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
     """Sum of rewards from each step to the end of its episode, the step itself included.
 
     Returns:
-        The return to go (B, T), and a mask (B, T) bool: True for real steps whose episode ends among the steps.
+        Return to go (B, T).
+        Mask (B, T) bool, True for real steps whose episode ends among the steps.
     """
     reward = steps.reward * steps.mask
     ended = (steps.terminated | steps.truncated) & steps.mask
