@@ -220,13 +220,8 @@ class ICAgent(MethodHolder):
     ) -> None:
         """Record the outcome of the last action: the return values of `env.step(action)`, in the same order.
 
+        Batches are (B, ...) for `obs` and (B,) for the others. `info` holds the final observations of SAME_STEP envs.
         Rows may end episodes at different times; see `Boundary` for the autoreset modes.
-
-        Args:
-            obs: next observation, or batch (B, ...).
-            reward: reward, or batch (B,).
-            terminated, truncated: ends of episodes, bool or (B,) bool.
-            info: the info dict; SAME_STEP envs report final observations in it.
 
         Raises:
             ValueError: a value of the wrong shape, dtype or range, or a missing final observation.
@@ -272,11 +267,7 @@ class ICAgent(MethodHolder):
 
     @property
     def session(self) -> Session:
-        """Acting state since the last `reset`; do not write to it.
-
-        Raises:
-            RuntimeError: no `reset` yet, or the weights have moved to another device since.
-        """
+        """Acting state since the last `reset`, not to be written to; RuntimeError before it or on another device."""
         if self._session is None:
             raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
         if self._session.device != self.device:

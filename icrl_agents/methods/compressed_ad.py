@@ -139,7 +139,7 @@ class CAD(PerceptMethod):
 
         Args:
             spans: steps (start, stop) of each fold.
-            tokens: function from a span to its tokens (B, T, S, D).
+            tokens: function from start and stop to the tokens (B, T, S, D).
             no_gradient: number of oldest folds without gradients.
         """
         latents: Tensor | None = None
@@ -194,11 +194,9 @@ class CAD(PerceptMethod):
         return self.schedule.since(steps.mask.shape[1], self.config.folds_with_gradient)
 
     def memories(self, tokens: Tensor, newest: int) -> tuple[list[Tensor], dict[tuple[int, int], Tensor]]:
-        """Latents (B, Z, D) around the `newest` folds, the only ones with gradients, from tokens (B, T, S, D).
+        """Latents (B, Z, D) before and after each of the `newest` folds; and span (start, stop) -> latents of each.
 
-        Returns:
-            Latents before these folds (none before the first fold of a lifetime) and after each of them.
-            Map from the span (start, stop) of each of these folds to the resulting latents.
+        Only these folds have gradients. Before the first fold of a lifetime there are no latents.
         """
         folds = self.schedule.folds(tokens.shape[1])
         spans, before = self.schedule.spans(folds), max(0, folds - newest)
@@ -225,7 +223,7 @@ class CAD(PerceptMethod):
         numbers = range(folds + 1 - len(leads), folds + 1)
         stretches = torch.stack([tokens[:, begin(n) : end(n)] for n in numbers], 1)  # (B, C, W, S, D)
         lead = torch.stack(leads, 1) + self.latent  # (B, C, Z, D)
-        # every fold is a sequence of its own, latents first: (B * C, Z + W * S, D)
+        # (B * C, Z + W * S, D): one sequence per fold, latents first
         seen = self.body(torch.cat([lead, stretches.flatten(2, 3)], 2).flatten(0, 1))[:, self.config.latents :]
         new = seen.unflatten(1, (-1, tokens.shape[2]))[:, -self.config.slide :]  # earlier steps belong to older folds
         return new.unflatten(0, (len(tokens), -1)).flatten(1, 2)
@@ -233,13 +231,7 @@ class CAD(PerceptMethod):
     def reconstruction_terms(
         self, made: dict[tuple[int, int], Tensor], steps: Steps, count: Tensor
     ) -> dict[str, Tensor]:
-        """Reconstruction loss: NLL of the steps of each fold, given the resulting latents.
-
-        Args:
-            made: span (start, stop) of each fold -> latents (B, Z, D).
-            steps: steps (B, T) of the whole window.
-            count: denominator of the means.
-        """
+        """Reconstruction NLL of folded steps given latents; `made` maps spans (start, stop) to latents (B, Z, D)."""
         terms = dict.fromkeys(("rebuilt_obs", "rebuilt_action", "rebuilt_reward", "rebuilt_first"), count * 0.0)
         for (start, stop), latents in made.items():
             x, was = self.decoder(latents, stop - start), steps.window(start, stop)  # (B, stop - start, D), steps
