@@ -267,7 +267,7 @@ class ICAgent(MethodHolder):
 
     @property
     def session(self) -> Session:
-        """Acting state since the last `reset`, not to be written to; RuntimeError before it or on another device."""
+        """Acting state since the last `reset`, read-only; RuntimeError if there is none or the device has changed."""
         if self._session is None:
             raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
         if self._session.device != self.device:
