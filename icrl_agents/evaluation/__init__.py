@@ -1,1 +1,1 @@
-"""Evaluation: curves, intervals, results tables and figures."""
+"""Evaluation: learning curves, bootstrap intervals, results tables, figures and live play."""

@@ -1,6 +1,6 @@
-"""A `Curve`: what was earned in each in-context episode, and how sure that is.
+"""Curve: return against in-context episode on every task, with bootstrap intervals.
 
-Axis letters: R training-free repetitions (seeds), N tasks, E in-context episodes, T steps of an episode.
+Axis letters: R runs (lifetimes per task, over all trainings), N tasks, E in-context episodes, T steps of an episode.
 """
 
 from __future__ import annotations
@@ -26,57 +26,57 @@ from icrl_agents.evaluation.intervals import (
     sample_of,
 )
 
-MAX_BYTES = 1 << 28  # of a file: a hundred thousand lifetimes
+MAX_BYTES = 1 << 28  # maximum file size: about 100,000 lifetimes
 AGAIN = "evaluate again"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Return against in-context episode, for every task and seed.
+    """Return against in-context episode, for every task and run.
 
-    Runs that belong together (other training seeds, other splits) are joined with `Curve.join`.
+    `Curve.join` combines the curves of several training seeds or splits.
     """
 
     env_id: str
     split: str
     tasks: tuple[int, ...]  # (N,) task ids
     runs: np.ndarray  # (R, N, E) returns
-    optimal: np.ndarray  # (N,) the best possible return; NaN where the env does not say
+    optimal: np.ndarray  # (N,) optimal expected return; NaN if the family declares none
     random: np.ndarray  # (N,) mean return of uniformly random actions
-    name: str = "agent"  # "source ..." for the learner it was trained on
-    facts: dict[str, Any] = field(default_factory=dict)
-    pace: np.ndarray | None = None  # (T,) mean reward of each step, where a lifetime is a single episode
-    trainings: int = 1  # number of agents behind the runs, with equally many each, one agent's after the other's
-    origin: str = ""  # folder or id of the agent, which tells curves of the same name apart
+    name: str = "agent"  # "source ..." for the source of the agent's training data
+    facts: dict[str, Any] = field(default_factory=dict)  # settings of the evaluation
+    pace: np.ndarray | None = None  # (T,) mean reward of each step; None unless a lifetime is one episode of T steps
+    trainings: int = 1  # number of trained agents in the runs; each has R / trainings consecutive runs
+    origin: str = ""  # folder or id of the agent, to distinguish curves of the same name
 
     @property
     def returns(self) -> np.ndarray:
-        """(task, episode), the mean over seeds."""
+        """(N, E) mean return over runs."""
         return self.runs.mean(0)
 
     @property
     def regret(self) -> np.ndarray:
-        """(task, episode), by how much the returns fell short of the best expected one."""
+        """(N, E) optimal return minus mean return."""
         return self.optimal[:, None] - self.returns
 
     @property
     def mean(self) -> np.ndarray:
-        """(E,) the mean over tasks and seeds."""
+        """(E,) mean return over tasks and runs."""
         return self.runs.mean((0, 1))
 
     @property
     def sample(self) -> Sample:
-        """What its intervals are about: the trainings, tasks and lives that are drawn again."""
+        """Numbers of trainings, tasks and lifetimes that the intervals resample."""
         return sample_of(self.runs, self.trainings)
 
     def at(self, first: int, last: int | None = None) -> Interval:
-        """Mean return of the episodes `first`..`last` (counted from 1, both included), over tasks and seeds."""
+        """Mean return over tasks, runs and episodes `first`..`last` (from 1, inclusive; default `last` = `first`)."""
         return bootstrap(mean, self._scores(first, last), trainings=self.trainings)
 
     def iqm(self, first: int, last: int | None = None) -> Interval:
-        """Interquartile mean (Agarwal et al. 2021) of the normalised returns of all (seed, task) runs.
+        """Interquartile mean (Agarwal et al. 2021) of the normalised returns of all (run, task) pairs.
 
-        Of raw returns the outer quarters would be the tasks with the least and the most to earn.
+        With raw returns the trimmed quarters would be the tasks with the lowest and highest optimum.
 
         Raises:
             ValueError: as `normalised`.
@@ -88,16 +88,16 @@ class Curve:
         return bootstrap(mean, self.normalised(first, last), trainings=self.trainings)
 
     def unsolved(self, first: int, last: int | None = None) -> Interval:
-        """The share of lives whose normalised return in those episodes is below 1/2; ValueError as `normalised`."""
+        """Share of lifetimes with a normalised return below 1/2 in those episodes; ValueError as `normalised`."""
         return bootstrap(mean, self.normalised(first, last) < 0.5, trainings=self.trainings)
 
     def normalised(self, first: int, last: int | None = None) -> np.ndarray:
-        """(R, N) mean returns of those episodes on a scale from random play on the task, 0, to its optimum, 1.
+        """(R, N) mean returns of those episodes, scaled per task: 0 is random play, 1 the optimum.
 
         Raises:
-            ValueError: the optimum of some task is not known, or random play reaches it.
+            ValueError: some task has no known optimum, or random play reaches it.
         """
-        possible = self.optimal - self.random
+        possible = self.optimal - self.random  # (N,)
         if unknown := int((~(possible > 0)).sum()):
             raise ValueError(
                 f"returns on {unknown} of {len(self.tasks)} tasks cannot be normalised, their optimum is not known or "
@@ -107,13 +107,16 @@ class Curve:
 
     @property
     def normalises(self) -> bool:
-        """Whether `normalised` can tell."""
+        """Whether `normalised` is defined: every task has an optimum above random play."""
         return bool((self.optimal > self.random).all())
 
     def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
-        """How much more this one earned in those episodes than `other`, measured on the same tasks and seeds.
+        """Mean return of this curve minus that of `other` in those episodes, on the same tasks and seeds.
 
-        Paired: the same trainings, tasks and lives of both are drawn.
+        The bootstrap is paired: both have the same resampled trainings, tasks and lifetimes.
+
+        Raises:
+            ValueError: other tasks, or another number of runs.
         """
         mine, theirs = self._scores(first, last), other._scores(first, last)
         if self.tasks != other.tasks or mine.shape != theirs.shape:
@@ -121,17 +124,17 @@ class Curve:
         return bootstrap(mean, mine - theirs, trainings=self.trainings)
 
     def on(self, tasks: Sequence[int]) -> Curve:
-        """The part on some of its tasks."""
+        """The curve restricted to `tasks` (ids)."""
         index = [self.tasks.index(task) for task in tasks]
         runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
         return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
 
     def share(self, first: int, last: int | None = None) -> np.ndarray:
-        """(N,) each task's mean return of those episodes as a share of its own optimum."""
+        """(N,) mean return of those episodes divided by the task's optimum."""
         return self._scores(first, last).mean(0) / self.optimal
 
     def band(self) -> tuple[np.ndarray, np.ndarray]:
-        """The bootstrap 95% interval of `mean` at every episode, two arrays (E,)."""
+        """Bootstrap 95% interval of `mean` at every episode: (low, high), (E,) each."""
         return bootstrap_band(self.runs, self.trainings)
 
     def _scores(self, first: int, last: int | None) -> np.ndarray:
@@ -141,7 +144,7 @@ class Curve:
         return self.runs[:, :, first - 1 : last].mean(2)  # (R, N)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; what is NaN here is null there."""
+        """Plain JSON values, with null for NaN."""
         return {
             "env_id": self.env_id,
             "split": self.split,
@@ -158,7 +161,7 @@ class Curve:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Curve:
-        """The curve that `to_json` wrote; ValueError if it is not one."""
+        """Inverse of `to_json`; ValueError for other data."""
         try:
             arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
             rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
@@ -185,16 +188,16 @@ class Curve:
         return curve
 
     def save(self, path: str | Path) -> None:
-        """Write the curve as JSON, whole or not at all."""
+        """Write the curve as JSON, atomically."""
         write_text(path, json.dumps(self.to_json(), allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Curve:
-        """Read what `save` wrote, or the first curve of a `results.json`, which is the agent's own.
+        """Read a file of `save`, or the first curve of a `results.json`, which is the agent's.
 
         Raises:
-            FileNotFoundError: there is no file.
-            ValueError: neither of them.
+            FileNotFoundError: no such file.
+            ValueError: the file is neither of them.
         """
         data = read_json(Path(path).expanduser(), MAX_BYTES, AGAIN, "give a file that Curve.save wrote")
         curves = data.get("curves", [data])
@@ -202,10 +205,10 @@ class Curve:
 
     @classmethod
     def join(cls, curves: Sequence[Curve], name: str) -> Curve:
-        """One curve of runs that belong together: of the same tasks (training seeds), of others (splits), or both.
+        """Join curves of the same tasks (training seeds) along the runs, and of other tasks (splits) along the tasks.
 
         Raises:
-            ValueError: the environments or numbers of episodes or runs differ, or some tasks have more curves.
+            ValueError: environments or numbers of episodes or runs differ, or some tasks have more curves than others.
         """
         groups: dict[tuple[int, ...], list[Curve]] = {}
         for curve in curves:
@@ -236,14 +239,14 @@ class Curve:
         return replace(self, name=name)
 
     def plot(self, path: str | Path, others: Sequence[Curve] = ()) -> None:
-        """Draw return against episode with random, source and optimal lines; `others` are drawn beside it."""
+        """Plot return against episode with random, source and optimal lines, and with the curves `others`."""
         from icrl_agents.evaluation.plots import plot_curves
 
         plot_curves([self, *others], path)
 
 
 def _mean_pace(curves: Sequence[Curve]) -> np.ndarray | None:
-    """Over all lifetimes; None if one of the curves has none, or a longer one."""
+    """Mean pace (T,) over all lifetimes; None if a curve has none, or if lengths differ."""
     known = [curve.pace for curve in curves if curve.pace is not None]
     if len(known) < len(curves) or len({len(pace) for pace in known}) != 1:
         return None

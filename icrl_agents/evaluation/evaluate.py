@@ -1,6 +1,6 @@
-"""`evaluate` an agent on tasks it has never seen; a `Curve` is what comes out.
+"""`evaluate`: roll out an agent or other learner on held-out tasks, with frozen weights; returns a `Curve`.
 
-Axis letters: R training-free repetitions (seeds), N tasks, E in-context episodes.
+Axis letters: B rows (lifetimes), N tasks, E in-context episodes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import source_name
 
-RANDOM_EPISODES = 1000  # episodes per task behind the random line
-MAX_ROWS = 2048  # lifetimes at once: an agent remembers the steps of every one
+RANDOM_EPISODES = 1000  # episodes per task for the mean return of random play
+MAX_ROWS = 2048  # lifetimes in parallel: each holds the steps of its context in memory
 
 
 def evaluate(
@@ -46,26 +46,26 @@ def evaluate(
     on_episode: Callable[[int], None] | None = None,
     name: str | None = None,
 ) -> Curve:
-    """Let `agent` live `episodes` episodes on every task of a split, from an empty context, weights frozen.
+    """Roll out `agent` for `episodes` episodes on every task of a split, from an empty context, with frozen weights.
 
     Args:
-        agent: an `ICAgent`, or anything with its reset, act and observe, such as a source.
+        agent: an `ICAgent`, or any object with its reset, act and observe, such as a source.
         env_id: a registered environment id.
-        split: "test" (held out), "validation" or "train", of the split the agent was trained with, "all" of these
-            together, or the name of a published set of tasks, such as "num_50" of the bandits.
-        episodes: default as many as the environment's published lifetimes have, 50 of most, 1 of bandits.
-        num_seeds: repetitions of every task.
-        seed: of the environments and of the sampled actions.
-        plan: a planner or its name, for this evaluation; None acts as `use_plan` set it.
-        plan_kwargs: settings of the planner that differ from those its name stands for.
+        split: "test" (held out), "validation" or "train", of the split that the agent was trained with, "all" for
+            their union, or the name of a published set of tasks, such as "num_50" of the bandits.
+        episodes: episodes in a lifetime; default as published, 50 in most environments, 1 in bandits.
+        num_seeds: lifetimes on every task.
+        seed: seed of the environments and of the sampled actions.
+        plan: a planner or its name, for this evaluation; None keeps the planner set by `use_plan`.
+        plan_kwargs: settings of the planner that override its defaults.
         tasks: task ids instead of a split.
-        on_episode: called with the number of finished episodes; of more than `MAX_ROWS` lifetimes, in blocks one
-            after the other, with the share of all that is done.
-        name: of the curve; default the agent's method or the source's name, ", planned" added where a planner acts.
+        on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes run in consecutive
+            blocks, and the number is averaged over all of them.
+        name: name of the curve; default the agent's method or the source's name, with ", planned" for a planner.
 
     Raises:
-        TypeError: `agent` is not an agent, such as the name of one.
-        ValueError: unknown id or split, `tasks` that are no task ids, or ones the agent was trained on.
+        TypeError: `agent` lacks reset, act or observe, such as the name of an agent.
+        ValueError: unknown id or split, invalid task ids, or `tasks` that the agent was trained on.
     """
     _check_learner(agent)
     check_value("name", "str | None", name, None)
@@ -76,7 +76,7 @@ def evaluate(
         ids = splits.pick(split).ids
     else:
         ids, split = _task_ids(env_id, tasks), "tasks"
-    if split not in (*Splits._fields, ALL):  # which say that training tasks are among them
+    if split not in (*Splits._fields, ALL):  # names that state whether training tasks are included
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)
     with _planning(agent, plan, plan_kwargs) as planner:
@@ -91,7 +91,7 @@ def evaluate(
 
 
 def learner_name(learner: Any) -> str:
-    """What a learner is called: an agent by its method, a source by its registered name, others by name or class."""
+    """Display name: the method of an agent, the registered name of a source, else the `name` or class."""
     if isinstance(learner, ICAgent):
         methods = {cls: name for name, cls in METHODS.items()}
         return methods.get(type(learner.method), type(learner.method).__name__)
@@ -103,7 +103,7 @@ def learner_name(learner: Any) -> str:
 def _planning(
     agent: Any, plan: str | Planner | None, plan_kwargs: Mapping[str, Any] | None
 ) -> Iterator[dict[str, Any]]:
-    """The agent acts with a planner, which is one of the curve's facts, and then as before."""
+    """Set the agent's planner inside the context; yields the planner as facts of the curve, {} for none."""
     if not isinstance(agent, ICAgent):
         if plan is not None or plan_kwargs:
             raise ValueError(f"plan={str(plan)[:80]!r}: a {type(agent).__name__} does not plan, leave plan out")
@@ -121,7 +121,7 @@ def _planning(
 def _lifetimes(
     agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int, on_episode: Callable[[int], None] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Returns (B, E), optimal returns (B,) and the pace of the tasks `rows`, of at most `MAX_ROWS` at a time."""
+    """Returns (B, E), optimal returns (B,) and pace (T,) of the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
     blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
     returns, optimal, paces = [], [], []
     for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
@@ -137,25 +137,22 @@ def _lifetimes(
 
 
 def block_seeds(seed: int, count: int) -> list[int]:
-    """A seed for each of `count` blocks of rows; the first one's is `seed` itself."""
+    """One seed for each of `count` blocks of rows; the first is `seed` itself."""
     return [seed, *(np.random.SeedSequence(seed).generate_state(count - 1) >> 1).tolist()]
 
 
 def blocks_of(num_seeds: int, tasks: int) -> list[int]:
-    """How many of `num_seeds` lifetimes on each of so many tasks run together, in blocks of up to `MAX_ROWS`.
-
-    One on each task is the least.
-    """
+    """Lifetimes per task in each block of up to `MAX_ROWS` rows, at least one; they sum to `num_seeds`."""
     most = max(1, MAX_ROWS // tasks)
     return [min(most, num_seeds - done) for done in range(0, num_seeds, most)]
 
 
 class Pace:
-    """Adds up the rewards of each step over all rows, of lifetimes that all end with the same step."""
+    """Sum of the rewards of each step over all rows; `known` if all lifetimes have the same length."""
 
     def __init__(self) -> None:
-        self.total: list[float] = []  # of each step
-        self.ends: list[bool] = []  # whether some row ended with it
+        self.total: list[float] = []  # sum of rewards, one entry per step
+        self.ends: list[bool] = []  # whether an episode of some row ended, one entry per step
 
     def __call__(self, reward: np.ndarray, ended: np.ndarray) -> None:
         self.total.append(float(reward.sum()))
@@ -167,7 +164,7 @@ class Pace:
 
 
 def _share_done(on_episode: Callable[[int], None], number: int, blocks: int, episodes: int) -> Callable[[int], None]:
-    """Turns the episodes of one block into those of all of them, told when they grow."""
+    """Callback of one block that reports the mean number of finished episodes over all blocks, when it increases."""
 
     def tell(done: int) -> None:
         before, now = ((number * episodes + count) // blocks for count in (done - 1, done))
@@ -187,7 +184,7 @@ def _check_learner(agent: Any) -> None:
 
 
 def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
-    """Task ids (N,) as given, each one checked: neither 2.9 nor True is a task."""
+    """Task ids (N,) int64; ValueError unless all are whole numbers (2.9 and True are not) within the family."""
     known = range(find_family(env_id).set_tasks)
     rule = f"give a list of whole numbers within 0..{known.stop - 1}, such as a task set's ids"
     try:
@@ -203,19 +200,19 @@ def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
 
 
 def learner_splits(learner: Any, env_id: str) -> Splits:
-    """The split that an agent was trained with, as its facts tell; for all other learners the published one.
+    """Split from an agent's training facts; the published split for learners without facts.
 
     Raises:
-        ValueError: unknown id, or facts of a foreign checkpoint that cannot be a seed or a set.
+        ValueError: unknown id, or a foreign checkpoint with an invalid seed or task set.
     """
     facts = facts_of(learner)
     seed, task_set = trained_on(facts)
-    own = facts.get("env_id", env_id) == env_id  # another one's sets mean nothing here
+    own = facts.get("env_id", env_id) == env_id  # task sets are specific to an environment
     return split_tasks(env_id, seed, task_set if own else TRAIN)
 
 
 def trained_on(facts: Mapping[str, Any]) -> tuple[int | None, str]:
-    """The seed of the split and the set of tasks that an agent's facts tell; ValueError if they cannot be those."""
+    """(split seed, task set) of an agent's training, from its facts; ValueError for invalid values."""
     train = part if isinstance(part := facts.get("train"), dict) else {}
     seed, task_set = facts.get("split_seed"), train.get("task_set", TRAIN)
     check_value("split_seed", "int | None", seed, (0, 2**31 - 1))
@@ -224,7 +221,7 @@ def trained_on(facts: Mapping[str, Any]) -> tuple[int | None, str]:
 
 
 class RandomLearner:
-    """Uniformly random legal actions: the floor of every figure."""
+    """Uniformly random legal actions, the lower reference of every figure."""
 
     name = "random"
 
@@ -243,7 +240,7 @@ class RandomLearner:
 
 
 def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Mean return (N,) of random actions on each task id: what the rules expect, else played once and remembered."""
+    """Mean return (N,) of random actions on each task id: declared by the family, else simulated and cached."""
     family = find_family(env_id)
     if family.offers(Capability.RANDOM_RETURN):
         return family.random_return(np.asarray(tasks, np.int64))
@@ -268,7 +265,7 @@ def optimal_returns(env_id: str, tasks: np.ndarray) -> np.ndarray:
 
 
 def _refuse_overlap(tasks: np.ndarray, train: np.ndarray, learner: Any) -> None:
-    """An agent that carries its training facts must not be scored on the tasks it was trained on by accident."""
+    """ValueError for tasks (ids) that the agent was trained on, according to its facts."""
     trained = "split_seed" in facts_of(learner)
     if trained and (common := np.intersect1d(tasks, train)).size:
         raise ValueError(

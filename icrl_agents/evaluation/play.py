@@ -1,4 +1,4 @@
-"""Watch an agent learn: one lifetime on one task, drawn in a terminal, next to what random and optimal play earn."""
+"""Play one lifetime on one task in a terminal, with the returns of random and optimal play for comparison."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
-SUCCESS = "success"  # of an info
-BAR, BESIDE = 20, 60  # characters of an episode's line: of the bar of an optimal return, and of the rest
+SUCCESS = "success"  # key of infos
+BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What a person wants to know of an episode."""
+    """Result of one episode."""
 
-    number: int  # from 1 on
-    total: float  # its return
-    success: bool | None  # the task was done, at least for a moment; None: the env does not say
+    number: int  # counted from 1
+    total: float  # return
+    success: bool | None  # whether any step was a success; None if infos lack it
 
 
 @dataclass(frozen=True)
 class ReferenceReturns:
-    """What there is to earn in an episode of a task."""
+    """Expected returns of random and optimal play in one episode of a task."""
 
     random: float
-    optimal: float | None  # None: the family does not say
+    optimal: float | None  # None if the family declares none
 
 
 def play(
@@ -53,17 +53,26 @@ def play(
     animate: bool = True,
     console: Console | None = None,
 ) -> list[Episode]:
-    """Let `agent` live one lifetime on a task of a split, and print a line an episode.
+    """Roll out `agent` for one lifetime on a task of a split, and print one line per episode.
 
-    In a terminal the first, a middle and the last episode are shown step by step; elsewhere there are lines only.
+    A terminal shows the first, a middle and the last episode step by step; other outputs get the lines only.
 
     Args:
-        seed: of the task, the environment and the actions; drawn and printed if not given.
-        task: which of the split's tasks, from 0; drawn from the seed if not given.
-        fps: steps shown a second.
+        agent: the agent; its weights are frozen.
+        env_id: a registered environment id.
+        episodes: episodes in the lifetime.
+        seed: seed of the task, the environment and the actions; sampled and printed by default.
+        task: index into the tasks of the split, from 0; sampled with the seed by default.
+        split: "test", "validation", "train", "all", or a named set of tasks.
+        fps: displayed steps per second.
+        animate: whether a terminal shows steps.
+        console: output; default standard output.
+
+    Returns:
+        The results of all episodes.
 
     Raises:
-        ValueError: an unknown id or split, no such task, an argument out of range, or other spaces than the agent's.
+        ValueError: unknown id, split or task, an argument out of range, or spaces other than the agent's.
     """
     check_value("episodes", "int", episodes, (1, 1_000_000))
     check_value("fps", "float", fps, (0.1, 1e9))
@@ -86,7 +95,7 @@ def play(
 
 
 def reference_returns(env_id: str, task: np.ndarray, seed: int) -> ReferenceReturns:
-    """What random and optimal play earn in an episode of the task (1,)."""
+    """Reference returns of the task id `task` (1,)."""
     family = find_family(env_id)
     knows = family.offers(Capability.OPTIMAL_RETURN)
     optimal = float(family.optimal_return(task)[0]) if knows else None
@@ -117,7 +126,7 @@ def _live(
 
 
 def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | None, caption: str) -> Episode:
-    """One episode in the loop that users write; infos are read for what is printed and nothing else."""
+    """One episode in the standard Gymnasium loop; infos are read for the printed success only."""
     total, done = 0.0, False
     success: bool | None = None
     while not done:
@@ -135,7 +144,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | N
 
 
 class Screen:
-    """Where drawings and lines go; without frames to show a second only the lines do."""
+    """Terminal output: drawings at `fps` steps per second, and lines; with `fps` 0 lines only."""
 
     def __init__(self, console: Console, fps: float):
         self.console, self.fps = console, fps
@@ -143,7 +152,7 @@ class Screen:
 
     @property
     def bar(self) -> int:
-        """Characters that an episode's bar may have: fewer, or none, where a terminal is narrow."""
+        """Length of an episode's bar in characters; shorter or 0 in a narrow terminal."""
         room = self.console.width - BESIDE if self.console.is_terminal else BAR
         return min(BAR, room) if room >= 4 else 0
 
@@ -156,7 +165,7 @@ class Screen:
         self.close()
 
     def close(self) -> None:
-        """Take the drawing away; what was said stays."""
+        """Remove the drawing; printed lines stay."""
         if self.live:
             self.live.stop()
 
@@ -174,7 +183,7 @@ class Screen:
 
 
 def episode_line(episode: Episode, reference: ReferenceReturns, length: int = BAR) -> str:
-    """The episode's number, a bar as long as its share of the optimum, and the three returns."""
+    """Line of an episode: its number, a bar for its share of the optimum, and its return with both references."""
     best = reference.optimal or 0.0
     share = episode.total / best if best > 0 else 0.0
     filled = round(length * min(max(share, 0.0), 1.0))
@@ -186,7 +195,7 @@ def episode_line(episode: Episode, reference: ReferenceReturns, length: int = BA
 
 
 def verdict(played: list[Episode], reference: ReferenceReturns) -> str:
-    """One sentence on what happened."""
+    """Summary of a lifetime in one sentence."""
     found = next((episode.number for episode in played if episode.success), None)
     if found is None and any(episode.success is not None for episode in played):
         return f"In {counted(len(played), 'episode')} the agent never succeeded."
@@ -200,5 +209,5 @@ def verdict(played: list[Episode], reference: ReferenceReturns) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    """Print plainly, without markup; a terminal folds text between words, elsewhere a line stays a line."""
+    """Print without markup; wrapped at words in a terminal, unwrapped in other outputs."""
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""The field's figure: return against in-context episode, beside what random and optimal play earn."""
+"""Figures: return against in-context episode with random and optimal references, bars, panels of lines, size plots."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from icrl_agents.core.process.packages import need
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.intervals import bootstrap, mean
 
-SIZE, DPI = (6.4, 4.0), 160  # inches, pixels an inch
+SIZE, DPI = (6.4, 4.0), 160  # inches, pixels per inch
 KINDS = ("png", "svg", "pdf")
-COLUMNS = 5  # of panels
-WIDTH, THINNEST = 2.6, 1.2  # of lines: the first one shows below those drawn over it
+COLUMNS = 5  # maximum number of panels in a row
+WIDTH, THINNEST = 2.6, 1.2  # line widths, decreasing: earlier lines stay visible below later ones
 COLOURS = ("#2656a0", "#d1672a", "#3a8f5c", "#8a4fa3", "#b5373d", "#c9a227", "#3aa6a6", "#8c6d53", "#d67aa6", "#5b7083")
-STYLES = ("-", "-.", ":")  # of lines that share a colour
+STYLES = ("-", "-.", ":")  # distinguish lines of the same colour
 GREY = "#6b6b6b"
-REFERENCES = ("#d6d6d2", GREY, "#a6a6a2", "#4a4a48", "#111111")  # random play, the source, other learners
+REFERENCES = ("#d6d6d2", GREY, "#a6a6a2", "#4a4a48", "#111111")  # random play, the source, other reference learners
 
 
 class Plotted(Protocol):
-    """What a figure reads of a `Curve`. Axis letters: R runs, N tasks, E episodes, T steps of an episode."""
+    """Part of `Curve` that figures read. Axis letters: R runs, N tasks, E episodes, T steps of an episode."""
 
     @property
     def env_id(self) -> str: ...
@@ -56,16 +56,16 @@ class Plotted(Protocol):
 
 
 def plot_curves(curves: Sequence[Plotted], path: str | Path) -> None:
-    """Draw curves into one file, whole or not at all; its suffix (.png, .svg, .pdf) says of which kind.
+    """Plot curves into one file, atomically; its suffix is .png, .svg or .pdf.
 
-    Each curve is the mean over its tasks and seeds with its bootstrap 95% interval, of which the legend says what was
-    drawn again; the random and optimal lines are those of the first one. A curve whose name begins with "source" is
-    drawn in grey, as what the others learned from. Where lifetimes are a single episode, the regret of its steps so far
-    is drawn instead (the reward so far, where no optimum is known), with the interval of the whole episode at its end.
+    Each line is the mean over tasks and runs with its bootstrap 95% interval; the legend names the resampled levels.
+    The random and optimal lines belong to the first curve. Curves with a name that starts with "source" are grey. If
+    lifetimes are single episodes, the figure shows cumulative regret by step (cumulative reward without a known
+    optimum), with the interval of the whole episode at its end.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: no curve, curves of several environments, or a suffix of no kind of picture.
+        ValueError: no curve, curves of several environments, or another suffix.
     """
     path = Path(path).expanduser()
     picture = draw_curves(curves, picture_kind(path))
@@ -74,7 +74,7 @@ def plot_curves(curves: Sequence[Plotted], path: str | Path) -> None:
 
 
 def draw_curves(curves: Sequence[Plotted], kind: str = "png") -> bytes:
-    """The picture of `plot_curves` as the bytes of a file."""
+    """The figure of `plot_curves` as the bytes of a file of that kind ("png", "svg" or "pdf")."""
     figure_class = require_matplotlib()
     if not curves or len({curve.env_id for curve in curves}) > 1:
         raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
@@ -86,7 +86,7 @@ def draw_curves(curves: Sequence[Plotted], kind: str = "png") -> bytes:
 
 
 def told_apart(curves: Sequence[Plotted]) -> list[Plotted]:
-    """The curves under names that differ: those that share one get their origin, their split, else a number."""
+    """Curves with unique names: duplicates get their origin, else their split, else a number."""
     curves = _with_details(curves, [curve.origin for curve in curves])
     curves = _with_details(curves, [curve.split for curve in curves])
     names = [curve.name for curve in curves]
@@ -94,7 +94,7 @@ def told_apart(curves: Sequence[Plotted]) -> list[Plotted]:
 
 
 def _with_details(curves: Sequence[Plotted], details: Sequence[str]) -> list[Plotted]:
-    """Add each curve's detail to its name, if others have that name and another detail."""
+    """Append its detail to a curve's name if another curve has the same name and a different detail."""
     of_name: dict[str, set[str]] = {}
     for curve, detail in zip(curves, details, strict=True):
         of_name.setdefault(curve.name, set()).add(detail)
@@ -123,7 +123,7 @@ def _save(figure: Any, kind: str) -> bytes:
 
 
 def picture_kind(path: Path) -> str:
-    """What a file's name says it is; ValueError if that is no picture."""
+    """Suffix of a picture file, one of `KINDS`; ValueError for others."""
     kind = path.suffix.removeprefix(".")
     if kind not in KINDS:
         raise ValueError(f"{str(path)!r} is no picture: end its name with .{', .'.join(KINDS)}")
@@ -131,7 +131,7 @@ def picture_kind(path: Path) -> str:
 
 
 def require_matplotlib() -> Any:
-    """The class of figures. Call it before long work whose result is to be drawn.
+    """Matplotlib's `Figure` class; call it before a long measurement whose result will be plotted.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -161,7 +161,7 @@ def fill_curves(axes: Any, curves: Sequence[Plotted]) -> None:
 
 
 def _live_one_episode(curves: Sequence[Plotted]) -> bool:
-    """Whether steps can be drawn: all lifetimes are a single episode of the same length."""
+    """Whether steps can be plotted: all lifetimes are single episodes of the same length."""
     paces = [curve.pace for curve in curves if curve.pace is not None]
     return len(paces) == len(curves) and len({len(pace) for pace in paces}) == 1
 
@@ -171,7 +171,7 @@ def _so_far_of(curve: Plotted) -> str:
 
 
 def _so_far(curve: Plotted, earned: Any, share: Any) -> Any:
-    """What is drawn where so much was earned in that share of the steps: the regret, if the optimum is known."""
+    """Cumulative regret after a `share` of the steps with return `earned`; `earned` itself without a known optimum."""
     return earned if np.isnan(curve.optimal).any() else curve.optimal.mean() * share - earned
 
 
@@ -218,15 +218,15 @@ def _line(axes: Any, curve: Plotted, colour: str, style: str, width: float) -> N
 
 
 class Look(NamedTuple):
-    """How a learner is drawn."""
+    """Colour and style of a learner."""
 
     colour: str
-    style: str = "-"  # of lines
-    hatch: str = ""  # of bars
+    style: str = "-"  # line style
+    hatch: str = ""  # bar hatch
 
 
 class Series(NamedTuple):
-    """A line of a panel with its 95% interval, (T,) each."""
+    """A line of a panel and its 95% interval, (T,) each."""
 
     mean: Sequence[float]
     low: Sequence[float]
@@ -241,12 +241,14 @@ def draw_bars(
     same: bool = True,
     caption: str = "",
 ) -> bytes:
-    """A PNG of panels, one below the other: by title, set and learner (value, low, high).
+    """PNG of bar panels, one below the other.
 
     Args:
-        looks: of the learners, in the order of their bars.
-        same: whether the panels have the same scale.
-        caption: above the legend: what the intervals are about.
+        panels: (value, low, high) by title, set and learner.
+        looks: colour and style of each learner, in the order of their bars.
+        ylabel: label of the y axis.
+        same: whether the panels share a scale.
+        caption: text above the legend, about the intervals.
     """
     sets = max(len(panel) for panel in panels.values())
     size = max(SIZE[0], 0.16 * sets * (len(looks) + 1)), 0.6 + 2.6 * len(panels)
@@ -278,7 +280,7 @@ def fill_bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], loo
 
 
 def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str, caption: str = "") -> bytes:
-    """A PNG of panels with the same axes, `COLUMNS` in a row: by title and name a line with its interval."""
+    """PNG of line panels with shared axes, up to `COLUMNS` in a row; `panels` has lines by title and name."""
     columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
     size = max(SIZE[0], 2.6 * columns), 1.0 + 3.0 * rows
     figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
@@ -297,7 +299,7 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[::columns]:
         axes.set_ylabel(ylabel)
-    grid[0].set_ylim(bottom=0)  # of all, once each has said how high it reaches
+    grid[0].set_ylim(bottom=0)  # shared by all panels; set last, so autoscaling finds the top
     _legend(figure, grid[: len(panels)], caption)
     return to_png(figure)
 
@@ -311,13 +313,13 @@ def draw_sizes(
     ylabel: str,
     caption: str = "",
 ) -> bytes:
-    """A PNG of lines against a size, on a scale of doublings: by name and size (value, low, high)."""
+    """PNG of lines against a size on a log2 axis; `lines` has (value, low, high) by name and size."""
     figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     _optimal(axes, optimal)
     for number, ((name, points), colour) in enumerate(zip(lines.items(), COLOURS * len(lines), strict=False)):
         value, low, high = np.array(list(points.values())).T
-        place = np.array(list(points)) * 1.02 ** (number - (len(lines) - 1) / 2)  # beside each other
+        place = np.array(list(points)) * 1.02 ** (number - (len(lines) - 1) / 2)  # shifted, to separate error bars
         error = np.maximum([value - low, high - value], 0)
         axes.errorbar(place, value, error, color=colour, linewidth=1.5, marker="o", markersize=4, capsize=3, label=name)
     _random(axes, random)
@@ -336,10 +338,10 @@ def draw_sizes(
 
 
 def _legend(figure: Any, grid: Sequence[Any], caption: str = "") -> None:
-    """One legend below all panels, each name once, and above the names what the intervals are about."""
+    """One legend below all panels with each name once, under the caption."""
     named: dict[str, Any] = {}
     for axes in grid:
         named |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    columns = figure.get_size_inches()[0] / (0.6 + 0.08 * max(map(len, named)))  # of names in a small font
+    columns = figure.get_size_inches()[0] / (0.6 + 0.08 * max(map(len, named)))  # inches per name at font size 9
     style = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "title": caption or None}
     figure.legend(named.values(), named, loc="outside lower center", ncols=max(1, int(columns)), **style)

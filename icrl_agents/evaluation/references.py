@@ -1,6 +1,6 @@
-"""Learners that agents are compared with on bandits and other families: what they reach is no agent's merit.
+"""Reference learners for comparison with agents: random play, the source, UCB, tuned and stronger learners.
 
-Settings of tuned ones were chosen on training tasks alone (`tests/benchmarks/tune_references.py`).
+Tuned settings were chosen on training tasks only (`tests/benchmarks/tune_references.py`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ RANDOM = "random"
 
 
 class Reference(NamedTuple):
-    """A source by its name, with settings of its own."""
+    """Name and settings of a source."""
 
     source: str
     settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    longest: int | None = None  # steps of a lifetime
+    longest: int | None = None  # maximum number of steps in a lifetime
 
 
-STRONGER: dict[str, dict[str, Reference]] = {  # than the published sources, by what figures call them
+STRONGER: dict[str, dict[str, Reference]] = {  # learners stronger than the published sources, by env and display name
     "icrl/BernoulliBandit-v0": {
         "thompson, tuned": Reference("thompson", {"sharpness": 12.0}),
         "gittins": Reference("gittins", longest=MAX_LIFETIME),
@@ -35,7 +35,7 @@ STRONGER: dict[str, dict[str, Reference]] = {  # than the published sources, by 
 
 
 def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
-    """Random play of legal actions, the source, UCB where there is a regret, and what is stronger; by their names."""
+    """Reference learners by name: random play, the source, UCB if the family has a regret, and `STRONGER` ones."""
     source, family = default_source(env_id), find_family(env_id)
     found = {RANDOM: Reference("uniform"), source: Reference(source)}
     if family.offers(Capability.REGRET):

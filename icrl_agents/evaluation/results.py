@@ -1,4 +1,4 @@
-"""What was measured on an agent: the results table, and `results.json` with curve and card in its folder."""
+"""Measure an agent, print its results table, and write `results.json`, `curve.png` and the card to its folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from icrl_agents.methods import METHODS
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.sources.source import StepSource
 
-SEEDS, LIFETIMES = 20, 320  # maximum number of lifetimes on each task, and of all (one on each task is the minimum)
+SEEDS, LIFETIMES = 20, 320  # default maximum of lifetimes per task, and in total (at least one per task)
 FEW, FAMILY = 10, LIFETIMES  # with fewer test tasks than FEW, and at most FAMILY tasks, all tasks are measured too
 
 
@@ -45,16 +45,15 @@ def measure(
     on_episode: Callable[[int], None] | None = None,
     plan_tasks: int | None = None,
 ) -> list[Curve]:
-    """The agent's curve, that with a planner, that on all tasks, and that of its source, if that is known.
+    """Curves of the agent, of the agent with a planner, on all tasks, and of its source, as far as they apply.
 
-    All tasks of a family, those it was trained on too, are measured where the test tasks are too few to stand for them
-    (see `all_tasks`).
+    If the test tasks are too few, all tasks of the family are measured too, training tasks included (see `all_tasks`).
 
     Args:
         spec: of the measurement; episodes are by default those of `evaluate`, lifetimes on each task `usual_seeds`.
         plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
-        plan_tasks: with `plan`, how many of the tasks to measure with the planner, evenly spaced; default all.
+        plan_tasks: with `plan`, number of evenly spaced tasks to measure with the planner; default all.
 
     Raises:
         ValueError: as `evaluate`.
@@ -64,7 +63,7 @@ def measure(
         raise ValueError(f"plan_tasks={plan_tasks} without a plan: give plan, such as 'lookahead'")
     before = agent.planner if isinstance(agent, ICAgent) else None
     if plan is not None and isinstance(agent, ICAgent):
-        agent.use_plan(plan)  # refuses what cannot plan before anything is measured
+        agent.use_plan(plan)  # ValueError before any measurement if the agent cannot plan
         agent.use_plan(None)
     split, episodes, num_seeds, seed, _ = spec
     if num_seeds is None:
@@ -81,10 +80,10 @@ def measure(
 
 
 def all_tasks(agent: Any, env_id: str, episodes: int | None = None, seed: int = 0) -> list[Curve]:
-    """The agent's curve on every task of the family, those for training too, if the test tasks are few; else none.
+    """The agent's curve on all tasks of the family, training tasks included; [] if the test tasks are enough.
 
-    Few are less than `FEW`, where the family has at most `FAMILY` tasks. One life on each is enough: tasks differ more
-    than lives.
+    They are too few with fewer than `FEW` test tasks in a family of at most `FAMILY` tasks. One lifetime on each task
+    is enough: tasks vary more than lifetimes.
     """
     splits = learner_splits(agent, env_id)
     count = len(splits.pick(ALL))
@@ -96,12 +95,12 @@ def all_tasks(agent: Any, env_id: str, episodes: int | None = None, seed: int = 
 
 
 def usual_seeds(tasks: int) -> int:
-    """Lifetimes on each of so many tasks that tell enough, unless said otherwise."""
+    """Default number of lifetimes on each of `tasks` tasks."""
     return max(1, min(SEEDS, LIFETIMES // tasks))
 
 
 def _planned(agent: Any, plain: Curve, seed: int, plan: str | Planner, most: int | None) -> Curve:
-    """As `plain`, with a planner, on at most so many of its tasks."""
+    """The evaluation of `plain` repeated with a planner, on up to `most` of its tasks."""
     num_seeds, count, episodes = plain.runs.shape
     tasks = spread(plain.tasks, most) if most and most < count else None
     found = evaluate(agent, plain.env_id, plain.split, episodes, num_seeds, seed, plan, tasks=tasks)
@@ -109,13 +108,13 @@ def _planned(agent: Any, plain: Curve, seed: int, plan: str | Planner, most: int
 
 
 def spread(tasks: Sequence[int] | np.ndarray, most: int) -> tuple[int, ...]:
-    """`most` of the tasks, evenly spaced, or all if there are no more."""
+    """Up to `most` task ids, evenly spaced."""
     places = np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(int)
     return tuple(int(task) for task in np.asarray(tasks)[places])
 
 
 def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:
-    """What the source that the agent was trained on earns on the same tasks; none where that cannot be told."""
+    """Curve of the agent's source on the same tasks; [] for unknown sources and those that cannot be measured here."""
     facts = facts_of(agent)
     name, data = facts.get("source"), facts.get("data")
     if not isinstance(name, str) or name not in SOURCES:  # facts of a foreign checkpoint
@@ -124,11 +123,11 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Cu
         source = make_source(name, curve.env_id, data.get("settings") if isinstance(data, dict) else None)
         if not isinstance(
             source, StepSource
-        ):  # it learns over hundreds of episodes of one task, which no line here can show
+        ):  # one learner for hundreds of episodes of a task: not comparable by episode
             return []
-        source.episodes = episodes = curve.runs.shape[2]  # of its lifetime, for schedules
+        source.episodes = episodes = curve.runs.shape[2]  # for schedules
         found = evaluate(source, curve.env_id, episodes=episodes, num_seeds=num_seeds, seed=seed, tasks=curve.tasks)
-    except (ImportError, TypeError, ValueError):  # not installed, or of other environments; the agent was measured
+    except (ImportError, TypeError, ValueError):  # not installed, or of another environment: keep the agent's curve
         return []
     return [replace(found, name=f"source {name}", split=curve.split)]
 
@@ -137,7 +136,7 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Cu
 
 
 def show(curves: Sequence[Curve]) -> None:
-    """The results table, then how each task ended."""
+    """Print the results table, then the final returns by task."""
     curve = curves[0]
     print(f"{curve.env_id}, {counted(len(curve.tasks), f'{curve.split} task')}, {counted(len(curve.runs), 'run')} each")
     rows = results_table(curves)
@@ -149,7 +148,7 @@ def show(curves: Sequence[Curve]) -> None:
 
 
 def headline(results: dict[str, Any]) -> str:
-    """The one line of `results.json` that says most: what the agent earns in the end, of what it could."""
+    """Summary of `results.json` in one line: mean return at the end of a lifetime, and the optimum; "" without one."""
     rows = {row.name: row for row in table_rows(results)}
     means = [row for row in rows.values() if row.unit == "return" and row.name.startswith("mean return, ")]
     if not means:
@@ -163,7 +162,7 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def build_results(curves: Sequence[Curve], extra: Sequence[Row] = ()) -> dict[str, Any]:
-    """What `results.json` holds, besides the weights it is tied to; `extra` rows end its table."""
+    """Content of `results.json` without the hash of the weights; `extra` rows are appended to its table."""
     curve = curves[0]
     return {
         "env_id": curve.env_id,
@@ -178,7 +177,7 @@ def build_results(curves: Sequence[Curve], extra: Sequence[Row] = ()) -> dict[st
 
 
 def dump_results(results: dict[str, Any]) -> str:
-    """As JSON with one line for each entry and each item of a list: rows can be read and compared."""
+    """JSON text with one line per entry and per list item, for readable diffs."""
     return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in results.items()) + "\n}\n"
 
 
@@ -191,16 +190,16 @@ def _lines(value: Any) -> str:
 def write_report(
     folder: str | Path, curves: Sequence[Curve], study: Sequence[Row] = (), measured_with: dict[str, str] | None = None
 ) -> None:
-    """Write `results.json`, `curve.png` and the renewed card into a checkpoint's folder.
+    """Write `results.json`, `curve.png` and the updated card to a checkpoint folder, all or none.
 
     Args:
-        folder: the checkpoint that was measured.
-        curves: the agent's own; then, told apart by their names, its source's and others to compare with.
-        study: further rows of the table; without them those of an earlier study of the same weights stay.
-        measured_with: the versions that made the curves, if that was not now.
+        folder: the measured checkpoint.
+        curves: the agent's curve first, then those of its source and others, with different names.
+        study: further rows of the table; by default those of an earlier study of the same weights are kept.
+        measured_with: package versions at the time of the measurement; default the installed ones.
 
     Raises:
-        FileNotFoundError: no checkpoint is there.
+        FileNotFoundError: the folder has no checkpoint.
         ImportError: matplotlib is not installed.
     """
     from icrl_agents.evaluation.plots import draw_curves
@@ -218,16 +217,16 @@ def write_report(
 
 
 def _released_as(folder: Path) -> str | None:
-    """The name that a card tells people to load: its own if it comes with the package."""
+    """Id of a bundled agent, for the loading example on its card; None for other folders."""
     return BUNDLED + folder.name if folder.resolve().parent == bundled_folder().resolve() else None
 
 
 def stored_results(agent: str | Path) -> dict[str, Any]:
-    """The results in the folder of an agent, a released one by its name.
+    """Content of `results.json` of an agent, given by its folder or bundled id.
 
     Raises:
-        FileNotFoundError: it has none.
-        ValueError: they are damaged.
+        FileNotFoundError: the agent has no results.
+        ValueError: the results are damaged.
     """
     from icrl_agents.hub.remote import BUNDLED, bundled_folder
 
@@ -240,12 +239,12 @@ def stored_results(agent: str | Path) -> dict[str, Any]:
 
 
 def stored_curves(agent: str | Path) -> list[Curve]:
-    """What was measured on an agent before, see `stored_results`."""
+    """Curves in the stored results of an agent; errors as `stored_results`."""
     return [Curve.from_json(data) for data in stored_results(agent)["curves"]]
 
 
 def check_measured(agents: Sequence[str]) -> None:
-    """Refuse (ValueError) folders without results, to which none can be added."""
+    """ValueError for a folder without results, to which rows cannot be added."""
 
     for name in agents:
         if not (Path(name).expanduser() / RESULTS).is_file():
@@ -254,10 +253,10 @@ def check_measured(agents: Sequence[str]) -> None:
 
 
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
-    """Put further rows into the results, figure and card of a checkpoint that was measured before.
+    """Add rows to the results and the card of a measured checkpoint.
 
-    All that follows from the stored runs is computed again. Earlier rows stay, but for those of the same names, or of
-    the same kind: what stands before a colon, such as a set.
+    Table and figure are recomputed from the stored runs. Earlier rows are kept, except those of the same kind: the
+    same name up to a colon, such as a set.
 
     Raises:
         FileNotFoundError: the folder has no results yet.
@@ -265,7 +264,7 @@ def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     """
     folder = Path(folder).expanduser()
     found = stored_results(folder)
-    make_card(folder, METHODS)  # refuses results of other weights, which write_report would tie to these
+    make_card(folder, METHODS)  # ValueError for results of other weights, before write_report hashes these
     measured = [Curve.from_json(data) for data in found["curves"]]
     new = {_kind(row) for row in rows}
     before = [row for row in table_rows({"table": found.get("study", [])}) if _kind(row) not in new]
@@ -273,16 +272,16 @@ def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
 
 
 def _kind(row: Row) -> str:
-    """Rows of one kind belong together: they are replaced together."""
+    """Prefix of a row's name up to a colon; rows of one kind are replaced together."""
     return row.name.partition(":")[0]
 
 
 def _study_before(folder: Path, weights: str) -> list[Row]:
-    """The rows of a study in the results that are about to be replaced, if they are about these weights."""
+    """Study rows of the existing results, if these belong to the same weights; else []."""
     if not (folder / RESULTS).is_file():
         return []
     try:
         before = checkpoint.read_results(folder)
         return table_rows({"table": before.get("study", [])}) if before.get("weights_sha256") == weights else []
-    except ValueError:  # damaged results are to be replaced too
+    except ValueError:  # damaged results are replaced
         return []

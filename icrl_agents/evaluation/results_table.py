@@ -1,4 +1,4 @@
-"""The rows of a results table: what the curves of an agent say, episode by episode and task by task."""
+"""Rows of a results table, from the curves of an agent: returns by episode span and by task."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.hub.cards import Row
 
-SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50))  # episodes, first and last, that papers name
-LAST = 10  # episodes at the end of a lifetime that is of another length
-LONG = 50  # episodes
-PLANNED = "planned"  # the name of a curve measured with a planner
-SOURCE = "source "  # the prefix of curves of learners that made histories
-SHOWN = 20  # tasks, one a line
+SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50))  # (first, last) episodes reported in papers
+LAST = 10  # final span in episodes, for lifetimes of other lengths
+LONG = 50  # lifetimes of more episodes are reported as a whole too
+PLANNED = "planned"  # name of a curve measured with a planner
+SOURCE = "source "  # name prefix of a source's curve
+SHOWN = 20  # maximum number of tasks in the task table
 
 
 def spans(episodes: int) -> list[tuple[int, int]]:
-    """The spans of episodes to report of a lifetime: its last episode, a long one as a whole, and at last its end."""
+    """Reported spans (first, last) of a lifetime: those of `SPANS`, a long one as a whole, last episode, the end."""
     found = [span for span in SPANS if span[1] <= episodes]
     end = found.pop() if found[-1][1] == episodes else (max(1, episodes - LAST + 1), episodes)
     whole = [(1, episodes)] * (episodes > LONG)
@@ -35,7 +35,7 @@ def span_name(first: int, last: int) -> str:
 
 
 def results_table(curves: Sequence[Curve]) -> list[Row]:
-    """The rows of `curves[0]`, of random and optimal play, of the source and of other runs among `curves`."""
+    """Rows of the agent's curve `curves[0]`, of the other curves, and of the references (random, optimal, source)."""
     curve, rest = curves[0], curves[1:]
     end = spans(curve.runs.shape[2])[-1]
     rows = [*_means(curve), *_normalised(curve), *_worst(curve)]
@@ -48,7 +48,7 @@ def results_table(curves: Sequence[Curve]) -> list[Row]:
 
 
 def _beside(other: Curve, curve: Curve) -> list[Row]:
-    """The rows of other runs than the curve's, each named after them."""
+    """Rows of another curve of the agent, with its name as their prefix."""
     if other.split == ALL != curve.split:
         count, rows = "", [*_means(other), *_normalised(other), *_unsolved(other), *_worst(other), *_levels(other)]
     else:
@@ -67,7 +67,7 @@ def _gains(planned: Curve, curve: Curve) -> list[Row]:
 
 
 def _levels(curve: Curve) -> list[Row]:
-    """What random and optimal play earn."""
+    """Rows of the returns of random and optimal play."""
     rows = [
         Row("random", _rounded(curve.random.mean()), unit="return", note="uniformly random actions", reference=True)
     ]
@@ -87,7 +87,7 @@ def _mean(curve: Curve, what: str, span: tuple[int, int]) -> Row:
 
 
 def _trained_on(curve: Curve) -> str:
-    """How many of all tasks the agent was trained on; nothing of held-out tasks."""
+    """Note on the numbers of held-out and training tasks for a curve on all tasks; "" for other splits."""
     parts = curve.facts.get("tasks") if curve.split == ALL else None
     if not isinstance(parts, dict):
         return ""
@@ -96,7 +96,7 @@ def _trained_on(curve: Curve) -> str:
 
 
 def _normalised(curve: Curve) -> list[Row]:
-    """The end as a share of what is possible, and the interquartile mean of such shares; tasks weigh the same."""
+    """Rows of the mean normalised return at the end, and of interquartile means; every task has the same weight."""
     if not curve.normalises:
         return []
     end, note = spans(curve.runs.shape[2])[-1], "0 random, 1 optimal"
@@ -109,7 +109,7 @@ def _normalised(curve: Curve) -> list[Row]:
 
 
 def _unsolved(curve: Curve) -> list[Row]:
-    """The share of lives that end far from their optimum, which a mean does not show."""
+    """Row of the share of lifetimes that end below half of the normalised return, which a mean hides."""
     if not curve.normalises:
         return []
     span, note = spans(curve.runs.shape[2])[-1], "nearer to random play than to the optimum"
@@ -127,7 +127,7 @@ def _worst(curve: Curve) -> list[Row]:
 
 
 def interval_row(name: str, interval: Interval, curve: Curve, unit: str = "return", note: str = "") -> Row:
-    """A row of what was measured on the runs of a curve."""
+    """Table row of an interval over the runs of a curve, rounded."""
     value, low, high = map(_rounded, interval)
     return Row(name, value, low, high, unit, note, over=str(curve.sample))
 
@@ -137,7 +137,7 @@ def _rounded(value: Any) -> float:
 
 
 def task_name(env_id: str, task: int) -> str:
-    """A task as the arguments of `make` that fix it; only its id where those are long, or the env is not registered."""
+    """Task as make() arguments; as its id if these are long or the environment has no family."""
     family = find_family(env_id) if is_family(env_id) else None
     if family is None or not 0 <= task < family.set_tasks:
         return f"task {task}"
@@ -146,7 +146,7 @@ def task_name(env_id: str, task: int) -> str:
 
 
 def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows, as text, of what lifetimes on each task earned in the end; of many tasks the worst ones."""
+    """Header and rows, as text, of the returns by task at the end of a lifetime; the worst tasks if there are many."""
     first, last = spans(curve.runs.shape[2])[-1]
     share = curve.share(first, last)
     picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(share)[:SHOWN]

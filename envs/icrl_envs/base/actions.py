@@ -11,7 +11,7 @@ from icrl_envs.base.checks import as_array, short
 
 
 def check_action(action: Any, space: spaces.Space, rows: tuple[int, ...]) -> np.ndarray:
-    """Return a checked copy of `action`: (*rows,) int64 for `Discrete`, else (*rows, *space.shape) in its own dtype.
+    """Return a checked copy of `action`: (*rows,) int64 for `Discrete`, else (*rows, *space.shape) of `space.dtype`.
 
     Args:
         action: one action, or one per row.
