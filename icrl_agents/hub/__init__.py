@@ -1,1 +1,1 @@
-"""Checkpoints: folders, bundled agents and the Hugging Face Hub."""
+"""Checkpoints: folders on disk, bundled agents, and the Hugging Face Hub."""

@@ -1,7 +1,7 @@
-"""The Hub client's cache on disk: the files of one repo by commit, each compared with the hash that names it.
+"""RepoCache: the Hub client's disk cache of one repo, with hash checks of every file.
 
-Layout, as huggingface_hub documents it: `blobs/<hash>` holds contents, `snapshots/<commit>/<name>` links to them, and
-`refs/<branch>` holds the commit that the branch named when it was last seen.
+Layout, as documented by huggingface_hub: `blobs/<hash>` has contents, `snapshots/<commit>/<name>` links to them, and
+`refs/<branch>` has the last known commit of a branch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Published(NamedTuple):
-    """What a Hub says of one file."""
+    """Hub metadata of one file."""
 
     name: str
     commit: str  # 40 hex digits
@@ -33,7 +33,7 @@ class Published(NamedTuple):
 
 
 def digests(content: bytes) -> set[str]:
-    """The hashes by which Hubs name a content: SHA-256 (LFS and Xet), SHA-1 of a Git blob, SHA-1 (mirrors)."""
+    """Hashes that Hubs use for a content: SHA-256 (LFS and Xet), SHA-1 of a Git blob, plain SHA-1 (mirrors)."""
     git = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
     git.update(content)
     plain = hashlib.sha1(content, usedforsecurity=False)
@@ -55,19 +55,19 @@ class RepoCache:
         return self.folder / "snapshots" / commit
 
     def commit(self, revision: str | None) -> str | None:
-        """The commit that `revision` named when last seen, if both files of it are here."""
+        """Last known commit of `revision` if both of its files are cached; else None."""
         from huggingface_hub import try_to_load_from_cache
 
         try:
             paths = [try_to_load_from_cache(self.repo_id, n, cache_dir=self.root, revision=revision) for n in FILES]
-        except UnicodeDecodeError:  # refs/<revision> is damaged; it is written again once the Hub has been asked
+        except UnicodeDecodeError:  # refs/<revision> is damaged; the next download rewrites it
             return None
         return Path(str(paths[0])).parent.name if all(isinstance(path, str) for path in paths) else None
 
     def damaged(self, commit: str) -> list[str]:
-        """The files of a snapshot that are missing, or not of the hash that names them.
+        """Names of the files in a snapshot that are missing or do not match their hash.
 
-        Where the system has no symbolic links, a snapshot holds copies without that name: they pass unchecked.
+        Without symbolic links a snapshot has copies, whose hash is unknown: these pass unchecked.
         """
         return [name for name in FILES if not self._whole(self.snapshot(commit) / name)]
 
@@ -76,7 +76,7 @@ class RepoCache:
         return path.is_file() and (not DIGEST.fullmatch(digest) or _matches(path, digest))
 
     def link(self, file: Published) -> bool:
-        """Put a file into its snapshot if its content is here already, as part of another commit."""
+        """Add a file to its snapshot if its content is cached, from another commit; returns whether it is."""
         blob = self._blob(file)
         if not blob.is_file() or not _matches(blob, file.digest):
             return False
@@ -85,7 +85,7 @@ class RepoCache:
         return True
 
     def keep(self, file: Published, content: bytes) -> None:
-        """Write a file's content and put it into its snapshot; each appears whole or not at all."""
+        """Write the content of a file and add it to its snapshot, atomically each."""
         with self._draft() as draft:
             (Path(draft) / "blob").write_bytes(content)
             self._blob(file).parent.mkdir(exist_ok=True)
@@ -111,9 +111,9 @@ class RepoCache:
         return tempfile.TemporaryDirectory(dir=self.folder, prefix=".")
 
     def remember(self, revision: str, commit: str) -> None:
-        """Note which commit a branch named, so that it loads by that name without a network."""
+        """Store the commit of a branch, so the branch loads without a network."""
         if revision != commit:
-            with suppress(OSError):  # a read-only cache serves as well
+            with suppress(OSError):  # the cache may be read-only
                 write_text(self.folder / "refs" / revision, commit)
 
 

@@ -1,17 +1,17 @@
-"""Model cards: the README of a checkpoint, rendered from its config, its facts and its measured results.
+"""Model cards: the README of a checkpoint, rendered from its config, facts and measured results.
 
-The template has no branch per method and no number of its own: numbers come from `config.json`, `results.json` and
+The template has no branch per method and no literal numbers: numbers come from `config.json`, `results.json` and
 the size of the weights, prose from the method's docstring.
 
-Facts are free JSON. These keys have a place of their own on the card, all others are listed as they are:
-`env_id` (string), `command` (string, what reproduces the weights), `collect` (string, what its histories), `source`,
-`assumes`, `split_seed` and `data` (the histories it was trained on), `limits` (list of strings).
+Facts are free JSON. Some keys have a fixed place on the card, the others are listed: `env_id` (string), `command`
+(string, reproduces the weights), `collect` (string, reproduces the histories), `source`, `assumes`, `split_seed` and
+`data` (training data), `limits` (list of strings).
 
 Results are `env_id`, `split`, `episodes`, `num_seeds` and `table`, a list of rows
-`{"name", "value", "low", "high", "unit", "note", "reference", "over"}` of which `name` and `value` are required. `unit`
-is "return" for returns; `over` says what was drawn again for the interval; `reference` is true for lines that are not
-the agent's own (random, optimal, source learner): they stand in the table but not in the metadata, where the Hub would
-show them as the agent's scores.
+`{"name", "value", "low", "high", "unit", "note", "reference", "over"}` with required `name` and `value`. `unit`
+is "return" for returns; `over` names the resampled levels of the interval; `reference` is true for rows of other
+learners (random, optimal, source): they are in the table but not in the metadata, where the Hub would show them as
+the agent's scores.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LOCAL = "path/to/this/folder"
 
 
 class Row(NamedTuple):
-    """One line of the results table."""
+    """One row of the results table."""
 
     name: str
     value: float
@@ -57,18 +57,19 @@ class Row(NamedTuple):
     unit: str = ""
     note: str = ""
     reference: bool = False
-    over: str = ""  # what was drawn again for the interval, such as "8 tasks x 20 lives"
+    over: str = ""  # resampled levels of the interval, such as "8 tasks x 20 lives"
 
 
 def make_card(
     folder: Path, methods: Mapping[str, type], name: str | None = None, new: dict[str, Any] | None = None
 ) -> str:
-    """The card of what lies in a checkpoint folder: its config, `results.json` and `curve.png` if they are there.
+    """Card of a checkpoint folder, from its config and, if present, its `results.json` and `curve.png`.
 
     Args:
-        methods: the registry in which `config.json` names a class.
-        name: the id that the card tells people to load.
-        new: results that are about to be written there with a curve, in place of those in the folder.
+        folder: the checkpoint.
+        methods: registry of methods by the name in `config.json`.
+        name: id in the card's loading example.
+        new: results that will replace those in the folder, with a curve.
 
     Raises:
         ValueError: the results are malformed or were measured on other weights.
@@ -94,18 +95,18 @@ def render_card(
     curve: bool = False,
     name: str | None = None,
 ) -> str:
-    """The card as Markdown with YAML front matter; the same arguments give the same text.
+    """Render the card as Markdown with YAML front matter; deterministic in its arguments.
 
     Args:
-        data: the content of `config.json`.
-        method: the class of its method, whose docstring the card quotes.
-        results: the content of `results.json`; without it the card says that nothing was measured.
-        parameters: how many numbers the weights file holds.
-        curve: whether `curve.png` lies beside the card.
-        name: the id to load it by, a Hub repo or bundled one.
+        data: content of `config.json`.
+        method: class of the method, whose docstring the card quotes.
+        results: content of `results.json`; without it the card states that no results exist.
+        parameters: number of weights.
+        curve: whether the folder has a `curve.png`.
+        name: id in the loading example, of a Hub repo or bundled agent.
 
     Raises:
-        ValueError: results that are not of the form above.
+        ValueError: malformed results.
     """
     facts, name = data["facts"], name or LOCAL
     rows = table_rows(results) if results else []
@@ -121,7 +122,7 @@ def render_card(
         deviations=prose.deviations,
         variable_actions=prose.variable_actions,
         has_memory=prose.has_memory,
-        steps="10 * agent.config.window" if prose.has_memory else "agent.config.window",  # show what it can
+        steps="10 * agent.config.window" if prose.has_memory else "agent.config.window",  # memory exceeds the window
         arxiv=prose.arxiv,
         measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
         rows=rows,
@@ -141,7 +142,7 @@ def render_card(
 
 
 def table_rows(results: dict[str, Any]) -> list[Row]:
-    """The rows of `results["table"]`, checked."""
+    """Checked rows of `results["table"]`; ValueError for malformed ones."""
     table = results.get("table")
     if not isinstance(table, list):
         raise ValueError("the results have no table: run icrl-agents evaluate again")
@@ -172,7 +173,7 @@ _FIELD_TYPES: dict[str, Any] = {
 
 
 def shown(value: Any) -> str:
-    """A JSON value as the card shows it; numbers with four significant digits, integers whole."""
+    """Format a JSON value for the card: floats with four significant digits, integers in full."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -185,7 +186,7 @@ def shown(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Text that stays inside its table cell or list item, whatever it holds."""
+    """Escape a value for a Markdown table cell or list item."""
     text = " ".join(shown(value).split())
     for sign in "\\|<`[":
         text = text.replace(sign, f"\\{sign}")
@@ -197,7 +198,7 @@ def _fenced(command: Any) -> str | None:
 
 
 def _is_id(value: Any) -> bool:
-    """Environment ids reach code and YAML on the card: nothing but an id may."""
+    """Whether a value is a well-formed environment id: it is inserted into code and YAML on the card."""
     return isinstance(value, str) and re.fullmatch(r"[\w:./-]{1,100}", value) is not None
 
 
@@ -210,12 +211,12 @@ def _flat(data: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 class Prose(NamedTuple):
-    """What a method's docstring says for the card."""
+    """Texts and flags of a method class for the card."""
 
     summary: str
     deviations: str
-    variable_actions: bool  # it acts in any action set
-    has_memory: bool  # steps that have left the window influence actions
+    variable_actions: bool  # accepts any action set
+    has_memory: bool  # steps outside the window influence actions
     arxiv: str | None
 
 
@@ -270,7 +271,7 @@ def _eval_results(env_id: str | None, results: dict[str, Any], rows: list[Row]) 
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
-    # The output is Markdown, not HTML; `cell` escapes what facts could smuggle in.
+    # The output is Markdown, not HTML; `cell` escapes markup in facts.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

@@ -1,7 +1,7 @@
-"""A checkpoint folder: `config.json`, `model.safetensors` and the card, read strictly and written whole.
+"""Read and write checkpoint folders: `config.json`, `model.safetensors` and the card.
 
-Checkpoints are other people's files. Nothing is ever unpickled, a size is bounded before it is believed, and weights
-that are not exactly what their config promises are refused.
+Checkpoints are untrusted input: nothing is ever unpickled, sizes are bounded before memory is allocated, and weights
+must match the names, dtypes and shapes of their config exactly. Writes are atomic.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from icrl_agents.core.version import __version__
 from icrl_agents.nn.numerics import own_settings
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-RESULTS, CURVE = "results.json", "curve.png"  # written by the evaluation, beside the three above
+RESULTS, CURVE = "results.json", "curve.png"  # optional, written by the evaluation
 EVALUATE = "run icrl-agents evaluate"
 
-FORMAT_VERSION = 1  # grows when an older package could misread a newer folder
+FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer folders
 KEYS: dict[str, type] = {
     "format_version": int,
     "library_version": str,
@@ -39,10 +39,10 @@ KEYS: dict[str, type] = {
     "action_space": dict,
     "facts": dict,
 }
-MAX_MESSAGE = 390  # characters of an error, where its path is no longer than most are
-MAX_RESULTS_BYTES = 1 << 24  # every episode's return
-MAX_HEADER_BYTES = 1 << 22  # of a safetensors file; a name and a shape take about 100 bytes
-MAX_WEIGHTS_BYTES = 1 << 32  # a thousand million numbers, which uploads and downloads hold in memory
+MAX_MESSAGE = 390  # characters in an error, unless its path is very long
+MAX_RESULTS_BYTES = 1 << 24  # results have the return of every episode
+MAX_HEADER_BYTES = 1 << 22  # safetensors header; about 100 bytes per tensor
+MAX_WEIGHTS_BYTES = 1 << 32  # 10^9 float32 weights, which uploads and downloads hold in memory
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".zip")
 DTYPES = {
     torch.float64: "F64",
@@ -63,7 +63,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Kind(NamedTuple):
-    """What the header of a weights file says of one tensor."""
+    """Dtype and shape of one tensor, as in a safetensors header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -77,22 +77,22 @@ class Kind(NamedTuple):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of `config.json`, with exactly the keys and types of `KEYS`.
+    """Content of `config.json`, with exactly the keys and types of `KEYS`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is too large, not strict JSON, of a newer format, or not one of ours.
+        FileNotFoundError: no such file.
+        ValueError: too large, not strict JSON, of a newer format, or not a config of this package.
     """
     path = folder / CONFIG
     return _check_config(read_json(path), path)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The content of `results.json`.
+    """Content of `results.json`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is too large, or not strict JSON.
+        FileNotFoundError: no such file.
+        ValueError: too large, or not strict JSON.
     """
     first = f"{EVALUATE} {folder} --write first"
     return read_json(folder / RESULTS, MAX_RESULTS_BYTES, f"{EVALUATE} again", first)
@@ -124,7 +124,7 @@ _JSON_NAMES = {int: "a whole number", str: "a string", dict: "an object"}
 
 @contextmanager
 def named(folder: Path, file: str = CONFIG, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """Name the file of a checkpoint in errors about what it says."""
+    """Add the path of a checkpoint file to errors about its content."""
     try:
         yield
     except kinds as error:
@@ -139,15 +139,15 @@ def named(folder: Path, file: str = CONFIG, kinds: tuple[type[Exception], ...] =
 
 
 def load_weights(build: Callable[[], Module], folder: Path, device: torch.device) -> Module:
-    """Build the module and fill it from `model.safetensors`.
+    """Build a module and load its weights from `model.safetensors`.
 
     `build` is called twice: on the meta device, to compare names, dtypes and shapes with the file's header before
-    anything is allocated; then for real, which also makes the buffers that are derived from the config and not saved.
+    allocation; then on the CPU, which also creates the unsaved buffers that derive from the config.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: pickles instead; a damaged file; missing, extra or misshapen weights; NaN or infinite ones; more of
-            them than memory holds.
+        FileNotFoundError: no such file.
+        ValueError: pickles instead of safetensors; a damaged file; missing, extra or misshapen weights; NaN or infinite
+            weights; more weights than fit into memory.
     """
     with _within_memory(folder / WEIGHTS):
         return _load_weights(build, folder, device)
@@ -168,14 +168,14 @@ def _load_weights(build: Callable[[], Module], folder: Path, device: torch.devic
         except SafetensorError as error:
             raise _damaged(path, error) from None
         _check_finite(weights, path)
-        with torch.random.fork_rng(devices=[]):  # random weights are drawn and overwritten: the caller sees no draw
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: keep the caller's random state
             module = build()
         module.load_state_dict(weights)
         return module.to(device)
 
 
 def check_state(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> None:
-    """Refuse to write weights that `load_weights` would not load.
+    """Check that `load_weights` would load these weights.
 
     Raises:
         ValueError: missing, extra or misshapen weights.
@@ -207,7 +207,7 @@ def _within_memory(path: Path) -> Iterator[None]:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves random weights undrawn and unscaled, as only shapes count: on the meta device they cost 2 s of imports."""
+    """Skips random initialisation on the meta device, where only shapes matter: it would import modules for 2 s."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", "")
@@ -217,10 +217,10 @@ class _Undrawn(TorchFunctionMode):
 
 
 def read_header(path: Path) -> dict[str, Kind]:
-    """Names, dtypes and shapes of the tensors in a safetensors file, which is not mapped; they fill it exactly.
+    """Names, dtypes and shapes of the tensors in a safetensors file, without reading the tensors.
 
     Raises:
-        ValueError: a file of more than `MAX_WEIGHTS_BYTES`, or a damaged one.
+        ValueError: more than `MAX_WEIGHTS_BYTES`, a damaged header, or tensors that do not fill the file exactly.
     """
     size = path.stat().st_size
     if size > MAX_WEIGHTS_BYTES:
@@ -267,7 +267,7 @@ def _refuse_pickles(path: Path) -> None:
 
 
 def _misfit(found: Mapping[str, Kind], expected: Mapping[str, Kind]) -> str:
-    """How some weights differ from those expected; empty if they do not."""
+    """Text on missing, extra and different weights; empty if all match."""
     problems = {
         "missing": sorted(set(expected) - set(found)),
         "extra": sorted(set(found) - set(expected)),
@@ -291,10 +291,10 @@ def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
 
 
 def complete(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The content of `config.json`: `data` has the keys of `KEYS` besides the two versions, which are added.
+    """Content of `config.json`: `data`, which has the other keys of `KEYS`, plus the two versions.
 
     Raises:
-        ValueError: `read_config` would refuse the result.
+        ValueError: `read_config` would not accept the result.
     """
     path = folder / CONFIG
     text = dump_json({"format_version": FORMAT_VERSION, "library_version": __version__, **data}, path)
@@ -302,13 +302,13 @@ def complete(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: str) -> None:
-    """Write `config.json`, `model.safetensors` and the card; the same content gives the same bytes.
+    """Write `config.json`, `model.safetensors` and the card; deterministic to the byte.
 
     Args:
-        folder: made if it is not there; other files in it stay.
-        config: from `complete`.
-        state: name -> tensor.
-        card: a card without results.
+        folder: created if needed; other files in it are kept.
+        config: result of `complete`.
+        state: tensors by name.
+        card: text of a card without results.
 
     Raises:
         NotADirectoryError: `folder` is a file.
@@ -318,7 +318,7 @@ def write_checkpoint(folder: Path, config: dict[str, Any], state: Mapping[str, T
 
     if os.path.lexists(folder) and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder: name a folder for {CONFIG} and {WEIGHTS}")
-    # copies: safetensors refuses memory that two names share
+    # copies: safetensors does not accept tensors that share memory
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
@@ -329,7 +329,7 @@ def write_checkpoint(folder: Path, config: dict[str, Any], state: Mapping[str, T
 
 
 def weights_sha256(folder: Path) -> str:
-    """What ties `results.json` to the weights it was measured on."""
+    """SHA-256 of the weights file, which ties `results.json` to the measured weights."""
     require_file(folder / WEIGHTS)
     with (folder / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The options of a download from a Hub."""
+"""Options of a download from the Hub."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 
 class Download(NamedTuple):
-    """As in `huggingface_hub`."""
+    """Options with the meaning of the same names in `huggingface_hub`."""
 
-    revision: str | None = None  # a branch, tag or commit; None: main
+    revision: str | None = None  # branch, tag or commit; None for main
     token: str | bool | None = None
     cache_dir: str | Path | None = None
     local_files_only: bool = False

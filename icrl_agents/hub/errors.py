@@ -1,4 +1,4 @@
-"""The Hub client's errors, which span many lines and types, as builtin ones of one line with the likely fix."""
+"""Map the Hub client's errors to built-in exceptions of one line with the likely fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOGIN = "log in with `hf auth login`, set HF_TOKEN or pass token="
 
 @contextmanager
 def explained(explain: Callable[[Exception], Exception]) -> Iterator[None]:
-    """Turn the Hub client's errors into builtin ones of one line with the likely fix."""
+    """Raise `explain(error)` in place of any error of the Hub client."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
@@ -38,7 +38,7 @@ def explained(explain: Callable[[Exception], Exception]) -> Iterator[None]:
 def explain_download(
     error: Exception, api: Any, repo_id: str, revision: str | None, pretrained: list[str]
 ) -> Exception:
-    """Map the Hub client's errors while loading to built-in ones with a one-line fix."""
+    """Map a Hub client error of a download to a built-in exception with a one-line fix."""
     from huggingface_hub import errors
 
     page, name, at = f"{api.endpoint}/{repo_id}", printable(repr(repo_id), 100), printable(repr(revision or "main"), 80)
@@ -79,7 +79,7 @@ def explain_download(
 
 
 def explain_upload(error: Exception, api: Any, repo_id: str) -> Exception:
-    """Map the Hub client's errors while uploading to built-in ones with a one-line fix."""
+    """Map a Hub client error of an upload to a built-in exception with a one-line fix."""
     from huggingface_hub import errors
 
     match error:
@@ -123,18 +123,18 @@ def _retry_after(headers: Any) -> str:
 
 
 def token_of(api: Any) -> str | None:
-    """The token that requests carry, wherever it is from."""
+    """Token of requests: from the client or the stored login; None without one."""
     from huggingface_hub import get_token
 
     return None if api.token is False else api.token if isinstance(api.token, str) else get_token()
 
 
 def check_token(api: Any) -> None:
-    """Refuse a token that no header can carry, before a client logs it or fails to encode it.
+    """Check that the token is valid in a header, before a client logs it or fails to encode it.
 
     Raises:
-        PermissionError: `token=True`, and none is stored.
-        ValueError: line breaks, spaces, letters beyond ASCII, or nothing; the message does not show the token.
+        PermissionError: `token=True` without a stored token.
+        ValueError: empty token, line breaks, spaces or non-ASCII letters; the message does not show the token.
     """
     token = token_of(api)
     if api.token is True and token is None:

@@ -1,4 +1,4 @@
-"""Where checkpoints come from and go to: a folder, the package itself, or the Hugging Face Hub."""
+"""Find checkpoints in a folder, among the bundled agents or on the Hugging Face Hub, and upload them to the Hub."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from icrl_agents.hub.download import Download
 from icrl_agents.hub.errors import LOGIN, check_token, explain_download, explain_upload, explained, token_of
 from icrl_agents.hub.transfer import Patience, Remote
 
-BUNDLED = "icrl/"  # ids that ship with the package; they shadow no other repo
-CANNOT_SAY = (408, 429, *range(500, 600))  # a server too busy or broken to say which commit a branch names
+BUNDLED = "icrl/"  # prefix of the ids of bundled agents
+CANNOT_SAY = (408, 429, *range(500, 600))  # HTTP status of a server that is busy or broken: use the cached commit
 REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\/][^\x00-\x20\x7f~^:?*\[\\]{0,249}")
 
 
 class ResolvedCheckpoint(NamedTuple):
-    """A checkpoint's folder, and where it is from: "local", "bundled" or "hub@<commit>"."""
+    """A checkpoint's folder and its origin: "local", "bundled" or "hub@<commit>"."""
 
     folder: Path
     source: str
@@ -35,19 +35,19 @@ class ResolvedCheckpoint(NamedTuple):
 
 
 def fetch(id_or_path: str | Path, options: Download = Download()) -> ResolvedCheckpoint:
-    """Find a checkpoint: an existing folder, else a bundled id, else a Hub repo with all files of ONE commit.
+    """Find a checkpoint: an existing folder, else a bundled id, else a Hub repo, with all files from one commit.
 
-    Ids of bundled agents (`icrl/...`) touch no network, unless `revision` or `force_download` ask for the Hub's
-    version. Files are compared with the hash that the Hub publishes, in the cache too: a damaged one is downloaded
-    again. A server has 60 s, and one more for every 32 KiB that arrive.
+    Ids of bundled agents (`icrl/...`) need no network, unless `revision` or `force_download` requests the Hub's
+    version. Files are compared with the hash published by the Hub, in the cache too; damaged ones are downloaded
+    again. The timeout is 60 s plus 1 s for every 32 KiB received.
 
     Raises:
-        FileNotFoundError: no such folder, repo, revision or file; or not cached, and downloads are off.
-        PermissionError: the Hub refuses the token, or the repo asks for access.
-        ConnectionError: the checkpoint is not cached, and the Hub cannot be reached, is too slow or too busy, or sends
-            files without a hash or other than their hash.
-        ValueError: neither a path nor a repo id, a malformed revision or token, arguments that contradict each other,
-            or a damaged cached file while downloads are off.
+        FileNotFoundError: no such folder, repo, revision or file; or not cached while downloads are off.
+        PermissionError: the Hub rejects the token, or the repo is gated.
+        ConnectionError: not cached, and the Hub is unreachable, too slow or busy, or sends files without a hash or
+            with another hash.
+        ValueError: neither a path nor a repo id, a malformed revision or token, contradicting arguments, or a damaged
+            cached file while downloads are off.
     """
     if not isinstance(id_or_path, str | PurePath) or not str(id_or_path):
         raise ValueError(
@@ -55,7 +55,7 @@ def fetch(id_or_path: str | Path, options: Download = Download()) -> ResolvedChe
             "`icrl-agents agents`"
         )
     check_utf8(id_or_path)
-    # os.path says no where Path raises: names that are too long, users that do not exist.
+    # os.path returns False where Path raises: too long names, unknown users
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
         if str(id_or_path) in list_pretrained() and not os.listdir(folder):  # noqa: PTH208
@@ -88,12 +88,12 @@ def _is_path(id_or_path: str | Path) -> bool:
 
 
 def bundled_folder() -> Path:
-    """The folder of the released agents."""
+    """Folder of the bundled agents."""
     return bundled("model_cards")
 
 
 def list_pretrained() -> list[str]:
-    """The ids that `ICAgent.from_pretrained` loads without a network."""
+    """Ids of the bundled agents, which `ICAgent.from_pretrained` loads without a network."""
     return sorted(BUNDLED + weights.parent.name for weights in bundled_folder().glob(f"*/{WEIGHTS}"))
 
 
@@ -119,7 +119,11 @@ def _fetch_hub(repo_id: str, options: Download) -> ResolvedCheckpoint:
 
 
 def _last_seen(cache: RepoCache, revision: str | None, offline: bool) -> str | None:
-    """The commit that `revision` named when last seen, if it is cached whole; None lets it be downloaded."""
+    """Last known commit of `revision` if it is cached and intact; None if a download is needed.
+
+    Raises:
+        LocalEntryNotFoundError, ValueError: not cached, or damaged, while `offline`.
+    """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     commit = cache.commit(revision)
@@ -137,7 +141,7 @@ def _last_seen(cache: RepoCache, revision: str | None, offline: bool) -> str | N
 def _download(
     remote: Remote, cache: RepoCache, revision: str | None, last_seen: str | None, force_download: bool
 ) -> str:
-    """Bring the commit that `revision` names into the cache; gives the commit, or `last_seen` if the Hub cannot say."""
+    """Download the commit of `revision` into the cache; returns it, or `last_seen` if the Hub does not answer."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
@@ -162,7 +166,7 @@ def _no_such_bundle(name: str) -> str:
 
 
 def _check_revision(revision: str | None) -> None:
-    """Git's rules for names, as far as a name becomes a path in the cache."""
+    """ValueError for names outside Git's rules, since a revision becomes a path in the cache."""
     if revision not in (None, "") and (not REVISION.fullmatch(str(revision)) or ".." in str(revision)):
         raise ValueError(f"revision {printable(repr(revision), 80)} is no branch, tag or commit: give the name of one")
 
@@ -171,7 +175,7 @@ def _check_id(repo_id: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    if not repo_id.isprintable():  # older clients let a last line break pass
+    if not repo_id.isprintable():  # older clients accept a trailing line break
         raise HFValidationError(repo_id)
     validate_repo_id(repo_id)
 
@@ -186,13 +190,13 @@ def _api(token: str | bool | None) -> Any:
 
 
 class Proof(Protocol):
-    """What an upload asks of the caller, which knows what an agent is."""
+    """Callbacks of an upload, so that this file does not depend on agents."""
 
     def load(self, folder: Path) -> Any:
-        """Load the checkpoint in `folder`; an error for what does not load."""
+        """Load the checkpoint in `folder`; raises if it does not load."""
 
     def card(self, folder: Path, name: str | None = None) -> str:
-        """The card of the checkpoint in `folder` under the id `name`."""
+        """Render the card of the checkpoint in `folder` with the id `name`."""
 
 
 def upload(
@@ -205,18 +209,18 @@ def upload(
     revision: str | None = None,
     commit_message: str = "Upload agent",
 ) -> str:
-    """Upload a checkpoint folder, with its results and curve if it has them, as one commit.
+    """Upload a checkpoint folder, with results and curve if present, as one commit.
 
-    The repo and the branch `revision` are made if they do not exist. Of the files in the folder only the five of a
-    checkpoint are sent; results and curve that an earlier upload left in the repo and this folder lacks are deleted.
+    The repo and the branch `revision` are created if needed. Only the five files of a checkpoint are sent; results
+    and curve of an earlier upload are deleted from the repo if this folder lacks them.
 
     Returns:
-        The commit's URL.
+        URL of the commit.
 
     Raises:
         FileNotFoundError, ValueError: no loadable checkpoint in `folder`, or a bad `repo_id`; nothing is sent.
-        PermissionError: no token, one that may not write there, or a public repo although `private=True`.
-        ConnectionError: the Hub cannot be reached or fails.
+        PermissionError: no token, a token without write access, or a public repo with `private=True`.
+        ConnectionError: the Hub is unreachable or fails.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -249,7 +253,7 @@ def _check_writable(api: Any, repo_id: str) -> None:
 
 
 def _to_upload(folder: Path, repo_id: str, proof: Proof) -> dict[str, bytes]:
-    proof.load(folder)  # what does not load here does not load there
+    proof.load(folder)  # raises before anything is sent
     card = proof.card(folder)
     for name in (CONFIG, WEIGHTS, CARD, RESULTS, CURVE):
         if (folder / name).is_symlink():
@@ -257,6 +261,6 @@ def _to_upload(folder: Path, repo_id: str, proof: Proof) -> dict[str, bytes]:
                 f"{folder / name} is a link: put the file itself there, links are not followed into a repo"
             )
     files = {n: (folder / n).read_bytes() for n in (CONFIG, WEIGHTS, CARD, RESULTS, CURVE) if (folder / n).is_file()}
-    if files.get(CARD, card.encode()) == card.encode():  # a card edited by hand is sent as it is
+    if files.get(CARD, card.encode()) == card.encode():  # a manually edited card is sent unchanged
         files[CARD] = proof.card(folder, repo_id).encode()
     return files

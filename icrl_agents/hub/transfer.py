@@ -1,7 +1,7 @@
-"""Downloads from a Hub: within a bounded time, and only of the content that its published hash promises.
+"""Downloads from a Hub with bounded time and verified hashes.
 
-`hf_hub_download` gives neither. It sleeps as long as a server asks for (`Retry-After: 3600`, five times), waits without
-end for one that sends a byte a second, writes to a path that an unchecked header names, and compares no hash.
+`hf_hub_download` has neither: it sleeps as long as the server requests (`Retry-After: 3600`, five times), waits without
+limit for a server that sends one byte per second, writes to a path from an unchecked header, and compares no hash.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from icrl_agents.core.printable import printable
 from icrl_agents.hub.cache import COMMIT, DIGEST, Published, digests
 from icrl_agents.hub.checkpoint import MAX_WEIGHTS_BYTES
 
-PATIENCE = 60.0  # seconds that all answers of a server may take together
-MIN_SPEED = 1 << 15  # bytes that add one second to the time a server has
+PATIENCE = 60.0  # time limit in seconds for all answers of a server together
+MIN_SPEED = 1 << 15  # bytes that extend the time limit by one second
 
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # as the client fails on headers and JSON of others
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # client errors on malformed headers and JSON
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ def foreign(api: Any) -> str:
 
 
 class Patience:
-    """The time that a server has left. Requests run in threads, as nothing else ends a name look-up or a header."""
+    """Time limit of a server. Requests run in threads: DNS look-ups and header reads have no other time limit."""
 
     def __init__(self, api: Any) -> None:
         self.api = api
@@ -40,15 +40,15 @@ class Patience:
         return time.monotonic() >= self.end
 
     def extend(self, size: int) -> None:
-        """Allow the time that `size` bytes take at the lowest speed."""
+        """Extend the time limit by the time for `size` bytes at the minimum speed."""
         self.end += size / MIN_SPEED
 
     def wait(self, call: Callable[[], T]) -> T:
-        """The result of `call`.
+        """Result of `call`, within the time limit.
 
         Raises:
             ConnectionError: the client fails to parse the answer.
-            TimeoutError: it takes too long; its thread stays behind, and what it returns is dropped.
+            TimeoutError: the time is over; the thread continues, and its result is discarded.
         """
         future: Future[T] = Future()
         threading.Thread(target=_settle, args=(future, call), daemon=True).start()
@@ -59,7 +59,7 @@ class Patience:
         try:
             return future.result()
         except MALFORMED as error:
-            if isinstance(error, OSError):  # the client's error for status 400 is both
+            if isinstance(error, OSError):  # the client's error for status 400 is a ValueError too
                 raise
             raise ConnectionError(foreign(self.api)) from error
 
@@ -72,7 +72,7 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
 
 
 class Remote:
-    """One repo on its server."""
+    """Files of one repo on its server."""
 
     def __init__(self, api: Any, repo_id: str) -> None:
         self.api = api
@@ -83,8 +83,9 @@ class Remote:
         """Hash, size and commit of a file at `revision`: one request without retries.
 
         Raises:
-            ConnectionError: the answer is not that of a Hub.
+            ConnectionError: the answer is not from a Hub, or has no hash.
             TimeoutError: no answer in time.
+            ValueError: the file exceeds `MAX_WEIGHTS_BYTES`.
         """
         found = self.patience.wait(lambda: self.api.get_hf_file_metadata(url=self._url(name, revision)))
         commit, digest = found.commit_hash or "", found.etag or ""
@@ -104,11 +105,11 @@ class Remote:
         return Published(name, commit, digest, found.size)
 
     def content(self, file: Published) -> bytes:
-        """The file's content, which matches its hash; one that does not is asked for a second time.
+        """Download a file and verify its hash, with one retry.
 
         Raises:
-            ConnectionError: neither of the two matches.
-            TimeoutError: no whole content in time.
+            ConnectionError: neither download matches the hash.
+            TimeoutError: no complete download in time.
         """
         from huggingface_hub.utils import httpx
 
@@ -133,7 +134,7 @@ class Remote:
         ) | {"Accept-Encoding": "identity"}
         url, timeout = self._url(file.name, file.commit), constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
-            if response.status_code != 200:  # hf_raise_for_status would read an answer of any length
+            if response.status_code != 200:  # hf_raise_for_status reads an answer of any length
                 said = response.headers.get("X-Error-Message")
                 raise errors.HfHubHTTPError(str(response.status_code), response=response, server_message=said)
             for chunk in response.iter_bytes():

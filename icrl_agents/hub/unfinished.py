@@ -1,4 +1,4 @@
-"""The folder of a training that has not written its agent yet, as far as loading is concerned."""
+"""Run folders of unfinished trainings: error with the resuming command, `train.json`, and the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from icrl_agents.core.files.strict_json import read_json
 from icrl_agents.hub.checkpoint import CONFIG
 
-NOTE, STATES = "train.json", "checkpoints"  # what a run was started with, and the states it continues from
+NOTE, STATES = "train.json", "checkpoints"  # original arguments of a run, and folder of its resumable checkpoints
 STARTED = {"method": str, "env_id": str, "train": dict, "agent": dict, "source": dict, "command": str}
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """FileNotFoundError for the folder of a run that has not written its agent yet; it says how to get one."""
+    """FileNotFoundError for a run folder without a final agent; the message has the command that finishes it."""
     if (folder / CONFIG).exists() or not (folder / NOTE).is_file():
         return
     data = read_note(folder)
@@ -25,7 +25,7 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def read_note(out: Path) -> dict[str, Any]:
-    """The content of `train.json`, with the keys and types of `STARTED`."""
+    """Content of `train.json`, with the keys and types of `STARTED`; FileNotFoundError or ValueError otherwise."""
     note = out / NOTE
     if not note.is_file():
         raise FileNotFoundError(f"{out} has no train.json, so there is no run to resume: leave --resume out")
@@ -36,7 +36,7 @@ def read_note(out: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The last state that was written whole."""
+    """The last complete checkpoint; None without one."""
     folder = out / STATES
     whole = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     return max(whole, default=None)
