@@ -1,1 +1,1 @@
-"""Studies: many trainings or many measurements behind one table."""
+"""Studies: tables over many trainings or measurements (seeds, windows, action sets, memory, marks, comparison)."""

@@ -1,6 +1,6 @@
-"""The cells of a study: training runs, each in a folder of its own with the curve that was measured on it.
+"""Cells of a study: training runs, each in its own folder with its test curve.
 
-A study that was interrupted continues with the cells, and within a cell with the updates, that are missing.
+An interrupted study continues with the missing cells, and within a cell with the missing updates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CURVE = "curve.json"
 
 
 class Cell(NamedTuple):
-    """One training run of a study, and how it is measured on held-out tasks."""
+    """One training run of a study, and its evaluation on held-out tasks."""
 
     method: str
     env_id: str
@@ -30,19 +30,20 @@ class Cell(NamedTuple):
     settings: dict[str, Any]
     episodes: int
     num_seeds: int
-    most_tasks: int | None = None  # of the test split, evenly spaced; None for all
+    most_tasks: int | None = None  # maximum number of test tasks, evenly spaced; None for all
 
 
 def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
-    """Train and evaluate what is missing: the test curve of one cell after the other.
+    """Train and evaluate missing cells; yields the test curve of every cell in order.
 
     Args:
-        jobs: cells at a time, each in a process of its own.
+        cells: the cells of a study.
+        jobs: number of cells in parallel, each in its own process.
 
     Raises:
-        ValueError: a cell's folder holds another training or evaluation; nothing was trained then.
+        ValueError: a cell's folder has another training or evaluation; nothing is trained then.
     """
-    for cell in cells:  # before the first of them trains for minutes
+    for cell in cells:  # all checks come before the first training
         check_cell(cell)
     with continuing(lambda: "the same command continues"):
         if jobs == 1:
@@ -53,9 +54,9 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
 
 
 def check_cell(cell: Cell) -> None:
-    """Refuse what an earlier study left in the cell's folder if it is not what this one asks for.
+    """ValueError if the cell's folder has another training or evaluation, from an earlier study.
 
-    Settings that are not given now are not compared: they are the recipe's, whatever it was then.
+    Only the given settings are compared; the others keep the defaults at the time of the training.
     """
     done = cell.folder / CURVE
     if not (cell.folder / NOTE).is_file():
@@ -73,7 +74,7 @@ def check_cell(cell: Cell) -> None:
         found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
         evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
         task_set = cell.settings.get("task_set", TRAIN)
-        held_out = len(split_tasks(cell.env_id, task_set=task_set).test)  # as many with every seed of the split
+        held_out = len(split_tasks(cell.env_id, task_set=task_set).test)  # the same number for every split seed
         count = min(cell.most_tasks or held_out, held_out)
         wanted |= {"env_id": cell.env_id, "split": "test", **evaluation, "tasks": count}
     for name, value in wanted.items():
@@ -82,7 +83,7 @@ def check_cell(cell: Cell) -> None:
 
 
 def run_cell(cell: Cell) -> Curve:
-    """Train unless that was done, evaluate unless that was done."""
+    """Train and evaluate a cell, except for the parts that are done; returns its test curve."""
     from icrl_agents.agents.agent import ICAgent
     from icrl_agents.evaluation.evaluate import evaluate, learner_splits
     from icrl_agents.training.loop import train
@@ -96,6 +97,6 @@ def run_cell(cell: Cell) -> Curve:
     agent = ICAgent.from_pretrained(cell.folder)
     tasks = spread(learner_splits(agent, cell.env_id).test.ids, cell.most_tasks) if cell.most_tasks else None
     curve = evaluate(agent, cell.env_id, "test", cell.episodes, cell.num_seeds, tasks=tasks)
-    curve = replace(curve, split="test")  # which the tasks are of
+    curve = replace(curve, split="test")  # "tasks" if task ids were given
     curve.save(done)
     return curve

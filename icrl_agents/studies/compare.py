@@ -1,4 +1,4 @@
-"""All agents of a benchmark with and without planning, beside what was published: a table and a figure for each env."""
+"""Compare agents with and without planning to published results: a table, and a figure for each environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from icrl_agents.sources import default_source
 
 
 class Published(NamedTuple):
-    """Mean test return at episode 50, over five splits (arXiv 2502.19009, read from its vector figures, +-0.02)."""
+    """Published mean test return at episode 50 over five splits (arXiv 2502.19009, read from its figures, +-0.02)."""
 
     plain: float
     planned: float
@@ -45,16 +45,16 @@ PUBLISHED: dict[str, dict[str, Published]] = {
 }
 EPISODES = 50
 SHOWN = (1, 3, 5, 8, 10, 12, 20, 30, 50)
-PLAN_TASKS = {"icrl/DarkKeyToDoor-v0": 32}  # of those that planning is measured on: every tenth, for it is slow there
+PLAN_TASKS = {"icrl/DarkKeyToDoor-v0": 32}  # maximum number of tasks with planning, about a tenth: planning is slow
 
 
 class Entry(NamedTuple):
-    """One agent of the table, by its trainings."""
+    """One agent of the table, with all of its training seeds."""
 
     method: str
     env_id: str
-    agents: tuple[str, ...]  # folders or names, one for each training seed
-    source: str = ""  # of its histories, where that is not the environment's default
+    agents: tuple[str, ...]  # folders or names, one per training seed
+    source: str = ""  # source of its histories, "" for the environment's default
 
     @property
     def label(self) -> str:
@@ -62,20 +62,20 @@ class Entry(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured on one agent, each over all its trainings."""
+    """Curves of one agent, each over all of its training seeds."""
 
     entry: Entry
     plain: Curve
     planned: Curve | None
-    source: Sequence[Curve] = ()  # what its first training learned from, if that can be measured
-    every: Curve | None = None  # on all tasks of the family, those for training too, if its card has that
+    source: Sequence[Curve] = ()  # curve of the first training's source, if it can be measured
+    every: Curve | None = None  # curve on all tasks of the family, training tasks included, if its card has one
 
 
 def released(also: str | Path | None = None) -> list[Entry]:
-    """The bundled agents that have a row in the published table, with other trainings of the same name.
+    """Entries of the bundled agents with published results, and of their further training seeds.
 
     Args:
-        also: a folder that may hold further trainings of each, `<name>-seed<number>`.
+        also: folder of further trainings, `<name>-seed<number>`.
     """
     from icrl_agents.hub.checkpoint import CONFIG, read_config
     from icrl_agents.hub.remote import BUNDLED, bundled_folder, list_pretrained
@@ -87,7 +87,7 @@ def released(also: str | Path | None = None) -> list[Entry]:
         method, env_id = config["method"], config["facts"].get("env_id", "")
         if config["config"]["dynamics"] and method in PUBLISHED.get(env_id, {}):
             places = sorted(Path(also).expanduser().glob(f"{short}-seed*")) if also else []
-            others = [place for place in places if (place / CONFIG).is_file()]  # no logs, nothing unfinished
+            others = [place for place in places if (place / CONFIG).is_file()]  # finished trainings only
             source = config["facts"].get("source", "")
             usual = source == default_source(env_id)
             found.append(Entry(method, env_id, (name, *map(str, others)), "" if usual else source))
@@ -96,7 +96,7 @@ def released(also: str | Path | None = None) -> list[Entry]:
 
 
 def stored(entry: Entry) -> Measured:
-    """What the results in the folder of a bundled agent say, without measuring anything."""
+    """Stored curves of the first agent of an entry, without a new measurement."""
     curves = stored_curves(entry.agents[0])
     planned = next((replace(curve, name=f"{entry.label}, planned") for curve in curves if curve.name == PLANNED), None)
     every = next((curve for curve in curves if curve.split == ALL), None)
@@ -113,7 +113,7 @@ def measure(
 ) -> Measured:
     """Evaluate every training of an entry on the test tasks, without and with planning.
 
-    Each curve is kept in the folder `cache`, so that an interrupted comparison continues.
+    Curves are cached in the folder `cache`, so an interrupted comparison continues.
     """
     from icrl_agents.agents.agent import ICAgent
 
@@ -126,14 +126,14 @@ def measure(
             curve = _kept(agent, entry.env_id, num_seeds, plan, most, cache)
             curves[kind].append(curve)
             on_done(f"{name}, {kind}: {curve.at(EPISODES)} at episode {EPISODES}")
-        if not source and not entry.source:  # the environment's default
+        if not source and not entry.source:  # only the environment's default source is measured
             source = source_curve(agent, curves["plain"][0], 1, 0)
     plain, planned = (Curve.join(found, entry.label) for found in curves.values())
     return Measured(entry, plain, replace(planned, name=f"{entry.label}, planned"), source)
 
 
 def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, most: int | None, cache: Path) -> Curve:
-    """The agent's curve; measured now, unless the same was done before with the same weights."""
+    """The agent's curve: cached by evaluation settings and weights, otherwise measured now."""
     how = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan), most])
     weights = b"".join(value.cpu().numpy().tobytes() for value in agent.state_dict().values())
     path = cache / f"{hashlib.sha256(how.encode() + weights).hexdigest()[:20]}.json"
@@ -154,7 +154,15 @@ def compare(
     num_seeds: int | None = None,
     on_done: Callable[[str], None] = lambda line: None,
 ) -> list[Measured]:
-    """Measure all entries and write `table.md`, `table.json` and one figure for each environment into `out`.
+    """Measure all entries and write `table.md`, `table.json` and one figure per environment to `out`.
+
+    Args:
+        entries: agents to measure.
+        out: output folder; `out/curves` caches the curves.
+        plan: planner or its name.
+        plan_kwargs: settings of the planner that override its defaults.
+        num_seeds: lifetimes on each task; default `usual_seeds`.
+        on_done: called with a line of text after each curve.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -175,13 +183,13 @@ HEADER = ("env (optimum)", "agent", "published", "ours", "published, planned", "
 
 
 def markdown(found: Sequence[Measured]) -> str:
-    """The table as Markdown."""
+    """Comparison table as Markdown."""
     lines: list[tuple[str, ...]] = [HEADER, tuple("---" for _ in HEADER), *rows(found)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def rows(found: Sequence[Measured]) -> list[tuple[str, ...]]:
-    """The table's lines: return at episode 50, ours with its 95% interval; then on all tasks, where that is known."""
+    """Table rows: return at episode 50, ours with a 95% interval; then the known results on all tasks."""
     every = [_line(measured.entry, measured.every, "not measured") for measured in found if measured.every]
     return [*(_line(measured.entry, measured.plain, _planned(measured)) for measured in found), *every]
 
@@ -204,7 +212,7 @@ def _planned(measured: Measured) -> str:
 
 
 def write(found: Sequence[Measured], out: Path) -> None:
-    """Write the table as Markdown and JSON, and a figure for each environment."""
+    """Write the table as Markdown and JSON, and one figure per environment, to the folder `out`."""
     from icrl_agents.evaluation.plots import draw_curves
 
     write_text(out / "table.md", markdown(found))
@@ -217,7 +225,7 @@ def write(found: Sequence[Measured], out: Path) -> None:
 
 
 def to_json(measured: Measured) -> dict[str, Any]:
-    """One agent's means and 95% intervals at some episodes, and over the last ten, beside what was published."""
+    """Means and 95% intervals of an agent at the episodes `SHOWN` and over the last ten, with the published values."""
     entry = measured.entry
     curves = {"plain": measured.plain, "planned": measured.planned, "all tasks": measured.every}
     ours = {

@@ -1,4 +1,4 @@
-"""What `marked-ad` would mark in a store of histories: how much of each task, and a picture of one history.
+"""Marks of `marked-ad` in a store of histories: the marked share of each task, and a figure of one history.
 
 Axis letters: B rows (streams), T environment steps.
 """
@@ -27,7 +27,7 @@ SIZE = (9.6, 4.0)  # inches
 
 @dataclass(frozen=True)
 class TaskMarks:
-    """How much of a task's histories is marked."""
+    """Numbers of steps, runs and marked steps in the histories of a task."""
 
     task: int
     steps: int
@@ -41,7 +41,7 @@ class TaskMarks:
 
 @dataclass(frozen=True)
 class MarkReport:
-    """The marked share of a store's tasks."""
+    """Marks in all tasks of a store."""
 
     env_id: str
     source: str
@@ -51,12 +51,12 @@ class MarkReport:
 
     @property
     def total(self) -> TaskMarks:
-        """Of all tasks together, as task -1."""
+        """Sums over all tasks, as task -1."""
         return TaskMarks(-1, *(sum(getattr(task, name) for task in self.tasks) for name in ("steps", "runs", "marked")))
 
     @property
     def typical(self) -> int:
-        """The first task whose share is nearest to that of all."""
+        """Id of the first task with a share nearest to that of all tasks."""
         share = self.total.share
         return min(self.tasks, key=lambda task: abs(task.share - share)).task
 
@@ -77,6 +77,11 @@ class MarkReport:
 def measure_marks(store: HistoryStore, threshold: float = 0.7, min_length: int = 10) -> MarkReport:
     """Find the runs of confident steps in all histories of a store.
 
+    Args:
+        store: histories with the column `log_prob`.
+        threshold: minimum probability of the actions in a run.
+        min_length: minimum number of steps in a run.
+
     Raises:
         ValueError: the store has no histories or no column `log_prob`, or a value is not allowed.
     """
@@ -95,12 +100,12 @@ def _measure(task: int, steps: Steps, threshold: float, min_length: int) -> Task
 
 
 def in_run(marks: np.ndarray) -> np.ndarray:
-    """The steps (B, T) that belong to a run, by their marks (B, T)."""
+    """Mask (B, T) bool of the steps inside a run, from marks (B, T)."""
     return (marks & START > 0).cumsum(1) > (marks & END > 0).cumsum(1)
 
 
 def write_marks(store: HistoryStore, report: MarkReport, folder: Path) -> None:
-    """Write the report and the picture of a typical task's first history into a folder.
+    """Write the report and the figure of a typical task's first history to a folder.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -114,7 +119,7 @@ def write_marks(store: HistoryStore, report: MarkReport, folder: Path) -> None:
 
 
 def draw_marks(history: Steps, threshold: float, min_length: int, title: str = "") -> bytes:
-    """A PNG of one history (1, T): the probability of each action with its runs shaded, above the rewards."""
+    """PNG of one history (1, T): action probabilities with shaded runs, and rewards below."""
     figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
     fill(figure.subplots(2, sharex=True, height_ratios=(2, 1)), history, threshold, min_length)
     figure.suptitle(title, fontsize=11)

@@ -1,4 +1,4 @@
-"""Training runs side by side: what the folders of `train` say of settings, loss and validation returns."""
+"""Compare training runs from their folders: settings, loss and validation returns, as table, JSON and figure."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ from icrl_agents.training.run_folder import METRICS, NOTE, is_finished
 JSON, PICTURE = "runs.json", "runs.png"
 FILES = (JSON, PICTURE)
 MAX_METRICS_BYTES = 1 << 28
-LATE = 20  # updates at the end whose mean loss is reported: one batch's scatters
-POINTS = 200  # of a line of losses
+LATE = 20  # number of last updates in the reported mean loss; single batches are noisy
+POINTS = 200  # maximum number of points in a line of losses
 VALIDATION = "validation_return"
-PARTS = ("train", "agent", "source")  # of train.json
+PARTS = ("train", "agent", "source")  # sections of settings in train.json
 LEAVE_OUT = "leave the run out"
 
 
 class TrainingRun(NamedTuple):
-    """What is known of one training run."""
+    """Settings and metrics of one training run."""
 
     name: str
     folder: Path
     method: str
     env_id: str
-    settings: dict[str, Any]  # of the training, the method and, as "source.<name>", the source
-    rows: list[dict[str, Any]]  # the metrics of each update
+    settings: dict[str, Any]  # settings of training, method and, as "source.<name>", source
+    rows: list[dict[str, Any]]  # metrics of each update
     finished: bool
 
     def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The updates (N,) at which a metric was measured, and its values (N,)."""
+        """Updates (N,) with a value of a metric, and the values (N,)."""
         found = [(row["update"], row[name]) for row in self.rows if name in row]
         return np.array([update for update, _ in found], int), np.array([value for _, value in found], float)
 
 
 class Summary(NamedTuple):
-    """One line of the table; None for what was not measured."""
+    """One row of the table; None for missing measurements."""
 
     run: str
     method: str
     env: str
     seed: int
-    updates: int  # done
-    planned: int
+    updates: int  # finished updates
+    planned: int  # configured updates
     finished: bool
     seconds: float | None
     loss: float | None  # mean over the last `LATE` updates
-    validation: float | None  # the last in-context return on validation tasks
-    best: float | None  # the highest one
+    validation: float | None  # last in-context return on validation tasks
+    best: float | None  # highest in-context return on validation tasks
     best_update: int | None
-    random: float | None  # returns of random and of optimal play on the same tasks
-    optimum: float | None
-    settings: dict[str, Any]  # those in which the runs differ
+    random: float | None  # return of random play on the validation tasks
+    optimum: float | None  # optimal return on the validation tasks
+    settings: dict[str, Any]  # settings that differ between the runs
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[TrainingRun]:
-    """Read run folders; of a folder without `train.json` the run folders in it, in the order of their names.
+    """Read run folders; a folder without `train.json` stands for the run folders in it, sorted by name.
 
     Raises:
         FileNotFoundError: no such folder, or no run in it.
-        ValueError: files that `train` did not write.
+        ValueError: no path, or files that are not from `train`.
     """
     folders = list(dict.fromkeys(found for path in paths for found in _folders(Path(path).expanduser())))
     if not folders:
@@ -102,8 +102,8 @@ def _read(folder: Path, name: str) -> TrainingRun:
 
 
 def _metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics file; a last one that is cut short is left out, of several for an update the last."""
-    if not os.path.lexists(path):  # a training that has just begun
+    """Rows of a metrics file, the last one of each update; an incomplete last line is skipped."""
+    if not os.path.lexists(path):  # a run before its first update
         return
     rows: dict[int, dict[str, Any]] = {}
     for line in read_bounded(path, MAX_METRICS_BYTES).split(b"\n")[:-1]:
@@ -122,7 +122,7 @@ def _is_number(value: Any) -> bool:
 
 
 def summarise(runs: Sequence[TrainingRun]) -> list[Summary]:
-    """One line for each run, with the settings in which they differ, the seed apart."""
+    """One row per run, with the settings that differ between runs, except the seed and the number of updates."""
     names = dict.fromkeys(name for run in runs for name in run.settings if name not in ("seed", "updates"))
     different = [name for name in names if len({json.dumps(run.settings.get(name)) for run in runs}) > 1]
     return [_summary(run, {name: run.settings[name] for name in different if name in run.settings}) for run in runs]
@@ -162,7 +162,7 @@ HEADER = (
 
 
 def table(found: Sequence[Summary]) -> list[tuple[str, ...]]:
-    """The cells of each line, below `HEADER`."""
+    """Table rows for `HEADER`, as text."""
     return [
         (
             *(line.run, line.method, line.env, str(line.seed)),
@@ -184,7 +184,7 @@ def _cell(value: float | None, digits: int = 2) -> str:
 
 
 def to_json(found: Sequence[Summary]) -> str:
-    """The table as JSON."""
+    """Table as JSON text."""
     return json.dumps({"runs": [line._asdict() for line in found]}, indent=1) + "\n"
 
 
@@ -192,7 +192,7 @@ def to_json(found: Sequence[Summary]) -> str:
 
 
 def write_runs(runs: Sequence[TrainingRun], found: Sequence[Summary], folder: Path) -> None:
-    """Write the table as JSON and the figure into a folder, both or neither.
+    """Write the table as JSON and the figure to a folder, both or none.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -202,7 +202,7 @@ def write_runs(runs: Sequence[TrainingRun], found: Sequence[Summary], folder: Pa
 
 
 def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
-    """A PNG of loss and validation return against updates, a line with its name for each run."""
+    """PNG of loss and validation return against updates, one named line per run."""
     from icrl_agents.evaluation.plots import COLOURS, DPI, STYLES, require_matplotlib
 
     figure = require_matplotlib()(figsize=(6.4, 6.4), dpi=DPI, layout="constrained")
@@ -226,7 +226,7 @@ def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
 
 
 def _thinned(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of neighbours, about `POINTS` of them."""
+    """Means of up to `POINTS` groups of consecutive updates: updates and values."""
     parts = max(1, min(POINTS, len(values)))
     pairs = zip(np.array_split(updates, parts), np.array_split(values, parts), strict=True)
     means = [(part.mean(), value.mean()) for part, value in pairs if len(part)]
@@ -234,7 +234,7 @@ def _thinned(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _references(runs: Sequence[TrainingRun]) -> tuple[float, ...]:
-    """Random and optimal return on the validation tasks, where they are those of all runs."""
+    """(random, optimal) return on the validation tasks if all runs have the same ones; else ()."""
     found = {(_last(run, "validation_random"), _last(run, "validation_optimal")) for run in runs}
     pair = next(iter(found))
     return tuple(value for value in pair if value is not None) if len(found) == 1 and None not in pair else ()

@@ -1,6 +1,6 @@
-"""The same training on several task splits and with several training seeds: how far a result can be trusted.
+"""Study of seeds: one training repeated over task splits and training seeds, for the variance of a result.
 
-Every cell (split, seed) is a training run of its own in `out/split<a>-seed<b>`.
+Every cell (split, seed) is a training run in `out/split<a>-seed<b>`.
 """
 
 from __future__ import annotations
@@ -34,20 +34,24 @@ def study(
     num_seeds: int | None = None,
     jobs: int = 1,
 ) -> dict[tuple[int, int], Curve]:
-    """Train and evaluate on the held-out tasks every combination of `splits` and `seeds`.
+    """Train every combination of `splits` and `seeds`, and evaluate it on its held-out tasks.
 
     Args:
+        method: a name in `METHODS`.
+        env_id: environment id.
+        out: folder of the cells and of the table, `study.json`.
         splits: seeds of the train/test split.
-        seeds: of the training.
-        settings: as of `train`, the same for all cells.
-        episodes, num_seeds: of each evaluation; default as of `report.measure`.
-        jobs: cells at a time, each in a process of its own.
+        seeds: training seeds.
+        settings: as in `train`, the same for all cells.
+        episodes: episodes in an evaluated lifetime; default as published.
+        num_seeds: lifetimes on each test task; default `usual_seeds`.
+        jobs: number of cells in parallel, each in its own process.
 
     Returns:
-        The test curve of every (split, seed). `out/study.json` gets the table.
+        The test curve of every (split, seed).
 
     Raises:
-        ValueError: a cell in `out` was made with another method, environment, setting or evaluation.
+        ValueError: a bad argument, or a cell in `out` of another method, environment, setting or evaluation.
     """
     if jobs < 1 or not splits or not seeds:
         raise ValueError(f"jobs={jobs}, splits={list(splits)}, seeds={list(seeds)}: give at least one of each")
@@ -92,7 +96,7 @@ def study(
 
 
 def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
-    """Put the study's rows into the results and the card of a checkpoint that was measured before.
+    """Add the study's rows to the results and the card of a measured checkpoint.
 
     Raises:
         FileNotFoundError: the folder has no results yet.
@@ -102,7 +106,7 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
 
 
 def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
-    """Rows of means over all cells, their bootstrap 95% interval over cells, and the worst cell."""
+    """Rows of means over all cells with their bootstrap 95% interval over cells, and of the worst cell."""
     splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
     name = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}"
     rows = []

@@ -1,1 +1,1 @@
-"""The study of action sets: more, fewer and renumbered actions."""
+"""Study of action sets: agents on task sets with more, fewer, unseen and renumbered actions."""

@@ -1,4 +1,4 @@
-"""Which agents are training seeds of one entry of a report, and what it is called."""
+"""Group agents by hyperparameters: entries of a report, each with its training seeds and a name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from icrl_agents.core.splits import TRAIN
 from icrl_agents.methods import METHODS, method_name
 from icrl_agents.training.config import TrainConfig
 
-# what variants are named after, if they differ in it
+# settings that name the variants of a method
 ABLATED = ("task_set", "renumber", "votes", "vectors", "drawn", "objective", "prompt", "illegal", "similarity")
-# what changes no training, or differs between the seeds of one
+# settings that may differ between the training seeds of one entry
 FREE = {"seed", "init", "precision", "threads", "micro_batch", "eval_every", "eval_episodes", "checkpoint_every"}
 
 
 class Entry(NamedTuple):
-    """Agents that differ in nothing but the training seed."""
+    """Agents that differ in the training seed only."""
 
     name: str
     agents: tuple[str, ...]  # folders or names
@@ -34,7 +34,7 @@ def hyperparameters(agent: Any) -> dict[str, Any]:
 
 
 def complete(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters, completed by the defaults of settings that did not exist when they were noted."""
+    """Add the defaults of settings that are newer than the stored hyperparameters."""
     method = METHODS.get(found["method"])
     now = {**asdict(method.Config()), **(asdict(TrainConfig()) if "lr" in found else {})} if method else {}
     added = {name: value for name, value in now.items() if name not in FREE and name not in found}
@@ -42,15 +42,15 @@ def complete(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of facts that may be foreign."""
+    """A nested dict of facts, {} if it is missing or of another type, as in foreign checkpoints."""
     return part if isinstance(part := facts.get(name), dict) else {}
 
 
 def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """Sort agents into entries, which are named after the method and what sets them apart from its first agent.
+    """Group agents (by path) into entries, named by the method and the differences from its first agent.
 
     Raises:
-        ValueError: two agents are one training.
+        ValueError: two agents have the same name and training seed.
     """
     found: dict[str, Entry] = {}
     seeds: dict[tuple[str, Any], str] = {}
@@ -66,17 +66,17 @@ def find_entries(agents: Mapping[str, Any]) -> tuple[Entry, ...]:
 
 
 def names_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What agents with these hyperparameters are called; those that have the same ones are called the same.
+    """Names of agents by their hyperparameters; equal hyperparameters give equal names.
 
-    After their method and what sets them apart from its first agent: if that can be told by an ablation alone, by
-    that, else by all that differs.
+    A name is the method and the differences from its first agent: the settings in `ABLATED` if these are enough to
+    distinguish the agents, else all.
     """
     firsts: dict[str, Mapping[str, Any]] = {}
     long, short = [], []
     for mine in found:
         first = firsts.setdefault(mine["method"], mine)
         if "task_set" in mine:
-            first = {**first, "task_set": TRAIN}  # another one is always told
+            first = {**first, "task_set": TRAIN}  # any other task set is part of the name
         changed = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
         long.append(_named(mine, changed))
         short.append(_named(mine, [name for name in changed if name in ABLATED] or changed))

@@ -1,7 +1,6 @@
-"""What learners do on sets of tasks: the regret or success of their lifetimes, and which actions they try.
+"""Lifetimes on task sets: regret or success curves, and shares of actions tried.
 
-Axis letters: N tasks, T points of a curve (pulls where there is a regret, else episodes), E episodes, A actions,
-B rows.
+Axis letters: B rows, N tasks, T points of a curve (pulls with a regret, else episodes), E episodes, A actions.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from icrl_agents.core.families import find_family, legal_mask, make_tasks
 from icrl_agents.core.rollout import Learner, rollout
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of
 
-RELABEL = 0x1ABE1  # sets the generator of new numbers apart from the environments'
+RELABEL = 0x1ABE1  # separates the random stream of new action numbers from the environments'
 
 
 class Watch(VectorWrapper):
-    """Notes the regret of every step, and the episode in which each action was first tried. For SAME_STEP."""
+    """Records the regret of every step, and the episode of the first use of each action. For SAME_STEP."""
 
     def __init__(self, env: VectorEnv):
         super().__init__(env)
@@ -29,15 +28,15 @@ class Watch(VectorWrapper):
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         space: Any = self.single_action_space
-        self.regret: list[np.ndarray] = []  # (B,) of each step
-        self.first = np.full((self.num_envs, space.n), np.inf)  # (B, A)
-        self.episode = np.zeros(self.num_envs, np.int64)  # (B,) finished ones
+        self.regret: list[np.ndarray] = []  # (B,) per step
+        self.first = np.full((self.num_envs, space.n), np.inf)  # (B, A) episode of the first use, inf for none
+        self.episode = np.zeros(self.num_envs, np.int64)  # (B,) finished episodes
         return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         self.first[self.rows, actions] = np.minimum(self.first[self.rows, actions], self.episode)
         obs, reward, terminated, truncated, info = super().step(actions)
-        if "regret" in info:  # where the step ended an episode that of the next one's start, which is 0
+        if "regret" in info:  # of rows whose episode ended it is that of the reset, 0: read final_info there
             last = info.get("final_info", {"regret": 0.0, "_regret": False})
             self.regret.append(np.where(last["_regret"], last["regret"], info["regret"]))
         self.episode += terminated | truncated
@@ -45,7 +44,7 @@ class Watch(VectorWrapper):
 
 
 class Relabel(VectorWrapper):
-    """Renumbers the legal actions of each row at random; the legal ones are the first, before and after."""
+    """Permutes the legal actions of each row at random; legal actions come first, before and after."""
 
     def __init__(self, env: VectorEnv, seed: int):
         super().__init__(env)
@@ -56,23 +55,23 @@ class Relabel(VectorWrapper):
         space: Any = self.single_action_space
         drawn = np.random.default_rng([self.seed, RELABEL]).random((self.num_envs, space.n))
         legal = legal_actions(self.env)
-        keys = drawn if legal is None else np.where(legal, drawn, np.inf)
-        self.order = keys.argsort(1, kind="stable")  # (B, A) the env's action behind each number
+        keys = drawn if legal is None else np.where(legal, drawn, np.inf)  # (B, A); illegal actions sort last
+        self.order = keys.argsort(1, kind="stable")  # (B, A) new number -> action of the env
         return found
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         return super().step(self.order[self.rows, actions])
 
 
-ACTION_SET = "action_set"  # the task argument that says what each action of a task does
+ACTION_SET = "action_set"  # task argument that defines the effect of each action
 
 
 class LifetimeStats(NamedTuple):
-    """What one learner did, means over its lifetimes on each task."""
+    """Means of one learner over its lifetimes on each task."""
 
-    curve: np.ndarray  # (N, T) regret so far, or success
-    tried: np.ndarray  # (N,) different actions
-    shares: dict[str, np.ndarray]  # (N, E) of groups of actions tried so far
+    curve: np.ndarray  # (N, T) cumulative regret, or success
+    tried: np.ndarray  # (N,) number of different actions tried
+    shares: dict[str, np.ndarray]  # (N, E) share of each group of actions tried so far
 
 
 class Setup(NamedTuple):
@@ -121,9 +120,9 @@ def _block(learner: Learner, setup: Setup, relabel: bool, groups: Mapping[str, n
 
 
 def action_groups(env_id: str, tasks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Legal actions (N, A) bool that do what training actions did, and the others; {} unless all tasks have both.
+    """Masks (N, A) bool of legal actions with effects from training, and of unseen ones; {} unless all tasks have both.
 
-    Known of environments whose tasks name what their actions do.
+    Only defined for environments whose tasks have an `action_set` argument.
     """
     family = find_family(env_id)
     legal = legal_mask(family, tasks)

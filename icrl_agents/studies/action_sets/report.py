@@ -1,4 +1,4 @@
-"""What was measured on sets of tasks, as tables, CSV, JSON and figures, in a folder."""
+"""Tables, CSV, JSON, figures and card rows of a report on task sets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from icrl_agents.studies.action_sets.results import JSON, Band, Report, Result
 MARKDOWN, CSV, HYPER_CSV = "sets.md", "sets.csv", "hyperparameters.csv"
 BARS, MEANS, CURVES, TRIED = "bars.png", "means.png", "curves.png", "tried.png"
 FILES = (JSON, MARKDOWN, CSV, HYPER_CSV, BARS, MEANS, CURVES, TRIED)
-NUMBER = re.compile(r"_\d+$")  # of actions, in the name of a set
-RENUMBERED = ", renumbered"  # behind the name of a learner whose actions were
+NUMBER = re.compile(r"_\d+$")  # number of actions in the name of a set
+RENUMBERED = ", renumbered"  # suffix of a learner measured with renumbered actions
 COLUMNS = ("set", "learner", "tasks", "actions", "final", "normalised", "ratio", "tried", "relabelled", "difference")
 
 
@@ -30,7 +30,7 @@ COLUMNS = ("set", "learner", "tasks", "actions", "final", "normalised", "ratio",
 
 
 def write_sets(report: Report, folder: str | Path) -> None:
-    """Write tables, figures and `sets.json` into a folder, all or none; those of an earlier report are replaced.
+    """Write tables, figures and `sets.json` to a folder, all or none; replaces those of an earlier report.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -46,15 +46,15 @@ def write_sets(report: Report, folder: str | Path) -> None:
     contents = {**{name: text.encode() for name, text in texts.items()}, **figures(report)}
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder, contents)
-    for name in set(FILES) - set(contents):  # a figure that this report does not have
+    for name in set(FILES) - set(contents):  # figures of an earlier report that this one lacks
         (folder / name).unlink(missing_ok=True)
 
 
 def include_sets(report: Report) -> None:
-    """Put each entry's results into the card of its first agent, a folder that was measured before.
+    """Add each entry's results to the card of its first agent, a measured checkpoint folder.
 
     Raises:
-        FileNotFoundError: no folder, or one without results.
+        FileNotFoundError: no such folder, or one without results.
         ValueError: its results were measured on other weights.
     """
     for entry in report.entries:
@@ -62,7 +62,7 @@ def include_sets(report: Report) -> None:
 
 
 def card_rows(report: Report, entry: Entry) -> list[Row]:
-    """Rows for each set, with what the references reach, and how little renumbering its actions changes."""
+    """Card rows of an entry for each set: regret or success, comparison with references, change by renumbering."""
     found: dict[str, dict[str, Result]] = {}
     for result in report.results:
         found.setdefault(result.set, {})[result.learner] = result
@@ -75,7 +75,7 @@ def card_rows(report: Report, entry: Entry) -> list[Row]:
 
 
 def _set_rows(report: Report, mine: Result, learners: Mapping[str, Result], trainings: int) -> list[Row]:
-    """The rows of one learner on one set; what it is compared with is `learners`."""
+    """Rows of one learner on one set; `learners` are the results of all learners on this set."""
     random, source = report.references[:2]
     others = ", ".join(f"{name} {learners[name].final.value:.2f}" for name in report.references if name in learners)
     scale = f"0 {random}, 1 {source}"
@@ -97,7 +97,7 @@ def _row(name: str, interval: Interval, unit: str, note: str, over: str) -> Row:
 
 
 def table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text; columns that no row fills are left out."""
+    """Header and rows as text, without empty columns."""
     names = _filled(report)
     rows = [[cell(getattr(result, name)) for name in names] for result in report.results]
     return [report.measure if name == "final" else name for name in names], rows
@@ -112,12 +112,12 @@ def cell(value: Any) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown."""
+    """Markdown table."""
     return "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *rows))
 
 
 def _flat(report: Report, result: Result) -> dict[str, Any]:
-    """A result as a line of numbers: an interval fills three cells."""
+    """A result as one CSV row: an interval has three cells."""
     cells: dict[str, Any] = {}
     for name in _filled(report):
         value, shown = getattr(result, name), report.measure if name == "final" else name
@@ -138,7 +138,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def figures(report: Report) -> dict[str, bytes]:
-    """The pictures that there is something to show in, by file name."""
+    """Figures (PNG) by file name, without empty ones."""
     palette, about = looks(report), caption(report)
     found = {
         BARS: draw_bars(bars(report), palette, f"final {report.measure}", caption=about),
@@ -154,7 +154,7 @@ def figures(report: Report) -> dict[str, bytes]:
 
 
 def caption(report: Report) -> str:
-    """What the intervals of figures are about."""
+    """Caption about the intervals of the figures."""
     tasks = sorted({result.tasks for result in report.results})
     seeds = max((len(entry.agents) for entry in report.entries), default=1)
     trainings = f", and up to {seeds} trainings of an agent" if seeds > 1 else ""
@@ -162,9 +162,10 @@ def caption(report: Report) -> str:
 
 
 def drawn_as(report: Report) -> dict[str, str]:
-    """What figures call each learner: those trained on sets that differ in a number are one there.
+    """Names of learners in figures: agents trained on sets that differ in a number share one name.
 
-    As AD for each number of arms is, which is measured where there are so many; not if two are measured on one set.
+    Example: AD trained for each number of arms and measured on the set with that number. Agents keep their own names
+    if two of them are measured on the same set.
     """
     names = {name: name for name in report.references}
     for entry in report.entries:
@@ -176,7 +177,7 @@ def drawn_as(report: Report) -> dict[str, str]:
 
 
 def looks(report: Report) -> dict[str, Look]:
-    """How each learner is drawn: in greys those that are no agents, hatched those with renumbered actions."""
+    """Colour and style of each learner: references grey, agents coloured, renumbered actions hatched."""
     names = drawn_as(report)
     moved = {names[result.learner] for result in report.results if result.relabelled}
     found = {name: Look(grey, "--") for name, grey in zip(report.references, REFERENCES, strict=False)}
@@ -189,7 +190,7 @@ def looks(report: Report) -> dict[str, Look]:
 
 
 def bars(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
-    """By panel, set and learner; sets <actions>_<goals> have a panel for each kind of goals."""
+    """Final intervals by panel, set and learner; sets <actions>_<goals> have one panel per kind of goals."""
     panels: dict[str, dict[str, dict[str, Interval]]] = {}
     names = drawn_as(report)
     for result in report.results:
@@ -203,7 +204,7 @@ def bars(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
 
 
 def means(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
-    """The means over all sets, and how many actions were tried."""
+    """Panels of the means over all sets: the score, and the number of actions tried."""
     random, source = report.references[:2]
     title = f"normalised regret, 0 {random}, 1 {source}" if report.measure == "regret" else f"final {report.measure}"
     score: dict[str, Interval] = {}
@@ -219,7 +220,7 @@ def means(report: Report) -> dict[str, dict[str, dict[str, Interval]]]:
 
 
 def lines(report: Report, pick: Callable[[Result], Mapping[str, Band]]) -> dict[str, dict[str, Series]]:
-    """By panel and learner what `pick` takes from each result for the panels that it names."""
+    """Lines by panel and learner; `pick` maps a result to its bands by panel title."""
     palette, names = looks(report), drawn_as(report)
     panels: dict[str, dict[str, Series]] = {}
     for result in report.results:

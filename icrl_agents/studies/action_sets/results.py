@@ -1,8 +1,7 @@
-"""Agents on every published set of tasks: other tasks, more actions, other ones, and the same ones renumbered.
+"""Measure agents on every published task set: unseen tasks, more actions, unseen actions, renumbered actions.
 
-What is measured on a set is the regret of a lifetime where the rules tell one (bandits), else success, an episode's
-return. Axis letters: R training seeds, N tasks, T points of a curve (pulls where there is a regret, else episodes),
-A actions.
+The measure is the regret of a lifetime if the family has one (bandits), else success, the return of an episode.
+Axis letters: R training seeds, N tasks, T points of a curve (pulls with a regret, else episodes), A actions.
 """
 
 from __future__ import annotations
@@ -30,47 +29,47 @@ from icrl_agents.studies.action_sets.lifetimes import LifetimeStats, Setup, acti
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
 MEASURE_AGAIN = "run icrl-agents sets again"
-Band = tuple[list[float], list[float], list[float]]  # (T,) each: the mean, and its 95% interval at every point
+Band = tuple[list[float], list[float], list[float]]  # (T,) each: mean, low and high of the 95% interval
 
 
 class Result(NamedTuple):
-    """One learner on one set."""
+    """Results of one learner on one set."""
 
     set: str
     learner: str
     tasks: int
-    actions: float  # legal ones, mean over tasks
+    actions: float  # mean number of legal actions
     final: Interval  # regret of the whole lifetime, or success in its last episode
-    normalised: Interval | None  # regret on a scale from random play, 0, to the source, 1
-    ratio: Interval | None  # regret over the source's
-    tried: Interval  # different actions in a lifetime
+    normalised: Interval | None  # regret scaled to 0 for random play and 1 for the source
+    ratio: Interval | None  # regret divided by the source's
+    tried: Interval  # number of different actions in a lifetime
     relabelled: Interval | None  # `final` with the legal actions of each task renumbered at random; agents only
-    difference: Interval | None  # by how much it is more than `final`
+    difference: Interval | None  # `relabelled` minus `final`
     curve: Band
-    shares: dict[str, Band]  # of the legal actions that training had, and of those that it had not, tried so far
-    ratios: dict[str, Interval]  # regret over that of the references stronger than the source
+    shares: dict[str, Band]  # share of the legal actions tried so far: "in training" and "unseen" actions
+    ratios: dict[str, Interval]  # regret divided by that of each stronger reference
 
 
 INTERVALS = ("final", "normalised", "ratio", "tried", "relabelled", "difference")
 
 
 class Mean(NamedTuple):
-    """One learner over all sets, with equal weights."""
+    """Mean of one learner over all sets, with equal weights."""
 
     learner: str
-    score: Interval | None  # `normalised` where there is a regret, else `final`; None where it cannot be told
+    score: Interval | None  # mean of `normalised` with a regret, else of `final`; None if undefined
     tried: Interval
-    relabelled: Interval | None  # the score with renumbered actions; agents only
+    relabelled: Interval | None  # score with renumbered actions; agents only
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured; the figures need nothing else."""
+    """All results of the study; tables and figures derive from it."""
 
     env_id: str
     measure: str  # "regret" or "success"
     settings: dict[str, Any]
-    references: tuple[str, ...]  # learners that are no agents: random play, the source, then others
+    references: tuple[str, ...]  # reference learners: random play, the source, then others
     entries: tuple[Entry, ...]
     results: tuple[Result, ...]
     means: tuple[Mean, ...]
@@ -81,7 +80,7 @@ class Report:
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """What `to_json` wrote, from a file or the `sets.json` of a folder; ValueError if it is not that."""
+        """Read a file of `to_json`, or the `sets.json` of a folder; FileNotFoundError or ValueError otherwise."""
         path = Path(path).expanduser()
         path = path / JSON if path.is_dir() else path
         if not path.is_file():
@@ -105,10 +104,10 @@ class Report:
 
     @classmethod
     def join(cls, reports: Sequence[Report]) -> Report:
-        """The agents of all reports beside each other, with the references of the first one.
+        """Join the agents of all reports, with the references of the first one.
 
         Raises:
-            ValueError: they are of different environments, sets or settings, or measured the same agents.
+            ValueError: different environments, sets or settings, or an agent in several reports.
         """
         first = reports[0]
         for other in reports[1:]:
@@ -138,7 +137,7 @@ class Report:
 
 
 def _result(row: dict[str, Any]) -> Result:
-    """A result as JSON has it: intervals and bands are lists there."""
+    """Result from its JSON form, where intervals and bands are lists."""
     intervals = {name: _as_interval(row[name]) for name in INTERVALS}
     shares = {kind: tuple(band) for kind, band in row["shares"].items()}
     ratios = {name: _as_interval(ratio) for name, ratio in row.get("ratios", {}).items()}  # older reports have none
@@ -153,7 +152,7 @@ def _as_interval(value: Sequence[float] | None) -> Any:
 
 
 def default_sets(env_id: str) -> list[str]:
-    """The names of all published sets, of those with the same tasks the last name only; ValueError if it has none."""
+    """Names of the published sets, the last one of those with equal tasks; ValueError for a family without sets."""
     family = find_family(env_id)
     if not family.named:
         raise ValueError(f"{env_id} has no published sets of tasks: use icrl-agents evaluate")
@@ -161,10 +160,10 @@ def default_sets(env_id: str) -> list[str]:
 
 
 def suits(entry: Entry, env_id: str, name: str) -> bool:
-    """Whether agents are measured on a set unless sets are chosen.
+    """Whether the agents of an entry are measured on a set by default.
 
-    With a head and a set of their own to train on they are where there are as many actions: so the published figures
-    have it, in which AD is trained for each number of arms.
+    Agents with a fixed output head that were trained on their own task set are measured on sets with the same number
+    of actions, as in the published figures, where AD is trained for each number of arms.
     """
     family, method = find_family(env_id), METHODS.get(entry.hyperparameters["method"])
     task_set = entry.hyperparameters.get("task_set", TRAIN)
@@ -189,20 +188,21 @@ def measure(
     relabel: bool = True,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Measure agents on sets of tasks, beside random play, the environment's source and stronger learners.
+    """Measure agents on task sets, with random play, the environment's source and stronger learners as references.
 
     Args:
-        agents: by the folders or names they came from.
-        sets: names of sets; default all published ones, of which agents with a head that were trained on a set of their
-            own are measured on those with as many actions (see `suits`).
-        tasks: of each set at most so many, evenly spaced; everybody lives the same ones with the same seeds.
+        agents: agents by folder or name.
+        env_id: environment id.
+        sets: names of sets; default all published ones, restricted per agent by `suits`.
+        tasks: maximum number of tasks in each set, evenly spaced; all learners have the same tasks and seeds.
         num_seeds: lifetimes on each task.
-        episodes: of a lifetime; default as published.
-        relabel: measure agents with renumbered actions as well.
-        on_done: called with the number of sets that are done.
+        seed: seed of the environments and of sampled actions.
+        episodes: episodes in a lifetime; default as published.
+        relabel: measure agents with renumbered actions too.
+        on_done: called with the number of finished sets.
 
     Raises:
-        ValueError: unknown id or set, a bad number, or agents that do not fit.
+        ValueError: unknown id or set, a bad number, or agents trained on another split.
     """
     published = default_sets(env_id)
     for name, value, least in (("tasks", tasks, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
@@ -238,12 +238,12 @@ def measure(
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
     measured = "regret" if bandit else "success"
-    whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # else means are of other sets
+    whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # measured on all sets
     return Report(env_id, measured, settings, tuple(references), entries, tuple(results), mean_rows(whole))
 
 
 class Scores(NamedTuple):
-    """What `Mean` is made of, of one set and as often as means are resampled, (1 + RESAMPLES,) each."""
+    """Scores of one learner on one set, the mean and its resamples: (1 + RESAMPLES,) each."""
 
     score: np.ndarray
     tried: np.ndarray
@@ -259,13 +259,23 @@ def on_set(
     bandit: bool,
     stronger: Sequence[str] = (),
 ) -> dict[str, tuple[Result, Scores]]:
-    """All learners on the set of that number; the first is random play, the second the source, others `stronger`."""
+    """Results and scores of all learners on one set.
+
+    Args:
+        name: name of the set.
+        number: its number, the seed of its resampled tasks.
+        legal: (N, A) bool legal-action mask.
+        lives: one `LifetimeStats` per training seed, by learner; random play first, the source second.
+        again: the same with renumbered actions, for agents.
+        bandit: whether the measure is regret.
+        stronger: names of references stronger than the source.
+    """
 
     def mean(scores: Iterable[np.ndarray]) -> np.ndarray:
         return resampled(list(scores), number)
 
-    means = {who: mean(life.curve for life in group) for who, group in lives.items()}
-    random, source = (curve[:, -1] for curve in list(means.values())[:2])
+    means = {who: mean(life.curve for life in group) for who, group in lives.items()}  # (1 + RESAMPLES, T) each
+    random, source = (curve[:, -1] for curve in list(means.values())[:2])  # (1 + RESAMPLES,) each
     rivals = {name: means[name][:, -1] for name in stronger if name in means}
 
     def scaled(value: np.ndarray) -> np.ndarray:
@@ -295,7 +305,7 @@ def on_set(
 
 
 def mean_rows(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
-    """Over sets whose tasks are resampled independently, and their training seeds together."""
+    """Means over sets; tasks are resampled independently per set, training seeds jointly."""
     found = []
     for who, parts in scores.items():
         columns = zip(*parts, strict=True)
@@ -305,23 +315,22 @@ def mean_rows(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
 
 
 def resampled(scores: Sequence[np.ndarray], number: int = 1) -> np.ndarray:
-    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): first that of all, then of resampled runs and tasks.
+    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): of all, then of resampled training seeds and tasks.
 
-    All learners' tasks are resampled the same way, so that differences are of the same tasks; tasks of sets with
-    another `number` are drawn otherwise.
+    All learners have the same resampled tasks, so differences are paired; `number` seeds the resampling of a set.
     """
-    runs, tasks = _weights(len(scores), 0), _weights(len(scores[0]), number)
+    runs, tasks = _weights(len(scores), 0), _weights(len(scores[0]), number)  # (1 + RESAMPLES, R), (1 + RESAMPLES, N)
     return sum(((runs[:, [r]] * tasks) @ score for r, score in enumerate(scores)), np.zeros(()))
 
 
 def _weights(count: int, seed: int) -> np.ndarray:
-    """(1 + RESAMPLES, count) shares: equal ones, then how often each is drawn with replacement."""
+    """Weights (1 + RESAMPLES, count): equal ones, then those of samples with replacement; rows sum to 1."""
     even = np.full(count, 1 / count)
     return np.vstack([even, np.random.default_rng(seed).multinomial(count, even, RESAMPLES) / count])
 
 
 def interval(means: np.ndarray) -> Any:
-    """What `resampled` means, (1 + RESAMPLES,); None where it cannot be told."""
+    """`Interval` of means (1 + RESAMPLES,) from `resampled`; None for non-finite values."""
     if not np.isfinite(means).all():
         return None
     return Interval(*map(float, (means[0], *np.percentile(means[1:], QUANTILES))))
@@ -332,7 +341,7 @@ def divide(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 def band(means: np.ndarray) -> Band:
-    """`interval` at every point, (1 + RESAMPLES, T); rounded, for it is to be drawn."""
+    """Intervals at every point of means (1 + RESAMPLES, T), rounded for figures."""
     points = np.round([means[0], *np.percentile(means[1:], QUANTILES, axis=0)], 4)
     mean, low, high = points.tolist()
     return mean, low, high

@@ -1,1 +1,1 @@
-"""The study of memory: how long agents remember rewards."""
+"""Study of memory: retention of rewards over histories, and interventions on latents."""

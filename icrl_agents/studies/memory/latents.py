@@ -1,4 +1,4 @@
-"""What is done to latents to see what they are worth: they are zeroed, swapped between tasks, shuffled or frozen.
+"""Interventions on latents, to measure their value: zeroed, swapped between tasks, shuffled or frozen.
 
 Axis letters: B rows, Z latents, D width.
 """
@@ -17,20 +17,21 @@ from icrl_agents.core.checks import check_choice
 from icrl_agents.core.rollout import facts_of
 from icrl_agents.evaluation.evaluate import learner_name
 
-CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of latents (B, Z, D), given those of each row's first fold
+# (latents (B, Z, D), latents after each row's first fold (B, Z, D)) -> changed latents (B, Z, D)
+CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda latents, first: latents,
     "zeroed": lambda latents, first: torch.zeros_like(latents),
-    "swapped": lambda latents, first: latents.roll(1, 0),  # with those of another row: zeros if it has folded nothing
-    "shuffled": lambda latents, first: latents.roll(1, 1),  # within a row
-    "frozen": lambda latents, first: first,  # as the first fold left them
+    "swapped": lambda latents, first: latents.roll(1, 0),  # those of the previous row; zeros if it has no fold yet
+    "shuffled": lambda latents, first: latents.roll(1, 1),  # cyclic shift within a row
+    "frozen": lambda latents, first: first,  # as after the first fold
 }
 
 
 def check_change(agent: Any, change: str, tasks: int = 2) -> None:
-    """Refuse a change that there is not, or that is none for this agent on so many tasks.
+    """Check that a change applies to this agent on `tasks` tasks.
 
     Raises:
-        ValueError: no such change, one for an agent without latents, or a swap of a task with itself.
+        ValueError: unknown change, an agent without latents, or "swapped" on a single task.
     """
     check_choice("change", change, CHANGES)
     if change != "none" and not has_latents(agent):
@@ -40,17 +41,17 @@ def check_change(agent: Any, change: str, tasks: int = 2) -> None:
 
 
 def has_latents(agent: Any) -> bool:
-    """Whether a learner folds what has left its window into latents."""
+    """Whether a learner is an agent that folds evicted steps into latents."""
     return isinstance(agent, ICAgent) and agent.method.has_latents
 
 
 class Changed:
-    """A learner: an agent that sees its latents changed as soon as they are made, and folds the true ones.
+    """A learner: an agent that attends to changed latents after every fold, while later folds use the true ones.
 
-    `evaluate(Changed(agent, "zeroed"), env_id)` tells what a lifetime without its memory is worth.
+    `evaluate(Changed(agent, "zeroed"), env_id)` measures the return without the memory.
 
     Raises:
-        ValueError: no such change, or one for an agent without latents.
+        ValueError: unknown change, or an agent without latents.
     """
 
     def __init__(self, agent: Any, change: str):
@@ -72,7 +73,7 @@ class Changed:
         self.agent.observe(obs, reward, terminated, truncated, info)
 
     def begin(self, first: Tensor | None = None) -> None:
-        """Nothing was changed yet; `first` are the latents of each row's first fold, if that is long ago."""
+        """Start without changes; `first` (B, Z, D) are the latents after the first fold, if it is already past."""
         if self.has_latents:
             memory = self.agent.context.memory
             self.folds, self.shown = np.zeros_like(memory.folds), memory.latents.clone()
@@ -80,14 +81,14 @@ class Changed:
 
     @torch.inference_mode()
     def change_new(self) -> None:
-        """Let the rows fold that are about to, and change what those see that have folded since the last change."""
+        """Apply pending folds, then change the visible latents of rows with a new fold."""
         context = self.agent.context
-        self.agent.method.handle_overflow(context)
+        self.agent.method.handle_overflow(context)  # applies pending folds before the action
         memory = context.memory
         if not (memory.folds > self.folds).any():
             return
-        true = memory.latents.clone()
-        new, begun = (
+        true = memory.latents.clone()  # (B, Z, D)
+        new, begun = (  # (B, 1, 1) each: rows with a new fold, rows with exactly one fold
             torch.as_tensor(rows, device=true.device)[:, None, None]
             for rows in (memory.folds > self.folds, memory.folds == 1)
         )
@@ -95,4 +96,4 @@ class Changed:
         self.shown = torch.where(new, self.change(true, self.first), self.shown)
         self.folds = memory.folds.copy()
         self.agent.method.replace_latents(context, self.shown)
-        memory.latents.copy_(true)
+        memory.latents.copy_(true)  # the next fold reads the true latents

@@ -1,8 +1,8 @@
-"""How long an agent remembers: it sees rewards for a few episodes, then none, and is asked later what it still knows.
+"""Memory probe: rewards are visible in the first episodes of a history only; the agent's later return is measured.
 
-Every row's history begins with episodes of a noisy expert, whose rewards are seen; episodes of random actions follow,
-without rewards. Nothing in them tells the task. Then the agent lives one episode itself, still without seeing a reward,
-and its true return is measured. Axis letters: B rows (tasks x runs), T steps.
+The history of every row starts with episodes of a noisy expert with visible rewards, followed by episodes of random
+actions without rewards, which carry no information about the task. Then the agent acts for one episode, with hidden
+rewards, and its true return is measured. Axis letters: B rows (tasks x lifetimes), T steps.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.studies.memory.latents import CHANGES, Changed, check_change, has_latents
 
-EXPERT_NOISE = 0.3  # chance of a random action while rewards are seen
-FOLDS = 1, 5, 20  # that an agent with latents is asked after
-SHOWN, EPISODES = 2, (3, 10, 36)  # of other agents: those of `icrl/cad-blind-darkroom`
+EXPERT_NOISE = 0.3  # probability of a random action in episodes with visible rewards
+FOLDS = 1, 5, 20  # default history lengths in folds, for agents with latents
+SHOWN, EPISODES = 2, (3, 10, 36)  # defaults for other agents, equal to those of `icrl/cad-blind-darkroom`
 
 
 class Recall(NamedTuple):
-    """What was left after a history of so many episodes."""
+    """Return of the agent after a history of `episodes` episodes."""
 
-    shown: int  # episodes of it, the first ones, with rewards
-    episodes: int
-    steps: int
-    folds: int  # of an agent with latents, else 0
-    share: Interval  # of the optimal return
-    random: float  # what random actions earn, likewise
-    over: str  # what the interval is about
+    shown: int  # number of first episodes with visible rewards
+    episodes: int  # episodes in the history
+    steps: int  # steps in the history
+    folds: int  # folds before the agent acts; 0 without latents
+    share: Interval  # return divided by the optimal return
+    random: float  # the same share of random actions
+    over: str  # resampled levels of the interval
 
 
 def probe(
@@ -50,17 +50,21 @@ def probe(
     num_seeds: int = 10,
     seed: int = 0,
 ) -> list[Recall]:
-    """Measure what an agent still knows after histories of so many `episodes`.
+    """Measure the return of an agent after histories of several lengths.
 
     Args:
-        episodes, shown: lengths of the histories, and their first episodes, in which rewards are seen; by default as
-            `usual_histories` has them.
-        change: what is done to latents before the agent acts on them: a name in `CHANGES`.
-        num_seeds: histories of every task.
+        agent: the agent.
+        env_id: environment id; its family needs an expert.
+        episodes: lengths of the histories; default those of `usual_histories`.
+        change: intervention on the latents before the agent acts, a name in `CHANGES`.
+        shown: number of first episodes with visible rewards; default that of `usual_histories`.
+        split: split or named set of tasks.
+        num_seeds: histories on every task.
+        seed: seed of histories, environments and sampled actions.
 
     Raises:
-        ValueError: an unknown change, or one for an agent without latents or histories that are not folded; the
-            environment has no expert, or lifetimes of a single episode.
+        ValueError: unknown change, a change for an agent without latents or for histories without a fold; an
+            environment without an expert, or with lifetimes of a single episode.
     """
     check_value("shown", "int | None", shown, (1, 2**31 - 1))
     for name, value, least in (("num_seeds", num_seeds, 1), ("seed", seed, 0)):
@@ -89,7 +93,7 @@ def probe(
 
 
 def changes_of(agent: Any, change: str, tasks: int) -> list[str]:
-    """The names in `CHANGES` that `change` stands for: itself or, if it is "all", those possible with so many tasks."""
+    """Names in `CHANGES`: [change], or for "all" those that apply to the agent on `tasks` tasks."""
     check_choice("change", change, ("all", *CHANGES))
     if change != "all":
         return [change]
@@ -99,14 +103,17 @@ def changes_of(agent: Any, change: str, tasks: int) -> list[str]:
 
 
 def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[int, tuple[int, ...]]:
-    """The episodes in which rewards are seen, all folded by the first fold, and those of whole histories, of `FOLDS`.
+    """Default number of episodes with visible rewards, and default lengths of histories in episodes.
+
+    For agents with latents the first fold compresses all episodes with visible rewards, and the lengths correspond to
+    `FOLDS`.
 
     Args:
-        shown: the first of them, if that is known; no history is shorter.
+        shown: overrides the first number; histories are at least as long.
 
     Raises:
-        ValueError: an unknown id, lifetimes of a single episode, after which there is nothing to ask, or a first fold
-            of less than an episode, unless `shown` is known.
+        ValueError: unknown id, lifetimes of a single episode, or, unless `shown` is given, a first fold of less than
+            an episode.
     """
     family = find_family(env_id)
     if family.lifetime == 1:
@@ -129,7 +136,7 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
 def ask(
     agent: Any, env_id: str, rows: np.ndarray, shown: int, episodes: int, change: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """What the agent earns (B,) on the tasks `rows` and their optima (B,); the longest history's steps and folds."""
+    """Returns (B,) on the tasks `rows` (B,), optimal returns (B,), and maximum steps and folds of the histories."""
     history = make_history(env_id, rows, shown, episodes, seed)
     learner, (env, options) = Blind(agent, history, change), make_tasks(env_id, rows)
     optimal = optimal_returns(env_id, rows)
@@ -139,7 +146,7 @@ def ask(
 
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:
-    """Histories (B, T) of a noisy expert for the `shown` first episodes, then of random actions without rewards."""
+    """Histories (B, T): `shown` episodes of a noisy expert, then episodes of random actions with rewards set to 0."""
     expert = make_source("noise", env_id, {"start": EXPERT_NOISE, "end": EXPERT_NOISE})
     parts = [lifetimes(env_id, expert, tasks, shown, seed)]
     if episodes > shown:
@@ -152,7 +159,7 @@ def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed
 
 
 class Blind(Changed):
-    """An agent that begins with a history and sees no reward, its latents changed before it acts."""
+    """A learner: an agent with a history as its context, changed latents and hidden rewards."""
 
     def __init__(self, agent: Any, history: Steps, change: str):
         super().__init__(agent, change)
@@ -162,7 +169,8 @@ class Blind(Changed):
         agent = self.agent
         if not has_latents(agent):
             return agent.reset(env, seed=seed, history=self.history)
-        before = self.history.mask & (np.arange(self.history.mask.shape[1]) < agent.method.schedule.end(0))
+        # reset with the first fold's part of the history, to get the latents after the first fold
+        before = self.history.mask & (np.arange(self.history.mask.shape[1]) < agent.method.schedule.end(0))  # (B, T)
         agent.reset(env, history=self.history._replace(mask=before))
         first = agent.context.memory.latents
         agent.reset(env, seed=seed, history=self.history)

@@ -1,4 +1,4 @@
-"""What agents remember, as rows of a card, JSON and a figure."""
+"""Card rows, table, JSON and figure of the memory probe."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ JSON, PICTURE = "probe.json", "probe.png"
 FILES = JSON, PICTURE
 HEADER = ("agent", "latents", "episodes", "steps", "folds", "share of the optimum", "random")
 
-Found = Mapping[tuple[str, str], Sequence[Recall]]  # by agent and what was done to its latents
+Found = Mapping[tuple[str, str], Sequence[Recall]]  # results by (agent, change of its latents)
 
 
 def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
-    """What the card of an agent tells, by what was done to its latents."""
+    """Card rows of an agent; `found` has results by change of the latents."""
     rows = []
     for change, recalls in found.items():
         for recall in recalls:
@@ -36,7 +36,7 @@ def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
-    """Rows below `HEADER`, as text."""
+    """Table rows for `HEADER`, as text."""
     return [
         (agent, change, str(r.episodes), str(r.steps), str(r.folds), str(r.share), f"{r.random:.2f}")
         for (agent, change), recalls in found.items()
@@ -45,7 +45,7 @@ def table(found: Found) -> list[tuple[str, ...]]:
 
 
 def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int) -> str:
-    """All of it, and how it was measured."""
+    """JSON text of all results, with the settings of the measurement."""
     rows = [
         {"agent": agent, "latents": change, **recall._asdict(), "share": recall.share._asdict()}
         for (agent, change), recalls in found.items()
@@ -56,7 +56,7 @@ def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int) ->
 
 
 def write_probe(found: Found, results: str, folder: Path) -> None:
-    """Write `probe.json`, the `results` of `to_json`, and `probe.png` into a folder, both or none."""
+    """Write `probe.json` (the text `results` of `to_json`) and `probe.png` to a folder, both or none."""
     how = json.loads(results)
     content = {JSON: results.encode(), PICTURE: draw(found, how["env_id"], how["split"])}
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write_probe(found: Found, results: str, folder: Path) -> None:
 
 
 def draw(found: Found, env_id: str, split: str) -> bytes:
-    """A PNG of the share of the optimum against the length of the history: a line an agent and change of latents."""
+    """PNG of the share of the optimum against the length of the history, one line per agent and change of latents."""
     lines: dict[str, dict[int, Interval]] = {}
     for (agent, change), recalls in found.items():
         name = agent if change == "none" else f"{agent}, latents {change}"

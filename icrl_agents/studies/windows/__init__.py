@@ -1,1 +1,1 @@
-"""The study of windows: AD and CAD at equal visible tokens."""
+"""Study of windows: AD and CAD with equal numbers of visible tokens."""

@@ -1,8 +1,8 @@
-"""Agents with equal parameters and equal visible tokens: AD, and CAD whose latents take the place of steps.
+"""Designs of the window study: AD and CAD with equal parameters, visible tokens and learned steps per update.
 
-CAD's window counts its latents (see `CADConfig`), so AD with the same window sees as many tokens. CAD has a compressor
-and what its reconstruction needs as well; AD gets as many weights by a larger `inner`. CAD learns from what is decided
-after its newest folds, about twice as many steps as are visible; AD learns from as many an update by larger batches.
+CAD's window includes its latents (see `CADConfig`), so AD with the same window sees as many tokens. CAD has additional
+weights, for compression and reconstruction; AD gets as many weights by a larger `inner`. CAD has a loss on the steps
+after its newest folds, about twice the visible steps; AD has as many steps with a loss by larger batches.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from icrl_agents.training.config import split_settings
 from icrl_agents.training.request import env_spaces
 
 WINDOWS, LATENTS = (30, 60, 120, 240), (8, 16, 32)
-# small enough for two cores: minutes an agent
+# small models: minutes per training on two cores
 DEFAULTS = {"width": 48, "layers": 3, "inner": 96, "updates": 400, "eval_every": 0, "threads": 1}
 VARIED = {"window", "slide", "latents", "folds", "seed"}
-LIVES = 4  # of the longest window, in a lifetime of training: with less there is little to remember
-MOST_FOLDS = 100  # in a training window, whose time and memory grow with them
+LIVES = 4  # length of a training lifetime in longest windows; shorter ones need little memory
+MOST_FOLDS = 100  # maximum folds in a training window; time and memory grow with them
 
 
 class Design(NamedTuple):
-    """An agent of the study, to be trained once with each seed."""
+    """An agent of the study, trained once per seed."""
 
     method: str
     config: Any
@@ -49,21 +49,21 @@ class Design(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folders."""
+        """Prefix of the folder names of its trainings."""
         plain = f"{self.method}-window{self.window}"
         return f"{plain}-latents{self.latents}" if self.latents else plain
 
     @property
     def line(self) -> str:
-        """Of the figure: designs that differ in their windows only."""
+        """Name of its line in the figure, shared by designs that differ in the window only."""
         return f"{self.method}, {self.latents} latents" if self.latents else self.method
 
 
 class Plan(NamedTuple):
-    """What is to be trained, and the pairs of window and latents that are not."""
+    """Designs to train, and the pairs (window, latents) that do not fit."""
 
     env_id: str
-    settings: dict[str, Any]  # of the training, the same for all
+    settings: dict[str, Any]  # training settings shared by all designs
     designs: list[Design]
     left_out: list[tuple[int, int]]
 
@@ -74,19 +74,20 @@ def make_plan(
     latents: Sequence[int] = LATENTS,
     settings: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """AD with every window, CAD with every window and number of latents that leave half of it to steps.
+    """Designs of AD with every window, and of CAD with every window and every number of latents that fits half of it.
 
     Args:
-        windows: environment steps, as of both methods' configs.
-        latents: of CAD.
-        settings: as of `train`, for both methods; those that only CAD has are for CAD. What is not given is taken from
-            `DEFAULTS`, and `episodes` so that a lifetime of training has `LIVES` of the longest window.
+        env_id: environment id.
+        windows: windows in environment steps, for both methods.
+        latents: numbers of CAD's latents.
+        settings: as in `train`, for both methods; CAD's own settings apply to CAD only. Others default to `DEFAULTS`,
+            and `episodes` to `LIVES` longest windows.
 
     Raises:
-        ValueError: a bad name or value, a setting that the study varies, lifetimes that no window is too short for, or
-            no latents that fit any window.
+        ValueError: a bad name or value, a setting that the study varies, training lifetimes that fit into the longest
+            window, or latents that fit no window.
     """
-    split_tasks(env_id)  # refuses unknown ids
+    split_tasks(env_id)  # ValueError for unknown ids
     fixed = VARIED & set(settings or {})
     if fixed:
         raise ValueError(f"the study sets {' and '.join(sorted(fixed))} itself: give windows, latents or seeds instead")
@@ -118,25 +119,25 @@ def make_plan(
 
 
 def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_size: int) -> Design:
-    """Half of the steps beside the latents are folded at once.
+    """CAD design that folds half of its visible steps at a time.
 
-    More would leave an agent that has just folded without its last steps; fewer would send what is known through more
-    folds, each of which takes time and may lose something.
+    Larger folds would leave few recent steps visible after a fold; smaller ones would pass information through more
+    folds, each with a cost in time and possibly in information.
     """
     config = replace(base, window=window, latents=latents, slide=1)
     slide = max(1, (window - config.room) // 2)
-    folds = min(MOST_FOLDS, math.ceil((steps - window) / slide))  # a training window is a whole lifetime, if it may be
+    folds = min(MOST_FOLDS, math.ceil((steps - window) / slide))  # enough folds for a whole lifetime, up to a maximum
     config = replace(config, slide=slide, folds=folds)
     return Design("cad", config, _parameters("cad", env_id, config), batch_size)
 
 
 def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_size: int) -> Design:
-    """As wide inside as makes its parameters those of the others with its window, or of all if none has it.
+    """AD design with the mean parameters and steps per batch of the CAD designs with its window (else of all of them).
 
-    And with batches in which as many steps are learned from as in theirs.
+    `inner` sets the number of parameters, which is linear in it; the batch size sets the steps with a loss.
     """
     shared = {field.name: getattr(base, field.name) for field in fields(AgentConfig)}
-    slide = max(1, window // 3)  # the share that agents drop by default
+    slide = max(1, window // 3)  # default share of dropped steps
     config = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
     rivals = [other for other in others if other.window == window] or others
     wanted = np.mean([rival.parameters for rival in rivals])
@@ -147,6 +148,6 @@ def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_siz
 
 
 def _parameters(method: str, env_id: str, config: Any) -> int:
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they were
+    with torch.random.fork_rng(devices=[]):  # keep the caller's random state
         agent = METHODS[method](*env_spaces(env_id), config)
     return sum(parameter.numel() for parameter in agent.parameters())

@@ -1,8 +1,8 @@
-"""The value of a memory beside a longer window: AD and CAD, trained the same way, on lifetimes of many windows.
+"""Window study: memory (CAD) against a longer window (AD), trained equally, on lifetimes of many windows.
 
-All agents have the same lifetimes, updates and seeds, and learn from about as many steps in an update: AD from all
-steps of its windows, CAD from those decided after its newest folds, which all of the life before has led to. That takes
-longer, and the results say how long. With one training seed their intervals are about that one training.
+All agents have the same lifetimes, updates and seeds, and about as many steps with a loss per update: AD all steps of
+its windows, CAD those after its newest folds, conditioned on the whole lifetime so far. CAD takes longer; the results
+state the training times. With one training seed the intervals ignore the variation between trainings.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from icrl_agents.studies.cells import Cell, run_cells
 from icrl_agents.studies.windows.designs import Design, Plan
 
 JSON, PICTURE = "windows.json", "windows.png"
-EPISODES, TASKS, RUNS = 100, 32, 4  # of a lifetime; of those that are measured, at most; lifetimes on each
+EPISODES, TASKS, RUNS = 100, 32, 4  # episodes in a lifetime, maximum number of test tasks, lifetimes on each
 
 
 class Measured(NamedTuple):
-    """What became of a design: the test curve over all training seeds, and how long their trainings took."""
+    """Results of a design: test curve over all training seeds, and mean training time."""
 
     design: Design
     curve: Curve
     seconds: float
-    gain: Interval | None  # in the last episodes over AD with the same window; None of AD
+    gain: Interval | None  # return in the last episodes minus that of AD with the same window; None for AD
 
     @property
     def last(self) -> Interval:
@@ -50,7 +50,7 @@ class Measured(NamedTuple):
         return self.curve.at(1, self.curve.runs.shape[2])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; an optimum that the environment does not tell is null."""
+        """Plain JSON values, with null for an unknown optimum."""
         design, optimal = self.design, float(self.curve.optimal.mean())
         returns = {"last": self.last, "whole": self.whole, "gain": self.gain}
         return {
@@ -79,8 +79,8 @@ def study_windows(
 ) -> list[Measured]:
     """Train every design of `make_plan` with every seed, and measure it on held-out tasks.
 
-    Every training has a folder of its own in `out`, `<design>-seed<number>`; what an interrupted study lacks is done
-    when it is called again. In the end `out` gets `windows.json` and `windows.png`.
+    Every training has its own folder in `out`, `<design>-seed<number>`; a second call continues an interrupted study.
+    At the end `out` gets `windows.json` and `windows.png`.
 
     Args:
         seeds: of the training.
@@ -90,7 +90,7 @@ def study_windows(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: a bad value, or `out` holds agents that were trained or measured otherwise.
+        ValueError: a bad value, or `out` has agents of another training or evaluation.
     """
     require_matplotlib()
     episodes, num_seeds, tasks = (whole(name, getattr(spec, name), 1) for name in ("episodes", "num_seeds", "tasks"))
@@ -134,9 +134,9 @@ def study_windows(
 
 
 def _measured(designs: Sequence[Design], cells: Sequence[Cell], curves: Sequence[Curve]) -> list[Measured]:
-    """Of every design, whose cells follow each other."""
+    """Results of every design; `cells` and `curves` are grouped by design."""
     found: list[Measured] = []
-    plain: dict[int, Curve] = {}  # AD's by window, which come first
+    plain: dict[int, Curve] = {}  # AD's curves by window; AD's designs come first
     trainings = len(cells) // len(designs)
     for number, design in enumerate(designs):
         own = slice(number * trainings, (number + 1) * trainings)
@@ -154,7 +154,7 @@ def _end(curve: Curve) -> tuple[int, int]:
 
 
 def draw(found: Sequence[Measured]) -> bytes:
-    """A PNG of the return at the end of a lifetime against the window: lines for AD and each number of latents."""
+    """PNG of the return at the end of a lifetime against the window, one line for AD and each number of latents."""
     first = found[0].curve
     lines: dict[str, dict[int, Interval]] = {}
     for measured in found:
@@ -169,7 +169,7 @@ def draw(found: Sequence[Measured]) -> bytes:
 
 
 def table(found: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows, as text."""
+    """Header and rows of the results table, as text."""
     start, end = _end(found[0].curve)
     header = ("agent", "window", "parameters", span_name(start, end), "more than ad", f"episodes 1-{end}", "training")
     rows: list[tuple[str, ...]] = [
