@@ -118,7 +118,7 @@ class Curve:
         Raises:
             ValueError: other tasks, or another number of runs.
         """
-        mine, theirs = self._scores(first, last), other._scores(first, last)
+        mine, theirs = self._scores(first, last), other._scores(first, last)  # (R, N) each
         if self.tasks != other.tasks or mine.shape != theirs.shape:
             raise ValueError(f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: {AGAIN}")
         return bootstrap(mean, mine - theirs, trainings=self.trainings)
@@ -127,11 +127,11 @@ class Curve:
         """The curve restricted to `tasks` (ids)."""
         index = [self.tasks.index(task) for task in tasks]
         runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
-        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
+        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)  # pace: all tasks
 
     def share(self, first: int, last: int | None = None) -> np.ndarray:
         """(N,) mean return of those episodes divided by the task's optimum."""
-        return self._scores(first, last).mean(0) / self.optimal
+        return self._scores(first, last).mean(0) / self.optimal  # NaN for tasks without an optimum
 
     def band(self) -> tuple[np.ndarray, np.ndarray]:
         """Bootstrap 95% interval of `mean` at every episode: (low, high), (E,) each."""
@@ -200,7 +200,7 @@ class Curve:
             ValueError: the file is neither of them.
         """
         data = read_json(Path(path).expanduser(), MAX_BYTES, AGAIN, "give a file that Curve.save wrote")
-        curves = data.get("curves", [data])
+        curves = data.get("curves", [data])  # only results.json has several
         return cls.from_json(curves[0] if isinstance(curves, list) and curves else {})
 
     @classmethod
@@ -214,6 +214,7 @@ class Curve:
         for curve in curves:
             groups.setdefault(curve.tasks, []).append(curve)
         shapes = {(curve.env_id, curve.runs.shape[2]) for curve in curves}
+        # every set of tasks needs the same runs, to join them into one array (R, N, E)
         counts = {(len(group), len(curve.runs), curve.trainings) for group in groups.values() for curve in group}
         if len(shapes) != 1 or len(counts) != 1:
             runs = sorted({len(curve.runs) for curve in curves}), sorted({len(group) for group in groups.values()})
@@ -221,7 +222,7 @@ class Curve:
                 f"cannot join curves of {sorted(shapes)} with {runs[0]} runs each, {runs[1]} for a task: "
                 "give those of one environment with as many episodes and runs"
             )
-        heads = [group[0] for group in groups.values()]
+        heads = [group[0] for group in groups.values()]  # one curve per set of tasks, for what its runs share
         return cls(
             env_id=heads[0].env_id,
             split=" + ".join(sorted({curve.split for curve in curves})),
@@ -229,7 +230,7 @@ class Curve:
             runs=np.concatenate([np.concatenate([c.runs for c in group]) for group in groups.values()], 1),
             optimal=np.concatenate([head.optimal for head in heads]),
             random=np.concatenate([head.random for head in heads]),
-            pace=_mean_pace(curves),
+            pace=_mean_pace(curves),  # over all joined lifetimes
             trainings=sum(curve.trainings for curve in next(iter(groups.values()))),
             name=name,
             facts={"joined": [curve.facts for curve in curves]},
@@ -250,4 +251,4 @@ def _mean_pace(curves: Sequence[Curve]) -> np.ndarray | None:
     known = [curve.pace for curve in curves if curve.pace is not None]
     if len(known) < len(curves) or len({len(pace) for pace in known}) != 1:
         return None
-    return np.average(known, 0, [curve.runs.size for curve in curves])
+    return np.average(known, 0, [curve.runs.size for curve in curves])  # weighted by the number of lifetimes

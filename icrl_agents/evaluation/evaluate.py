@@ -78,10 +78,10 @@ def evaluate(
         ids, split = _task_ids(env_id, tasks), "tasks"
     if split not in (*Splits._fields, ALL):  # names that state whether training tasks are included
         _refuse_overlap(ids, splits.train.ids, agent)
-    rows = np.tile(ids, num_seeds)
+    rows = np.tile(ids, num_seeds)  # (num_seeds * N,), grouped by seed
     with _planning(agent, plan, plan_kwargs) as planner:
         returns, optimal, pace = _lifetimes(agent, env_id, rows, episodes, seed, on_episode)
-    runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]
+    runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]  # (R, N, E), (N,)
     facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
     random = random_returns(env_id, ids, seed)
     if name is None:
@@ -115,14 +115,14 @@ def _planning(
     try:
         yield {} if agent.planner is None else {"plan": asdict(agent.planner)}
     finally:
-        agent.planner = before
+        agent.planner = before  # restored after an error too
 
 
 def _lifetimes(
     agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int, on_episode: Callable[[int], None] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Returns (B, E), optimal returns (B,) and pace (T,) of the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
-    blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))
+    blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))  # ceiling division
     returns, optimal, paces = [], [], []
     for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
         (env, options), pace = make_tasks(env_id, block), Pace()
@@ -131,6 +131,7 @@ def _lifetimes(
         paces.append(pace)
         optimal.append(optimal_returns(env_id, block))
         env.close()
+    # a mean per step needs lifetimes of one episode and equal length
     same = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
     mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and same else None
     return np.concatenate(returns), np.concatenate(optimal), mean
@@ -138,7 +139,7 @@ def _lifetimes(
 
 def block_seeds(seed: int, count: int) -> list[int]:
     """One seed for each of `count` blocks of rows; the first is `seed` itself."""
-    return [seed, *(np.random.SeedSequence(seed).generate_state(count - 1) >> 1).tolist()]
+    return [seed, *(np.random.SeedSequence(seed).generate_state(count - 1) >> 1).tolist()]  # 31-bit seeds
 
 
 def blocks_of(num_seeds: int, tasks: int) -> list[int]:
@@ -253,7 +254,7 @@ def _random_returns(env_id: str, tasks: tuple[int, ...], seed: int, episodes: in
     env, options = make_tasks(env_id, np.tile(tasks, copies))
     returns = rollout(RandomLearner(), env, episodes // copies, seed=seed, options=options)
     env.close()
-    return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())
+    return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())  # (copies, N, E) -> (N,)
 
 
 def optimal_returns(env_id: str, tasks: np.ndarray) -> np.ndarray:

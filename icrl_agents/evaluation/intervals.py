@@ -86,6 +86,7 @@ def bootstrap_band(runs: np.ndarray, trainings: int = 1) -> tuple[np.ndarray, np
     """95% interval of the mean of runs (R, N, E) at every point: (low, high), (E,) each."""
     sample = sample_of(runs, trainings)
     points = runs.reshape(sample.size, -1)  # (R * N, E)
+    # counts turn the resampling of all E points into one matrix product
     means = np.concatenate([_counts(places) @ points / sample.size for places in sample.draws()])  # (RESAMPLES, E)
     low, high = np.percentile(means, QUANTILES, axis=0)
     return low, high

@@ -26,4 +26,4 @@ def learning_rate(update: int, cfg: TrainConfig) -> float:
     if update < warm:
         return cfg.lr * (update + 1) / warm
     done = (update - warm) / max(1, cfg.updates - warm)
-    return cfg.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    return cfg.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))  # done: share of the updates after warm-up

@@ -41,6 +41,7 @@ class Updater:
             group["lr"] = learning_rate(number, cfg)
         self.method.train()
         sums = self._backward(batch, self._parts(number))
+        # before the optimizer step, so that the saved weights stay finite
         if not math.isfinite(sums["loss"]):
             raise ValueError(
                 f"the loss became {sums['loss']} at update {number + 1}: lower lr={cfg.lr} or clip={cfg.clip}"
@@ -49,6 +50,7 @@ class Updater:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if accelerator.num_processes > 1:
+            # metrics only: gradients are averaged in `backward`
             values = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "mean")
             sums = dict(zip(sums, values.tolist(), strict=True))
         rounded = {name: round(value, 6) for name, value in sums.items()}
@@ -58,6 +60,7 @@ class Updater:
         """Row indices of each micro-batch of this process; shorter windows allow more rows per micro-batch."""
         cfg = self.config
         ours = np.arange(cfg.batch_size)[self.accelerator.process_index :: self.accelerator.num_processes]
+        # micro_batch is for whole windows: `shorter` times as many rows of shorter ones fit
         shorter = max(1, self.span // (cfg.most_steps(number / cfg.updates) or self.span))
         return np.array_split(ours, math.ceil(len(ours) / (cfg.micro_batch * shorter)))
 

@@ -21,11 +21,11 @@ def validate(method: Method, request: Request) -> dict[str, float]:
     """Mean return on validation tasks over the second half of the episodes, with its random and optimal reference."""
     method.eval()
     config, tasks = request.config, request.splits().validation.ids[:VALIDATION_TASKS]
-    agent = ICAgent(method, {"split_seed": config.split_seed, "train": asdict(config)})
+    agent = ICAgent(method, {"split_seed": config.split_seed, "train": asdict(config)})  # facts that select the split
     episodes = config.eval_episodes
     curve = evaluate(agent, request.env_id, episodes=episodes, num_seeds=LIFETIMES, seed=config.seed, tasks=tasks)
     return {
-        "validation_return": float(curve.mean[-max(1, episodes // 2) :].mean()),
+        "validation_return": float(curve.mean[-max(1, episodes // 2) :].mean()),  # (E,) -> second half
         "validation_random": float(curve.random.mean()),
         "validation_optimal": float(curve.optimal.mean()),
     }

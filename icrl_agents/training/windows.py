@@ -73,14 +73,14 @@ class FreshWindows:
         self._chunk: tuple[int, Steps] | None = None
 
     def batch(self, update: int) -> Steps:
-        number, place = divmod(update, self.batches_per_chunk)
+        number, place = divmod(update, self.batches_per_chunk)  # chunk, batch within the chunk
         if self._chunk is None or self._chunk[0] != number:
             self._chunk = (number, self._make(number))
         start = place * self.spec.batch_size
         return self._chunk[1].rows(slice(start, start + self.spec.batch_size))
 
     def _make(self, number: int) -> Steps:
-        rng = np.random.default_rng([self.spec.seed, number])
+        rng = np.random.default_rng([self.spec.seed, number])  # any chunk can be recomputed by its number
         tasks = rng.choice(self.tasks, self.batches_per_chunk * self.spec.batch_size)
         steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
         return cut_windows(steps, self.spec.window, rng, self.spec.episode_aligned)
@@ -94,7 +94,7 @@ def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
 def align(start: np.ndarray, first: np.ndarray) -> np.ndarray:
     """First step (B,) of the episode that contains step `start` (B,); `first` (B, T) marks first steps."""
     places = np.where(first, np.arange(first.shape[1]), 0)  # (B, T)
-    return np.maximum.accumulate(places, 1)[np.arange(len(start)), start]
+    return np.maximum.accumulate(places, 1)[np.arange(len(start)), start]  # last episode start up to each step
 
 
 def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bool = False) -> Steps:
@@ -103,7 +103,7 @@ def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bo
     start = draw_starts(max(total - window, 0), rows, rng)  # (B,)
     start = align(start, steps.first) if aligned else start
     columns = start[:, None] + np.arange(min(window, total))  # (B, window)
-    return steps.map(lambda value: value[np.arange(rows)[:, None], columns])
+    return steps.map(lambda value: value[np.arange(rows)[:, None], columns])  # (B, T, ...) -> (B, window, ...)
 
 
 class StoreWindows:
@@ -147,7 +147,7 @@ class StoreWindows:
         self.spec = spec._replace(window=min(spec.window, max(int(lengths.max()) for lengths in self.lengths)))
 
     def batch(self, update: int) -> Steps:
-        rng = np.random.default_rng([self.spec.seed, update])
+        rng = np.random.default_rng([self.spec.seed, update])  # any batch can be recomputed by its number
         return concatenate([self._draw(rng) for _ in range(self.spec.batch_size)])
 
     def _draw(self, rng: np.random.Generator) -> Steps:
@@ -159,7 +159,7 @@ class StoreWindows:
         # padding repeats the last step, as zeros may lie outside the spaces
         row = self.histories[number].rows(slice(stream, stream + 1))
         row = row.map(lambda value: value[:, np.minimum(columns, length - 1)])
-        return row._replace(mask=(columns < length)[None])
+        return row._replace(mask=(columns < length)[None])  # (1, T)
 
 
 def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
