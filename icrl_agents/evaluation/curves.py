@@ -127,7 +127,7 @@ class Curve:
         """The curve restricted to `tasks` (ids)."""
         index = [self.tasks.index(task) for task in tasks]
         runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
-        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)  # pace: all tasks
+        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
 
     def share(self, first: int, last: int | None = None) -> np.ndarray:
         """(N,) mean return of those episodes divided by the task's optimum."""

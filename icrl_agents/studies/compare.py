@@ -136,6 +136,7 @@ def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, most: i
     """The agent's curve: cached by evaluation settings and weights, otherwise measured now."""
     how = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan), most])
     weights = b"".join(value.cpu().numpy().tobytes() for value in agent.state_dict().values())
+    # the hash changes with the weights, so a retrained agent is measured again
     path = cache / f"{hashlib.sha256(how.encode() + weights).hexdigest()[:20]}.json"
     if path.is_file():
         return Curve.load(path)
@@ -206,7 +207,7 @@ def _planned(measured: Measured) -> str:
         return "not measured"
     text = str(measured.planned.at(EPISODES))
     if (tasks := measured.planned.tasks) != measured.plain.tasks:
-        without = measured.plain.on(tasks).at(EPISODES)
+        without = measured.plain.on(tasks).at(EPISODES)  # planning may cover a part of the tasks
         text += f" ({len(tasks)} tasks; {without.value:.2f} without)"
     return text
 

@@ -61,7 +61,7 @@ class MarkReport:
         return min(self.tasks, key=lambda task: abs(task.share - share)).task
 
     def to_json(self) -> dict[str, Any]:
-        shares = np.array([task.share for task in self.tasks])
+        shares = np.array([task.share for task in self.tasks])  # (tasks,)
         spread = {"all": self.total.share, "mean": shares.mean(), "std": shares.std()}
         spread |= {"min": shares.min(), "max": shares.max()}
         return {
@@ -95,13 +95,13 @@ def measure_marks(store: HistoryStore, threshold: float = 0.7, min_length: int =
 
 def _measure(task: int, steps: Steps, threshold: float, min_length: int) -> TaskMarks:
     marks = confident_runs(steps, threshold, min_length)
-    runs, marked = (marks & START > 0).sum(), (in_run(marks) & steps.mask).sum()
+    runs, marked = (marks & START > 0).sum(), (in_run(marks) & steps.mask).sum()  # marks: (B, T) bit flags
     return TaskMarks(task, int(steps.mask.sum()), int(runs), int(marked))
 
 
 def in_run(marks: np.ndarray) -> np.ndarray:
     """Mask (B, T) bool of the steps inside a run, from marks (B, T)."""
-    return (marks & START > 0).cumsum(1) > (marks & END > 0).cumsum(1)
+    return (marks & START > 0).cumsum(1) > (marks & END > 0).cumsum(1)  # more starts than ends so far
 
 
 def write_marks(store: HistoryStore, report: MarkReport, folder: Path) -> None:
@@ -131,8 +131,9 @@ def draw_marks(history: Steps, threshold: float, min_length: int, title: str = "
 def fill(panels: Any, history: Steps, threshold: float, min_length: int) -> None:
     above, below = panels
     count = int(history.mask.sum())
-    marks = confident_runs(history, threshold, min_length)[0, :count]
+    marks = confident_runs(history, threshold, min_length)[0, :count]  # (T,) without padding
     starts, ends = (np.flatnonzero(marks & kind) for kind in (START, END))
+    # a run at the end of the history has no END mark
     runs = [(start, end - start) for start, end in zip(starts, [*ends, count][: len(starts)], strict=True)]
     above.broken_barh(runs, (0, 1.05), color=COLOURS[2], alpha=0.25, linewidth=0, label="run")
     above.vlines(starts, 0, 1.05, color=COLOURS[2], linewidth=0.8)

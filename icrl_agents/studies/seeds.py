@@ -75,6 +75,7 @@ def study(
             episodes,
             num_seeds,
         )
+        # seeds outside: an interrupted study has all splits of the first seed
         for seed in seeds
         for split in splits
     }
@@ -112,8 +113,10 @@ def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
     rows = []
     for span in spans(min(curve.runs.shape[2] for curve in curves.values())):
         rows.append(_row(f"{name}: mean return, {span_name(*span)}", [c.at(*span).value for c in curves.values()]))
+        # one per cell: optima differ between splits
         shares = [c.at(*span).value / c.optimal.mean() for c in curves.values()]
         rows.append(_row(f"{name}: share of optimum, {span_name(*span)}", shares, "share of optimum"))
+    # at the end of the lifetime, the last span
     worst = {cell: float(curve.share(*span).min()) for cell, curve in curves.items()}
     split, seed = min(worst, key=lambda cell: worst[cell])
     note = f"split seed {split}, training seed {seed}"

@@ -122,9 +122,10 @@ class BanditRules(Rules):
             what = f"lists of {self.arm_shape[0]} numbers" if self.arm_shape else "numbers"
             raise ValueError(f"{name}={short(given)}: give from 2 to {most} arms, {what} from {low:g} to {high:g}.")
         value = value.astype(np.float64)
-        key, known = value.tobytes(), task_ids(type(self), self.num_arms)
+        key, known = value.tobytes(), task_ids(type(self), self.num_arms)  # a user-defined task may equal a sampled one
         if key not in known and key not in self._ids:
             self._ids[key] = self.set_tasks + len(self._ids)
+            # the table grows on its next use, so several new tasks cost one concatenation
             self._given.append(complete(type(self), value[None], np.array([len(value)]), most))
         return known[key] if key in known else self._ids[key]
 
@@ -186,7 +187,7 @@ class BanditRules(Rules):
         """Expected rewards (B, W), -inf for illegal arms."""
         arms = self.table.arms[task]  # (B,)
         width = np.arange(arms.max())
-        means = self.means(position, self.table.values[task, : len(width)])
+        means = self.means(position, self.table.values[task, : len(width)])  # (B, W)
         return np.where(width < arms[:, None], means, -np.inf)
 
     def _of(self, means, action):
@@ -256,6 +257,7 @@ def drawn_tasks(rules_class: type[BanditRules], num_arms: int | None) -> Tasks:
         law, _, number = name.rpartition("_")  # "num_50" or "train_50": a distribution and a number of arms
         law, exact = (law, int(number)) if number.isdigit() else (name, num_arms)
         values = rules_class.draw(law, (len(ids), exact or MOST_ARMS), rng)
+        # number of arms: (N,), or one int for all tasks
         counts = rng.integers(FEWEST_ARMS, MOST_ARMS, len(ids), endpoint=True) if exact is None else exact
         arms.append(np.broadcast_to(counts, len(ids)))
         parts.append(complete(rules_class, values, arms[-1], int(rules.action_space.n)))

@@ -28,7 +28,7 @@ class GaussianBandit(PlainBandit):
 
     def reward(self, position: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Add normal noise."""
-        return mean + NOISE * normals(position, 0)[:, 0]
+        return mean + NOISE * normals(position, 0)[:, 0]  # (B,)
 
 
 class LinearBandit(GaussianBandit):
@@ -40,6 +40,7 @@ class LinearBandit(GaussianBandit):
     @staticmethod
     def features(num_arms: int) -> np.ndarray:
         """Return the features (A, 2) of the original code, normal with variance 1/2."""
+        # NumPy's legacy generator, as in the original code
         return np.random.RandomState(FEATURE_SEED).normal(size=(num_arms, DIM)) / DIM**0.5
 
     @classmethod

@@ -49,13 +49,14 @@ class GymFamily(Family):
         self.env_id = check_registered(env_id)
         self._kwargs = check_tasks(tasks)
         self.num_tasks, self.task_names = len(self._kwargs), tuple(self._kwargs[0])
-        env = make_env(env_id, self._kwargs[0])
+        env = make_env(env_id, self._kwargs[0])  # only for its spaces and time limit
         self.observation_space, self.action_space = env.observation_space, env.action_space
         limit = env.spec.max_episode_steps if env.spec else None
         env.close()
         if horizon is None and limit is None:
             raise ValueError(f"{env_id} has no time limit: give horizon=..., the steps of an episode.")
         self.horizon = check_int(limit if horizon is None else horizon, "horizon", 1, 10**9)
+        # argument of make() that overrides the id's time limit
         self._limit = {} if self.horizon == limit else {"max_episode_steps": self.horizon}
         self.lifetime = check_int(lifetime, "lifetime", 1, 10**9)
         self.published, self.bandit = check_split(split), bandit
@@ -93,7 +94,7 @@ def check_tasks(tasks: Any) -> tuple[dict[str, Any], ...]:
         raise ValueError(f"tasks={short(tasks)}: give a list of two or more dicts of make() arguments.")
     seen: dict[str, int] = {}
     for number, task in enumerate(tasks):
-        first = seen.setdefault(check_task(task, number, tasks[0]), number)
+        first = seen.setdefault(check_task(task, number, tasks[0]), number)  # JSON text as the key of a task
         if first != number:
             raise ValueError(f"tasks {first} and {number} are the same, {short(task)}: give each task once.")
     return tuple(copy.deepcopy(dict(task)) for task in tasks)

@@ -124,10 +124,10 @@ def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
     return the family of their id.
     """
     inner: Any = env.unwrapped
-    row = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else inner
+    row = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else inner  # all rows share a family
     if isinstance(row, ArrayEnv | ArrayVectorEnv):
         return row.rules
-    spec = inner.get_attr("spec")[0] if isinstance(inner, AsyncVectorEnv) else row.spec
+    spec = inner.get_attr("spec")[0] if isinstance(inner, AsyncVectorEnv) else row.spec  # rows are in other processes
     return _TASKS[spec.id].family if spec is not None and spec.id in _TASKS else None
 
 

@@ -44,10 +44,11 @@ class Rows:
         draws = fresh and not self.fixed and "task" not in options
         if "task" in options:
             self.task[rows] = read_tasks(options["task"], self.rules, self.num)[rows]
-        position = np.zeros(len(rows), np.int64)
+        position = np.zeros(len(rows), np.int64)  # noise positions; 0 in deterministic families
         if draws or (fresh and self.rules.stochastic):
             generators = [rng(int(row)) for row in rows]
             if draws:
+                # tasks of the extra sets are never sampled
                 self.task[rows] = [generator.integers(self.rules.num_tasks) for generator in generators]
             if self.rules.stochastic:
                 position[:] = [generator.integers(2**62) for generator in generators]
@@ -70,7 +71,7 @@ class Rows:
         """Step all rows and return the rewards (B,); rows `frozen` (B,) bool keep their state."""
         state, reward = self.rules.step(self.state, action, self.task)
         if frozen is not None and frozen.any():
-            state[frozen] = self.state[frozen]
+            state[frozen] = self.state[frozen]  # rows between two episodes (NEXT_STEP)
         self.state = state
         return reward
 
@@ -113,7 +114,7 @@ class Rows:
         info = self.facts()
         for name, value in list(info.items()):
             if where is not None:
-                value[~where] = 0
+                value[~where] = 0  # Gymnasium's placeholder for absent rows
             info[f"_{name}"] = np.ones(self.num, bool) if where is None else where.copy()
         return info
 

@@ -57,6 +57,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {...}}`."""
         reject_unknown(options or {}, ("task",), "option")
         super().reset(seed=seed)
+        # the previous episode was truncated at the id's time limit, before the horizon
         if 0 < self._elapsed == self._usual_limit < self.rules.horizon:
             _warn_of_limit(self.rules, self._elapsed)
         self._elapsed, self._usual_limit = 0, self._find_limit()
@@ -132,7 +133,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._limit = np.inf if limit == -1 else check_int(limit, "max_episode_steps", 1, 2**31)
         if self._limit not in (np.inf, self.rules.horizon):
             _warn_of_limit(self.rules, limit)
-        self._elapsed = np.zeros(num_envs, np.int64)
+        self._elapsed = np.zeros(num_envs, np.int64)  # (B,) steps in this episode
         self._over = np.zeros(num_envs, bool)  # (B,) ended rows that are not reset yet
         modes = [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
         self._mode = AutoresetMode(check_choice(autoreset_mode, "autoreset_mode", modes))
@@ -169,6 +170,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         where = self._reset_mask(options)
         seeds = self._seeds(seed)
         super().reset(seed=seeds[0])
+        # two groups of rows: those with a seed start a new lifetime
         for seeded in (True, False):
             rows = [row for row in np.flatnonzero(where).tolist() if (seeds[row] is not None) == seeded]
             if rows:
@@ -193,7 +195,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         over = terminated | truncated
         same_step = self._mode == AutoresetMode.SAME_STEP and over.any()
         info = self._finish(over) if same_step else {}
-        self._over = np.zeros(self.num_envs, bool) if same_step else over
+        self._over = np.zeros(self.num_envs, bool) if same_step else over  # SAME_STEP has reset them already
         info.update(self._rows.info())
         return self.rules.observe(self._rows.state), reward, terminated, truncated, info
 
@@ -230,7 +232,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _finish(self, ended: np.ndarray) -> Info:
         """Reset the rows `ended` (B,) bool; return their final observations and infos in the format of SAME_STEP."""
-        final_obs = np.full(self.num_envs, None, object)
+        final_obs = np.full(self.num_envs, None, object)  # Gymnasium's format: objects, None in other rows
         obs = self.rules.observe(self._rows.state)[ended]
         final_obs[ended] = np.fromiter(obs, object, len(obs))
         info = {"final_obs": final_obs, "final_info": self._rows.info(ended)}

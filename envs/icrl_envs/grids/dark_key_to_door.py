@@ -22,8 +22,8 @@ class DarkKeyToDoor(GridRules):
 
     def __init__(self, size: int = 9, start: tuple[int, int] | None = None, horizon: int = 50):
         super().__init__(size, start, horizon, stages=3)
-        self.num_tasks = self.cells**2
-        self._optimal = self._best_returns(*np.divmod(np.arange(self.num_tasks), self.cells))
+        self.num_tasks = self.cells**2  # key and door may share a cell
+        self._optimal = self._best_returns(*np.divmod(np.arange(self.num_tasks), self.cells))  # (C * C,)
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Return {"key": (x0, x1), "door": (x0, x1)}."""
@@ -37,8 +37,8 @@ class DarkKeyToDoor(GridRules):
         """Move; reward 1 at the key, then 1 at the door, once each and in different steps."""
         state = self.move(state, action)
         key, door = np.divmod(task, self.cells)  # (B,) cells
-        found = (state == key) | (state == door + SEEK_DOOR * self.cells)
-        return state + self.cells * found, found.astype(np.float64)
+        found = (state == key) | (state == door + SEEK_DOOR * self.cells)  # (B,); the stage is part of the state
+        return state + self.cells * found, found.astype(np.float64)  # next stage where found
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return (B,) bool: the door was opened in this episode."""

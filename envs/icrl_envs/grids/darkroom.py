@@ -19,8 +19,8 @@ class Darkroom(GridRules):
 
     def __init__(self, size: int = 9, start: tuple[int, int] | None = None, horizon: int = 20):
         super().__init__(size, start, horizon)
-        self.num_tasks = self.cells
-        self._optimal = self.steps_on(np.arange(self.cells))
+        self.num_tasks = self.cells  # any cell can be the goal
+        self._optimal = self.steps_on(np.arange(self.cells))  # (C,)
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Return {"goal": (x0, x1)}."""
@@ -32,7 +32,7 @@ class Darkroom(GridRules):
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Move; reward 1 on the goal."""
         state = self.move(state, action)
-        return state, (state == task).astype(np.float64)
+        return state, (state == task).astype(np.float64)  # (B,) each
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return (B,) bool: the agent is on the goal."""

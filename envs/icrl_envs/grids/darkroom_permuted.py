@@ -38,7 +38,7 @@ class DarkroomPermuted(GridRules):
         if order.ndim == 0:
             return check_int(given, "permutation", 0, self.num_tasks - 1)
         if order.dtype.kind in "iu" and sorted(order.tolist()) == list(range(len(MOVES))):
-            return int((self.permutations == order).all(1).argmax())
+            return int((self.permutations == order).all(1).argmax())  # row of the table
         raise ValueError(f"permutation={short(given)}: give an order of 0, 1, 2, 3, 4, or its index 0 to 119.")
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ class ControlBelief(Belief):
         """Refute the permutations under which `action` (B,) leads to another cell than `next_obs` (B, 2)."""
         seen = self.rules.moves[self.cell] == self.rules.cell_at(next_obs)[:, None]  # (B, 5) consistent moves
         predicted = self.rules.permutations[:, np.asarray(action)].T  # (B, 120) move of `action`
-        self.mask &= ~live[:, None] | np.take_along_axis(seen, predicted, 1)
+        self.mask &= ~live[:, None] | np.take_along_axis(seen, predicted, 1)  # (B, 120)
         self.cell = np.where(live, self.rules.cell_at(next_obs), self.cell)
 
     def possible(self, task: np.ndarray) -> np.ndarray:
@@ -104,6 +104,7 @@ class ControlBelief(Belief):
         possible = self.mask[rows]  # (N, 120)
         if not possible.any(1).all():
             raise ValueError(CONTRADICTION)
+        # argmax of uniform noise: a uniform draw
         return np.where(possible, self.rng.random(possible.shape), -1.0).argmax(1)
 
     def action(self, task: np.ndarray) -> np.ndarray:

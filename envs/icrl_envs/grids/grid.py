@@ -183,6 +183,7 @@ class SearchBelief(Belief):
         possible = self.mask[rows]  # (N, K, C)
         if not possible.any(-1).all():
             raise ValueError(CONTRADICTION)
+        # cells beyond `steps_left` cannot be tested in this episode
         near = possible & (distance <= np.reshape(steps_left, (-1, 1, 1)))
         possible = np.where(near.any(-1, keepdims=True), near, possible)
         logits = np.where(possible, -self.sharpness[rows, None, None] * distance, -np.inf)
@@ -194,7 +195,7 @@ class SearchBelief(Belief):
         thing = np.minimum(self.stage, self.hidden - 1)
         target = np.where(self.stage < self.hidden, self._parts(task)[self._index, thing], self.cell)  # (B,)
         d0, d1 = (self.grid.coords[target] - self.grid.coords[self.cell]).T
-        move0, move1 = np.where(d0 > 0, 0, 1), np.where(d1 > 0, 2, 3)
+        move0, move1 = np.where(d0 > 0, 0, 1), np.where(d1 > 0, 2, 3)  # (B,) move along each axis
         # along which axis the next cell is still possible; a coin decides between equal axes
         open0, open1 = (self.mask[self._index, thing, self.grid.moves[self.cell, m]] for m in (move0, move1))
         first = self.rng.random(len(task)) < 0.5 + 0.5 * (open0.astype(int) - open1)

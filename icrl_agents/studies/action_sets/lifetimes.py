@@ -60,7 +60,7 @@ class Relabel(VectorWrapper):
         return found
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        return super().step(self.order[self.rows, actions])
+        return super().step(self.order[self.rows, actions])  # (B,) actions of the env
 
 
 ACTION_SET = "action_set"  # task argument that defines the effect of each action

@@ -172,6 +172,7 @@ def suits(entry: Entry, env_id: str, name: str) -> bool:
     own = family.tasks.named(task_set).ids
     if np.array_equal(own, family.tasks.named(TRAIN).ids):
         return True
+    # numbers of legal actions in the tasks of both sets
     counts = [set(legal_mask(family, ids).sum(1).tolist()) for ids in (own, family.tasks.named(name).ids)]
     return counts[0] == counts[1]
 
@@ -220,7 +221,7 @@ def measure(
     learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
-    numbers = {name: number for number, name in enumerate(family.sets, 1)}
+    numbers = {name: number for number, name in enumerate(family.sets, 1)}  # 0 seeds the resampling of training seeds
     for done, name in enumerate(names, 1):
         ids = spread(family.tasks.named(name).ids, tasks)
         setup = Setup(env_id, ids, episodes, num_seeds, seed)
@@ -276,10 +277,10 @@ def on_set(
 
     means = {who: mean(life.curve for life in group) for who, group in lives.items()}  # (1 + RESAMPLES, T) each
     random, source = (curve[:, -1] for curve in list(means.values())[:2])  # (1 + RESAMPLES,) each
-    rivals = {name: means[name][:, -1] for name in stronger if name in means}
+    rivals = {name: means[name][:, -1] for name in stronger if name in means}  # (1 + RESAMPLES,) each
 
     def scaled(value: np.ndarray) -> np.ndarray:
-        return divide(random - value, random - source) if bandit else value
+        return divide(random - value, random - source) if bandit else value  # 0 random play, 1 the source
 
     found = {}
     for who, group in lives.items():
@@ -337,11 +338,11 @@ def interval(means: np.ndarray) -> Any:
 
 
 def divide(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    return np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)
+    return np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)  # NaN for a zero denominator
 
 
 def band(means: np.ndarray) -> Band:
     """Intervals at every point of means (1 + RESAMPLES, T), rounded for figures."""
     points = np.round([means[0], *np.percentile(means[1:], QUANTILES, axis=0)], 4)
-    mean, low, high = points.tolist()
+    mean, low, high = points.tolist()  # (3, T)
     return mean, low, high

@@ -79,13 +79,14 @@ def probe(
         raise ValueError(
             f"the first fold comes after {agent.method.schedule.end(0)} steps, and change={change!r} before: ask later"
         )
-    blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]
+    blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]  # (lifetimes * tasks,) task ids each
     seeds = block_seeds(seed, len(blocks))
     random, found = random_returns(env_id, ids, seed), []
     over = str(Sample(1, len(ids), num_seeds))
     for count in episodes:
         parts = [ask(agent, env_id, rows, shown, count, change, own) for rows, own in zip(blocks, seeds, strict=True)]
         returns, best, steps, folds = zip(*parts, strict=True)
+        # (lifetimes, N), (N,)
         earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids)), np.concatenate(best)[: len(ids)]
         share = bootstrap(ratio_of_means, earned, np.broadcast_to(optimal, earned.shape))
         found.append(Recall(shown, count, max(steps), max(folds), share, float(random.mean() / optimal.mean()), over))

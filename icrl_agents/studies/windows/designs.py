@@ -107,7 +107,9 @@ def make_plan(
             f"episodes={train.episodes} of {horizon} steps are no longer than window={windows[-1]}, so nothing leaves "
             f"it: train with episodes={windows[-1] // horizon + 1} or more, or give shorter windows"
         )
+    # window steps that each number of latents replaces
     rooms = {count: replace(base, window=count + 2, slide=1, latents=count).room for count in latents}
+    # at most half of a window may be latents
     fit = {(window, count): 2 * room <= window for window in windows for count, room in rooms.items()}
     batch = train.batch_size
     with_memory = [_cad(env_id, base, window, count, steps, batch) for (window, count), fits in fit.items() if fits]
@@ -141,7 +143,8 @@ def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_siz
     config = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
     rivals = [other for other in others if other.window == window] or others
     wanted = np.mean([rival.parameters for rival in rivals])
-    more = np.mean([rival.config.learned / rival.window for rival in rivals])
+    more = np.mean([rival.config.learned / rival.window for rival in rivals])  # steps with a loss, in windows
+    # parameters are linear in `inner`
     one, two = (_parameters("ad", env_id, replace(config, inner=inner)) for inner in (1, 2))
     config = replace(config, inner=max(1, 1 + round((wanted - one) / (two - one))))
     return Design("ad", config, _parameters("ad", env_id, config), round(batch_size * more))
