@@ -42,7 +42,7 @@ class TrainConfig:
     eval_every: int = 250  # updates between evaluations on validation tasks once the policy is trained, 0 for never
     eval_episodes: int = 20  # episodes per lifetime in these evaluations; bandits: 1
     checkpoint_every: int = 100  # updates between the checkpoints that --resume continues from, 0 for never
-    threads: int = 0  # CPU threads of PyTorch, 0 for PyTorch's default; 1 is fastest for small models
+    threads: int = 0  # CPU threads of PyTorch, 0 to leave them unchanged; 1 is fastest for small models
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -1,7 +1,7 @@
 """Counter-based random numbers: hashes of a position, equal for single rows and batches. Axis letter: B rows.
 
-A stochastic family keeps its noise position in its state, so its rules stay pure functions and copies of a row have
-the same future. Rows share numbers only if their positions, out of about 2**56, overlap.
+A stochastic family keeps its noise position in its state, so its rules need no generator and copies of a row have the
+same future. Rows share numbers only if their positions, out of about 2**56, overlap.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ class Rules(Family):
     """A family with array dynamics: one call steps B rows at once.
 
     The `state` of the rows is one array (B, ...) of any shape and dtype, such as (B,) int64 cells or (B, 4) float64
-    positions and velocities; their `task` is (B,) int64 in `range(known_tasks)`. Methods are pure functions: no random
-    draws, no changed arguments, fresh arrays as results; row b of a result depends on row b of the arguments only.
-    An episode ends at its horizon, or earlier where `terminated` is true.
+    positions and velocities; their `task` is (B,) int64 in `range(known_tasks)`. Methods use no random generator, leave
+    their arguments unchanged and return fresh arrays; row b of a result depends on row b of the arguments only. An
+    episode ends at its horizon, or earlier where `terminated` is true.
 
     A `stochastic` family keeps a noise position (`noise.py`) in its state: `begin` receives a random position per row,
     sampled from the row's own generator, and later episodes `resume` from there.

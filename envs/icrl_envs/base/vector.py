@@ -104,9 +104,9 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
 class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """B rows of `rules_class`, stepped together, with the same results as Gymnasium's `SyncVectorEnv`.
 
-    The default `autoreset_mode` is SAME_STEP (Gymnasium's is NEXT_STEP), so no step only resets a row. Row i samples
-    its task from the generator of `seed + i`. `reset(options=...)` accepts "task" (a dict for all rows, a sequence of
-    one dict per row, or an int array of task ids) and "reset_mask" (B,) bool. Returned arrays are copies.
+    With the default `autoreset_mode` SAME_STEP (Gymnasium's default: NEXT_STEP) no step is spent on resets. Row i
+    samples its task from the generator of `seed + i`. `reset(options=...)` accepts "task" (a dict for all rows, a
+    sequence of one dict per row, or an int array of task ids) and "reset_mask" (B,) bool. Returned arrays are copies.
 
     Args:
         num_envs: B.
@@ -187,7 +187,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ResetNeeded(f"the episodes of rows {ended} are over: reset(options={{'reset_mask': ...}}) them.")
         reward = self._rows.step(checked, self._over)
         self._elapsed += 1
-        if self._over.any():  # NEXT_STEP: this step only resets those rows, whatever their action
+        if self._over.any():  # NEXT_STEP: this step only resets those rows and ignores their actions
             reward[self._over] = 0.0
             self._restart(self._over)
         terminated = self.rules.terminated(self._rows.state, self._rows.task)

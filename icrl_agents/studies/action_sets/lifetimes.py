@@ -36,7 +36,7 @@ class Watch(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         self.first[self.rows, actions] = np.minimum(self.first[self.rows, actions], self.episode)
         obs, reward, terminated, truncated, info = super().step(actions)
-        if "regret" in info:  # of rows whose episode ended it is that of the reset, 0: read final_info there
+        if "regret" in info:  # rows that were reset have regret 0 here; that of their last step is in final_info
             last = info.get("final_info", {"regret": 0.0, "_regret": False})
             self.regret.append(np.where(last["_regret"], last["regret"], info["regret"]))
         self.episode += terminated | truncated

@@ -36,7 +36,7 @@ class Recall(NamedTuple):
     steps: int  # steps in the history
     folds: int  # folds before the agent acts; 0 without latents
     share: Interval  # return divided by the optimal return
-    random: float  # the same share of random actions
+    random: float  # return of random actions divided by the optimal return
     over: str  # resampled levels of the interval
 
 
