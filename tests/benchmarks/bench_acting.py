@@ -76,7 +76,7 @@ def measure(learner, rows, episodes):
     return timed.times[WINDOW:]
 
 
-def exactness(agent: AD, rows: int = 16, steps: int = 200) -> float:
+def exactness(agent: ICAgent, rows: int = 16, steps: int = 200) -> float:
     """The largest difference of the cached logits from those of a full forward over the visible window."""
     env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=rows)
     obs, _ = env.reset(seed=0)

@@ -74,7 +74,7 @@ def anew(agent) -> tuple[float, float]:
     obs, _ = env.reset(seed=0)
     for fork in (Anew, imagination.Fork):
         Anew.agent, before, imagination.Fork = agent, imagination.Fork, fork
-        agent.reset(env, history=agent.context.visible())
+        agent.reset(env, history=agent.visible(agent.context))
         began = time.perf_counter()
         agent.act(obs, plan=make_planner("beam", WIDE))
         found.append(ROWS / (time.perf_counter() - began))

@@ -12,7 +12,6 @@ import gymnasium
 import torch
 
 import icrl_agents  # noqa: F401  registers the environments
-from icrl_agents.agents.agent import ICAgent
 from icrl_agents.methods.ad import AD, ADConfig
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
@@ -25,16 +24,16 @@ ID, WINDOW, BATCH, MICRO = "icrl/Darkroom-v0", 80, 512, 64
 def seconds_per_update(layout: str, updates: int) -> float:
     env = gymnasium.make_vec(ID, num_envs=1)
     config = ADConfig(width=32, layers=4, heads=4, inner=128, window=WINDOW, slide=20, layout=layout)
-    agent = ICAgent(AD(env.single_observation_space, env.single_action_space, config))
-    optimizer = make_optimizer(agent, TrainConfig())
+    method = AD(env.single_observation_space, env.single_action_space, config)
+    optimizer = make_optimizer(method, TrainConfig())
     steps = lifetimes(ID, make_source("posterior", ID), torch.arange(BATCH).numpy() % 81, WINDOW // 20, 0)
     best = float("inf")
     for _ in range(updates):
         began = time.perf_counter()
         for part in range(0, BATCH, MICRO):
-            loss = agent(agent.method.tensors(steps.rows(slice(part, part + MICRO))))["action"] * (MICRO / BATCH)
+            loss = method.loss(method.tensors(steps.rows(slice(part, part + MICRO))))["action"] * (MICRO / BATCH)
             loss.backward()
-        torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         best = min(best, time.perf_counter() - began)

@@ -114,7 +114,7 @@ def _end(words: list[str]) -> None:
 
 def judge(done: Done) -> str:
     """In which way it ended."""
-    lines = done.stderr.splitlines()
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
     if done.code < 0:
         return "signal"
     if "Traceback" in done.stderr or done.code == 1:

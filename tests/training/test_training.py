@@ -203,7 +203,7 @@ def test_windows_may_be_short_at_first(tmp_path, monkeypatch):
     plain, whole = run(tmp_path / "1"), run(tmp_path / "2", steps="0:12")
     assert same(plain.state_dict(), whole.state_dict())
     short = run(tmp_path / "3", steps="0:1", dynamics=True)
-    assert short.to_go.std != 1  # statistics are those of whole windows
+    assert short.method.to_go.std != 1  # statistics are those of whole windows
 
 
 def test_actions_may_have_other_numbers_in_each_window(tmp_path, monkeypatch):
