@@ -212,7 +212,7 @@ def test_an_agent_that_moves_begins_its_next_task_there():
     )
     for call in calls:
         one_line(call, RuntimeError, "moved from cpu to meta", "call agent.reset()")
-    agent.to_empty(device="cpu")
+    agent.method.to_empty(device="cpu")
     agent.load_state_dict(weights)
     for ours, theirs in zip(agent.method.buffers(), Variant("cad").build().method.buffers(), strict=True):
         ours.copy_(theirs)

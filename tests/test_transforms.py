@@ -12,10 +12,10 @@ from icrl_agents.methods.base.transforms import (
     asked_return,
     best_return,
     query_first,
-    renumber_actions,
     return_to_go,
     sort_by_return,
 )
+from icrl_agents.training.augment import renumber_actions
 from icrl_agents.training.windows import align
 from tests.fakes import Variant, lifetimes
 

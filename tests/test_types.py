@@ -153,7 +153,7 @@ def test_building_loading_and_saving_under_any_setting(variant: Variant, name: s
     )
     torch.manual_seed(1)
     with torch.random.fork_rng():
-        agent = method(*SPACES["vector" if variant.method != "headless-ad" else "grid"], config)
+        agent = ICAgent(method(*SPACES["vector" if variant.method != "headless-ad" else "grid"], config))
     agent.save_pretrained(tmp_path / "clean")
     with torch.random.fork_rng(), SETTINGS[name]():
         before = settings()
@@ -244,8 +244,8 @@ def test_threads_share_the_default_dtype():
 
 CONVERSIONS: dict[str, tuple[str, Callable[[ICAgent], Any]]] = {
     "half": ("float16", lambda agent: agent.half()),
-    "bfloat16": ("bfloat16", lambda agent: agent.bfloat16()),
-    "double": ("float64", lambda agent: agent.double()),
+    "bfloat16": ("bfloat16", lambda agent: agent.method.bfloat16()),
+    "double": ("float64", lambda agent: agent.method.double()),
     "to": ("float64", lambda agent: agent.to(torch.float64)),
     "body": ("float16", lambda agent: agent.method.body.half()),
     "one block": ("float64", lambda agent: agent.method.body.blocks[1].double()),
@@ -298,10 +298,10 @@ CHANGES: dict[str, Callable[[ICAgent], Any]] = {
     "nan": lambda agent: agent.method.body.norm.weight.data.fill_(torch.nan),
     "resized": lambda agent: setattr(agent.method.action, "logits", nn.Linear(16, 7)),
     "wider": lambda agent: setattr(agent.method.body.blocks[0], "qkv", nn.Linear(16, 48, bias=False)),
-    "more": lambda agent: setattr(agent, "more", nn.Linear(2, 2)),
+    "more": lambda agent: setattr(agent.method, "more", nn.Linear(2, 2)),
     "less": lambda agent: delattr(agent.method.body.blocks[0], "down"),
     "parametrised": _prune,
-    "compiled": lambda agent: setattr(agent, "body", torch.compile(agent.method.body, backend="eager")),
+    "compiled": lambda agent: setattr(agent.method, "body", torch.compile(agent.method.body, backend="eager")),
     "no spread": lambda agent: agent.method.obs.std.zero_(),
     "replaced": lambda agent: setattr(agent.method.body.blocks[0], "qkv", nn.Linear(16, 48)),
     "transposed": lambda agent: setattr(agent.method.body.blocks[0].out, "weight", nn.Parameter(torch.randn(16, 16).T)),
@@ -340,7 +340,7 @@ EDITS: dict[str, Callable[[ICAgent], Any]] = {
     "its layer": lambda agent: setattr(agent.method.body.blocks[1], "down", nn.Linear(24, 16, bias=False)),
     "its block": lambda agent: agent.method.body.blocks.__setitem__(0, agent.method.body.blocks[1]),
     "loaded": lambda agent: agent.load_state_dict(_larger(agent)),
-    "assigned": lambda agent: agent.load_state_dict(_larger(agent), assign=True),
+    "assigned": lambda agent: agent.method.load_state_dict(_larger(agent), assign=True),
     "rounded": lambda agent: agent.method.body.blocks[0].half().float(),
     "of another": lambda agent: agent.load_state_dict(Variant("ad").build(width=16).state_dict()),
 }
@@ -387,7 +387,7 @@ def test_copies_have_weights_of_their_own(twin: Callable[[ICAgent], ICAgent]):
     assert len(pickle.dumps(agent)) < 3 * size  # weights once, and a context
 
 
-@pytest.mark.parametrize("wrap", ["body", "in place", "agent", "parallel"])
+@pytest.mark.parametrize("wrap", ["body", "in place", "method", "parallel"])
 def test_wrapped_agents_act_as_before(wrap: str):
     agent, compiled = Variant("ad").build(), {"backend": "eager"}
     expected = _policy(Variant("ad").build())
@@ -395,9 +395,8 @@ def test_wrapped_agents_act_as_before(wrap: str):
         agent.method.body = torch.compile(agent.method.body, **compiled)
     elif wrap == "in place":
         agent.method.body.compile(**compiled)
-    acts = agent
-    if wrap == "agent":
-        acts = torch.compile(agent, **compiled)
-    if wrap == "parallel":
-        acts = nn.DataParallel(agent).module
-    torch.testing.assert_close(_policy(acts), expected, atol=1e-5, rtol=1e-5)
+    elif wrap == "method":
+        agent.method = torch.compile(agent.method, **compiled)
+    elif wrap == "parallel":
+        agent.method = nn.DataParallel(agent.method).module
+    torch.testing.assert_close(_policy(agent), expected, atol=1e-5, rtol=1e-5)
