@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from icrl_agents import HistoryStore, ICAgent, __version__
 from icrl_agents.cli.app import app
+from icrl_agents.cli.settings import parse_pairs, read_toml
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import play as stage
 from icrl_agents.evaluation import results as report
@@ -29,7 +30,6 @@ from icrl_agents.evaluation.evaluate import evaluate, random_returns
 from icrl_agents.hub import remote as hub
 from icrl_agents.sources import SOURCES
 from icrl_agents.training.config import TrainConfig
-from icrl_agents.training.settings import parse_pairs, read_toml
 from tests.conftest import one_line
 from tests.evaluation.test_plots import without_matplotlib
 

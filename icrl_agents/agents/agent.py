@@ -22,8 +22,8 @@ from icrl_agents.agents.inputs import check_flag, check_history, read_batch, war
 from icrl_agents.agents.planning.plans import Decision
 from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, commit
-from icrl_agents.core.caution import warn
 from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.process.caution import warn
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.hub.download import Download
 from icrl_agents.methods.base.context import Context
@@ -346,32 +346,3 @@ class ICAgent(MethodHolder):
         agent.source, agent.origin = found.source, found.origin
         agent.use_plan(plan, plan_kwargs)
         return agent
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and the card; each file is written atomically.
-
-        Raises:
-            NotADirectoryError: `folder` is a file.
-            ValueError: `from_pretrained` would refuse the result: weights that are not float32, not finite, or do not
-                fit the config.
-        """
-        pretrained.save(self.method, self.facts, folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        commit_message: str = "Upload agent",
-    ) -> str:
-        """Upload the checkpoint to the Hub as one commit, creating the repository if needed; returns the commit URL."""
-        return pretrained.publish(
-            self.save_pretrained,
-            repo_id,
-            private=private,
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
-        )

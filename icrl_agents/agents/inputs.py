@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from icrl_agents.agents.session import Batch
 from icrl_agents.core.arrays import to_array
-from icrl_agents.core.caution import warn
 from icrl_agents.core.checks import check_choice, whole
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.caution import warn
 from icrl_agents.core.steps import Steps, autoreset_mode, check_steps
 from icrl_agents.methods.base.method import Method
 

@@ -15,8 +15,8 @@ from icrl_agents.cli.evaluate import Evaluate
 from icrl_agents.cli.options import show_overview, to_function
 from icrl_agents.cli.research import ALIASES, STUDIES, research
 from icrl_agents.cli.train import Train, TrainCommand
-from icrl_agents.core.caution import one_line_warnings
 from icrl_agents.core.files.names import check_utf8
+from icrl_agents.core.process.caution import one_line_warnings
 from icrl_agents.core.process.interrupts import Interrupted, Terminated
 
 

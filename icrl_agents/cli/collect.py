@@ -37,10 +37,10 @@ class Collect:
 
     def run(self) -> None:
         from icrl_agents import collect
+        from icrl_agents.cli.settings import parse_pairs
         from icrl_agents.core.process.terminal import counted
         from icrl_agents.core.splits import split_tasks
         from icrl_agents.sources import find_source
-        from icrl_agents.training.settings import parse_pairs
 
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite contradict each other: give one of them")

@@ -137,6 +137,6 @@ def known_settings(method: str) -> list[Any]:
 
 def read_settings(config: Path | None, pairs: list[str] | None, method: str) -> dict[str, Any]:
     """The settings of --config and --set by name; those of --set replace those of the file."""
-    from icrl_agents.training.settings import parse_pairs, read_toml
+    from icrl_agents.cli.settings import parse_pairs, read_toml
 
     return read_toml(config) | parse_pairs(pairs, known_settings(method))

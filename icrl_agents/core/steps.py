@@ -15,8 +15,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import Autoreset
 
 from icrl_agents.core.arrays import stored, to_array
-from icrl_agents.core.caution import warn
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.caution import warn
 
 OF_ACTIONS = "_action"  # name suffix of extra columns that hold actions, such as expert_action
 NUMBERS = {"log_prob", "update"}  # extra columns (B, T) with one number per step

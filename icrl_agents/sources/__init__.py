@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from icrl_agents.core.caution import warn
 from icrl_agents.core.checks import check_known
 from icrl_agents.core.families import Capability, find_family, is_family
+from icrl_agents.core.process.caution import warn
 from icrl_agents.sources.source import Source
 
 # Import paths instead of classes: "ppo" imports Stable-Baselines3.

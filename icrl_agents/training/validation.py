@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.caution import warn
 from icrl_agents.core.families import all_families, find_family
+from icrl_agents.core.process.caution import warn
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.methods.base.method import Method
 from icrl_agents.training.request import Request

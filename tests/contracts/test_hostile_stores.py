@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icrl_agents import HistoryStore, collect, train
+from icrl_agents.cli.settings import read_toml
 from icrl_agents.histories.columns import CHECKSUMS, check_expansion
 from icrl_agents.histories.store import write_column
-from icrl_agents.training.settings import read_toml
 from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
 from tests.fuzz import judge, use_store

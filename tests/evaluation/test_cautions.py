@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from icrl_envs import FAMILIES
 
 from icrl_agents import collect, evaluate, train
-from icrl_agents.core.caution import Caution
+from icrl_agents.core.process.caution import Caution
 from icrl_agents.sources import SOURCES, find_source, make_source
 from tests.test_cli import call
 from tests.training.test_training import FAST

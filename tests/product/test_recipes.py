@@ -10,10 +10,10 @@ import pytest
 from typer.main import get_command
 
 from icrl_agents.cli.app import app
+from icrl_agents.cli.settings import parse_pairs, read_toml
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.training.config import TrainConfig, split_settings
-from icrl_agents.training.settings import parse_pairs, read_toml
 from tests.fakes import imagines
 
 ROOT = Path(__file__).parents[2]

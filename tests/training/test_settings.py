@@ -8,9 +8,9 @@ import pytest
 
 from icrl_agents import METHODS
 from icrl_agents.cli.help_settings import markdown, sections
+from icrl_agents.cli.settings import read_toml
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.training.config import TrainConfig, split_settings
-from icrl_agents.training.settings import read_toml
 from tests.conftest import one_line
 
 ID = "icrl/Darkroom3x3-v0"

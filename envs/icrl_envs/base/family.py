@@ -14,8 +14,7 @@ from typing import Any, NoReturn, overload
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.base.belief import Belief
-from icrl_envs.base.capability import Capability, UndeclaredError
+from icrl_envs.base.capability import Belief, Capability, UndeclaredError
 from icrl_envs.base.checks import reject_unknown
 from icrl_envs.base.split import Split
 

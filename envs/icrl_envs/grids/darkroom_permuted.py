@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from icrl_envs.base.belief import Belief
-from icrl_envs.base.capability import Capability
+from icrl_envs.base.capability import Belief, Capability
 from icrl_envs.base.checks import as_array, check_int, short
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 from icrl_envs.grids.grid import CONTRADICTION, GOAL, MOVES, GridRules

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.base.belief import Belief
-from icrl_envs.base.capability import Capability
+from icrl_envs.base.capability import Belief, Capability
 from icrl_envs.base.checks import check_int, short
 from icrl_envs.base.rules import Rules
 
