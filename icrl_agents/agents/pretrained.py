@@ -57,12 +57,12 @@ def load_method(folder: Path, device: torch.device = torch.device("cpu")) -> Loa
     refuse_unfinished(folder)
     data = checkpoint.read_config(folder)
     with checkpoint.named(folder):
-        cls = pick(METHODS, data["method"], "method")
-        config = cls.Config.from_json(data["config"])
-        obs_space, action_space = (space_from_json(data[name]) for name in ("observation_space", "action_space"))
+        cls = pick(METHODS, data.method, "method")
+        config = cls.Config.from_json(data.config)
+        obs_space, action_space = (space_from_json(space) for space in (data.observation_space, data.action_space))
         method = checkpoint.load_weights(lambda: cls(obs_space, action_space, config), folder, device)
         method.validate()
-    return Loaded(method.eval(), data["facts"])
+    return Loaded(method.eval(), data.facts)
 
 
 def init_from(method: Method, other: Method, name: str) -> None:

@@ -71,8 +71,8 @@ def _look_up(name: str) -> dict[str, Any]:
     folder = bundled_folder() / name.removeprefix(BUNDLED)
     config = read_config(folder)
     return {
-        "env": config["facts"].get("env_id", ""),
-        "method": config["method"],
+        "env": config.facts.get("env_id", ""),
+        "method": config.method,
         "parameters": sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values()),
         "table": read_results(folder)["table"] if (folder / RESULTS).exists() else [],
     }

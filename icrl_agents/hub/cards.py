@@ -34,6 +34,7 @@ from icrl_agents.hub.checkpoint import (
     EVALUATE,
     RESULTS,
     WEIGHTS,
+    CheckpointConfig,
     named,
     read_config,
     read_header,
@@ -81,13 +82,13 @@ def make_card(
         raise ValueError(f"{folder / RESULTS} was measured on other weights: {EVALUATE} again")
     count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
     config, curve = read_config(folder), new is not None or (folder / CURVE).is_file()
-    method = pick(methods, config["method"], "method")
+    method = pick(methods, config.method, "method")
     with named(folder, RESULTS, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
         return render_card(config, method, results, parameters=count, curve=curve, name=name)
 
 
 def render_card(
-    data: dict[str, Any],
+    data: CheckpointConfig,
     method: type,
     results: dict[str, Any] | None = None,
     *,
@@ -108,16 +109,16 @@ def render_card(
     Raises:
         ValueError: malformed results.
     """
-    facts, name = data["facts"], name or LOCAL
+    facts, name = data.facts, name or LOCAL
     rows = table_rows(results) if results else []
     env_id = next((d["env_id"] for d in (results or {}, facts) if _is_id(d.get("env_id"))), None)
     prose = _prose(method)
     return _template().render(
-        front_matter=_front_matter(data["method"], env_id, results, rows, name),
-        title=f"{data['method']} on {env_id}" if env_id else data["method"],
+        front_matter=_front_matter(data.method, env_id, results, rows, name),
+        title=f"{data.method} on {env_id}" if env_id else data.method,
         name=name,
         env_id=env_id,
-        method=data["method"],
+        method=data.method,
         summary=prose.summary,
         deviations=prose.deviations,
         variable_actions=prose.variable_actions,
@@ -129,11 +130,11 @@ def render_card(
         curve=curve,
         training_data=_flat({key: facts[key] for key in DATA if key in facts}),
         parameters=parameters,
-        config=_flat(data["config"]),
-        window=shown(data["config"]["window"]),
-        observation_space=str(space_from_json(data["observation_space"])),
-        action_space=str(space_from_json(data["action_space"])),
-        library_version=data["library_version"],
+        config=_flat(data.config),
+        window=shown(data.config["window"]),
+        observation_space=str(space_from_json(data.observation_space)),
+        action_space=str(space_from_json(data.action_space)),
+        library_version=data.library_version,
         command=_fenced(facts.get("command")),
         collect=_fenced(facts.get("collect")),
         facts=_flat({key: value for key, value in facts.items() if key not in PLACED}),

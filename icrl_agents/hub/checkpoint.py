@@ -30,15 +30,6 @@ RESULTS, CURVE = "results.json", "curve.png"  # optional, written by the evaluat
 EVALUATE = "run icrl-agents evaluate"
 
 FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer folders
-KEYS: dict[str, type] = {
-    "format_version": int,
-    "library_version": str,
-    "method": str,
-    "config": dict,
-    "observation_space": dict,
-    "action_space": dict,
-    "facts": dict,
-}
 MAX_MESSAGE = 390  # characters in an error, unless its path is very long
 MAX_RESULTS_BYTES = 1 << 24  # results have the return of every episode
 MAX_HEADER_BYTES = 1 << 22  # safetensors header; about 100 bytes per tensor
@@ -62,6 +53,21 @@ SIZES = {name: dtype.itemsize for dtype, name in DTYPES.items()}
 Module = TypeVar("Module", bound=nn.Module)
 
 
+class CheckpointConfig(NamedTuple):
+    """Content of `config.json`, as the checkpoint has it."""
+
+    format_version: int
+    library_version: str
+    method: str  # name in METHODS
+    config: dict[str, Any]  # fields of the method's config
+    observation_space: dict[str, Any]  # as `space_to_json` writes it
+    action_space: dict[str, Any]
+    facts: dict[str, Any]  # provenance of the weights
+
+
+KEYS = dict(zip(CheckpointConfig._fields, (int, str, str, dict, dict, dict, dict), strict=True))
+
+
 class Kind(NamedTuple):
     """Dtype and shape of one tensor, as in a safetensors header."""
 
@@ -76,8 +82,8 @@ class Kind(NamedTuple):
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Content of `config.json`, with exactly the keys and types of `KEYS`.
+def read_config(folder: Path) -> CheckpointConfig:
+    """Read `config.json`, with exactly the keys and types of `CheckpointConfig`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -98,7 +104,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     return read_json(folder / RESULTS, MAX_RESULTS_BYTES, f"{EVALUATE} again", first)
 
 
-def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
+def _check_config(data: dict[str, Any], path: Path) -> CheckpointConfig:
     version = data.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ValueError(
@@ -116,7 +122,7 @@ def _check_config(data: dict[str, Any], path: Path) -> dict[str, Any]:
     for name, kind in KEYS.items():
         if not isinstance(data[name], kind):
             raise ValueError(f"{path} has {name}={printable(data[name])}, expected {_JSON_NAMES[kind]}: {GET_AGAIN}")
-    return data
+    return CheckpointConfig(**data)
 
 
 _JSON_NAMES = {int: "a whole number", str: "a string", dict: "an object"}
@@ -290,7 +296,7 @@ def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
 # ---- writing ----------------------------------------------------------------------------------------------------
 
 
-def complete(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+def complete(data: dict[str, Any], folder: Path) -> CheckpointConfig:
     """Content of `config.json`: `data`, which has the other keys of `KEYS`, plus the two versions.
 
     Raises:
@@ -301,7 +307,7 @@ def complete(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return _check_config(parse_json(text, path), path)
 
 
-def write_checkpoint(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: str) -> None:
+def write_checkpoint(folder: Path, config: CheckpointConfig, state: Mapping[str, Tensor], card: str) -> None:
     """Write `config.json`, `model.safetensors` and the card; deterministic to the byte.
 
     Args:
@@ -323,7 +329,7 @@ def write_checkpoint(folder: Path, config: dict[str, Any], state: Mapping[str, T
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
     _check_finite(tensors, folder)
-    text = dump_json(config, folder / CONFIG)
+    text = dump_json(config._asdict(), folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder, {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: text, CARD: card.encode()})
 

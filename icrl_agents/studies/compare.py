@@ -84,11 +84,11 @@ def released(also: str | Path | None = None) -> list[Entry]:
     for name in list_pretrained():
         short = name.removeprefix(BUNDLED)
         config = read_config(bundled_folder() / short)
-        method, env_id = config["method"], config["facts"].get("env_id", "")
-        if config["config"]["dynamics"] and method in PUBLISHED.get(env_id, {}):
+        method, env_id = config.method, config.facts.get("env_id", "")
+        if config.config.get("dynamics") and method in PUBLISHED.get(env_id, {}):
             places = sorted(Path(also).expanduser().glob(f"{short}-seed*")) if also else []
             others = [place for place in places if (place / CONFIG).is_file()]  # finished trainings only
-            source = config["facts"].get("source", "")
+            source = config.facts.get("source", "")
             usual = source == default_source(env_id)
             found.append(Entry(method, env_id, (name, *map(str, others)), "" if usual else source))
     envs = list(PUBLISHED)

@@ -45,8 +45,8 @@ def read_started(
     out: Path, method: str, env_id: str, histories: str | Path | None, settings: dict[str, Any]
 ) -> Started:
     """Original arguments of the run in `out`; ValueError if the given ones differ from them."""
-    data = read_note(out)
-    started = {**data["train"], **data["agent"], **{f"source.{name}": value for name, value in data["source"].items()}}
+    note = read_note(out)
+    started = {**note.train, **note.agent, **{f"source.{name}": value for name, value in note.source.items()}}
     given = {"method": method, "env_id": env_id, **settings}
     if histories is not None:
         given["histories"] = str(absolute(histories))
@@ -57,10 +57,10 @@ def read_started(
         else "start another run"
     )
     for name, value in given.items():
-        if (before := started.get(name, data.get(name))) != value:
-            note = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
-            raise ValueError(f"{note}: resume with that, or {way}")
-    return Started(data["histories"], started, data["command"])
+        if (before := started.get(name, note._asdict().get(name))) != value:
+            differs = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
+            raise ValueError(f"{differs}: resume with that, or {way}")
+    return Started(note.histories, started, note.command)
 
 
 def absolute(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.pretrained import to_json
 from icrl_agents.hub import checkpoint
 from icrl_agents.hub.cards import make_card, render_card, shown
+from icrl_agents.hub.checkpoint import CheckpointConfig
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
 
@@ -57,7 +58,7 @@ def data(tiny_agent) -> dict[str, Any]:
 
 def render(data: dict[str, Any], *args: Any, **options: Any) -> str:
     """The card of the method that the config names."""
-    return render_card(data, METHODS[data["method"]], *args, **options)
+    return render_card(CheckpointConfig(**data), METHODS[data["method"]], *args, **options)
 
 
 def numbers(text: str) -> set[str]:

@@ -141,7 +141,7 @@ def _measured(designs: Sequence[Design], cells: Sequence[Cell], curves: Sequence
     for number, design in enumerate(designs):
         own = slice(number * trainings, (number + 1) * trainings)
         curve = Curve.join(curves[own], design.line)
-        seconds = [read_config(cell.folder)["facts"]["seconds"] for cell in cells[own]]
+        seconds = [read_config(cell.folder).facts["seconds"] for cell in cells[own]]
         rival = plain.setdefault(design.window, curve)
         gain = curve.gain(rival, *_end(curve)) if design.latents else None
         found.append(Measured(design, curve, round(float(np.mean(seconds)), 1), gain))
