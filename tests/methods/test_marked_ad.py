@@ -1,9 +1,7 @@
-"""Segment-marked AD: where marks stand, that acting marks what training marks, and what is reported of a store."""
+"""Segment-marked AD: acting marks what training marks."""
 
 from __future__ import annotations
 
-import json
-import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,185 +11,20 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from PIL import Image
-from typer.testing import CliRunner
 
-from icrl_agents import HistoryStore, ICAgent, collect, evaluate, train
+from icrl_agents import ICAgent, collect, evaluate, train
 from icrl_agents.agents.planning.imagination import Branch, MethodImagination
 from icrl_agents.agents.planning.plans import Decision, Plans
-from icrl_agents.cli.app import app
-from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import Steps, stack_steps
-from icrl_agents.evaluation import plots
-from icrl_agents.histories.info import HistoryInfo
-from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
 from icrl_agents.nn.fork import Fork
-from icrl_agents.studies import marks as report
 from tests.conftest import one_line
-from tests.fakes import GRID, SMALL, SPACES, Variant, lifetimes, statistics
+from tests.fakes import SMALL, SPACES, Variant, lifetimes, statistics
 
-BOTH = START + END
 ENV = "icrl/Darkroom3x3-v0"  # episodes of 6 steps
 OWN = [Variant("marked-ad", tuple(x.items())) for x in ({}, {"layout": "inserted"}, {"dynamics": True})]
 LEAST, THRESHOLD = 2, 0.21  # what random weights reach often, but not always
-
-
-# ---- where marks stand ------------------------------------------------------------------------------------------
-
-
-def history(chances: list[float], ends: tuple[int, ...] = (), update: list[int] | None = None) -> Steps:
-    """One row whose actions had these probabilities, with episode ends after the steps `ends`."""
-    count = len(chances)
-    no = np.zeros((1, count), bool)
-    ended = np.isin(np.arange(count), ends)[None]
-    extras = {"log_prob": np.log(np.array([chances], np.float32))}
-    extras |= {} if update is None else {"update": np.array([update])}
-    cells = np.zeros((1, count, 2), np.int32)
-    return stack_steps(cells, no.astype(np.int64), no.astype(np.float32), cells, no, ended, extras=extras)
-
-
-def marks(steps: Steps, threshold: float = 0.7, least: int = 3, causal: bool = False) -> list[int]:
-    return confident_runs(steps, threshold, least, causal)[0].tolist()
-
-
-def plain_runs(steps: Steps, row: int, threshold: float, least: int) -> list[tuple[int, int]]:
-    """The runs [start, stop) of a row, found step by step."""
-    found, start = [], None
-    for t in range(steps.mask.shape[1] + 1):
-        real = t < steps.mask.shape[1]
-        sure = real and steps.mask[row, t] and math.exp(steps.extras["log_prob"][row, t]) >= threshold
-        border = real and (steps.first[row, t] or (t and np.ptp(steps.extras["update"][row, t - 1 : t + 1])))
-        if start is not None and (border or not sure):
-            found += [(start, t)] if t - start >= least else []
-            start = None
-        if start is None and sure:
-            start = t
-    return found
-
-
-def plain_marks(steps: Steps, threshold: float, least: int) -> np.ndarray:
-    found = np.zeros(steps.mask.shape, np.int64)
-    for row in range(len(found)):
-        for start, stop in plain_runs(steps, row, threshold, least):
-            found[row, start] += START
-            if stop < found.shape[1]:
-                found[row, stop] += END
-    return found
-
-
-def plain_causal_marks(steps: Steps, threshold: float, least: int) -> np.ndarray:
-    """What an observer writes down who before each step sees whether it begins an episode or a policy, then waits."""
-    found = np.zeros(steps.mask.shape, np.int64)
-    for row in range(len(found)):
-        streak, inside = 0, False
-        for t in range(found.shape[1]):
-            update = steps.extras["update"][row]
-            if steps.first[row, t] or (t and update[t] != update[t - 1]):
-                streak = 0
-            if inside != (streak >= least):
-                inside = not inside
-                found[row, t] = START if inside else END
-            sure = steps.mask[row, t] and math.exp(steps.extras["log_prob"][row, t]) >= threshold
-            streak = streak + 1 if sure else 0
-    return found
-
-
-def random_steps(seed: int) -> Steps:
-    """Rows that are sure more or less often, with episodes, updates, and padding on the right and in between."""
-    rng = np.random.default_rng(seed)
-    steps = lifetimes(rows=20, count=60, seed=seed, ends=0.1)
-    chance = rng.random((20, 60)) ** rng.choice([0.1, 0.3, 1.0], (20, 1))
-    update = (rng.random((20, 60)) < 0.1).cumsum(1)
-    mask = np.arange(60) < rng.integers(0, 61, 20)[:, None]
-    mask[:4] = rng.random((4, 60)) < 0.95
-    mask[4:8] = True
-    return steps._replace(mask=mask, extras={"log_prob": np.log(chance).astype(np.float32), "update": update})
-
-
-@pytest.mark.parametrize("least", [1, 2, 5])
-@pytest.mark.parametrize("seed", range(4))
-def test_marks_are_those_of_a_plain_loop(seed: int, least: int):
-    steps = random_steps(seed)
-    for start in (0, 7):  # a window may cut a run
-        window = steps.window(start, None)
-        whole, causal = (confident_runs(window, 0.6, least, causal) for causal in (False, True))
-        np.testing.assert_array_equal(whole, plain_marks(window, 0.6, least))
-        np.testing.assert_array_equal(causal, plain_causal_marks(window, 0.6, least))
-        assert {START, END, BOTH} <= set(whole.flat)
-        assert {0, START, END} == set(causal.flat)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_causal_marks_follow_from_the_steps_before(seed: int):
-    steps, rng = random_steps(seed), np.random.default_rng(seed)
-    all_marks = confident_runs(steps, 0.6, 3, causal=True)
-    for t in range(60):
-        other = steps.extras["log_prob"].copy()
-        other[:, t:] = np.log(rng.random((20, 60 - t)))
-        mask = steps.mask.copy()
-        mask[:, t:] = False
-        for changed in (steps._replace(extras={**steps.extras, "log_prob": other}), steps._replace(mask=mask)):
-            found = confident_runs(changed, 0.6, 3, causal=True)
-            np.testing.assert_array_equal(found[:, : t + 1], all_marks[:, : t + 1])
-
-
-S, U = 0.9, 0.2  # sure, unsure
-
-
-class TestPublished:
-    """The marks of the public code, on windows without borders."""
-
-    def test_from_the_first_step_to_one_past_the_last(self):
-        assert marks(history([U, S, S, S, U, U])) == [0, START, 0, 0, END, 0]
-
-    def test_a_run_at_the_end_has_no_end(self):
-        assert marks(history([U, S, S, S])) == [0, START, 0, 0]
-
-    def test_a_run_cut_by_the_window_starts_with_it(self):
-        assert marks(history([U, S, S, S, S, S, U]).window(3, None)) == [START, 0, 0, END]
-
-    def test_a_short_run_is_none(self):
-        assert marks(history([S, S, U, S, S])) == [0] * 5
-
-    def test_the_guides_example_has_no_run_of_ten(self):
-        assert marks(history([S] * 6 + [U] * 5 + [S] * 4), least=10) == [0] * 15
-
-    def test_the_threshold_itself_is_sure(self):
-        assert marks(history([0.7, 0.7, 0.7, 0.699])) == [START, 0, 0, END]
-
-
-class TestBorders:
-    def test_runs_end_with_their_episode(self):
-        assert marks(history([S] * 5, ends=(1,))) == [0, 0, START, 0, 0]
-        assert marks(history([S] * 6, ends=(2,))) == [START, 0, 0, BOTH, 0, 0]
-
-    def test_runs_end_with_an_update(self):
-        assert marks(history([S] * 7, update=[4, 4, 4, 5, 5, 5, 5])) == [START, 0, 0, BOTH, 0, 0, 0]
-
-    def test_padding_is_never_sure(self):
-        steps = history([S] * 6)
-        assert marks(steps._replace(mask=np.arange(6)[None] < 2)) == [0] * 6
-        assert marks(steps._replace(mask=np.arange(6)[None] < 4)) == [START, 0, 0, 0, END, 0]
-
-    def test_what_is_not_known_is_not_sure(self):
-        with np.errstate(divide="ignore"):
-            assert marks(history([S, S, 0.0, S, math.nan, S])) == [0] * 6
-
-
-class TestCausal:
-    def test_start_once_the_run_is_long_enough(self):
-        assert marks(history([U, S, S, S, S, U, U, U]), causal=True) == [0, 0, 0, 0, START, 0, END, 0]
-
-    def test_a_run_of_just_the_length(self):
-        assert marks(history([S, S, S, U, U]), causal=True) == [0, 0, 0, START, END]
-
-    def test_a_new_episode_is_seen_at_once(self):
-        assert marks(history([S] * 8, ends=(3,)), causal=True) == [0, 0, 0, START, END, 0, 0, START]
-
-    def test_a_run_that_is_over_when_it_is_known_is_not_marked(self):
-        assert marks(history([S] * 4, ends=(2,)), causal=True) == [0] * 4
 
 
 def test_histories_without_probabilities_are_refused():
@@ -558,6 +391,7 @@ def test_imagined_steps_have_no_marks():
 
 # ---- training ---------------------------------------------------------------------------------------------------
 
+
 QUICK = {**SMALL, "updates": 2, "batch_size": 4, "micro_batch": 4, "episodes": 4, "eval_every": 0, "min_length": 3}
 
 
@@ -585,128 +419,3 @@ def test_a_source_that_tells_no_probabilities_is_refused(tmp_path: Path):
         "log_prob",
         "ppo, q-learning or noise",
     )
-
-
-# ---- the report -------------------------------------------------------------------------------------------------
-
-
-def cells(chances: list[list[float]], lengths: list[int], ends: tuple[int, ...] = ()) -> Steps:
-    rows = [history(row, ends) for row in chances]
-    steps = stack_steps(
-        *(np.concatenate([getattr(row, name) for row in rows]) for name in
-          ("obs", "action", "reward", "next_obs", "terminated", "truncated")),
-        mask=np.arange(len(chances[0])) < np.array(lengths)[:, None],
-        extras={"log_prob": np.concatenate([row.extras["log_prob"] for row in rows])},
-    )  # fmt: skip
-    return steps
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """Task 3: two runs of 3 and 4 in 16 steps; task 8: none in 20; task 11: 10 of 20, 5 of them in each episode."""
-    histories = {
-        3: cells([[U, S, S, S, U, S, S, U, U, U], [S, S, S, S, U, U, S, S, S, S]], [10, 6]),
-        8: cells([[U] * 10, [S, U] * 5], [10, 10]),
-        11: cells([[S] * 10, [U] * 10], [10, 10], ends=(4, 9)),
-    }
-    info = HistoryInfo(
-        env_id="icrl/Darkroom-v0",
-        env_kwargs={},
-        observation_space=space_to_json(GRID),
-        action_space=space_to_json(gymnasium.spaces.Discrete(5)),
-        source="noise",
-        settings={},
-        assumes="nothing.",
-        seed=0,
-        streams=2,
-        episodes=1,
-        versions={},
-    )
-    with HistoryWriter(tmp_path / "tiny.h5", info, list(histories)) as writer:
-        writer.add(histories)
-        writer.finish()
-    return tmp_path / "tiny.h5"
-
-
-def test_the_report_of_a_tiny_store(store: Path):
-    with HistoryStore(store) as histories:
-        found = report.measure_marks(histories, 0.7, 3)
-    rows = [(row.task, row.steps, row.runs, row.marked) for row in found.tasks]
-    assert rows == [(3, 16, 2, 7), (8, 20, 0, 0), (11, 20, 2, 10)]
-    assert (found.total.steps, found.total.runs, found.total.marked) == (56, 4, 17)
-    assert found.typical == 3
-    shares = {"all": 17 / 56, "mean": (7 / 16 + 0 + 0.5) / 3, "std": np.std([7 / 16, 0, 0.5]), "min": 0.0, "max": 0.5}
-    assert found.to_json()["share"] == {name: pytest.approx(value, abs=1e-6) for name, value in shares.items()}
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_marked_steps_are_those_of_the_runs(seed: int):
-    steps = random_steps(seed)
-    expected = np.zeros(steps.mask.shape, bool)
-    for row in range(len(expected)):
-        for start, stop in plain_runs(steps, row, 0.6, 3):
-            expected[row, start:stop] = True
-    found = report.in_run(confident_runs(steps, 0.6, 3))
-    np.testing.assert_array_equal(found & steps.mask, expected)
-
-
-def test_the_picture_shows_the_runs():
-    steps = history([U, S, S, S, U, S, S, S, S], ends=(6,))
-    panels = plots.require_matplotlib()().subplots(2)
-    report.fill(panels, steps, 0.7, 3)
-    spans = [path.get_extents() for path in panels[0].collections[0].get_paths()]
-    assert [(span.x0, span.x1) for span in spans] == [(1, 4)]
-    points, threshold = panels[0].get_lines()
-    np.testing.assert_allclose(points.get_ydata(), np.exp(steps.extras["log_prob"][0]))
-    assert set(threshold.get_ydata()) == {0.7}
-    np.testing.assert_array_equal(panels[1].get_lines()[0].get_ydata(), steps.reward[0])
-    report.fill(plots.require_matplotlib()().subplots(2), history([S, U, S]), 0.7, 3)  # nothing to shade
-
-
-def call(*args: object) -> Any:
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-def test_the_command_prints_and_writes(store: Path, tmp_path: Path):
-    result = call("marks", store, "--min-length", 3, "-o", tmp_path / "out")
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
-    assert lines[0] == ["task", "steps", "runs", "marked", "share"]
-    assert lines[2:] == [
-        ["3", "16", "2", "7", "43.8%"],
-        ["8", "20", "0", "0", "0.0%"],
-        ["11", "20", "2", "10", "50.0%"],
-        ["all", "56", "4", "17", "30.4%"],
-    ]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["marks.json", "marks.png"]
-    found = json.loads((tmp_path / "out" / "marks.json").read_text())
-    told = {"env_id": "icrl/Darkroom-v0", "source": "noise", "threshold": 0.7, "min_length": 3}
-    assert {name: found[name] for name in told} == told
-    assert found["tasks"][0] == {"task": 3, "steps": 16, "runs": 2, "marked": 7, "share": 0.4375}
-    picture = np.asarray(Image.open(tmp_path / "out" / "marks.png").convert("L"))
-    assert len(set(picture.ravel().tolist())) > 20
-    again = call("marks", store, "-o", tmp_path / "out")
-    assert again.exit_code == 2
-    assert "--overwrite" in again.stderr
-    assert call("marks", store, "-o", tmp_path / "out", "--overwrite").exit_code == 0
-    assert json.loads((tmp_path / "out" / "marks.json").read_text())["share"]["all"] == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--threshold", "1.5"], "threshold=1.5 is outside"),
-        (["--min-length", "0"], "min_length=0 is outside"),
-    ],
-)
-def test_mistakes_of_the_command_cost_a_line(options: list[str], told: str, store: Path):
-    result = call("marks", store, *options)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert told in result.stderr
-
-
-def test_a_store_without_probabilities(tmp_path: Path):
-    path = collect(ENV, "posterior", tmp_path / "posterior.h5", streams=1, episodes=2)
-    result = call("marks", path)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "log_prob" in result.stderr
