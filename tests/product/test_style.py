@@ -13,9 +13,8 @@ import icrl_agents
 
 TESTS = Path(__file__).parents[1]
 PACKAGES = [Path(package.__file__).parent for package in (icrl_agents, icrl_envs)]
-DEFINED = re.compile(
-    r"(?:\b(?:def|class) |\bself\.|^)(_[A-Za-z]\w*)", re.MULTILINE
-)  # functions, classes, attributes, variables
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public in spite of the underscore
+DEFINED = re.compile(r"(?:\b(?:def|class) |\bself\.|^)(_[A-Za-z]\w*)", re.MULTILINE)  # what a module defines
 PATCHES = {"delattr", "getattr", "hasattr", "object", "patch", "setattr"}  # calls that take names as strings
 
 
@@ -37,6 +36,7 @@ def used(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def test_no_test_reaches_into_private_names_of_the_package():
     names = {name for folder in PACKAGES for path in folder.rglob("*.py") for name in DEFINED.findall(path.read_text())}
+    names -= NAMED_TUPLE
     assert len(names) > 100
     mentioned = re.compile("|".join(rf"\b{name}\b" for name in names))
     texts = {path.relative_to(TESTS): path.read_text() for path in sorted(TESTS.rglob("*.py"))}
