@@ -299,3 +299,49 @@ def test_sampling_follows_the_distribution(agent):
         expected = agent.policy(agent.context, OBS[None]).logits.exp()[0].numpy()
     found = np.bincount(action, minlength=5) / 4000
     np.testing.assert_allclose(found, expected, atol=0.04)
+
+
+class TestAroundAMethod:
+    """An agent forwards what users of a `torch.nn.Module` need to its method, and says in three lines what it is."""
+
+    def test_weights_are_those_of_the_method(self, agent):
+        assert list(agent.state_dict()) == list(agent.method.state_dict())
+        assert [id(one) for one in agent.parameters()] == [id(one) for one in agent.method.parameters()]
+        assert [name for name, _ in agent.named_parameters()] == [name for name, _ in agent.method.named_parameters()]
+
+    def test_mode_and_device_are_those_of_the_method(self, agent):
+        assert agent.train() is agent
+        assert agent.training is agent.method.training is True
+        assert agent.eval() is agent
+        assert agent.training is agent.method.training is False
+        assert agent.to("meta") is agent
+        assert agent.device == agent.method.device == torch.device("meta")
+        assert all(parameter.is_meta for parameter in agent.parameters())
+
+    def test_spaces_and_config_are_those_of_the_method(self, agent):
+        assert agent.config is agent.method.config
+        assert agent.observation_space is agent.method.observation_space
+        assert agent.action_space is agent.method.action_space
+
+    def test_two_agents_may_share_a_method_and_know_different_tasks(self, agent):
+        other = ICAgent(agent.method)
+        agent.reset(seed=0)
+        other.reset(num_envs=2, seed=0)
+        agent.act(OBS)
+        agent.observe(OBS, 0.0, False, False, {})
+        assert (agent.context.length.tolist(), other.context.length.tolist()) == ([1], [0, 0])
+
+    def test_it_says_what_it_is_in_three_lines(self, agent):
+        agent.facts["env_id"] = ID
+        assert repr(agent).splitlines() == [
+            "ICAgent(AD, new)",
+            f"  trained on {ID}: {agent.observation_space} -> {agent.action_space}",
+            f"  {sum(p.numel() for p in agent.parameters()):,} parameters, window of 9 steps, on cpu",
+        ]
+        assert repr(ICAgent.from_pretrained("icrl/ad-darkroom")).startswith("ICAgent(AD, icrl/ad-darkroom)\n")
+
+    def test_facts_are_its_own(self, agent):
+        facts = {"env_id": ID}
+        one, other = ICAgent(agent.method, facts), ICAgent(agent.method)
+        one.facts["source"] = "posterior"
+        assert (facts, other.facts) == ({"env_id": ID}, {})
