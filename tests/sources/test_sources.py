@@ -112,10 +112,11 @@ class ScriptedBelief:
         return np.array([3, 3])
 
 
-def test_posterior_redraws_and_explores_exactly_when_it_should():
+def test_posterior_redraws_and_explores_exactly_when_it_should(monkeypatch):
     belief = ScriptedBelief()
-    rules = SimpleNamespace(horizon=9, belief=lambda rows, rng, beta: belief)
-    inner = SimpleNamespace(rules=rules)
+    family = SimpleNamespace(horizon=9, belief=lambda rows, rng, beta: belief, offers=lambda capability: True)
+    monkeypatch.setattr("icrl_agents.sources.posterior.env_family", lambda env: family)
+    inner = SimpleNamespace(spec=None)
     env = SimpleNamespace(num_envs=2, unwrapped=inner, metadata={}, single_action_space=spaces.Discrete(1000))
     learner = source("posterior", noise=1.0)
     learner.reset(env, seed=0)
@@ -291,7 +292,7 @@ def test_states_are_counted_through(space, values):
     [
         ("q-learning", "CartPole-v1", "observations of integers"),
         ("q-learning", "Pendulum-v1", "source 'q-learning' needs"),
-        ("posterior", "CartPole-v1", "tells its rules"),
+        ("posterior", "CartPole-v1", "needs a belief, .* declares none"),
         ("noise", "CartPole-v1", r"expert_action\(\)"),
         ("noise", "Pendulum-v1", "Discrete"),
     ],
