@@ -128,6 +128,7 @@ def test_bayes_ucb_pulls_what_the_textbook_would():
         ("gittins", {"train": 10.5, "all_new": 12.2, "num_20": 15.4, "num_50": 22.3}),
     ],
 )
+@pytest.mark.slow
 def test_regrets_are_those_of_another_implementation(name, golden):
     for task_set, want in golden.items():
         ids = spread(FAMILIES[COINS].named(task_set).ids, 150)

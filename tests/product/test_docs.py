@@ -180,6 +180,7 @@ def python(page: str) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in WRITTEN if "```python" in PAGES[page]])
+@pytest.mark.slow
 def test_python_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if "FAMILIES[" in python(page) or "register_" in python(page):  # what it registers stays in its process
@@ -330,6 +331,7 @@ def shortened(words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in WRITTEN if runnable(page)])
+@pytest.mark.slow
 def test_commands_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

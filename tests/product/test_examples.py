@@ -71,6 +71,7 @@ def test_examples_are_short_and_tested(path):
     assert f"def test_{path.stem[3:]}(" in Path(__file__).read_text()
 
 
+@pytest.mark.slow
 def test_compare(tmp_path, capsys, monkeypatch):
     """As it is, but for the figure: both agents learn an unseen goal in context, and every curve has its own name."""
     drawn = []
@@ -97,6 +98,7 @@ def test_plan_with_dicp(tmp_path, capsys, tiny_agent):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_choose_among_changing_items(tmp_path, capsys):
     worlds = {}
     for env_id, rival, name in (("Bernoulli", "thompson", "num_25"), ("Contextual", "linucb", "num_40")):

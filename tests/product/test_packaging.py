@@ -52,6 +52,7 @@ def built(tmp_path_factory):
     return next(out.glob("*.whl")), next(out.glob("*.tar.gz"))
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_everything(built):
     wheel, sdist = built
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -100,6 +101,7 @@ for name in list_pretrained():
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_works_in_a_clean_environment(built, tmp_path):
     """Its own virtual environment, where only the dependencies come from this one."""
     venv.create(tmp_path / "venv", with_pip=False)

@@ -103,6 +103,7 @@ def test_the_figure_has_the_source(folders, tmp_path, monkeypatch):
     assert shown == [["ad", "ad, planned", "source posterior"], ["ad (ppo)", "ad (ppo), planned"]]
 
 
+@pytest.mark.slow
 def test_another_planner_or_weights_are_measured_anew(folders, tmp_path):
     first, other = Entry("ad", ID, folders[:1]), Entry("ad", ID, folders[1:])
     found = [compare([entry], tmp_path / "out", num_seeds=1, plan=plan)[0]

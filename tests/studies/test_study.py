@@ -42,6 +42,7 @@ def test_every_combination_once(tmp_path, monkeypatch):
     assert np.array_equal(run(tmp_path)[0, 3].runs, curves[0, 3].runs)
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_it(tmp_path):
     one, two = run(tmp_path / "1", seeds=[0]), run(tmp_path / "2", seeds=[0], jobs=2)
     assert all(np.allclose(one[cell].runs, two[cell].runs) for cell in one)

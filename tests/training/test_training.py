@@ -85,6 +85,7 @@ def test_same_seed_same_weights(tmp_path):
     assert not same(first, other)
 
 
+@pytest.mark.slow
 def test_resume_after_kill_is_bit_identical(tmp_path):
     settings = {**FAST, "updates": 400, "dropout": 0.1, "checkpoint_every": 20}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -164,6 +165,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("method", OWN)
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path, method):
     settings = {**FAST, "updates": 5, **OWN[method]}
     # --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
@@ -257,6 +259,7 @@ def test_an_agent_of_other_tasks_is_not_gone_on_with(tmp_path):
     assert same(more.state_dict(), weights(tmp_path / "a"))
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     """After seconds of training the agent finds a 3x3 room's goals in context and then goes straight to them."""
     agent = run(
