@@ -151,7 +151,7 @@ class ICAgent(MethodHolder):
         asked = from_arguments(method, action_set, num_actions, rows)
         if asked is None and session.lost_env:
             raise ValueError(
-                "the action sets of new tasks are the env's, which a pickled agent has not: give action_set or "
+                "the action sets of new tasks are the env's, which a pickled agent does not hold: give action_set or "
                 "num_actions, or reset(env) all rows"
             )
         index, draft = np.flatnonzero(mask), session.draft()
@@ -195,7 +195,7 @@ class ICAgent(MethodHolder):
         """Actions (B, ...) at the observations `obs` (B, ...)."""
         method, context, active = self.method, session.context, ~session.boundary.resetting
         if planner is not None and not context.steps.static.get(ACTION_MASK, np.True_).all():
-            raise ValueError("a planner cannot hold to an action set: act with plan=None")
+            raise ValueError("planners do not support action sets: act with plan=None")
         if not session.learn:
             context.open(obs)
             context = context.select(np.arange(context.rows))  # a copy: the context itself must not change

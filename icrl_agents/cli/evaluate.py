@@ -124,7 +124,7 @@ class Evaluate:
     def _learner(self, agent: ICAgent) -> Any:
         """The agent, or with --change the agent whose latents are changed after every fold."""
         from icrl_agents.evaluation.evaluate import learner_splits
-        from icrl_agents.studies.memory.latents import Changed, check_change
+        from icrl_agents.studies.memory.latents import LatentIntervention, check_change
 
         if not self.change:
             return agent
@@ -134,7 +134,7 @@ class Evaluate:
             )
         tasks = learner_splits(agent, env_of(agent, self.env)).pick(self.split)
         check_change(agent, self.change, len(tasks))
-        return Changed(agent, self.change)
+        return LatentIntervention(agent, self.change)
 
     def _show(self, curves: list[Curve]) -> None:
         """Print the table or the JSON, and write the files that --output and --curve name."""

@@ -217,7 +217,7 @@ def _line(axes: Any, curve: Plotted, colour: str, style: str, width: float) -> N
 # ---- sets of tasks ----------------------------------------------------------------------------------------------
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     """Colour and style of a learner."""
 
     colour: str
@@ -231,12 +231,12 @@ class Series(NamedTuple):
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-    look: Look
+    look: LineStyle
 
 
 def draw_bars(
     panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
-    looks: Mapping[str, Look],
+    looks: Mapping[str, LineStyle],
     ylabel: str,
     same: bool = True,
     caption: str = "",
@@ -262,7 +262,7 @@ def draw_bars(
     return to_png(figure)
 
 
-def fill_bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], looks: Mapping[str, Look]) -> None:
+def fill_bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], looks: Mapping[str, LineStyle]) -> None:
     width = 0.85 / len(looks)
     for number, (learner, look) in enumerate(looks.items()):
         here = [place for place, learners in enumerate(panel.values()) if learner in learners]

@@ -69,7 +69,7 @@ def fetch(id_or_path: str | Path, options: Download = Download()) -> ResolvedChe
             f"{printable(id_or_path, 200)} is a file: give the folder that holds {CONFIG} and {WEIGHTS}"
         )
     if os.path.lexists(folder):
-        raise FileNotFoundError(f"{printable(id_or_path, 200)} is a link to nothing: give the folder it is meant for")
+        raise FileNotFoundError(f"{printable(id_or_path, 200)} is a broken link: give the folder it is meant for")
     if _is_path(id_or_path):
         name = printable(repr(str(id_or_path)), 200)
         raise FileNotFoundError(f"there is no folder {name}: Hub repos are named org/name, without ./ or /")

@@ -189,7 +189,7 @@ class IDT(PerceptMethod):
         over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
         lost = active & (memory.begin < 0)
         over &= active & ~lost & (memory.begin < length)
-        for rows, decide in ((lost, self._decide_anew), (over, self._decide_next)):
+        for rows, decide in ((lost, self._decide_from_window), (over, self._decide_next)):
             if rows.any():
                 index = np.flatnonzero(rows)
                 context.steps.extras[LATENT][index] = decide(context, index).cpu().numpy()[:, None]
@@ -219,7 +219,7 @@ class IDT(PerceptMethod):
         memory.start(index, length)
         return self.decide(hidden)[0]
 
-    def _decide_anew(self, context: Context, index: np.ndarray) -> Tensor:
+    def _decide_from_window(self, context: Context, index: np.ndarray) -> Tensor:
         """Decide z (n, Z) of the current chunk of the rows `index`, encoding all visible chunks again."""
         memory, seen = context.memory, self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(context.length[index], device=self.device)

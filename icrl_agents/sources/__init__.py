@@ -63,7 +63,7 @@ def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) 
     source = find_source(name)
     if source.needs_bandit and is_family(env_id) and not find_family(env_id).bandit:
         suits = default_source(env_id)
-        warn(f"source {name!r} is for bandits and {env_id} is none, so it hardly learns there: use {suits!r}")
+        warn(f"source {name!r} is for bandits, {env_id} is not one, so it learns little there: use {suits!r}")
     return source.make(env_id, settings)
 
 

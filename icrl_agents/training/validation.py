@@ -45,4 +45,4 @@ def warn_few(env_id: str, tasks: int) -> None:
         kind = type(find_family(env_id))
         larger = (one.env_id for one in all_families() if type(one) is kind and one.num_tasks > FEW_TASKS)
         advice = f": for unseen tasks train on {name}" if (name := next(larger, None)) else ""
-        warn(f"{env_id} has {tasks} training tasks, which an agent learns by heart{advice}")
+        warn(f"{env_id} has {tasks} training tasks, so few that an agent memorises them{advice}")

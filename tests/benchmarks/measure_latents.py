@@ -17,7 +17,7 @@ from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.collection import lifetimes
 
 TASKS, EPISODES = 24, 20
-CHANGES = {"as they are": lambda x: x, "zeros": torch.zeros_like, "another task's": lambda x: x.roll(1, 0)}
+INTERVENTIONS = {"as they are": lambda x: x, "zeros": torch.zeros_like, "another task's": lambda x: x.roll(1, 0)}
 
 
 @torch.inference_mode()
@@ -30,7 +30,7 @@ def main(folders: list[str]) -> None:
         lived = lifetimes(env_id, make_source(default_source(env_id), env_id), tasks, EPISODES, 0)
         rewarded = np.cumsum(lived.reward > 0, 1) > 0
         steps, memories = agent.method.tensors(lived), agent.method.memories
-        for name, change in CHANGES.items():  # of what is read; what is folded next are the true ones
+        for name, change in INTERVENTIONS.items():  # of what is read; what is folded next are the true ones
 
             def changed(tokens, newest, change=change, memories=memories):
                 leads, made = memories(tokens, newest)

@@ -294,7 +294,7 @@ def _prune(agent: ICAgent) -> None:
     prune.l1_unstructured(agent.method.body.blocks[0].qkv, "weight", 0.5)
 
 
-CHANGES: dict[str, Callable[[ICAgent], Any]] = {
+INTERVENTIONS: dict[str, Callable[[ICAgent], Any]] = {
     "nan": lambda agent: agent.method.body.norm.weight.data.fill_(torch.nan),
     "resized": lambda agent: setattr(agent.method.action, "logits", nn.Linear(16, 7)),
     "wider": lambda agent: setattr(agent.method.body.blocks[0], "qkv", nn.Linear(16, 48, bias=False)),
@@ -311,11 +311,11 @@ CHANGES: dict[str, Callable[[ICAgent], Any]] = {
 LOADABLE = {"replaced", "transposed", "tied", "frozen"}
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", INTERVENTIONS)
 def test_what_is_saved_loads_again(name: str, tmp_path: Path):
     """Saving refuses what loading would: there is no third way."""
     agent = Variant("ad").build("vector")
-    CHANGES[name](agent)
+    INTERVENTIONS[name](agent)
     if name not in LOADABLE:
         one_line(lambda: agent.save_pretrained(tmp_path / "agent"), ValueError)
         assert not (tmp_path / "agent").exists()

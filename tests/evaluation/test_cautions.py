@@ -14,7 +14,7 @@ from icrl_envs import FAMILIES
 from icrl_agents import collect, evaluate, train
 from icrl_agents.core.process.caution import Caution
 from icrl_agents.sources import SOURCES, find_source, make_source
-from tests.test_cli import call
+from tests.cli.test_cli import call
 from tests.training.test_training import FAST
 
 ROOM, KEYS, SMALL, ARMS = ("icrl/Darkroom-v0", "icrl/DarkKeyToDoor-v0", "icrl/Darkroom3x3-v0", "icrl/GaussianBandit-v0")
@@ -112,5 +112,7 @@ def test_a_room_of_few_tasks_is_told_before_training(tmp_path):
     """It is for quick tests: an agent learns its goals by heart."""
     settings = {**FAST, "updates": 1}
     (told,) = cautions(lambda: train("ad", SMALL, tmp_path / "a", settings=settings, quiet=True, track=[]))
-    assert told == f"{SMALL} has 7 training tasks, which an agent learns by heart: for unseen tasks train on {ROOM}"
+    assert (
+        told == f"{SMALL} has 7 training tasks, so few that an agent memorises them: for unseen tasks train on {ROOM}"
+    )
     assert cautions(lambda: train("ad", ROOM, tmp_path / "b", settings=settings, quiet=True, track=[])) == []

@@ -131,7 +131,7 @@ def test_a_file_a_dead_link_and_an_empty_folder_are_no_checkpoint(no_network, tm
     monkeypatch.chdir(tmp_path)
     Path("org").mkdir()
     Path(REPO).symlink_to("moved away")
-    one_line(lambda: ICAgent.from_pretrained(REPO), FileNotFoundError, REPO, "link to nothing")
+    one_line(lambda: ICAgent.from_pretrained(REPO), FileNotFoundError, REPO, "broken link")
     Path(hub.list_pretrained()[0]).mkdir(parents=True)
     one_line(
         lambda: ICAgent.from_pretrained(hub.list_pretrained()[0]), FileNotFoundError, "has no config.json", "hides"

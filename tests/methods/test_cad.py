@@ -21,9 +21,9 @@ from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as recorded
 from icrl_agents.training.config import split_settings
 from icrl_agents.training.update import Updater
+from tests.cli.test_cli import done as run_command
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics, variants
-from tests.test_cli import done as run_command
 
 ENV = "icrl/Darkroom3x3-v0"
 CADS = [variant for variant in variants() if variant.method == "cad"]

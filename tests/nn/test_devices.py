@@ -14,9 +14,9 @@ import torch
 
 from icrl_agents import ICAgent, train
 from icrl_agents.nn.devices import accelerate_on, pick_device, training_device
+from tests.cli.test_cli import refused
 from tests.conftest import one_line
 from tests.fakes import Variant
-from tests.test_cli import refused
 
 ENV = "icrl/Darkroom3x3-v0"
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6, "episodes": 2, "batch_size": 2}

@@ -26,7 +26,7 @@ from icrl_agents.histories import writer as history_writer
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.sources import collection, make_source
 from icrl_agents.sources.collection import collect, collect_command, lifetimes
-from tests.test_cli import done
+from tests.cli.test_cli import done
 
 ENV = "icrl/Darkroom3x3-v0"
 SMALL = {"tasks": [1, 2, 3, 5, 8], "streams": 2, "episodes": 3, "progress": lambda done, total: None}

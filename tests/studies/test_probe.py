@@ -8,12 +8,12 @@ from PIL import Image
 
 from icrl_agents import ICAgent, evaluate, train
 from icrl_agents.studies.memory import probe as probing
-from icrl_agents.studies.memory.latents import CHANGES, Changed
+from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention
 from icrl_agents.studies.memory.probe import changes_of, make_history, probe, usual_histories
 from icrl_agents.training.augment import hide_rewards
+from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
-from tests.test_cli import done, refused
 
 ENV = "icrl/Darkroom3x3-v0"
 
@@ -97,13 +97,13 @@ def test_latents_are_changed_as_told():
     agent = Variant("cad").build(window=12, slide=5)
     given = torch.arange(24.0).reshape(3, 2, 4)
     first = -given
-    assert torch.equal(CHANGES["none"](given, first), given)
-    assert not CHANGES["zeroed"](given, first).any()
-    assert torch.equal(CHANGES["swapped"](given, first)[1], given[0])
-    assert torch.equal(CHANGES["shuffled"](given, first)[:, 0], given[:, 1])
-    assert torch.equal(CHANGES["frozen"](given, first), first)
+    assert torch.equal(INTERVENTIONS["none"](given, first), given)
+    assert not INTERVENTIONS["zeroed"](given, first).any()
+    assert torch.equal(INTERVENTIONS["swapped"](given, first)[1], given[0])
+    assert torch.equal(INTERVENTIONS["shuffled"](given, first)[:, 0], given[:, 1])
+    assert torch.equal(INTERVENTIONS["frozen"](given, first), first)
     shares = {}
-    for change in CHANGES:
+    for change in INTERVENTIONS:
         recalls = probe(agent, "icrl/Darkroom-v0", episodes=(2, 4), change=change, shown=2, num_seeds=2)
         assert [recall.folds for recall in recalls] == [
             agent.method.schedule.folds(41),
@@ -118,8 +118,8 @@ def test_latents_are_changed_as_told():
 def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
     agent, steps = Variant("cad").build(window=12, slide=5, latents=2), lifetimes(count=40)
     lives: dict[str, list] = {}
-    for change in CHANGES:
-        learner, lives[change] = Changed(agent, change), []
+    for change in INTERVENTIONS:
+        learner, lives[change] = LatentIntervention(agent, change), []
         agent.reset(num_envs=3, seed=0)
         learner.begin()
         for t in range(40):
@@ -135,14 +135,14 @@ def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
         for (folds, true, shown, policy), (_, wanted, _, plain) in zip(life, lives["none"], strict=True):
             torch.testing.assert_close(true, wanted)
             if folds:
-                torch.testing.assert_close(shown, CHANGES[change](wanted, first))
+                torch.testing.assert_close(shown, INTERVENTIONS[change](wanted, first))
             same = change == "none" or folds == 0 or (change == "frozen" and folds == 1)
             assert torch.allclose(policy, plain, atol=1e-5) == same
 
 
 def test_changes_that_would_do_nothing_are_refused():
-    one_line(lambda: Changed(Variant("ad").build(), "zeroed"), ValueError, "zeroed", "agents with latents")
-    one_line(lambda: Changed(Variant("cad").build(), "zero"), ValueError, "zero", "zeroed")
+    one_line(lambda: LatentIntervention(Variant("ad").build(), "zeroed"), ValueError, "zeroed", "agents with latents")
+    one_line(lambda: LatentIntervention(Variant("cad").build(), "zero"), ValueError, "zero", "zeroed")
     one_line(lambda: probe(Variant("ad").build(), "icrl/Darkroom-v0", shown="2"), ValueError, "shown='2'")
 
 
@@ -150,7 +150,7 @@ def test_whole_lives_with_changed_latents(tmp_path):
     agent = Variant("cad").build(window=12, slide=5, latents=2)
     curves = [
         evaluate(who, "icrl/Darkroom-v0", episodes=3, num_seeds=2)
-        for who in (agent, *(Changed(agent, change) for change in ("none", "swapped")))
+        for who in (agent, *(LatentIntervention(agent, change) for change in ("none", "swapped")))
     ]
     assert np.array_equal(curves[0].runs, curves[1].runs)
     assert curves[2].runs.shape == curves[0].runs.shape
@@ -171,7 +171,7 @@ def test_what_cannot_be_asked_is_told_in_a_line():
     alone = Variant("cad").build()
     one_line(lambda: probe(alone, "icrl/Darkroom3x3-v0", (6,), "swapped"), ValueError, "another task", "split")
     assert "swapped" not in changes_of(alone, "all", 1)
-    assert changes_of(alone, "all", 2) == list(CHANGES)
+    assert changes_of(alone, "all", 2) == list(INTERVENTIONS)
     late = Variant("cad").build(window=60, slide=50, latents=4)
     one_line(lambda: probe(late, "icrl/Darkroom-v0", (2,), "zeroed"), ValueError, "after 60 steps", "ask later")
     early = Variant("cad").build(window=12, slide=5)
@@ -228,12 +228,12 @@ def test_the_command(tmp_path):
     said = json.loads(done(*words, "--json", "-o", tmp_path))
     assert json.loads((tmp_path / "probe.json").read_text()) == said
     asked = [(recall["agent"], recall["latents"], recall["episodes"]) for recall in said["recalls"]]
-    mine = [("icrl/cad-darkroom", change, count) for change in CHANGES for count in (2, 4)]
+    mine = [("icrl/cad-darkroom", change, count) for change in INTERVENTIONS for count in (2, 4)]
     assert asked == [*mine, ("icrl/ad-darkroom", "none", 2), ("icrl/ad-darkroom", "none", 4)]
     assert {recall["shown"] for recall in said["recalls"]} == {1}  # the first fold takes 28 steps
     assert Image.open(tmp_path / "probe.png").size[0] > 500
     assert "--overwrite" in refused(*words, "-o", tmp_path)
     table = done(*words)
-    assert all(name in table for name in CHANGES)
+    assert all(name in table for name in INTERVENTIONS)
     assert "gone" in refused("probe", "icrl/cad-darkroom", "--change", "gone")
     assert "one environment" in refused("probe", "icrl/cad-darkroom", "icrl/ad-dark-key-to-door")

@@ -11,8 +11,8 @@ import pytest
 
 from icrl_agents import train
 from icrl_agents.studies import runs
+from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
-from tests.test_cli import done, refused
 from tests.training.test_training import FAST, ID
 
 

@@ -11,9 +11,9 @@ from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.studies.windows.designs import LATENTS, WINDOWS, make_plan
 from icrl_agents.studies.windows.study import JSON, PICTURE, RUNS, TASKS, study_windows
 from icrl_agents.training.request import env_spaces
+from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.evaluation.test_plots import without_matplotlib
-from tests.test_cli import done, refused
 from tests.training.test_training import ID
 
 TINY = {"width": 16, "layers": 1, "heads": 2, "inner": 16, "updates": 2, "batch_size": 4, "compressor_heads": 2}

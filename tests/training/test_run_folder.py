@@ -16,8 +16,8 @@ from icrl_agents import ICAgent, evaluate, train
 from icrl_agents.agents.pretrained import upload
 from icrl_agents.core.files.folder_lock import FolderLock
 from icrl_agents.methods import METHODS
+from tests.cli.test_cli import call, done, refused
 from tests.conftest import one_line
-from tests.test_cli import call, done, refused
 from tests.training.test_training import FAST, ID, same
 
 SETTINGS = {**FAST, "updates": 6, "dropout": 0.1, "checkpoint_every": 4}

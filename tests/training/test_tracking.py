@@ -14,8 +14,8 @@ from accelerate.tracking import GeneralTracker
 from icrl_agents import train
 from icrl_agents.training import tracking
 from icrl_agents.training.tracking import TRACKERS, check_trackers
+from tests.cli.test_cli import call, refused
 from tests.conftest import one_line
-from tests.test_cli import call, refused
 from tests.training.test_training import FAST, ID
 
 

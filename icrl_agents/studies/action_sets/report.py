@@ -12,7 +12,7 @@ from typing import Any
 
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.evaluation.intervals import Interval, Sample
-from icrl_agents.evaluation.plots import COLOURS, REFERENCES, STYLES, Look, Series, draw_bars, draw_lines
+from icrl_agents.evaluation.plots import COLOURS, REFERENCES, STYLES, LineStyle, Series, draw_bars, draw_lines
 from icrl_agents.evaluation.results import include_rows
 from icrl_agents.hub.cards import Row
 from icrl_agents.studies.action_sets.groups import Entry
@@ -176,13 +176,13 @@ def drawn_as(report: Report) -> dict[str, str]:
     return {name: name if found in several else found for name, found in names.items()}
 
 
-def looks(report: Report) -> dict[str, Look]:
+def looks(report: Report) -> dict[str, LineStyle]:
     """Colour and style of each learner: references grey, agents coloured, renumbered actions hatched."""
     names = drawn_as(report)
     moved = {names[result.learner] for result in report.results if result.relabelled}
-    found = {name: Look(grey, "--") for name, grey in zip(report.references, REFERENCES, strict=False)}
+    found = {name: LineStyle(grey, "--") for name, grey in zip(report.references, REFERENCES, strict=False)}
     for number, name in enumerate(dict.fromkeys(names[entry.name] for entry in report.entries)):
-        look = Look(COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)])
+        look = LineStyle(COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)])
         found[name] = look
         if name in moved:
             found[name + RENUMBERED] = look._replace(hatch="////")

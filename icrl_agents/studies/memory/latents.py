@@ -18,7 +18,7 @@ from icrl_agents.core.rollout import facts_of
 from icrl_agents.evaluation.evaluate import learner_name
 
 # (latents (B, Z, D), latents after each row's first fold (B, Z, D)) -> changed latents (B, Z, D)
-CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+INTERVENTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda latents, first: latents,
     "zeroed": lambda latents, first: torch.zeros_like(latents),
     "swapped": lambda latents, first: latents.roll(1, 0),  # those of the previous row; zeros if it has no fold yet
@@ -33,7 +33,7 @@ def check_change(agent: Any, change: str, tasks: int = 2) -> None:
     Raises:
         ValueError: unknown change, an agent without latents, or "swapped" on a single task.
     """
-    check_choice("change", change, CHANGES)
+    check_choice("change", change, INTERVENTIONS)
     if change != "none" and not has_latents(agent):
         raise ValueError(f"change={change!r} is for agents with latents, such as cad: leave it out")
     if change == "swapped" and tasks < 2:
@@ -45,10 +45,10 @@ def has_latents(agent: Any) -> bool:
     return isinstance(agent, ICAgent) and agent.method.has_latents
 
 
-class Changed:
+class LatentIntervention:
     """A learner: an agent that attends to changed latents after every fold, while later folds use the true ones.
 
-    `evaluate(Changed(agent, "zeroed"), env_id)` measures the return without the memory.
+    `evaluate(LatentIntervention(agent, "zeroed"), env_id)` measures the return without the memory.
 
     Raises:
         ValueError: unknown change, or an agent without latents.
@@ -56,7 +56,7 @@ class Changed:
 
     def __init__(self, agent: Any, change: str):
         check_change(agent, change)
-        self.agent, self.change, self.facts = agent, CHANGES[change], facts_of(agent)
+        self.agent, self.change, self.facts = agent, INTERVENTIONS[change], facts_of(agent)
         self.has_latents = has_latents(agent)
         self.name = f"{learner_name(agent)}, latents {change}"
 

@@ -21,7 +21,7 @@ from icrl_agents.evaluation.evaluate import block_seeds, blocks_of, learner_spli
 from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_of_means
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
-from icrl_agents.studies.memory.latents import CHANGES, Changed, check_change, has_latents
+from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention, check_change, has_latents
 
 EXPERT_NOISE = 0.3  # probability of a random action in episodes with visible rewards
 FOLDS = 1, 5, 20  # default history lengths in folds, for agents with latents
@@ -56,7 +56,7 @@ def probe(
         agent: the agent.
         env_id: environment id; its family needs an expert.
         episodes: lengths of the histories; default those of `usual_histories`.
-        change: intervention on the latents before the agent acts, a name in `CHANGES`.
+        change: intervention on the latents before the agent acts, a name in `INTERVENTIONS`.
         shown: number of first episodes with visible rewards; default that of `usual_histories`.
         split: split or named set of tasks.
         num_seeds: histories on every task.
@@ -94,13 +94,13 @@ def probe(
 
 
 def changes_of(agent: Any, change: str, tasks: int) -> list[str]:
-    """Names in `CHANGES`: [change], or for "all" those that apply to the agent on `tasks` tasks."""
-    check_choice("change", change, ("all", *CHANGES))
+    """Names in `INTERVENTIONS`: [change], or for "all" those that apply to the agent on `tasks` tasks."""
+    check_choice("change", change, ("all", *INTERVENTIONS))
     if change != "all":
         return [change]
     if not has_latents(agent):
         return ["none"]
-    return [name for name in CHANGES if name != "swapped" or tasks > 1]
+    return [name for name in INTERVENTIONS if name != "swapped" or tasks > 1]
 
 
 def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[int, tuple[int, ...]]:
@@ -139,7 +139,7 @@ def ask(
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Returns (B,) on the tasks `rows` (B,), optimal returns (B,), and maximum steps and folds of the histories."""
     history = make_history(env_id, rows, shown, episodes, seed)
-    learner, (env, options) = Blind(agent, history, change), make_tasks(env_id, rows)
+    learner, (env, options) = RewardBlindAgent(agent, history, change), make_tasks(env_id, rows)
     optimal = optimal_returns(env_id, rows)
     earned = rollout(learner, env, 1, seed=seed, options=options)[:, 0]
     env.close()
@@ -159,7 +159,7 @@ def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed
     return stack_steps(**columns)
 
 
-class Blind(Changed):
+class RewardBlindAgent(LatentIntervention):
     """A learner: an agent with a history as its context, changed latents and hidden rewards."""
 
     def __init__(self, agent: Any, history: Steps, change: str):

@@ -28,7 +28,7 @@ WINDOWS, LATENTS = (30, 60, 120, 240), (8, 16, 32)
 DEFAULTS = {"width": 48, "layers": 3, "inner": 96, "updates": 400, "eval_every": 0, "threads": 1}
 VARIED = {"window", "slide", "latents", "folds", "seed"}
 LIVES = 4  # length of a training lifetime in longest windows; shorter ones need little memory
-MOST_FOLDS = 100  # maximum folds in a training window; time and memory grow with them
+MAX_FOLDS = 100  # maximum folds in a training window; time and memory grow with them
 
 
 class Design(NamedTuple):
@@ -128,7 +128,7 @@ def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_si
     """
     config = replace(base, window=window, latents=latents, slide=1)
     slide = max(1, (window - config.room) // 2)
-    folds = min(MOST_FOLDS, math.ceil((steps - window) / slide))  # enough folds for a whole lifetime, up to a maximum
+    folds = min(MAX_FOLDS, math.ceil((steps - window) / slide))  # enough folds for a whole lifetime, up to a maximum
     config = replace(config, slide=slide, folds=folds)
     return Design("cad", config, _parameters("cad", env_id, config), batch_size)
 

@@ -10,9 +10,9 @@ from icrl_agents import ICAgent
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.evaluation.results import write_report
 from icrl_agents.studies.action_sets.results import measure
+from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.studies.action_sets.agents import BERNOULLI, MACRO, fresh, some_of
-from tests.test_cli import done, refused
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from icrl_agents.studies.action_sets.groups import find_entries
 from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 from icrl_agents.studies.action_sets.report import write_sets
 from icrl_agents.studies.action_sets.results import Report, measure
+from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.studies.action_sets.agents import BERNOULLI, MACRO, fresh, some_of
-from tests.test_cli import done, refused
 
 
 @pytest.fixture(scope="module")

@@ -232,7 +232,7 @@ def test_settings_come_from_the_file_then_set_then_options(tmp_path):
 @pytest.mark.parametrize("name", ["recipes/darkroom.toml", "darkroom.toml"])
 def test_the_packages_recipes_are_there_wherever_one_stands(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert read_toml(Path(name)) == read_toml(Path(__file__).parent.parent / "recipes" / "darkroom.toml")
+    assert read_toml(Path(name)) == read_toml(Path(__file__).parents[2] / "recipes" / "darkroom.toml")
     Path("darkroom.toml").write_text("lr = 0.5\n")
     Path("recipes").mkdir()
     Path("recipes/darkroom.toml").write_text("lr = 0.5\n")

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from icrl_agents.cli.app import app
 from icrl_agents.cli.options import to_function
 from icrl_agents.cli.research import ALIASES, STUDIES
+from tests.cli.test_cli import done, refused
 from tests.equalities import recorded_helps
-from tests.test_cli import done, refused
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HELPS = recorded_helps(ROOT / "tests" / "equalities.json")
 TOP = get_command(app)
 RESEARCH = TOP.commands["research"]
