@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 
 from icrl_agents.core.action_masks import padded, read_action_set, widened
-from icrl_agents.core.env_actions import legal_actions, tells_actions
+from icrl_agents.core.env_actions import has_action_masks, legal_actions
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.context import Context
@@ -37,7 +37,7 @@ class ActionSets(NamedTuple):
         The history's mask is only used without an env.
         """
         if env is not None and asked is None:
-            mask, source = from_env(method, env, rows), env if tells_actions(env) else None
+            mask, source = from_env(method, env, rows), env if has_action_masks(env) else None
         else:
             mask, source = asked, None
         if mask is None and env is None and history is not None:

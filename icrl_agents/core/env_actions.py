@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from icrl_agents.core.families import Capability, env_family
+
+
+@runtime_checkable
+class MaskedEnv(Protocol):
+    """An environment that is no registered family and says which actions are legal."""
+
+    def action_mask(self) -> np.ndarray:
+        """The legal actions (A,) or (B, A) of the current tasks."""
 
 
 def legal_actions(env: Any) -> np.ndarray | None:
@@ -20,37 +28,36 @@ def legal_actions(env: Any) -> np.ndarray | None:
         ResetNeeded: the env has action masks but was not reset, so it has no task yet.
     """
     inner = env.unwrapped
-    if not tells_actions(env):
+    if not has_action_masks(env):
         return None
-    mask = np.atleast_2d(inner.action_mask()) if _tells(inner) else np.stack(inner.call("action_mask"))
+    mask = np.atleast_2d(inner.action_mask()) if _has_task_mask(inner) else np.stack(inner.call("action_mask"))
     return None if mask.all() else mask.astype(bool)
 
 
-def tells_actions(env: Any) -> bool:
+def has_action_masks(env: Any) -> bool:
     """Whether an env, or each row of a vector env, has an `action_mask()`."""
     family, inner = env_family(env), env.unwrapped
     if family is not None:
         return family.offers(Capability.ACTION_MASKS)
-    return _tells(inner) or (isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_tell(inner))
+    return _has_task_mask(inner) or (isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_have_mask(inner))
 
 
-def _tells(env: Any) -> bool:
+def _has_task_mask(env: Any) -> bool:
     """Whether `action_mask()` takes no argument; Taxi's takes a state and depends on it, not on the task."""
-    told = getattr(env, "action_mask", None)
-    if not callable(told):
+    if not isinstance(env, MaskedEnv):
         return False
     try:
-        inspect.signature(told).bind()
+        inspect.signature(env.action_mask).bind()
     except TypeError:
         return False
     return True
 
 
-def _rows_tell(env: SyncVectorEnv | AsyncVectorEnv) -> bool:
+def _rows_have_mask(env: SyncVectorEnv | AsyncVectorEnv) -> bool:
     """Whether the rows have an `action_mask()`; rows in worker processes are not inspectable, so build one here."""
     if isinstance(env, SyncVectorEnv):
-        return all(_tells(row.unwrapped) for row in env.envs)
+        return all(_has_task_mask(row.unwrapped) for row in env.envs)
     row = env.env_fns[0]()
-    tells = _tells(row.unwrapped)
+    found = _has_task_mask(row.unwrapped)
     row.close()
-    return tells
+    return found

@@ -5,7 +5,7 @@ Axis letters: B rows (streams), T environment steps.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -159,13 +159,21 @@ class RecordHistory(VectorWrapper):
         return stack_steps(**fields, mask=active, extras=columns, static=self._static)
 
 
+@runtime_checkable
+class ExpertEnv(Protocol):
+    """An environment that is no registered family and has an expert."""
+
+    def expert_action(self) -> np.ndarray:
+        """The expert's actions now, (...) or (B, ...)."""
+
+
 def has_expert(env: VectorEnv) -> bool:
     """Whether the env or its rows have an `expert_action()`: as declared by the family, else as an attribute."""
     family, inner = env_family(env), env.unwrapped
     if family is not None:
         return family.offers(Capability.EXPERT)
     rows = [row.unwrapped for row in inner.envs] if isinstance(inner, SyncVectorEnv) else [inner]
-    return all(callable(getattr(row, "expert_action", None)) for row in rows)
+    return all(isinstance(row, ExpertEnv) for row in rows)
 
 
 class _Recorded(NamedTuple):

@@ -20,6 +20,7 @@ from icrl_agents.core.families import find_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.compressed_ad import CADConfig
 from icrl_agents.training.config import split_settings
 from icrl_agents.training.request import env_spaces
 
@@ -45,7 +46,7 @@ class Design(NamedTuple):
 
     @property
     def latents(self) -> int:
-        return getattr(self.config, "latents", 0)
+        return self.config.latents if isinstance(self.config, CADConfig) else 0
 
     @property
     def name(self) -> str:
