@@ -138,6 +138,7 @@ def test_regrets_are_those_of_another_implementation(name, golden):
 
 
 @pytest.mark.parametrize("env_id", STRONGER)
+@pytest.mark.slow
 def test_stronger_references_lose_less_than_the_source(env_id):
     ids, source = spread(FAMILIES[env_id].named("train").ids, 200), default_source(env_id)
     found = {

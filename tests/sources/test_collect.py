@@ -110,6 +110,7 @@ def kill_at(path: Path, instant: int) -> bool:
     return child.exitcode != 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant_it_opens_resumes_and_ends_the_same(tmp_path, undisturbed, monkeypatch):
     finished_at = []
     ran = []
@@ -310,6 +311,7 @@ def test_tasks_default_to_those_that_agents_train_on(tmp_path):
     assert reports[-1] == (14, 14)
 
 
+@pytest.mark.slow
 def test_ppo_is_the_same_in_one_process_and_in_two(tmp_path):
     settings = {"n_steps": 6, "batch_size": 6, "n_epochs": 1}
     paths = [tmp_path / "one.h5", tmp_path / "two.h5"]

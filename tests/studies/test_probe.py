@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -223,6 +224,7 @@ def test_many_rows_are_asked_in_blocks(monkeypatch):
     assert all(one.share.value > 0.9 for one in parts)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     words = "probe", "icrl/cad-darkroom", "icrl/ad-darkroom", "--episodes", "2,4", "--seeds", 1, "--change", "all"
     said = json.loads(done(*words, "--json", "-o", tmp_path))

@@ -23,6 +23,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(out / name) for name in "ham"]
 
 
+@pytest.mark.slow
 def test_the_command(folders, tmp_path):
     few = "--set", "num_10", "--tasks", 2, "--no-relabel"
     said = json.loads(done("sets", *folders[:2], *few, "--seed", 3, "-o", tmp_path, "--json"))
@@ -35,6 +36,7 @@ def test_the_command(folders, tmp_path):
     assert len(json.loads((tmp_path / "sets.json").read_text())["entries"]) == 1
 
 
+@pytest.mark.slow
 def test_the_command_adds_to_the_card_of_the_first_training(tmp_path):
     first, second = (tmp_path / name for name in ("first", "second"))
     tasks = some_of(BERNOULLI, "all_new", 2)

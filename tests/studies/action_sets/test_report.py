@@ -37,6 +37,7 @@ def macros() -> Report:
     return measure(agents, MACRO, ["train_test", "all_test", "all_train"], tasks=2, episodes=2, relabel=False)
 
 
+@pytest.mark.slow
 def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
     assert bandits.measure == "regret"
     assert bandits.references == ("random", "thompson", "ucb", "thompson, tuned", "gittins")
@@ -67,6 +68,7 @@ def test_bandits_are_scaled_by_random_play_and_the_source(bandits):
     assert headless.final.value == pytest.approx(np.mean(each))
 
 
+@pytest.mark.slow
 def test_macros_have_success_and_tried_actions(macros):
     assert (macros.measure, macros.references) == ("success", ("random", "q-learning"))
     assert {result.normalised for result in macros.results} == {None}
@@ -80,6 +82,7 @@ def test_macros_have_success_and_tried_actions(macros):
     assert header == ["set", "learner", "tasks", "actions", "success", "tried"]
 
 
+@pytest.mark.slow
 def test_files_tell_what_was_measured(bandits, tmp_path):
     write_sets(bandits, tmp_path / "deep")
     names = {path.name for path in (tmp_path / "deep").iterdir()}
@@ -105,6 +108,7 @@ def test_files_tell_what_was_measured(bandits, tmp_path):
         assert Image.open(tmp_path / "deep" / name).size[0] >= plots.SIZE[0] * plots.DPI
 
 
+@pytest.mark.slow
 def test_files_are_replaced_all_or_none(bandits, macros, tmp_path):
     write_sets(bandits, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -120,6 +124,7 @@ def test_files_are_replaced_all_or_none(bandits, macros, tmp_path):
     assert after == {name: content for name, content in before.items() if name != "sets.csv"}
 
 
+@pytest.mark.slow
 def test_pictures_show_the_results(bandits):
     axes = plots.require_matplotlib()().add_subplot()
     (panel,) = action_report.bars(bandits).values()
@@ -138,6 +143,7 @@ def test_pictures_show_the_results(bandits):
     assert lines["num_10"]["ucb"].mean == bandits.results[2].curve[0]
 
 
+@pytest.mark.slow
 def test_means_are_those_over_all_sets(bandits, macros):
     (title, score), (_, tried) = action_report.means(bandits).items()
     assert title == "normalised regret, 0 random, 1 thompson"
@@ -159,6 +165,7 @@ def test_many_variants_can_be_told_apart():
     assert len({(look.colour, look.style) for look in looks.values()}) == len(looks) == 15
 
 
+@pytest.mark.slow
 def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
     parts = []
     for entry in bandits.entries:
@@ -201,6 +208,7 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
         assert "or --stored" in refused("sets", *folders, *option)
 
 
+@pytest.mark.slow
 def test_a_set_that_nothing_can_be_divided_by(bandits):
     nothing = action_results.divide(np.ones(3), np.zeros(3))
     assert action_results.interval(nothing) is None

@@ -43,6 +43,7 @@ def test_the_source_lives_as_many_episodes_as_it_plans_for():
     assert reference_learners(MACRO, 7)["q-learning"].episodes == 7
 
 
+@pytest.mark.slow
 def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, monkeypatch):
     agents = {"all": fresh("ad"), "10": fresh("ad"), "20": fresh("ad")}
     for name in ("10", "20"):
