@@ -107,7 +107,8 @@ def test_of_many_that_start_at_once_one_owns_the_folder(tmp_path):
     assert said.count("owner") == 1
     (line,) = {text for text in said if text != "owner"}
     assert line.split()[1] in {str(rival.pid) for rival in rivals}
-    assert not (tmp_path / "new").exists()
+    # a rival that created the folder and then lost may leave it, empty: the owner found it there
+    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
 
 
 def test_what_a_killed_owner_leaves_is_no_content(tmp_path):
