@@ -98,6 +98,7 @@ def assert_twins(agent: ICAgent, twin: ICAgent, t: int, acted: bool) -> None:
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+pytestmark = pytest.mark.slow  # thousands of interrupted calls
 CALLS: dict[str, Callable[[ICAgent, int], Any]] = {
     "act": act,
     "observe": observe,

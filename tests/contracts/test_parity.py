@@ -151,6 +151,7 @@ def test_every_weight_learns(variant: Variant):
     assert [name for name, p in agent.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_overfits_one_batch(variant: Variant):
     agent = variant.build()

@@ -52,6 +52,7 @@ GOLDEN = [  # of 300 pulls, by an independent implementation: 2000 Bernoulli tas
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("env_id", "name", "golden"), GOLDEN, ids=lambda value: str(value)[:40])
 def test_published_regrets(env_id, name, golden):
     for tasks, want in golden.items():
@@ -59,6 +60,7 @@ def test_published_regrets(env_id, name, golden):
         assert regrets(env_id, live(name, env_id, ids), ids).mean() == pytest.approx(want, rel=0.05), tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_id", "name", "settings", "share"),
     [(COINS, "thompson", {"sharpness": 3.0}, 0.75), ("icrl/ContextualBandit-v0", "linucb", {"alpha": 1.0}, 0.97)],
@@ -267,7 +269,7 @@ def test_sets_to_train_on_have_the_law_of_training_and_are_outside_the_split():
     for name, why in (("num_40", "unknown set of tasks to train on 'num_40'"), ("train_41", "did you mean 'train_40'")):
         with pytest.raises(ValueError, match=why):
             split_tasks(COINS, task_set=name)
-    with pytest.raises(ValueError, match="split_seed=3 splits all tasks anew"):
+    with pytest.raises(ValueError, match="split_seed=3 splits all tasks again"):
         split_tasks(COINS, 3, "train_40")
 
 
@@ -343,6 +345,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id in LEARNERS for name in LEARNERS[env_id]])
 @pytest.mark.parametrize("mode", ["native", "sync"])
 def test_learners_keep_to_the_action_set(env_id, name, mode):

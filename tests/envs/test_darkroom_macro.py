@@ -256,6 +256,7 @@ GOLDEN = {  # success in the last of 200 episodes, by an independent implementat
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_published_success_of_q_learning(name):
     assert default_source(ENV) == "q-learning"

@@ -146,6 +146,7 @@ class TestParity:
             assert (since > 0) == (newest < agent.method.schedule.folds(30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cad-darkroom", "cad-blind-darkroom", "cad-dark-key-to-door"])
 @torch.no_grad()
 def test_released_agents_act_as_a_replay_of_their_lives_says(name: str):
@@ -394,6 +395,7 @@ class TestStages:
         resumed = train("cad", ENV, stop, device="cpu", quiet=True, resume=True)
         assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
+    @pytest.mark.slow
     def test_reconstruction_is_learned(self, tmp_path):
         """The latents come to tell the raw fields of what was folded, weighted where a reward was seen."""
         fit(tmp_path / "1", updates=120, pretrain=1.0, reconstruction=1.0, lr=5e-3, **{"source.slips": 0.0})

@@ -138,6 +138,7 @@ class Diary:
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("variant", OWN, ids=str)

@@ -262,6 +262,7 @@ def test_renumbered_actions_are_the_same_ones_by_other_numbers(masked: bool):
     assert not found.prev_action[:, 0].any()
 
 
+@pytest.mark.slow
 def test_every_numbering_is_as_likely():
     steps = lifetimes(rows=6000, count=3)
     steps = steps._replace(action=np.tile(np.arange(3), (6000, 1)), prev_action=np.zeros((6000, 3), int), extras={})

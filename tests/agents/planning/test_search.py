@@ -243,6 +243,7 @@ def test_a_search_is_known_if_likely_rewards_differ_within_its_depth():
 # ---- the published settings -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_equal_first_actions_are_tried_in_the_order_of_the_policys_draws():
     """Without replacement: the first is drawn with p, the second from what is left."""
     probabilities, rows, counts = [0.6, 0.3, 0.1], 2000, Counter()

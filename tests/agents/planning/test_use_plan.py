@@ -100,6 +100,7 @@ def evaluated(agent: ICAgent, **settings: Any) -> Curve:
     return evaluate(agent, "icrl/Darkroom-v0", episodes=2, tasks=[40, 41], seed=2, **settings)
 
 
+@pytest.mark.slow
 def test_evaluate_plans_and_tells_it():
     agent = AD.build()
     agent.use_plan("lookahead", {"depth": 3, "width": 2, "trust": 0.0})
