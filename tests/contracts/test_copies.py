@@ -91,7 +91,7 @@ def test_the_env_is_never_copied(kind: str, vectorization: str):
     known = agent.context.steps.static["action_mask"]
     if kind == "pickle":
         before = twin.context.length.copy()
-        with pytest.raises(ValueError, match="a pickled agent has not: give action_set or num_actions"):
+        with pytest.raises(ValueError, match="a pickled agent does not hold: give action_set or num_actions"):
             twin.reset(mask=mask)
         np.testing.assert_array_equal(twin.context.length, before)
         twin.reset(mask=mask, num_actions=3)
