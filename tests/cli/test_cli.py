@@ -27,6 +27,7 @@ from icrl_agents.evaluation import play as stage
 from icrl_agents.evaluation import results as report
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate, random_returns
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.hub import remote as hub
 from icrl_agents.sources import SOURCES
 from icrl_agents.training.config import TrainConfig
@@ -207,7 +208,9 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
 
 
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "measure", partial(report.measure, episodes=3, num_seeds=2))  # instead of 50 and 20
+    monkeypatch.setattr(
+        report, "measure", partial(report.measure, spec=EvalSpec(episodes=3, num_seeds=2))
+    )  # instead of 50 and 20
     out = tmp_path / "run"
     said = done("train", "ad", "--env", ID, "-o", out, *SETS, "--updates", 1, "--threads", 1, "--report")
     assert "trained in" in said
