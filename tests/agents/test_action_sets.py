@@ -21,6 +21,7 @@ MASK = np.array([[1, 1, 1, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
 
 
 class TestActing:
+    @pytest.mark.slow
     @pytest.mark.parametrize("deterministic", [False, True])
     @pytest.mark.parametrize("method", ["headless-ad", "ad", "dpt", "idt", "cad"])
     def test_no_illegal_action_is_ever_chosen(self, method: str, deterministic: bool):

@@ -270,6 +270,7 @@ def test_bad_layout():
         ADConfig(layout="packed", dynamics=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_memory_does_not_grow(variant):
     agent = variant.build()

@@ -131,6 +131,7 @@ def test_agents_lists_what_comes_with_the_package(tiny_agent, tmp_path, monkeypa
 # ---- train, evaluate, push --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate_prints_what_evaluate_measures(trained):
     expected = evaluate(ICAgent.from_pretrained(trained), ID, episodes=12, num_seeds=2, seed=5)
     said = done("evaluate", trained, "--episodes", 12, "--seeds", 2, "--seed", 5)
@@ -140,6 +141,7 @@ def test_evaluate_prints_what_evaluate_measures(trained):
         assert word in said
 
 
+@pytest.mark.slow
 def test_evaluate_writes_json_to_standard_output_and_nothing_else(trained, tmp_path):
     files = tmp_path / "deep" / "results.json", tmp_path / "curve.png"
     before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
@@ -184,6 +186,7 @@ def test_evaluate_write_renews_the_folder(trained, tmp_path):
     assert (folder / "curve.png").exists()
 
 
+@pytest.mark.slow
 def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)

@@ -34,6 +34,7 @@ def run(agent: ICAgent, start: int, stop: int) -> list[np.ndarray]:
     return actions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COPIES)
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_a_copy_acts_on_from_where_it_was_made(variant: Variant, kind: str):

@@ -60,6 +60,7 @@ def whole(tmp_path_factory):
     return place, collected.written, trained.written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(12))
 def test_a_collection(tmp_path, whole, part):
     place, size, _ = whole
@@ -75,6 +76,7 @@ def test_a_collection(tmp_path, whole, part):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(6))
 def test_a_training(tmp_path, whole, part):
     place, _, size = whole

@@ -308,6 +308,7 @@ WRONG_VALUES: list[tuple[tuple[str, ...], Any, list[str]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "value", "words"), WRONG_VALUES, ids=lambda case: str(case)[:40])
 def test_a_config_with_a_wrong_value_is_refused(folder, bounded, place, value, words):
     path = folder / "config.json"
@@ -400,6 +401,7 @@ def test_saving_does_not_write_through_a_link(folder, tiny_agent, tmp_path):
 # ---- at random --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_random_damage_either_loads_or_is_one_value_error(folder, bounded, name):
     path = folder / name
@@ -417,6 +419,7 @@ def test_random_damage_either_loads_or_is_one_value_error(folder, bounded, name)
     assert [message for message in messages if "\n" in message] == []
 
 
+@pytest.mark.slow
 @settings(max_examples=25, derandomize=True, deadline=None, database=None)
 @given(name=st.sampled_from(["ad-darkroom", "headless-ad-bernoulli", "cad-darkroom"]), seed=st.integers(0, 2**32 - 1))
 def test_any_damage_is_harmless_or_one_clear_line(tmp_path_factory, name, seed):

@@ -48,6 +48,7 @@ def test_tasks_without_rules_differ():
     assert env.get_attr("length") == tuple(task["length"] for task in (pole_tasks()[0], pole_tasks()[9]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", [SPRING, POLES])
 def test_what_is_not_declared_is_unknown_not_invented(env_id, tmp_path):
     curve = evaluate(agent_for(env_id), env_id, episodes=2)
@@ -58,6 +59,7 @@ def test_what_is_not_declared_is_unknown_not_invented(env_id, tmp_path):
     curve.plot(tmp_path / "curve.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", [SPRING, POLES])
 def test_histories_and_trainings(env_id, tmp_path):
     tasks = split_tasks(env_id).train.ids[:2].tolist()

@@ -20,6 +20,7 @@ def close(agent, steps, t, live=None):
     agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
 @pytest.mark.parametrize("variant", variants(), ids=str)
 @torch.no_grad()
@@ -53,6 +54,7 @@ def test_every_space(kind: str):
     assert all(torch.isfinite(term) for term in terms.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 @torch.no_grad()
 def test_batch_equals_singles_at_different_lengths(variant: Variant):
@@ -81,6 +83,7 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
     assert len(set(agent.context.length.tolist())) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 @torch.no_grad()
 def test_branching_never_alters_the_parent(variant: Variant):

@@ -134,6 +134,7 @@ def supported(wrapper: str, mode: AutoresetMode) -> bool:
     return mode != AutoresetMode.SAME_STEP or wrapper not in same_step_refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("info", INFOS)
 @pytest.mark.parametrize("reset", ["env", "num_envs"])
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -149,11 +150,13 @@ def test_an_agent_in_a_vector_env(shell: str, wrapper: str, mode: AutoresetMode,
     assert outcome == "right" or may_refuse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_an_agent_in_processes(mode: AutoresetMode):
     assert lived(make("async", mode), False, mode, "env", "given") == "right"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("info", ["given", "absent"])
 @pytest.mark.parametrize("reset", ["env", "nothing"])
 @pytest.mark.parametrize("wrapper", SINGLE)
@@ -168,6 +171,7 @@ def test_an_agent_in_a_single_env(wrapper: str, reset: str, info: str):
     assert lived(env, True, mode, reset, info, 4 if wrapper == "TimeLimit" else HORIZON) == "right"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("wrapper", VECTOR)
 @pytest.mark.parametrize("shell", ["native", "sync"])

@@ -133,6 +133,7 @@ def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
         assert ours.dtype == theirs.dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_acting_under_any_setting_of_the_process(variant: Variant, name: str):
@@ -144,6 +145,7 @@ def test_acting_under_any_setting_of_the_process(variant: Variant, name: str):
     assert_same(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_building_loading_and_saving_under_any_setting(variant: Variant, name: str, tmp_path: Path):
@@ -184,6 +186,7 @@ def clean_training(method: str) -> ICAgent:
         return trained(method, Path(folder) / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "name"), [*((m, "float64") for m in METHODS), *(("cad", name) for name in SETTINGS if name != "float64")]
 )
@@ -255,6 +258,7 @@ OBS = np.array([[1, 2], [3, 4], [0, 8]], np.int32)
 NOTHING = np.zeros(3, np.float32), np.zeros(3, bool), np.zeros(3, bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "name"), [(v, name) for v in VARIANTS for name in CONVERSIONS if v is VARIANTS[0] or name == "double"]
 )
@@ -387,6 +391,7 @@ def test_copies_have_weights_of_their_own(twin: Callable[[ICAgent], ICAgent]):
     assert len(pickle.dumps(agent)) < 3 * size  # weights once, and a context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ["body", "in place", "method", "parallel"])
 def test_wrapped_agents_act_as_before(wrap: str):
     agent, compiled = Variant("ad").build(), {"backend": "eager"}

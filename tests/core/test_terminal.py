@@ -79,6 +79,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- tables -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 60])
 @pytest.mark.parametrize("command", [("envs",), ("agents",), ("compare", "--stored"), ("evaluate",)], ids=" ".join)
 def test_every_word_of_a_table_is_whole(command, columns, trained):
@@ -151,6 +152,7 @@ def test_progress_keeps_bar_counter_and_time_left(columns, tmp_path):
     assert ("validation" in bars[-1]) == (columns == 80)
 
 
+@pytest.mark.slow
 def test_progress_of_a_long_title_keeps_its_counter(tmp_path):
     words = ("--env", "icrl/ContextualBandit-v0", "--source", "uniform", "--streams", 1, "--episodes", 1)
     lines = in_terminal(60, "collect", *words, "--split", "num_100", "-o", tmp_path / "h.h5")
@@ -234,6 +236,7 @@ def test_an_unknown_method_has_no_settings():
     assert "did you mean 'cad'" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["icrl_agents", "icrl_agents.cli"])
 def test_the_package_runs_as_a_module(module):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -71,6 +71,7 @@ def test_the_recipes_sources_lose_less_than_the_published_ones(env_id, name, set
     assert ours < share * plain
 
 
+@pytest.mark.slow
 @every
 def test_default_sources_beat_chance_by_far(env_id):
     ids = FAMILIES[env_id].ids[:300]
@@ -78,6 +79,7 @@ def test_default_sources_beat_chance_by_far(env_id):
     assert learner.mean() < 0.35 * chance.mean()
 
 
+@pytest.mark.slow
 @every
 def test_optimal_and_random_returns_are_what_is_expected(env_id):
     rules, task = FAMILIES[env_id].rules, np.arange(2000)
@@ -103,6 +105,7 @@ def test_a_curve_tells_returns_and_regret_of_a_named_set():
         evaluate(make_source("thompson", COINS), COINS, "num_55")
 
 
+@pytest.mark.slow
 def test_a_curve_of_one_episode_tells_the_pace_of_its_steps(monkeypatch):
     learner, tasks = make_source("thompson", COINS), FAMILIES[COINS].named("num_20").ids[:30]
     curve = evaluate(learner, COINS, tasks=tasks)
@@ -180,6 +183,7 @@ def expected_best(weights, num=400_000):
     return (contexts @ weights.T).max(1).mean()
 
 
+@pytest.mark.slow
 def test_rewards_and_contexts_follow_their_laws():
     env = gymnasium.make_vec(CONTEXTS, 20_000, weights=((1.0, 0.0), (0.0, 2.0)))
     contexts, noises = [env.reset(seed=0)[0]], []
@@ -366,6 +370,7 @@ def test_uniform_knows_its_probabilities():
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"]), np.tile(1 / arms[:, None], 300), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_epsilon_greedy_goes_from_random_to_greedy():
     steps = live("epsilon-greedy", COINS, np.full(4000, 3))
     arms = FAMILIES[COINS].rules.table.arms[3]

@@ -38,6 +38,7 @@ def played(action, goal, action_set, pos):
     return pos, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_dynamics_equal_a_plain_reference(name):
     rng = np.random.default_rng(0)
@@ -186,6 +187,7 @@ def test_the_expert_takes_a_shortest_way():
         assert depth == steps[index]
 
 
+@pytest.mark.slow
 def test_random_return_is_what_is_expected():
     task = np.repeat([0, 70, 100, 300, 500], 2000)
     steps = lifetimes(ENV, make_source("uniform", ENV), task, 1, 0)

@@ -40,6 +40,7 @@ def assert_same(a, b, where=""):
         assert (type(a), a) == (type(b), b), where
 
 
+@pytest.mark.slow
 @ids
 def test_gymnasium_checker_finds_nothing(env_id):
     with warnings.catch_warnings():
@@ -103,6 +104,7 @@ def test_key_and_door_in_one_cell_take_two_steps():
     assert env.step(4)[4]["success"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @ids
 def test_native_vector_env_equals_sync_step_for_step(env_id, mode):
@@ -489,6 +491,7 @@ def learn(rules, task, episodes, seed=0, sharpness=1.0):
     return returns, belief
 
 
+@pytest.mark.slow
 def test_darkroom_belief_finds_goals_as_fast_as_the_prototype():
     rules, task = FAMILIES["icrl/Darkroom-v0"].rules, np.tile(np.arange(81), 30)
     returns, _ = learn(rules, task, 8)

@@ -35,6 +35,7 @@ def tasks_of(env_id):
     return find_family(env_id).tasks.ids[:5]
 
 
+@pytest.mark.slow
 @every
 def test_a_family_says_what_its_environments_are(env_id):
     family = find_family(env_id)

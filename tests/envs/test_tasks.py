@@ -42,6 +42,7 @@ def test_published_split_of_the_10x10_room():
     assert [task["goal"] for task in test] == [tuple(goal) for goal in goals[80:]]
 
 
+@pytest.mark.slow
 @ids
 def test_splits_are_disjoint_complete_and_reproducible(env_id):
     tasks = FAMILIES[env_id]
@@ -55,6 +56,7 @@ def test_splits_are_disjoint_complete_and_reproducible(env_id):
     assert not {*valid.ids} & {*train.ids, *tasks.split()[1].ids}
 
 
+@pytest.mark.slow
 @ids
 def test_arguments_and_ids_are_inverses(env_id):
     tasks = FAMILIES[env_id]

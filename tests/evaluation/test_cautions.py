@@ -62,6 +62,7 @@ def test_what_has_no_id_is_no_foreign_environment(tiny_agent):
     assert cautions(lambda: agent.reset(env)) == []
 
 
+@pytest.mark.slow
 def test_measuring_and_playing_elsewhere_is_told_in_one_line(tiny_agent, tmp_path):
     agent, elsewhere = tiny_agent(), "icrl/DarkroomPermuted-v0"
     (told,) = set(cautions(lambda: evaluate(agent, elsewhere, episodes=1, tasks=[0])))

@@ -54,6 +54,7 @@ def measured(trainings: int, lives: int, tasks: int, seed: int = 0) -> np.ndarra
     return (agents + goals + rng.normal(0, 2, (trainings, lives, tasks))).reshape(-1, tasks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1, 30), (1, 20, 8), (3, 1, 12), (3, 5, 8), (4, 6, 1)])
 @pytest.mark.parametrize(("statistic", "plain"), [(mean, plain_mean), (interquartile_mean, plain_middle)])
 def test_intervals_are_those_of_a_slow_loop(shape, statistic, plain):

@@ -93,6 +93,7 @@ def test_a_lifetime_too_long_for_tables_is_refused():
 # ---- the others -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"alpha": 1.4, "ridge": 2.0, "unpulled_first": False}])
 def test_linucb_pulls_what_the_textbook_would(settings):
     """Li et al. 2010, algorithm 1, with an inverse from nothing at every step."""

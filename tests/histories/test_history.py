@@ -363,6 +363,7 @@ def test_a_missing_file_is_named(tmp_path):
         HistoryStore(tmp_path / "nothing.h5")
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_noticed_or_harmless(stored, tmp_path):
     """Checksums cover the data; what a flip does elsewhere is an error, unless it hit a byte that means nothing."""
     original, path = stored[0].read_bytes(), tmp_path / "h.h5"

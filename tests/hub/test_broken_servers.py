@@ -220,6 +220,7 @@ def test_a_wait_of_more_digits_than_python_reads_is_no_other_error(server):
     refusal(lambda: ICAgent.from_pretrained(REPO), ConnectionError, server.url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", [stall, lambda server: server.drip.add("POST")])
 def test_waiting_to_publish_is_bounded(server, tiny_agent, monkeypatch, trouble):
     monkeypatch.setattr(hub_transfer, "PATIENCE", 0.4)

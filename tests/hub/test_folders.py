@@ -18,6 +18,7 @@ from tests.conftest import one_line, same_weights
 from tests.hub.conftest import REPO, files_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("observation_space", "action_space"),
     [

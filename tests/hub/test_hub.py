@@ -227,6 +227,7 @@ def test_offline_mode_is_honoured(server, tiny_agent, tmp_path, monkeypatch):
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_the_users_environment_variables_reach_it(server, tiny_agent, tmp_path):
     """As a user has it: nothing patched, HF_ENDPOINT, HF_HOME and HF_TOKEN set before Python starts."""
     sha = server.repo(REPO, files_of(tiny_agent(), tmp_path / "agent"), private=True).refs["main"]

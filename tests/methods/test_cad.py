@@ -105,6 +105,7 @@ def _spaces():
 
 @pytest.mark.parametrize("variant", [*CADS, *GATES], ids=str)
 class TestParity:
+    @pytest.mark.slow
     @torch.no_grad()
     def test_acting_equals_training_over_ten_folds(self, variant: Variant):
         agent, steps = variant.build(), lifetimes(count=60)
@@ -131,6 +132,7 @@ class TestParity:
             wanted = [agent.method.schedule.folds(n + 1) for n in lengths]
             assert agent.context.memory.folds.tolist() == wanted
 
+    @pytest.mark.slow
     @torch.no_grad()
     def test_what_is_learned_from_is_the_same_whatever_is_not(self, variant: Variant):
         """The loss of a window skips what comes before the newest folds, and computes the rest as `hidden` does."""
@@ -240,6 +242,7 @@ class TestMemory:
         assert [z.grad is not None and bool(z.grad.abs().sum() > 0) for z in made] == [False] * 4 + [True] * 2
         assert all(p.grad.abs().sum() > 0 for p in agent.method.compressor.parameters())
 
+    @pytest.mark.slow
     @torch.no_grad()
     def test_a_long_life_needs_no_more_memory(self):
         agent, steps = Variant("cad").build(), lifetimes(count=20)
@@ -320,6 +323,7 @@ class TestStages:
             assert ("action" in terms) == acts == agent.method.trains_policy(done)
             assert all(value > 0 for value in terms.values())
 
+    @pytest.mark.slow
     def test_what_is_not_pretrained_stays_as_it_was(self, tmp_path):
         """Not even its weights decay; and nobody asks how well it acts."""
         settings = {"updates": 4, "pretrain": 1.0, "weight_decay": 5.0, "eval_every": 2, "seed": 3}
@@ -384,6 +388,7 @@ class TestStages:
         run = lambda: train("cad", "icrl/Darkroom-v0", tmp_path / "2", settings=settings, device="cpu", quiet=True)  # noqa: E731
         one_line(run, ValueError, "init=")
 
+    @pytest.mark.slow
     def test_resuming_needs_its_beginning_no_more(self, tmp_path):
         fit(tmp_path / "1", updates=1)
         settings = {"updates": 4, "init": str(tmp_path / "1"), "checkpoint_every": 2}
@@ -418,6 +423,7 @@ class TestStages:
             torch.testing.assert_close(losses[0][0][name], losses[1][0][name])
             assert losses[1][1][name] > 3 * losses[0][1][name]  # nearly every step of the fakes is rewarded
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("gate", Compressor.GATES)
     def test_half_precision(self, tmp_path, gate: str):
         fit(tmp_path / gate, updates=2, precision="bf16", gate=gate)

@@ -83,6 +83,7 @@ def random_steps(seed: int) -> Steps:
     return steps._replace(mask=mask, extras={"log_prob": np.log(chance).astype(np.float32), "update": update})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(4))
 def test_marks_are_those_of_a_plain_loop(seed: int, least: int):

@@ -144,6 +144,7 @@ def test_bad_config(settings: dict, words: list[str]):
 class TestHistory:
     """`reset(history=...)`, for every method."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("variant", variants(), ids=str)
     @torch.no_grad()
     def test_acts_as_if_it_had_lived_the_history(self, variant: Variant):
@@ -166,6 +167,7 @@ class TestHistory:
             for agent in (online, offline):
                 close(agent, steps, length + t)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("variant", variants(), ids=str)
     def test_without_learning_only_the_history_and_the_step_before_count(self, variant: Variant):
         """However long the loop runs, and whatever happened in it earlier."""
@@ -199,6 +201,7 @@ class TestHistory:
             np.testing.assert_array_equal(mine, theirs)
         assert not_kept.length.tolist() == [3, 3, 3]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["ad", "dpt", "idt"])
     def test_released_agents_act_well_from_a_history_alone(self, name: str):
         """Three episodes of a noisy expert tell the goal, and nothing is learned beyond them."""
@@ -215,6 +218,7 @@ class TestHistory:
             earned += reward
         assert earned.mean() > 0.9 * 17.25
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("variant", variants(), ids=str)
     def test_without_learning_actions_are_drawn_from_that_distribution(self, variant: Variant):
         agent, steps = variant.build(), lifetimes(rows=300, count=6)

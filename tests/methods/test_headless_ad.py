@@ -134,6 +134,7 @@ class TestVectors:
         assert np.std(vectors) == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
 @pytest.mark.parametrize("variant", HEADLESS, ids=str)
 @torch.no_grad()
@@ -185,6 +186,7 @@ def test_cosine_similarity_forgets_how_long_the_output_is():
     torch.testing.assert_close(agent.method.hidden(window), scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", HEADLESS, ids=str)
 @torch.no_grad()
 def test_a_row_is_the_same_alone(variant: Variant):
@@ -305,6 +307,7 @@ class TestTraining:
         assert (order != np.sort(order)).any(1).all()
         assert (order[0] != order[1]).any()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["noise", "thompson", "uniform"])
     def test_sources_keep_to_the_sets(self, name: str):
         check_legal(FreshWindows(ENV, make_source(name, ENV), range(8), 2, WindowSpec(600, 8, 0), chunk=8).batch(0))
@@ -336,6 +339,7 @@ class TestTraining:
             batch = StoreWindows(store, tasks, WindowSpec(8, 32, 0)).batch(0)
         assert set(batch.static["action_mask"].sum(1)) == {50, 125}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "ablation",
         [

@@ -113,6 +113,7 @@ class TestTargetReturn:
         one_line(lambda: agent.reset(target_return=[1.0, 2.0]), ValueError, "each of the 1 rows")
         agent.reset(target_return=[1.0])
 
+    @pytest.mark.slow
     @torch.no_grad()
     def test_told_nothing_it_asks_for_the_best_complete_return_in_sight(self):
         """As if told that number, by a high level that cannot look back at what was asked for before."""
@@ -190,6 +191,7 @@ class TestTraining:
             assert batch.first[:, 0].all()
             assert (batch.mask.sum(1) == 30).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("variant", IDT, ids=str)
     def test_prepare_sorts_and_asks_for_the_best_in_half_of_the_windows(self, variant: Variant):
         agent = variant.build()
@@ -303,6 +305,7 @@ def other_chunks(steps: Steps, begin: int, end: int) -> Steps:
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_a_row_that_pauses_when_its_window_is_full_goes_on_as_before(variant: Variant):
     """As a row of a vector env does that is being reset when an episode's end has filled the window."""

@@ -107,6 +107,7 @@ def test_the_order_of_a_hand_made_lifetime():
     assert best_return(steps._replace(first=np.roll(ends, 1, 1) | (np.arange(8) == 0))).tolist() == [2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skipped", [0, 3])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_best_return_is_that_of_a_complete_episode(seed: int, skipped: int):

@@ -216,6 +216,7 @@ def test_a_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_agent
     one_line(lambda: make_card(tmp_path, METHODS), ValueError, "other weights", "icrl-agents evaluate")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted(Path(__file__).parents[2].glob("model_cards/*/")), ids=lambda path: path.name)
 def test_a_released_card_is_what_its_folder_renders(folder):
     """So every number on it is in results.json or config.json, and the weights are those that were measured."""

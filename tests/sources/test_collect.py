@@ -151,6 +151,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_workers_and_no_lock(tmp_path, undisturbed):
     path, script = tmp_path / "h.h5", tmp_path / "slow.py"
     script.write_text(SLOW.format(env=ENV, path=str(path)))
@@ -192,6 +193,7 @@ def test_a_second_collector_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tm
     assert_same_histories(path, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

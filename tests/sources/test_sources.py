@@ -155,6 +155,7 @@ def test_posterior_settings_change_how_it_searches_but_not_what_it_finds(setting
     assert returns(other, 20)[-1] > 15.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", [env_id for env_id in FAMILIES if default_source(env_id) == "posterior"])
 def test_posterior_improves_everywhere_and_never_contradicts_the_rules(env_id):
     tasks = np.random.default_rng(0).choice(FAMILIES[env_id].ids, 64)
@@ -201,6 +202,7 @@ def test_noise_knows_its_probabilities_among_few_actions():
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"]) * legal, 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_q_learning_that_replays_repeats_its_first_success(mode):
     """A room that ends at the goal and never changes: backwards, one success teaches the whole way to it."""

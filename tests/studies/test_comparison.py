@@ -68,6 +68,7 @@ def test_compare(folders, tmp_path):
     assert (tmp_path / "out" / "darkroom-v0.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_keeps_what_it_has(folders, tmp_path, monkeypatch):
     entry, done = Entry("ad", ID, folders), []
     first = compare([entry], tmp_path / "out", num_seeds=1)
@@ -113,6 +114,7 @@ def test_another_planner_or_weights_are_measured_anew(folders, tmp_path):
     assert (found[1].plain.runs != found[2].plain.runs).any()
 
 
+@pytest.mark.slow
 def test_stored_results_need_no_measuring(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "bundled_folder", lambda: tmp_path)
     (measured,) = compare([Entry("ad", ID, folders[:1])], tmp_path / "out", num_seeds=1)

@@ -94,6 +94,7 @@ def test_it_tells_who_remembers():
     assert not np.concatenate(forgetful.rewards).any()
 
 
+@pytest.mark.slow
 def test_latents_are_changed_as_told():
     agent = Variant("cad").build(window=12, slide=5)
     given = torch.arange(24.0).reshape(3, 2, 4)
@@ -147,6 +148,7 @@ def test_changes_that_would_do_nothing_are_refused():
     one_line(lambda: probe(Variant("ad").build(), "icrl/Darkroom-v0", shown="2"), ValueError, "shown='2'")
 
 
+@pytest.mark.slow
 def test_whole_lives_with_changed_latents(tmp_path):
     agent = Variant("cad").build(window=12, slide=5, latents=2)
     curves = [
@@ -179,6 +181,7 @@ def test_what_cannot_be_asked_is_told_in_a_line():
     one_line(lambda: probe(early, "icrl/Darkroom-v0"), ValueError, "less than an episode of 20", "shown=1")
 
 
+@pytest.mark.slow
 def test_the_command_adds_to_a_card(tmp_path):
     folder, agent = tmp_path / "cad", Variant("cad").build()
     agent.facts = {"env_id": "icrl/Darkroom-v0"}

@@ -62,6 +62,7 @@ def test_table():
     assert (worst.value, worst.note) == (0.4, "split seed 0, training seed 0")
 
 
+@pytest.mark.slow
 def test_it_goes_on_the_card(tmp_path):
     curves = run(tmp_path, seeds=[0])
     folder = tmp_path / "split0-seed0"
@@ -74,6 +75,7 @@ def test_it_goes_on_the_card(tmp_path):
     assert results["study"] == results["table"][-len(results["study"]) :] == [r._asdict() for r in study_table(curves)]
 
 
+@pytest.mark.slow
 def test_another_measurement_keeps_its_rows_another_training_does_not(tmp_path):
     from icrl_agents import ICAgent
 

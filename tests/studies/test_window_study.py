@@ -108,6 +108,7 @@ def test_mistakes_in_the_plan(changes, words):
     one_line(lambda: make_plan(**given), ValueError, *words)
 
 
+@pytest.mark.slow
 def test_studies_of_another_set_go_on(tmp_path):
     settings = {**TINY, "task_set": "test_train", "episodes": 2, "updates": 1}
     for _ in range(2):  # the second time nothing is left to do
@@ -127,6 +128,7 @@ def out(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_result_tells_all(out):
     found = json.loads((out / JSON).read_text())
     assert (found["env_id"], found["split"], found["episodes"], found["last"]) == (ID, "test", 12, [3, 12])
@@ -147,6 +149,7 @@ def test_the_result_tells_all(out):
     assert (out / PICTURE).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_it_continues(out, tmp_path, monkeypatch):
     trained = []
 
@@ -175,6 +178,7 @@ def test_it_continues(out, tmp_path, monkeypatch):
     assert continued == whole
 
 
+@pytest.mark.slow
 def test_seeds_are_joined(tmp_path):
     found = run(tmp_path, windows=(12,), seeds=(0, 3), num_seeds=2)
     assert [measured.curve.runs.shape for measured in found] == [(4, 1, 12)] * 2

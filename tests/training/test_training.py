@@ -224,6 +224,7 @@ def test_actions_may_have_other_numbers_in_each_window(tmp_path, monkeypatch):
     assert ((number != torch.arange(5)) & (number >= 0)).any(1).sum() > 55
 
 
+@pytest.mark.slow
 def test_other_sets_to_train_on(tmp_path, monkeypatch):
     """Its tasks are seen, and no others; those who were trained on them are not measured on them by mistake."""
     env_id, made = "icrl/BernoulliBandit-v0", []
@@ -306,6 +307,7 @@ class TestData:
         assert not np.array_equal(ordered[0], ordered[1])
         assert not np.array_equal(self.fresh(seed=1).batch(0).obs, ordered[0])
 
+    @pytest.mark.slow
     def test_half_of_the_windows_are_beginnings(self):
         steps = lifetimes(rows=400, count=30, ends=0.0)
         steps.first[:, 1:] = False

@@ -42,6 +42,7 @@ def everything(value: Any) -> Iterator[np.ndarray]:
         yield from everything(vars(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 2, 5, 11, 18])
 @pytest.mark.parametrize("kind", ["grid", "vector"])
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
@@ -177,6 +178,7 @@ def test_steps_left(lengths: list[int], drop: int, left: int):
     assert context_of([2, 5, 1], lengths).steps_left()[1] == (left if not drop else context_of(lengths).steps_left())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 def test_steps_left_while_the_window_slides(variant: Variant):
     """Against the lifetimes themselves, as far as they are visible."""

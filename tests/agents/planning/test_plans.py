@@ -26,6 +26,7 @@ def test_a_row_without_a_reward_acts_as_without_a_planner():
     assert [len(left) for left, _ in asked] == [2]  # not even searched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 def test_who_never_saw_a_reward_never_plans(variant: Variant, deterministic: bool):

@@ -65,6 +65,7 @@ def test_the_command_adds_to_the_card_of_the_first_training(tmp_path):
     assert "num_20: regret |" in card
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_told_in_a_line(folders, tmp_path):
     assert "did you mean 'num_50'" in refused("sets", folders[0], "--set", "num_5O")
     assert MACRO in refused("sets", folders[0], folders[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gymnasium
 import numpy as np
+import pytest
 from icrl_envs import FAMILIES
 
 from icrl_agents.evaluation.evaluate import block_seeds
@@ -39,6 +40,7 @@ def test_regret_is_what_single_environments_tell():
     assert found.tried.tolist() == [6, 6]
 
 
+@pytest.mark.slow
 def test_lifetimes_on_a_task_are_averaged(monkeypatch):
     ids, source = some_of(BERNOULLI, "train", 4), make_source("thompson", BERNOULLI)
     each, both = (
@@ -111,6 +113,7 @@ def test_renumbering_permutes_the_legal_actions_of_each_row():
     assert (other.order != order).any()
 
 
+@pytest.mark.slow
 def test_renumbering_matters_only_to_those_who_know_the_numbers():
     ids, thompson = some_of(BERNOULLI, "train", 200), make_source("thompson", BERNOULLI)
     plain, moved = (
