@@ -38,6 +38,7 @@ def live(agent, env, steps, seed=0):
     return actions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("rows", [None, 1, 3])
 def test_actions_lie_in_the_space(kind, rows):

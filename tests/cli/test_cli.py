@@ -78,6 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- help -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     script = (
         "import importlib, pkgutil, sys\n"
@@ -157,6 +158,7 @@ def test_evaluate_writes_json_to_standard_output_and_nothing_else(trained, tmp_p
     assert before == {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "name"), [("-o", "precious.json"), ("--curve", "precious.png")])
 def test_evaluate_replaces_a_file_only_when_told(option, name, trained, tmp_path, monkeypatch):
     path = tmp_path / name
@@ -176,6 +178,7 @@ def test_evaluate_replaces_a_file_only_when_told(option, name, trained, tmp_path
     assert path.read_bytes() != b"precious"
 
 
+@pytest.mark.slow
 def test_evaluate_write_renews_the_folder(trained, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
@@ -210,6 +213,7 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     assert "task " in done("evaluate", folder, "--stored")
 
 
+@pytest.mark.slow
 def test_train_report_goes_from_nothing_to_an_evaluated_agent(tmp_path, monkeypatch):
     monkeypatch.setattr(
         report, "measure", partial(report.measure, spec=EvalSpec(episodes=3, num_seeds=2))
@@ -250,6 +254,7 @@ def test_the_help_names_every_source():
     assert all(name in said for name in SOURCES)
 
 
+@pytest.mark.slow
 def test_collect_then_train_on_it(tmp_path):
     path = tmp_path / "h.h5"
     words = ("collect", "--env", ID, "--source", "q-learning", "-o", path, "--streams", 3, "--episodes", 4)
@@ -342,6 +347,7 @@ def test_play_says_when_nothing_was_found():
     assert "In 1 episode the agent never succeeded." in show(terminal=False, episodes=1)[1]
 
 
+@pytest.mark.slow
 def test_play_from_the_command_line(trained):
     said = done("play", trained, "--episodes", 3, "--seed", 4)
     assert f"{trained} (local)" in said
@@ -410,6 +416,7 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("args", "words"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
 def test_a_mistake_costs_one_line_and_nothing_else(args, words, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_test")

@@ -75,6 +75,7 @@ def chooser(env: Any) -> ICAgent:
     return ICAgent(method(space, actions, method.Config(**SMALL, vector_size=6))).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["vector_entry_point", "sync", "async"])
 @pytest.mark.parametrize("kind", COPIES)
 def test_the_env_is_never_copied(kind: str, vectorization: str):

@@ -194,6 +194,7 @@ def test_a_damaged_part_is_named(tmp_path):
         make(path)
 
 
+@pytest.mark.slow
 def test_a_store_travels_to_other_processes(tmp_path, monkeypatch):
     import multiprocessing
 

@@ -133,6 +133,7 @@ BROKEN_FILES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN_FILES)
 def test_a_damaged_weights_file_is_refused(folder, bounded, name):
     path = folder / "model.safetensors"
@@ -343,6 +344,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_all_that_is_shown_of_a_config_is_printable_and_short(folder, place):
     path = folder / "config.json"

@@ -134,6 +134,7 @@ UNFIT: dict[str, tuple[Change, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNFIT)
 def test_histories_that_do_not_fit_are_refused_before_a_training(path, name):
     change, words = UNFIT[name]
@@ -261,6 +262,7 @@ def test_what_is_no_file_is_refused_and_not_opened(tmp_path, name):
 # ---- at random ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=25, derandomize=True, deadline=None, database=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_damage_is_harmless_or_one_clear_line(original, tmp_path_factory, seed):
@@ -279,6 +281,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, derandomize=True, deadline=None, database=None)
 @given(name=st.sampled_from(["observation_space", "action_space", "settings"]), key=st.text(max_size=9), value=JSON)
 def test_any_header_is_harmless_or_one_clear_line(original, tmp_path_factory, name, key, value):

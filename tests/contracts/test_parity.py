@@ -102,6 +102,7 @@ def test_branching_never_alters_the_parent(variant: Variant):
     torch.testing.assert_close(statistics(agent.policy(parent, steps.obs[:, 14])), expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_padding_influences_nothing(variant: Variant):
     agent = variant.build()
@@ -127,6 +128,7 @@ def test_a_short_history_counts_in_the_packed_layout():
     torch.testing.assert_close(*losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants(), ids=str)
 @torch.no_grad()
 def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):

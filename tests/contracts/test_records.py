@@ -202,6 +202,7 @@ class Script:
         """It learns nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("wrapper", VECTOR)
 @pytest.mark.parametrize("shell", ["native", "sync"])

@@ -107,6 +107,7 @@ def draws(agent: ICAgent, kind: str) -> list[np.ndarray]:
     return [agent.act(steps.obs[:, 0], plan=PLANNER), *(value.numpy() for value in found)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["float64", "float16", "default device", "autocast"])
 @pytest.mark.parametrize("kind", SPACES)
 def test_every_space_under_any_setting(kind: str, name: str):
@@ -199,6 +200,7 @@ def test_training_under_any_setting(method: str, name: str, tmp_path: Path):
     assert same_weights(found, expected)
 
 
+@pytest.mark.slow
 def test_a_failed_training_leaves_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("icrl_agents.methods.ad.AD.loss", lambda self, steps: 1 / 0)
     with SETTINGS["float64"]():
@@ -211,6 +213,7 @@ def test_a_failed_training_leaves_the_settings(tmp_path: Path, monkeypatch: pyte
     assert settled.device.type == "cpu"
 
 
+@pytest.mark.slow
 def test_a_learner_of_another_library():
     pytest.importorskip("stable_baselines3")
     source = make_source("ppo", SMALL, {"n_steps": 8, "batch_size": 8})
@@ -315,6 +318,7 @@ INTERVENTIONS: dict[str, Callable[[ICAgent], Any]] = {
 LOADABLE = {"replaced", "transposed", "tied", "frozen"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTERVENTIONS)
 def test_what_is_saved_loads_again(name: str, tmp_path: Path):
     """Saving refuses what loading would: there is no third way."""

@@ -221,6 +221,7 @@ def test_what_is_missing_is_named_with_usage_and_help():
     assert "METHOD --env ID --output FOLDER" in CliRunner().invoke(app, ["train"]).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [("--help-settings",), ("--help-settings", "cad"), ("cad", "--help-settings")])
 def test_settings_are_listed_without_what_training_requires(args):
     said = printed("train", *args)

@@ -134,6 +134,7 @@ def test_an_agent_is_not_scored_on_a_named_set_that_it_was_trained_on():
         evaluate(Trained(), COINS, "num_10", episodes=1)
 
 
+@pytest.mark.slow
 def test_a_second_episode_goes_on_with_the_same_arms():
     learner = make_source("thompson", COINS)
     env = gymnasium.make_vec(COINS, 200)
@@ -387,6 +388,7 @@ def test_epsilon_greedy_goes_from_random_to_greedy():
         make_source("epsilon-greedy", COINS).run(RecordHistory(endless), 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "env_id"), [("ucb", COINS), ("linucb", CONTEXTS)])
 def test_confidence_bounds_try_every_arm_first_in_any_order(name, env_id):
     ids = FAMILIES[env_id].named("num_20").ids[:50]

@@ -273,6 +273,7 @@ def test_published_success_of_q_learning(name):
     assert first < 0.45  # random at first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["native", "sync"])
 def test_q_learning_keeps_to_the_action_set(mode):
     kwargs = {} if mode == "native" else {"vectorization_mode": "sync"}

@@ -141,6 +141,7 @@ def scribble(value):
             item[...] = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @ids
 def test_what_is_returned_is_a_copy(env_id, mode):
@@ -269,6 +270,7 @@ def best_return(rules, task):
     return value[int(rules.start(np.array([task]))[0])]
 
 
+@pytest.mark.slow
 @steady
 def test_optimal_return_is_what_exhaustive_search_finds(env_id):
     rules = FAMILIES[env_id].rules

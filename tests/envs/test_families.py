@@ -55,6 +55,7 @@ def test_a_family_says_what_its_environments_are(env_id):
     assert all(family.tasks.named(name).ids.tolist() == list(ids) for name, ids in family.sets.items())
 
 
+@pytest.mark.slow
 @every
 def test_optimal_and_random_returns(env_id):
     family, ids = find_family(env_id), tasks_of(env_id)

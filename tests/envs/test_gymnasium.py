@@ -35,6 +35,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_id_with_its_module_needs_no_import_even_in_spawned_workers(tmp_path):
     script = tmp_path / "alone.py"
     script.write_text(ALONE)

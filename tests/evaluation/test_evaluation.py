@@ -98,6 +98,7 @@ def agent_of(tiny_agent: Any, env_id: str = ID, **facts: Any) -> Any:
     return agent
 
 
+@pytest.mark.slow
 def test_a_hand_written_vector_loop_gives_the_same_returns(tiny_agent):
     agent = agent_of(tiny_agent)
     tasks = split_tasks(ID).test.ids
@@ -118,6 +119,7 @@ def test_a_hand_written_vector_loop_gives_the_same_returns(tiny_agent):
     assert (evaluate(agent, ID, episodes=2, seed=4).runs != found.runs).any()
 
 
+@pytest.mark.slow
 def test_the_loop_of_the_readme_gives_the_same_returns(tiny_agent):
     agent, goal = agent_of(tiny_agent), 4 * 9 + 5
     env = gymnasium.make(ID, goal=divmod(goal, 9))
@@ -135,6 +137,7 @@ def test_the_loop_of_the_readme_gives_the_same_returns(tiny_agent):
     assert sum(returns) > 0
 
 
+@pytest.mark.slow
 def test_random_play_earns_what_exact_dynamic_programming_says(monkeypatch):
     # specs/cad.md, table N1: the published held-out goals in their order, and their mean.
     exact = np.array([0.456, 0.361, 0.090, 0.137, 0.361, 0.123, 0.123, 0.953])
@@ -160,6 +163,7 @@ def test_the_random_line_is_played_once(monkeypatch):
     assert random_returns(ID, tasks, 7).tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 def test_many_lifetimes_are_lived_in_blocks(tiny_agent, monkeypatch):
     agent, tasks = agent_of(tiny_agent), split_tasks(ID).test.ids
     whole = evaluate(agent, ID, episodes=3, num_seeds=2)
@@ -181,6 +185,7 @@ def test_many_lifetimes_are_lived_in_blocks(tiny_agent, monkeypatch):
 # ---- the numbers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_intervals_are_about_tasks_and_lives():
     assert curve([[[1.0], [9.0]]] * 5).at(1) == (5, 1, 9)  # tasks differ, runs do not
     noisy = curve(np.random.default_rng(0).normal(5, 1, (50, 40, 1)))
@@ -354,6 +359,7 @@ def test_numbers_of_numpy_are_numbers():
     assert Curve.from_json(json.loads(json.dumps(made.to_json()))).tasks == (3,)
 
 
+@pytest.mark.slow
 def test_training_tasks_are_not_taken_for_unseen_ones(tiny_agent):
     agent = agent_of(tiny_agent, split_seed=None)
     seen = int(split_tasks(ID).train.ids[0])
@@ -446,6 +452,7 @@ def test_measuring_with_a_plan_leaves_the_agent_as_it_was(tiny_agent):
     assert agent.planner.when == "full"
 
 
+@pytest.mark.slow
 def test_planning_may_be_measured_on_some_of_the_tasks():
     """Evenly spaced ones; what it gains is told against the same tasks."""
     assert report.spread(range(10), 4) == (0, 3, 6, 9)

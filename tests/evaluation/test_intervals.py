@@ -65,6 +65,7 @@ def test_intervals_are_those_of_a_slow_loop(shape, statistic, plain):
     assert (low, high) == pytest.approx(slow(scores, shape[0], plain), abs=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tasks", "lives", "least"), [(30, 2, 0.91), (8, 5, 0.86)])
 def test_they_hold_the_true_mean_about_as_often_as_they_say(tasks, lives, least):
     """95%, but for what percentiles of few tasks miss; lives alone would hold it in a fifth to a half of the cases."""

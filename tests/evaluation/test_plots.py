@@ -62,6 +62,7 @@ def names_in(curves: list[Curve]) -> set[str]:
     return {curve.name for curve in plots.told_apart(curves)}
 
 
+@pytest.mark.slow
 def test_lines_are_the_curves():
     agent, source = learning(), learning(name="source posterior", top=12.0)
     axes = draw(agent, source)
@@ -118,6 +119,7 @@ def test_without_an_optimum_there_is_no_line_for_it():
     assert len(draw(learning(optimal=np.full(2, np.nan))).get_lines()) == 2
 
 
+@pytest.mark.slow
 def test_the_picture_is_small_and_whole(tmp_path):
     path = tmp_path / "deep" / "curve.png"
     learning().plot(path, [learning(name="source posterior", top=12.0), learning(name="other", seeds=2)])
@@ -128,6 +130,7 @@ def test_the_picture_is_small_and_whole(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["curve.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_other_kinds_of_picture(tmp_path, kind, start):
     plots.plot_curves([learning(episodes=1)], tmp_path / f"curve.{kind}")
@@ -251,6 +254,7 @@ def test_where_test_tasks_are_few_all_tasks_are_measured_too(env_id, tasks):
     assert rows["mean return, episode 1"].over != row.over
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_live_there_is_left_out():
     """Thompson sampling of 0 and 1, on normal rewards: the agent has been measured by then."""
     env_id = "icrl/GaussianBandit-v0"

@@ -112,6 +112,7 @@ def test_linucb_pulls_what_the_textbook_would(settings):
             pulled[action] = True
 
 
+@pytest.mark.slow
 def test_bayes_ucb_pulls_what_the_textbook_would():
     steps, arms = recorded("bayes-ucb", COINS), FAMILIES[COINS].rules.action_mask(np.arange(4)).sum(1)
     for row, count in enumerate(arms):

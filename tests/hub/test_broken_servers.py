@@ -37,6 +37,7 @@ def send(server: HubServer, name: str, alter: Alter, times: int = 1000, **header
     server.on_answer = answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "headers", "words"),
     [
@@ -91,6 +92,7 @@ def cut(content: bytes) -> bytes:
     return content[:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lfs", "alter", "words"),
     [
@@ -116,6 +118,7 @@ def test_only_the_content_that_was_published_is_kept(server, tiny_agent, tmp_pat
     assert server.cdn_tokens == ({""} if lfs else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lfs", "alter", "pinned"),
     [

@@ -93,6 +93,7 @@ def test_a_cached_agent_loads_with_the_server_down(server, tiny_agent, tmp_path)
     one_line(lambda: ICAgent.from_pretrained(REPO, force_download=True), ConnectionError, REPO, server.url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", [("HEAD", "model.safetensors"), ("GET", "config.json"), ("GET", "model.safetensors")]
 )
@@ -142,6 +143,7 @@ def test_force_download_gets_both_files_again(server, tiny_agent, tmp_path):
     one_line(lambda: ICAgent.from_pretrained(REPO, **both), ValueError, "contradict")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "options", "kind", "words"),
     [

@@ -118,6 +118,7 @@ class TestParity:
             close(agent, steps, t)
         assert agent.context.memory.folds.min() > 9
 
+    @pytest.mark.slow
     @torch.no_grad()
     def test_a_history_is_as_good_as_having_lived_it(self, variant: Variant):
         """Of every length, and of rows with different ones."""
@@ -338,6 +339,7 @@ class TestStages:
         rows = (tmp_path / "2/metrics.jsonl").read_text().splitlines()
         assert ["validation_return" in row for row in rows] == [False, False, False, True]
 
+    @pytest.mark.slow
     def test_a_finetuning_begins_with_what_was_pretrained(self, tmp_path):
         first = fit(tmp_path / "1", updates=3, pretrain=1.0)
         begun = fit(tmp_path / "2", updates=1, lr=1e-30, init=str(tmp_path / "1"), seed=5)
@@ -358,6 +360,7 @@ class TestStages:
         fit(tmp_path / "2", updates=2, pretrain=0.5)
         assert '"action"' in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()[-1]
 
+    @pytest.mark.slow
     def test_the_commands_of_both_stages(self, tmp_path):
         sizes = [word for name, value in FAST.items() for word in ("--set", f"{name}={value}")]
         words = ("train", "cad", "--env", ENV, *sizes, "--updates", 2)
@@ -373,6 +376,7 @@ class TestStages:
         facts = json.loads((tmp_path / "2" / "config.json").read_text())["facts"]
         assert facts["train"]["init"] == str(tmp_path / "1")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("changes", "told"),
         [({"width": 32}, "other sizes"), ({"heads": 1}, "heads=2, not 1"), ({"init": "icrl/ad-darkroom"}, "not cad")],
@@ -458,6 +462,7 @@ class TestStages:
         short = lambda: train("cad", ENV, tmp_path / "1", settings=settings, histories=path, device="cpu", quiet=True)  # noqa: E731
         one_line(short, ValueError, *line)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("changes", [{"steps": "0:8"}, {"steps": "0:8 0.5:30", "pretrain": 0.5}])
     def test_beginnings_that_are_never_folded_are_refused(self, tmp_path, changes: dict):
         one_line(lambda: fit(tmp_path / "1", **changes), ValueError, "lifetimes of 8 steps", "steps=...")

@@ -229,6 +229,7 @@ class TestHistory:
         count = np.bincount(agent.act(obs), minlength=5)
         np.testing.assert_allclose(count / 300, wanted, atol=0.12)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("variant", DPT, ids=str)
     def test_the_latest_steps_of_a_long_history_stay(self, variant: Variant):
         """As many as the window holds beside the step to act in."""
@@ -246,6 +247,7 @@ class TestHistory:
             found = statistics(agent.policy(agent.context.select(np.arange(3)), steps.obs[:, 0]))[row]
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("columns", [0, 4])
     @pytest.mark.parametrize("variant", variants(), ids=str)
     def test_a_history_without_steps_is_none(self, variant: Variant, columns: int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ def schedules(draw: st.DrawFn) -> FoldSchedule:
     return FoldSchedule(window, slide, draw(st.integers(1, window - 1 - slide)))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(schedules(), st.integers(0, 30))
 def test_spans_are_disjoint_and_cover_what_is_no_longer_visible(schedule: FoldSchedule, folds: int):

@@ -370,6 +370,7 @@ class TestTraining:
         assert lives[0] == lives[1]
         assert 0 <= np.min(lives) <= np.max(lives) < 20
 
+    @pytest.mark.slow
     def test_trains_and_acts_on_a_bandit(self, tmp_path):
         quick = {"updates": 2, "batch_size": 4, "width": 16, "heads": 2, "layers": 1, "inner": 16, "vector_size": 8}
         settings = {**quick, "window": 20, "slide": 5, "episodes": 1, "eval_every": 0}

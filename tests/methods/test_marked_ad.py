@@ -396,6 +396,7 @@ def test_imagined_steps_have_no_marks():
 QUICK = {**SMALL, "updates": 2, "batch_size": 4, "micro_batch": 4, "episodes": 4, "eval_every": 0, "min_length": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"marks": "train"}, {"layout": "inserted"}, {"dynamics": True}])
 def test_it_trains_and_plays(settings: dict, tmp_path: Path):
     train("marked-ad", ENV, tmp_path / "run", settings={**QUICK, "source": "q-learning", **settings}, quiet=True)

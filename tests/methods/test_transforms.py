@@ -181,6 +181,7 @@ def test_the_order_of_a_set_comes_from_the_given_generator_alone():
     assert rng.bit_generator.state == np.random.default_rng(5).bit_generator.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 7, 50])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_chunks_begin_with_episodes_and_hold_all_real_steps(seed: int, size: int):

@@ -20,6 +20,7 @@ def body() -> Transformer:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [[5, 5, 5], [2, 7, 0], [7, 1, 7]])
 @torch.no_grad()
 def test_a_branch_equals_its_whole_sequence(body: Transformer, lengths: list[int]):

@@ -54,6 +54,7 @@ def test_the_readme_is_a_front_page():
     assert README.count("\n![") == 1
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_cards():
     found = [compare.stored(entry) for entry in compare.released()]
     assert len(found) >= 5

@@ -48,6 +48,7 @@ def test_play_pretrained(tiny_agent, tmp_path, capsys):
     assert "(7, 2)" in lines[0]
 
 
+@pytest.mark.slow
 def test_record_histories(tmp_path, capsys):
     example = load("02_record_histories", PATH=tmp_path / "h.h5", STREAMS=4, TASKS=[31, 40, 41])
     mean = example.main()

@@ -21,6 +21,7 @@ def run(*command, **options):
     return found.stdout
 
 
+@pytest.mark.slow
 def test_imports_are_lazy():
     code = f"import sys, icrl_agents, icrl_agents.cli.app; print([m for m in {HEAVY} if m in sys.modules])"
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "[]"

@@ -51,6 +51,7 @@ def test_lifetimes_of_one_episode_are_seen_as_a_whole_unless_said_otherwise():
     assert split_settings("ad", "icrl/Darkroom-v0", {})[0] == TrainConfig()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS, ids=lambda path: path.name)
 def test_the_command_on_a_card_gives_its_settings(card: Path):
     data = json.loads((card / "config.json").read_text())

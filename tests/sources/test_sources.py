@@ -36,6 +36,7 @@ def returns(steps, horizon: int) -> np.ndarray:
     return steps.reward.reshape(len(steps.reward), -1, horizon).sum(2).mean(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_contract(name):
     tasks = [4, 4, 4, 4] if find_source(name).one_task else [0, 4, 5, 8]
@@ -64,6 +65,7 @@ def drive(name: str, mode: AutoresetMode, episodes: int = 3):
     return env.steps(episodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_step_obeys_the_rules_also_at_the_borders(name, mode):
@@ -167,6 +169,7 @@ def test_posterior_improves_everywhere_and_never_contradicts_the_rules(env_id):
     assert curve.max() <= best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["posterior", "q-learning"])
 def test_nothing_but_rewards_tells_of_the_task(name):
     """Two tasks, one seed: the same actions until the rewards differ."""
@@ -177,6 +180,7 @@ def test_nothing_but_rewards_tells_of_the_task(name):
     np.testing.assert_array_equal(one.action[:, : differ[0] + 1], two.action[:, : differ[0] + 1])
 
 
+@pytest.mark.slow
 def test_q_learning_learns_the_dark_room():
     curve = returns(live("q-learning", np.repeat(np.arange(81), 3), 60, env_id=ROOM), 20)
     assert curve[:3].mean() < 2

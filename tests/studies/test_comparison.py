@@ -45,6 +45,7 @@ def test_the_published_table_is_complete_and_possible():
     assert PUBLISHED["icrl/DarkKeyToDoor-v0"]["idt"] == (1.35, 1.56)
 
 
+@pytest.mark.slow
 def test_compare(folders, tmp_path):
     told: list[str] = []
     (measured,) = compare([Entry("ad", ID, folders)], tmp_path / "out", num_seeds=2, on_done=told.append)
@@ -81,6 +82,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(folders, tmp_path, monkeypa
     np.testing.assert_array_equal(again[0].planned.runs[1], first[0].planned.runs[1])
 
 
+@pytest.mark.slow
 def test_planning_on_some_tasks_is_told_beside_the_same_ones_without(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "PLAN_TASKS", {ID: 3})
     (measured,) = compare([Entry("ad", ID, folders)], tmp_path / "out", num_seeds=2)
@@ -88,6 +90,7 @@ def test_planning_on_some_tasks_is_told_beside_the_same_ones_without(folders, tm
     assert rows([measured])[0][5] == f"{measured.planned.at(2)} (3 tasks; {without:.2f} without)"
 
 
+@pytest.mark.slow
 def test_the_figure_has_the_source(folders, tmp_path, monkeypatch):
     shown: list[list[str]] = []
 

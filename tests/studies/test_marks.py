@@ -106,6 +106,7 @@ def call(*args: object) -> Any:
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes(store: Path, tmp_path: Path):
     result = call("marks", store, "--min-length", 3, "-o", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (0, "")

@@ -116,6 +116,7 @@ def test_latents_are_changed_as_told():
         assert seen.isfinite().all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
     agent, steps = Variant("cad").build(window=12, slide=5, latents=2), lifetimes(count=40)
@@ -212,6 +213,7 @@ def test_histories_fit_the_folds():
     assert "CartPole-v1" in refused("probe", "icrl/ad-darkroom", "--env", "CartPole-v1")
 
 
+@pytest.mark.slow
 def test_many_rows_are_asked_in_blocks(monkeypatch):
     """Of every task each, so that latents can be swapped with another one's."""
     seen = []

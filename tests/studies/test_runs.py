@@ -34,6 +34,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_folders_hold(folder):
     fast, slow = json.loads(done("runs", folder, "--json"))["runs"]
     assert [(run["run"], run["updates"], run["planned"], run["finished"]) for run in (fast, slow)] == [
@@ -68,6 +69,7 @@ def test_runs_of_the_same_name_are_told_apart(folder, tmp_path):
     assert [run.name for run in found] == [str(folder / "slow"), str(tmp_path / "slow")]
 
 
+@pytest.mark.slow
 def test_the_figure_and_the_table_are_written_together(folder, tmp_path):
     said = done("runs", folder, "--json", "-o", tmp_path / "out")
     assert (tmp_path / "out" / "runs.json").read_text() == said

@@ -22,6 +22,7 @@ def run(out, **changes):
     return study("ad", env_id, out, **wanted)
 
 
+@pytest.mark.slow
 def test_every_combination_once(tmp_path, monkeypatch):
     curves = run(tmp_path)
     assert set(curves) == {(0, 0), (0, 3), (1, 0), (1, 3)}
@@ -101,6 +102,7 @@ def test_another_measurement_keeps_its_rows_another_training_does_not(tmp_path):
     assert "training seed" not in results.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -186,6 +186,7 @@ def test_seeds_are_joined(tmp_path):
     assert json.loads((tmp_path / JSON).read_text())["seeds"] == [0, 3]
 
 
+@pytest.mark.slow
 def test_mistakes_cost_a_line(out, tmp_path, monkeypatch):
     before = (out / JSON).read_bytes()
     assert "another folder" in refused(*COMMAND, "-o", out, "--set", "lr=0.5")

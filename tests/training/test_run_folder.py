@@ -141,6 +141,7 @@ def test_the_card_keeps_the_runs_own_command(tmp_path, monkeypatch):
 # ---- signals ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_state_and_the_result_is_the_same(tmp_path, monkeypatch, whole, number):
     out, kind = tmp_path / "run", {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}[number]
@@ -205,6 +206,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, whole):
     assert "was finished already" in done(*words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_state_is_named(stopped, name):
     damaged = stopped / "checkpoints" / "000000003"

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 FRAGMENTS = ("of ", "and ", "in ", "the ", "or ", "by ", "with ", "to ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [None, *METHODS])
 def test_every_setting_has_a_phrase(method):
     found = sections(method)

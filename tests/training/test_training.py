@@ -79,6 +79,7 @@ def test_a_run_folder_is_a_checkpoint(tmp_path):
     assert all(row["tokens_per_s"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(tmp_path):
     first, second, other = (run(tmp_path / str(n), seed=seed).state_dict() for n, seed in enumerate((1, 1, 2)))
     assert same(first, second)
@@ -190,6 +191,7 @@ def test_micro_batches_do_not_change_the_result(tmp_path):
         torch.testing.assert_close(weight, parts.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_windows_may_be_short_at_first(tmp_path, monkeypatch):
     """Their first steps alone, and as many more of them in a pass; in the end the result is what it always was."""
     seen = []
@@ -325,6 +327,7 @@ class TestData:
         assert [len(part) for part in ids] == [66, 7, 8]
         assert len(set.union(*ids)) == 81
 
+    @pytest.mark.slow
     def test_histories_of_other_tasks_are_left_alone(self, tmp_path):
         from icrl_agents import HistoryStore, collect
 

@@ -96,6 +96,7 @@ def test_a_store_without_any_step_is_refused(tmp_path):
         StoreWindows(store, [1], WindowSpec(9, 4, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -99,6 +99,7 @@ def test_the_likeliest_reward_is_one_that_the_row_has_seen(monkeypatch):
     assert torch.equal(imagine().reward, outcome.expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 @torch.no_grad()
 def test_planning_changes_nothing_that_is_known(variant: Variant):
@@ -112,6 +113,7 @@ def test_planning_changes_nothing_that_is_known(variant: Variant):
         assert all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 @torch.no_grad()
 def test_rows_are_planned_the_same_in_any_company(variant: Variant, monkeypatch):
@@ -197,6 +199,7 @@ def test_steps_left_while_the_window_slides(variant: Variant):
     assert 30 < known < 170
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 def test_a_search_is_told_how_far_it_may_look(variant: Variant):
     """In episodes of 4 steps; IDT to the last step of its chunk of 3, and at that one a step without a value."""

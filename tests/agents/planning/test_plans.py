@@ -139,6 +139,7 @@ def test_nobody_follows_the_plan_of_another_planner():
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", DREAMERS, ids=str)
 def test_full_is_silent_until_the_window_is_full(variant: Variant):
     """And from then on it is heard, however few steps are left after a slide."""
@@ -158,6 +159,7 @@ def test_full_is_silent_until_the_window_is_full(variant: Variant):
     assert heard[9] == [True] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("plan", PLANNERS)
 def test_planned_actions_are_in_the_space(plan: str, kind: str):
@@ -234,6 +236,7 @@ class TestTrust:
             agent.observe(obs, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
         return heard, agent
 
+    @pytest.mark.slow
     def test_it_is_won_by_being_right_and_lost_by_being_wrong(self):
         heard, _ = self.lived([True] * 13)
         assert heard == [False] * 12 + [True]  # weights fade to 0.95: 12 of them are more than 9

@@ -159,6 +159,7 @@ def test_a_wide_beam_equals_brute_force(depth: int, expected: bool, value: bool)
     assert torch.equal(replay(planner, world, found, torch.tensor(value)), best.amax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [0.0, 0.7])
 @pytest.mark.parametrize("depth", [2, 4, 6])
 def test_merging_needs_no_more_branches_than_there_are_states(depth: int, prior: float):

@@ -25,6 +25,7 @@ def test_regret_is_that_of_every_pull_the_last_one_included():
     assert run_lifetimes(Cycle(2), Setup(BERNOULLI, ids, episodes=2)).curve.shape == (3, 600)
 
 
+@pytest.mark.slow
 def test_regret_is_what_single_environments_tell():
     ids, seed, actions = some_of(CONTEXTUAL, "num_20", 2), 7, (0, 3, 1, 19, 2, 2, 5)
     found = run_lifetimes(Cycle(*actions), Setup(CONTEXTUAL, ids, seed=seed))
