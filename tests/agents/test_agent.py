@@ -107,6 +107,7 @@ def contexts(mode, steps=50):
     return agent.context.visible().window(0, steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
 def test_autoreset_modes_give_the_same_context(mode):
     expected, found = contexts(AutoresetMode.SAME_STEP), contexts(mode)

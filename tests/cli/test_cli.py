@@ -100,6 +100,7 @@ def test_help_imports_nothing_heavy():
     assert heavy & set(modules.split()) == set()
 
 
+@pytest.mark.slow
 def test_help_and_version():
     assert done() == done("-h")
     assert done("--version") == f"icrl-agents {__version__}\n"

@@ -104,6 +104,7 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_the_systems_own_limit(tmp_path, whole):
     path = tmp_path / "h.h5"
     size = (whole[0] / "h.h5").stat().st_size
@@ -165,6 +166,7 @@ def test_a_store_that_cannot_be_read_now_is_not_damaged(whole, monkeypatch, numb
 WRITER = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(flush=True); input()"
 
 
+@pytest.mark.slow
 def test_a_store_that_another_program_writes_and_a_folder(tmp_path):
     make(tmp_path / "h.h5")
     words = [sys.executable, "-c", WRITER, tmp_path / "h.h5"]

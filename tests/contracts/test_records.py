@@ -226,6 +226,7 @@ class Unnamed(gymnasium.vector.VectorWrapper):
         return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_an_env_that_does_not_say_its_mode(mode: AutoresetMode):
     """Only SAME_STEP shows in what an env returns; a recorder also sees the resets of its caller."""
@@ -266,6 +267,7 @@ FINALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FINALS)
 def test_final_observations_are_checked_before_anything_is_remembered(case: str):
     env = make("native", AutoresetMode.SAME_STEP)

@@ -364,6 +364,7 @@ def _policy(agent: ICAgent) -> torch.Tensor:
     return statistics(agent.policy(agent.context, OBS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_weights_are_never_stale(name: str):
     """An agent that has acted and one that has not act the same once their weights are."""

@@ -141,6 +141,7 @@ def test_evaluate_and_play_speak_of_one_in_the_singular(trained):
 # ---- progress ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 60])
 def test_progress_keeps_bar_counter_and_time_left(columns, tmp_path):
     options = ("--updates", 3, "--set", "eval_every=1", "--device", "cpu", "--threads", 1)

@@ -210,6 +210,7 @@ def test_noise_is_uniform_and_a_function_of_its_position():
     assert np.abs(noise.normals(position, 0)).max() < noise.FARTHEST
 
 
+@pytest.mark.slow
 @every
 def test_seeds_fix_rewards_and_episodes_differ(env_id):
     env = gymnasium.make_vec(env_id, 3)
@@ -399,6 +400,7 @@ def test_confidence_bounds_try_every_arm_first_in_any_order(name, env_id):
     np.testing.assert_allclose(np.exp(steps.extras["log_prob"][:, :20]), chance, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_linucb_is_a_ridge_regression_of_every_arm():
     env = gymnasium.make_vec(CONTEXTS, 3)
     learner = make_source("linucb", CONTEXTS)

@@ -193,6 +193,7 @@ def test_a_first_reset_without_seed_draws_and_holds(env_id):
     assert env.reset()[1]["task"] == env.reset()[1]["task"]
 
 
+@pytest.mark.slow
 @ids
 def test_make_and_options_choose_the_task(env_id):
     first, second, third = FAMILIES[env_id][1], FAMILIES[env_id][2], FAMILIES[env_id][3]
@@ -278,6 +279,7 @@ def test_optimal_return_is_what_exhaustive_search_finds(env_id):
     assert [best_return(rules, t) for t in task] == rules.optimal_return(task).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon", [1, 2, 5, 9])
 def test_optimal_return_when_the_horizon_is_short(horizon):
     rules = type(FAMILIES["icrl/DarkKeyToDoor-v0"].rules)(size=3, horizon=horizon)

@@ -155,6 +155,7 @@ def assert_equal(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @modes
 @of_rules
 def test_native_vector_env_equals_single_envs(env_id, mode):

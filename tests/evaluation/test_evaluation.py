@@ -443,6 +443,7 @@ def test_lifetimes_are_as_long_as_published():
     }
 
 
+@pytest.mark.slow
 def test_measuring_with_a_plan_leaves_the_agent_as_it_was(tiny_agent):
     rules = FAMILIES[ID].rules
     agent = tiny_agent(rules.observation_space, rules.action_space, dynamics=True)
@@ -475,6 +476,7 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
         report.measure(agent, "icrl/Darkroom-v0", EvalSpec(episodes=1, num_seeds=1), plan="lookahead", plan_tasks=0)
 
 
+@pytest.mark.slow
 def test_a_curve_is_named_after_its_learner(tiny_agent, tmp_path):
     agent = agent_of(tiny_agent)
     how = {"episodes": 1, "tasks": [3]}

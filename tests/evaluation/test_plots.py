@@ -264,6 +264,7 @@ def test_a_source_that_cannot_live_there_is_left_out():
     assert (curve.name, curve.runs.shape[2]) == ("uniform", 1)
 
 
+@pytest.mark.slow
 def test_a_report_is_written_into_the_agents_folder(tiny_agent, tmp_path):
     agent = tiny_agent()
     agent.save_pretrained(tmp_path)

@@ -97,6 +97,7 @@ def test_marks_are_those_of_a_plain_loop(seed: int, least: int):
         assert {0, START, END} == set(causal.flat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_causal_marks_follow_from_the_steps_before(seed: int):
     steps, rng = random_steps(seed), np.random.default_rng(seed)

@@ -119,6 +119,7 @@ def test_histories_without_an_expert_are_refused(variant: Variant):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("variant", DPT, ids=str)
 def test_experts_may_act_in_every_space(kind: str, variant: Variant):

@@ -30,6 +30,7 @@ def test_spans_are_disjoint_and_cover_what_is_no_longer_visible(schedule: FoldSc
     assert all(start < stop <= schedule.end(number) for number, (start, stop) in enumerate(spans))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(schedules(), st.integers(1, 400), st.integers(1, 8))
 def test_it_is_that_of_a_plain_loop(schedule: FoldSchedule, length: int, newest: int):

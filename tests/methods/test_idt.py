@@ -211,6 +211,7 @@ class TestTraining:
         np.testing.assert_array_equal(column, same.extras["target_return"])
         assert (told != ~np.isnan(other.extras["target_return"][:, 0])).any()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("target", [None, 2.0, [1.0, -3.0, 0.0]], ids=str)
     @pytest.mark.parametrize("variant", IDT, ids=str)
     @torch.no_grad()

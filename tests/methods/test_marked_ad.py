@@ -195,6 +195,7 @@ def roam(agent: ICAgent, steps: int, rows: int = 3, **options: Any) -> np.ndarra
     return obs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
 def test_cached_steps_keep_their_marks_until_the_window_slides(slide: int, monkeypatch):
     agent, seen = build(slide=slide), []

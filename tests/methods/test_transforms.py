@@ -123,6 +123,7 @@ def test_best_return_is_that_of_a_complete_episode(seed: int, skipped: int):
     assert min(wanted) < 0 < max(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_asked_return_falls_by_what_is_earned(seed: int):
     """A number is asked for in every episode; NaN asks for the best complete episode before, else for 0."""
@@ -204,6 +205,7 @@ def test_chunks_begin_with_episodes_and_hold_all_real_steps(seed: int, size: int
         assert set(np.flatnonzero(steps.first[row] & steps.mask[row])) <= begins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 7, 50])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_splitting_and_joining_are_inverses_on_real_steps(seed: int, size: int):

@@ -27,6 +27,7 @@ def test_imports_are_lazy():
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_environments_know_nothing_of_agents():
     code = "import sys, icrl_envs; print('torch' in sys.modules, 'icrl_agents' in sys.modules)"
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "False False"
@@ -71,6 +72,7 @@ def test_the_wheel_carries_everything(built):
     assert {"pyproject.toml", "README.md", "LICENSE", "envs/icrl_envs/__init__.py", *tests} <= packed
 
 
+@pytest.mark.slow
 def test_an_editable_installation_is_not_shadowed(tmp_path):
     """It holds nothing but pointers into the checkout: a copied folder icrl_agents would win over them."""
     build = f"import hatchling.build; print(hatchling.build.build_editable({str(tmp_path)!r}))"

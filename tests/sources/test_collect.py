@@ -291,6 +291,7 @@ def test_ppo_lives_rows_of_one_task_only():
     assert lifetimes(ENV, ppo, np.array([2, 2]), 1, seed=0).mask.all()
 
 
+@pytest.mark.slow
 def test_the_example_runs_twice(tmp_path):
     path = Path(__file__).parents[2] / "examples" / "02_record_histories.py"
     example = SimpleNamespace(**runpy.run_path(str(path)))
@@ -331,6 +332,7 @@ def test_fresh_lifetimes_have_whole_episodes_on_their_own_tasks():
     np.testing.assert_array_equal(steps.reward, steps.next_obs @ [3, 1] == tasks[:, None])
 
 
+@pytest.mark.slow
 def test_the_command_that_makes_a_store_anew(tmp_path):
     with HistoryStore(collect(ENV, "noise", tmp_path / "a b.h5", streams=3, episodes=2, seed=4)) as store:
         info, tasks = store.info, store.tasks

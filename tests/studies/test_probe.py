@@ -20,6 +20,7 @@ ENV = "icrl/Darkroom3x3-v0"
 
 
 class TestHiddenRewards:
+    @pytest.mark.slow
     def test_rewards_are_seen_for_a_while_after_the_first_one(self):
         steps = lifetimes(rows=200, count=30, ends=0.1)
         steps = steps._replace(reward=np.where(np.arange(30) < 5, 0, 1 + steps.reward).astype(np.float32))

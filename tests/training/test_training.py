@@ -185,6 +185,7 @@ def test_two_processes_equal_one(tmp_path, method):
         torch.testing.assert_close(*pair, atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_the_result(tmp_path):
     whole, parts = run(tmp_path / "1", micro_batch=64), run(tmp_path / "2", micro_batch=3)
     for name, weight in whole.state_dict().items():

@@ -191,6 +191,7 @@ def test_best_of_n_executes_the_candidate_that_promises_most(prior: float):
         assert promised.std() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_planner_given_at_every_call_follows_its_plans_too():
     told, named = (alike(rewards=1) for _ in range(2))
     chosen = []

@@ -190,6 +190,7 @@ def test_merging_takes_observations_of_any_shape(obs_dims: int):
     assert torch.equal(earned(found, best), best.amax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", [True, False])
 def test_every_row_is_planned_with_its_own_depth_and_end(merge: bool):
     """The return still to come counts unless the episode ends within the row's depth."""
