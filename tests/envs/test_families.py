@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from icrl_envs import FAMILIES, Capability, Rules, UndeclaredError, env_family, find_family
 
 from tests.conftest import one_line
-from tests.envs.families import ADDED, POLES, SPRING, WALK, registered
+from tests.envs.families import ADDED, POLES, SPRING, WALK, Spring, registered
 
 every = pytest.mark.parametrize("env_id", [*FAMILIES, *ADDED])
 modes = pytest.mark.parametrize("mode", AutoresetMode)
@@ -262,3 +262,10 @@ def test_the_family_of_an_environment():
     rows = [lambda: gymnasium.make(POLES, length=0.3)] * 2
     assert env_family(rows[0]()) is env_family(SyncVectorEnv(rows)) is find_family(POLES)
     assert env_family(gymnasium.make("CartPole-v1")) is None
+
+
+def test_rules_that_declare_frames_and_draw_none_are_one_clear_line():
+    class Drawn(Spring):
+        render_modes = ("ansi", "rgb_array")
+
+    one_line(lambda: Drawn().frame(np.zeros(3), 0), ValueError, "Drawn", "rgb_array", "define frame()")

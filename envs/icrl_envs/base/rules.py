@@ -153,7 +153,9 @@ class Rules(Family):
 
     def frame(self, state: Any, task: int) -> np.ndarray:
         """Draw one row as uint8 (height, width, 3); `state` is a Python number, or an array for states with axes."""
-        raise NotImplementedError
+        raise ValueError(
+            f"{self.name} declares render mode rgb_array and draws no frames: define frame(), or leave the mode out"
+        )
 
     def text(self, state: Any, task: int) -> str:
         """Write one row as text; `state` is as in `frame`."""

@@ -25,7 +25,7 @@ SEE_ALL = {"depth": 3, "width": 6, "when": "always"}
 
 
 def live(agent: ICAgent, steps: Steps, count: int, forget: int | None = None) -> Tensor:
-    """Live `count` steps, in which row 1 begins anew at step `forget`; the hidden vectors at the step after them."""
+    """Roll out `count` steps; row 1 begins a new task at step `forget`. Gives the hidden vectors at the next step."""
     agent.reset(num_envs=len(steps.mask), seed=0)
     context = agent.context
     for t in range(count):

@@ -141,7 +141,7 @@ def test_rows_are_planned_the_same_in_any_company(variant: Variant, monkeypatch)
 
 
 def context_of(*rows: list[int], window: int = 20) -> Context:
-    """Rows that lived episodes of these lengths; the last one is still running."""
+    """Rows with episodes of these lengths, of which the last one is still running."""
     context = Context.empty(len(rows), window, *SPACES["grid"])
     ended = [np.cumsum(lengths[:-1]) - 1 for lengths in rows]
     for t in range(max(sum(lengths) for lengths in rows)):
