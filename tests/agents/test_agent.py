@@ -14,6 +14,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.ad import ADConfig
 from icrl_agents.methods.base.config import AgentConfig
+from tests.conftest import one_line
 from tests.fakes import SPACES, Variant, variants
 
 ID = "icrl/Darkroom-v0"
@@ -348,3 +349,8 @@ class TestAroundAMethod:
         one, other = ICAgent(agent.method, facts), ICAgent(agent.method)
         one.facts["source"] = "posterior"
         assert (facts, other.facts) == ({"env_id": ID}, {})
+
+
+@pytest.mark.parametrize("method", ["icrl/ad-darkroom", METHODS["ad"], None], ids=["id", "class", "nothing"])
+def test_an_agent_needs_a_method(method):
+    one_line(lambda: ICAgent(method), TypeError, "expected a Method", "from_pretrained")
