@@ -45,9 +45,7 @@ class ICAgent(MethodHolder):
 
     def __init__(self, method: Method, facts: Mapping[str, Any] | None = None):
         if not isinstance(method, Method):
-            raise TypeError(
-                f"method is {str(method)[:80]!r}, expected a Method: ICAgent.from_pretrained loads an agent"
-            )
+            raise TypeError(f"method is {str(method)[:80]!r}, expected a Method; from_pretrained loads an agent")
         self.method = method
         self.facts: dict[str, Any] = dict(facts or {})
         self.source = "new"  # origin of the weights: new, local, bundled or hub@commit
