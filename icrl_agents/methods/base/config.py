@@ -5,7 +5,9 @@ A config may come from an untrusted `config.json`, so every value is checked bef
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from icrl_agents.core.checks import check_known, check_value
@@ -39,6 +41,7 @@ class AgentConfig:
         "window": (2, 100_000),
         "slide": (1, 100_000),
     }
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # value of each field that older checkpoints lack
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -55,11 +58,15 @@ class AgentConfig:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Config of a JSON object; ValueError for unknown, missing or mistyped fields."""
+        """Config of a JSON object; ValueError for unknown, missing or mistyped fields.
+
+        A checkpoint that is older than a field of `ADDED` has the value there, which may differ from the default.
+        """
         if not isinstance(data, dict):
             raise ValueError(f"config is {printable(data)}, expected a JSON object")
         known = {field.name for field in fields(cls)}
         check_known(data, known, "config field")
+        data = {**cls.ADDED, **data}
         if missing := sorted(known - set(data)):
             raise ValueError(f"config lacks {', '.join(missing)}: the checkpoint is damaged or of another version")
         return cls(**data)
