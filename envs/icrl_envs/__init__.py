@@ -20,6 +20,8 @@ from icrl_envs.base.registry import (
 )
 from icrl_envs.base.rules import Rules
 from icrl_envs.base.split import Split, numpy_shuffle
+from icrl_envs.continuous.pendulum_mass import PendulumMass
+from icrl_envs.continuous.point_robot import PointRobot
 from icrl_envs.grids.dark_key_to_door import DarkKeyToDoor
 from icrl_envs.grids.darkroom import Darkroom
 from icrl_envs.grids.darkroom_macro import DarkroomMacro
@@ -52,3 +54,6 @@ register_rules(BernoulliBandit, "icrl/BernoulliBandit-v0", 300)
 register_rules(ContextualBandit, "icrl/ContextualBandit-v0", 300)
 register_rules(GaussianBandit, "icrl/GaussianBandit-v0", 500)
 register_rules(LinearBandit, "icrl/LinearBandit-v0", 200)
+register_rules(PointRobot, "icrl/PointRobot-v0", 20, Split(0.95, 0))
+register_rules(PointRobot, "icrl/PointRobotSparse-v0", 20, Split(0.95, 0), reward="sparse")
+register_rules(PendulumMass, "icrl/PendulumMass-v0", 25, Split(0.8, 0))

@@ -43,7 +43,8 @@ class Posterior(StepSource):
         if family is None or not family.offers(Capability.BELIEF):
             raise ValueError(f"source 'posterior' needs a belief, {env.unwrapped} declares none: use 'q-learning'")
         self.belief = family.belief(env.num_envs, self.rng, self.settings.sharpness)
-        self.actions, self.horizon = count_actions(env, "posterior"), family.horizon
+        self.horizon = family.horizon
+        self.actions = count_actions(env, "posterior") if self.settings.noise or self.settings.slips else 0
         self.task = np.zeros(env.num_envs, np.int64)  # (B,) sampled tasks
         self.left = np.zeros(env.num_envs, np.int64)  # (B,) steps until the horizon
         self.paid = np.zeros(env.num_envs, bool)  # (B,) whether the previous step was rewarded

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gymnasium.spaces import Discrete
 from icrl_envs import FAMILIES
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from icrl_agents import METHODS
 from icrl_agents.cli.app import app
+from icrl_agents.core.process.terminal import counted
 from icrl_agents.studies import compare
 from tests.product import cli_page
 
@@ -76,7 +78,9 @@ def test_environments():
     assert set(listed) == set(FAMILIES)
     for env_id, row in listed.items():
         rules, (train, test) = FAMILIES[env_id].rules, FAMILIES[env_id].split()
-        assert row[2].split(",")[0] == str(rules.action_space.n)
+        space = rules.action_space
+        actions = str(space.n) if isinstance(space, Discrete) else counted(space.shape[0], "real")
+        assert row[2].split(",")[0] == actions
         assert row[3] == f"{rules.horizon} steps"
         assert row[4].startswith(f"{len(train)} / {len(test)} ")
 

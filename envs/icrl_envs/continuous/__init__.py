@@ -1,0 +1,1 @@
+"""Families with real-valued observations and actions."""
