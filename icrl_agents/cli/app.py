@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from icrl_agents.cli.agents import Play, agents, envs, push
 from icrl_agents.cli.collect import Collect
+from icrl_agents.cli.doctor import Doctor
 from icrl_agents.cli.evaluate import Evaluate
 from icrl_agents.cli.options import show_overview, to_function
 from icrl_agents.cli.research import ALIASES, STUDIES, research
@@ -124,6 +125,7 @@ app.command("play", rich_help_panel="Use")(to_function(Play))
 app.command("agents", rich_help_panel="Use")(agents)
 app.command("envs", rich_help_panel="Use")(envs)
 app.command("evaluate", rich_help_panel="Use")(to_function(Evaluate))
+app.command("doctor", rich_help_panel="Use")(to_function(Doctor))
 app.command("push", rich_help_panel="Use")(push)
 app.command("collect", rich_help_panel="Make")(to_function(Collect))
 app.command("train", rich_help_panel="Make", cls=TrainCommand)(to_function(Train))

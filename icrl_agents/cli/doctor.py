@@ -1,0 +1,41 @@
+"""The command that examines an environment before anything long starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from icrl_agents.cli.options import AsJson, Env
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Examine an environment and its tasks before anything long starts; exit code 1 if something fails.
+
+    Checks the contract, seeds, rewards, the split, random and source returns, and whether tasks differ; estimates the
+    time and memory of `collect` and `train` on this machine.
+    """
+
+    env: Env
+    method: Annotated[str, typer.Option(help="The method whose training time is estimated.")] = "ad"
+    source: Annotated[str | None, typer.Option(help="The learner to measure. Default: the environment's.")] = None
+    tasks: Annotated[int, typer.Option(help="Training tasks that are measured.")] = 12
+    episodes: Annotated[int, typer.Option(help="Episodes of the source on each of them.")] = 20
+    as_json: AsJson = False
+
+    def run(self) -> None:
+        from icrl_agents.core.process.terminal import print_json, print_table
+        from icrl_agents.studies.doctor.examine import examine
+        from icrl_agents.studies.doctor.findings import Grade
+
+        found = list(
+            examine(self.env, method=self.method, source=self.source, tasks=self.tasks, episodes=self.episodes)
+        )
+        if self.as_json:
+            print_json([finding._asdict() for finding in found])
+        else:
+            print_table(("check", "result", "finding"), found)
+        if any(finding.grade == Grade.FAIL for finding in found):
+            raise typer.Exit(1)

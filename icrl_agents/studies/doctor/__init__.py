@@ -1,0 +1,1 @@
+"""Doctor: checks of an environment and its tasks before anything long starts."""
