@@ -9,6 +9,7 @@ from gymnasium import Space, spaces
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
+from icrl_agents.nn.codecs import BOX_HEADS
 
 GRID = spaces.Box(0, 8, (2,), np.int32)
 SPACES = {
@@ -34,15 +35,16 @@ class Variant:
 
     method: str
     settings: tuple[tuple[str, object], ...] = ()
+    kind: str = "grid"  # of its spaces
 
     def __str__(self) -> str:
         return "-".join([self.method, *(f"{name}={value}" for name, value in self.settings)])
 
-    def build(self, kind: str = "grid", **changes: object) -> ICAgent:
+    def build(self, kind: str | None = None, **changes: object) -> ICAgent:
         method = METHODS[self.method]
         torch.manual_seed(0)
         config = method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
-        agent = ICAgent(method(*SPACES[kind], config))
+        agent = ICAgent(method(*SPACES[kind or self.kind], config))
         for parameter in agent.parameters():  # larger than at the start of training, so that errors show
             torch.nn.init.normal_(parameter, std=0.3)
         return agent.eval()
@@ -63,7 +65,14 @@ def variants() -> list[Variant]:
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
-    return found
+    return found + heads()
+
+
+def heads() -> list[Variant]:
+    """Every head of Box actions in AD, and a flow in every other method with such actions."""
+    methods = [name for name in METHODS if name not in ("ad", "headless-ad")]
+    found = [Variant("ad", (("head", head),), "vector") for head in BOX_HEADS]
+    return found + [Variant(name, (("head", "flow"),), "vector") for name in methods]
 
 
 def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
@@ -94,4 +103,10 @@ def statistics(distribution: object) -> torch.Tensor:
     """The numbers that define a distribution, for comparisons."""
     if hasattr(distribution, "parts"):
         return torch.cat([part.logits for part in distribution.parts], -1)
+    if hasattr(distribution, "weights"):
+        return torch.cat(
+            [distribution.weights.logits, distribution.mean.flatten(-2), distribution.log_std.flatten(-2)], -1
+        )
+    if hasattr(distribution, "field"):
+        return distribution.field.condition
     return distribution.logits if hasattr(distribution, "logits") else distribution.mean

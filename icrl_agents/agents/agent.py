@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_agents.agents import pretrained
 from icrl_agents.agents.action_sets import ActionSets, from_arguments, of_new_tasks, redraw
 from icrl_agents.agents.holder import MethodHolder
-from icrl_agents.agents.inputs import check_flag, check_history, read_batch, warn_foreign
+from icrl_agents.agents.inputs import check_flag, check_history, most_probable, read_batch, warn_foreign
 from icrl_agents.agents.planning.plans import Decision
 from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, commit
@@ -203,7 +203,7 @@ class ICAgent(MethodHolder):
             context = context.select(np.arange(context.rows))  # a copy: the context itself must not change
         hidden = method.open_and_encode(context, obs, active)
         distribution = method.action_distribution(hidden, method.static_tensors(context.steps))
-        action = distribution.mode() if deterministic else distribution.sample(session.generator)
+        action = most_probable(distribution) if deterministic else distribution.sample(session.generator)
         if planner is None:
             session.plans.path = None  # an action of the policy invalidates the rest of a plan
         else:

@@ -26,7 +26,7 @@ def close(agent, steps, t, live=None):
 @torch.no_grad()
 def test_acting_equals_training(variant: Variant, slide: int):
     """Over four windows, so that the window slides many times."""
-    agent, steps = variant.build(slide=slide), lifetimes(count=36)
+    agent, steps = variant.build(slide=slide), lifetimes(variant.kind, count=36)
     agent.reset(num_envs=3, seed=0)
     for t in range(36):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
@@ -59,7 +59,7 @@ def test_every_space(kind: str):
 @torch.no_grad()
 def test_batch_equals_singles_at_different_lengths(variant: Variant):
     """Rows that were forgotten at different times, or skip steps, act as if they were alone."""
-    agent, steps = variant.build(), lifetimes(count=30)
+    agent, steps = variant.build(), lifetimes(variant.kind, count=30)
     alone = [variant.build() for _ in range(3)]
     agent.reset(num_envs=3, seed=0)
     for single in alone:
@@ -87,13 +87,13 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
 @pytest.mark.parametrize("variant", variants(), ids=str)
 @torch.no_grad()
 def test_branching_never_alters_the_parent(variant: Variant):
-    agent, steps = variant.build(), lifetimes(count=20)
+    agent, steps = variant.build(), lifetimes(variant.kind, count=20)
     agent.reset(num_envs=3, seed=0)
     for t in range(14):
         agent.policy(agent.context, steps.obs[:, t])
         close(agent, steps, t)
     parent = agent.context
-    branch, other = parent.repeat(2), lifetimes(rows=6, count=20, seed=5)
+    branch, other = parent.repeat(2), lifetimes(variant.kind, rows=6, count=20, seed=5)
     expected = statistics(agent.policy(parent.select(np.arange(3)), steps.obs[:, 14]))
     for t in range(12):
         agent.policy(branch, other.obs[:, t])
@@ -107,7 +107,7 @@ def test_branching_never_alters_the_parent(variant: Variant):
 def test_padding_influences_nothing(variant: Variant):
     agent = variant.build()
     count = agent.config.span
-    steps, changed = given(agent, lifetimes(count=count)), lifetimes(count=count, seed=9)
+    steps, changed = given(agent, lifetimes(variant.kind, count=count)), lifetimes(variant.kind, count=count, seed=9)
     mask = np.ones((3, count), bool)
     mask[1:, -3:] = False
     noisy = steps.map(np.copy)
@@ -134,7 +134,7 @@ def test_a_short_history_counts_in_the_packed_layout():
 def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
     """Weighted by what they are means over, as training does with micro-batches and processes."""
     agent = variant.build().train()
-    steps = lifetimes(rows=4, count=agent.config.span, ends=0.15)
+    steps = lifetimes(variant.kind, rows=4, count=agent.config.span, ends=0.15)
     steps.mask[1:3, -4:] = False
     batch = agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0)))
     whole, share = (
@@ -151,7 +151,7 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
 def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
     agent = variant.build()
-    steps = given(agent, lifetimes(count=agent.config.span))
+    steps = given(agent, lifetimes(variant.kind, count=agent.config.span))
     sum(agent.method.loss(agent.method.tensors(steps)).values()).backward()
     assert [name for name, p in agent.named_parameters() if p.grad is None] == []
 
@@ -160,7 +160,7 @@ def test_every_weight_learns(variant: Variant):
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_overfits_one_batch(variant: Variant):
     agent = variant.build()
-    steps = given(agent, lifetimes(count=9))
+    steps = given(agent, lifetimes(variant.kind, count=9))
     torch.nn.init.normal_(agent.method.body.norm.weight, mean=1.0, std=0.1)
     batch, optimizer = agent.method.tensors(steps), torch.optim.Adam(agent.parameters(), lr=1e-2)
     losses = []

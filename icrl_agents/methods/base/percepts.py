@@ -98,5 +98,5 @@ def intended_action(steps: Steps) -> Tensor:
 
 
 def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-    """Sum of negative log-likelihoods under the mask, divided by `count` (or 1 if it is smaller)."""
-    return -(distribution.log_prob(value) * mask).sum() / count.clamp_min(1)
+    """Sum of the losses of a distribution under the mask, divided by `count` (or 1 if it is smaller)."""
+    return (distribution.loss(value) * mask).sum() / count.clamp_min(1)

@@ -59,7 +59,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     def action_codec(self, space: gymnasium.Space) -> Codec:
         """Codec that embeds and predicts actions."""
-        return make_codec(space, self.config.width)
+        return make_codec(space, self.config.width, head=self.config.head)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +69,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     @abstractmethod
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        """Named loss terms of steps (B, T): masked means of negative log-likelihoods; training minimises their sum."""
+        """Named loss terms of steps (B, T): masked means of `Distribution.loss`; training minimises their sum."""
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
@@ -88,6 +88,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     def fit_normalization(self, steps: Steps) -> None:
         """Set the normalisation statistics of the codecs from the first batch of a training."""
         self.obs.fit_normalization(steps.obs[steps.mask])
+        self.action.fit_actions(steps.action[steps.mask])
 
     def trains_policy(self, progress: float) -> bool:
         """Whether the policy is trained at `progress`, the share of finished updates (0..1)."""

@@ -61,6 +61,9 @@ class Codec(nn.Module, ABC):
     def fit_normalization(self, x: Tensor) -> None:
         """Set the normalisation statistics, if the codec has any, from data (..., *shape)."""
 
+    def fit_actions(self, x: Tensor) -> None:
+        """`fit_normalization` for actions: bounds are mapped to -1 and 1, entries without bounds follow the data."""
+
     def validate(self) -> None:
         """Refuse (ValueError) impossible normalisation statistics, in loaded weights."""
 
