@@ -95,8 +95,9 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
 
 
 def given(agent: ICAgent, steps: Steps) -> Steps:
-    """The steps of lifetimes that know from the start what the agent's lifetimes do."""
-    return steps._replace(static=agent.method.draw_static(len(steps.mask), None, np.random.default_rng(0)))
+    """The steps of lifetimes that know from the start what the agent's lifetimes do, with the noise of a loss."""
+    rng = np.random.default_rng(0)
+    return agent.method.draw_noise(steps._replace(static=agent.method.draw_static(len(steps.mask), None, rng)), rng)
 
 
 def statistics(distribution: object) -> torch.Tensor:

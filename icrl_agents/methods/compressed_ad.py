@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icrl_agents.core.checks import check_choice, read_stages, stage_at
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.fold_schedule import FoldSchedule
@@ -240,7 +240,7 @@ class CAD(PerceptMethod):
             first = F.binary_cross_entropy_with_logits(self.begins(x)[..., 0], was.first.float(), reduction="none")
             for name, loss in (
                 ("obs", self.obs.head(x).loss(was.obs)),
-                ("action", self.action.head(x).loss(was.prev_action)),
+                ("action", self.action.head(x).loss(was.prev_action, was.extras.get(HEAD_NOISE))),
                 ("reward", self.reward.head(x).loss(was.prev_reward)),
                 ("first", first),
             ):

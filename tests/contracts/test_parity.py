@@ -136,7 +136,8 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
     agent = variant.build().train()
     steps = lifetimes(variant.kind, rows=4, count=agent.config.span, ends=0.15)
     steps.mask[1:3, -4:] = False
-    batch = agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0)))
+    prepared = agent.method.prepare_batch(steps, np.random.default_rng(0))
+    batch = agent.method.tensors(agent.method.draw_noise(prepared, np.random.default_rng(1)))
     whole, share = (
         agent.method.loss(batch),
         [agent.method.loss_weight(batch.rows([row])) / agent.method.loss_weight(batch) for row in range(4)],

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.steps import OF_ACTIONS, Steps
+from icrl_agents.core.steps import HEAD_NOISE, OF_ACTIONS, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.box import RewardCodec
@@ -80,6 +80,16 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         `progress` is the share of finished updates (0..1), for methods with a curriculum.
         """
         return steps
+
+    def draw_noise(self, steps: Steps, rng: np.random.Generator) -> Steps:
+        """Add the random numbers of the action head's loss, if it takes any, to a batch from `prepare_batch`.
+
+        They are columns, so that neither micro-batches nor processes change what a step is trained with.
+        """
+        if not (size := self.action.noise_size):
+            return steps
+        noise = rng.standard_normal((*steps.mask.shape, size), np.float32)
+        return steps._replace(extras={**steps.extras, HEAD_NOISE: noise})
 
     def loss_weight(self, steps: Steps) -> Any:
         """Denominator of the loss terms: by default the number of steps that are not padding."""

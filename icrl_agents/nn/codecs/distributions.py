@@ -20,7 +20,8 @@ class Distribution(Protocol):
 
     def log_prob(self, value: Tensor) -> Tensor: ...  # (..., *shape) -> (...)
 
-    def loss(self, value: Tensor) -> Tensor: ...  # (..., *shape) -> (...), what training minimises
+    def loss(self, value: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What training minimises (...) at values (..., *shape), given the `noise` (..., noise_size) of the codec."""
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor: ...  # (..., *shape)
 
@@ -38,7 +39,7 @@ class Likelihood(ABC):
     @abstractmethod
     def log_prob(self, value: Tensor) -> Tensor: ...
 
-    def loss(self, value: Tensor) -> Tensor:
+    def loss(self, value: Tensor, noise: Tensor | None = None) -> Tensor:
         return -self.log_prob(value)
 
 

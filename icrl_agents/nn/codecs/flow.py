@@ -32,19 +32,22 @@ class Flow:
     def __init__(self, field: Field, units: Units):
         self.field, self.units = field, units
 
-    def loss(self, value: Tensor) -> Tensor:
-        """Half the squared error of the velocity, at random times and noise (Liu et al. 2022, eq. 1).
+    def loss(self, value: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Half the squared error of the velocity, at random times and starts (Liu et al. 2022, eq. 1).
 
-        On the line x_t = (1 - t) x_0 + t x_1 from noise x_0 to the action x_1 the velocity is x_1 - x_0. The random
-        numbers are those of PyTorch's CPU generator on every device: a resumed training restores it.
+        On the line x_t = (1 - t) x_0 + t x_1 from noise x_0 to the action x_1 the velocity is x_1 - x_0.
+
+        Args:
+            noise: (..., M * (N + 1)) standard normal numbers; None: drawn by PyTorch's default generator.
         """
         action = self.units.flat(value)[..., None, :]  # (..., 1, N)
-        size = (*action.shape[:-2], DRAWS, action.shape[-1])
-        noise = torch.randn(size, dtype=torch.float32).to(action.device)
-        strata = (torch.rand(size[:-1], dtype=torch.float32) + torch.arange(DRAWS)) / DRAWS  # one time in each quarter
-        time = strata.to(action.device)[..., None]  # (..., M, 1)
-        predicted = self.field.repeated().velocity(torch.lerp(noise, action, time), self.field.network.clock(time))
-        return 0.5 * ((predicted - (action - noise)) ** 2).sum(-1).mean(-1)
+        if noise is None:
+            noise = torch.randn((*action.shape[:-2], DRAWS * (self.units.size + 1)), dtype=torch.float32)
+        draws = noise.to(action.device).unflatten(-1, (DRAWS, -1))  # (..., M, N + 1)
+        start, share = draws[..., :-1], torch.special.ndtr(draws[..., -1:])  # ndtr of a normal number is uniform
+        time = (share + torch.arange(DRAWS, device=action.device)[:, None]) / DRAWS  # one time in each quarter
+        predicted = self.field.repeated().velocity(torch.lerp(start, action, time), self.field.network.clock(time))
+        return 0.5 * ((predicted - (action - start)) ** 2).sum(-1).mean(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of noise at the start of the path to `value`, minus the path's divergence (Chen et al. 2018)."""
@@ -142,6 +145,10 @@ def _slope(x: Tensor) -> Tensor:
 
 class FlowCodec(BoxCodec):
     """Box codec with a rectified flow as its head (Liu et al. 2022, arXiv 2209.03003): any shape of distribution."""
+
+    @property
+    def noise_size(self) -> int:  # type: ignore[override]
+        return DRAWS * (self.size + 1)
 
     def make_outputs(self, width: int, size: int) -> nn.Module:
         return Velocity(width, size)
