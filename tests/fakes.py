@@ -65,7 +65,7 @@ def variants() -> list[Variant]:
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
-    return found + heads()
+    return found
 
 
 def heads() -> list[Variant]:
