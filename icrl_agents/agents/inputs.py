@@ -50,8 +50,9 @@ def _check_env(method: Method, env: Any) -> None:
     for kind in ("observation_space", "action_space"):
         theirs, ours = getattr(env, prefix + kind), getattr(method, kind)
         if theirs != ours and not (kind == "action_space" and method.accepts_action_space(theirs)):
+            fix = "use the env it was trained on" if theirs.shape is not None else "wrap it, icrl_envs.flat_env(env)"
             shown = f"the env's {kind} is {printable(theirs)}, the agent's is {printable(ours)}"
-            raise ValueError(f"{shown}: use the env it was trained on")
+            raise ValueError(f"{shown}: {fix}")
 
 
 def warn_foreign(facts: Mapping[str, Any], env: Env) -> None:

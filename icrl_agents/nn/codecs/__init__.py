@@ -34,6 +34,8 @@ def make_codec(space: gymnasium.Space, width: int, predicts: bool = True, head: 
         return IntegerVectorCodec(space, width, predicts)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return BOX_HEADS[head](space, width, predicts)
+    if space.shape is None:  # a space of several arrays
+        raise ValueError(f"no codec for {printable(space)}: flatten observations by icrl_envs.flat_env(env)")
     raise ValueError(
         f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary or a bounded int or a float Box"
     )
