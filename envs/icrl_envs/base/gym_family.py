@@ -22,8 +22,9 @@ class GymFamily(Family):
         family = GymFamily("my/Poles-v0", [{"length": 0.2 + 0.01 * number} for number in range(100)])
         register_family(family)
 
-    Spaces are read from one environment, made with the first task; Dict and Tuple observations are flattened. No capability is declared: a subclass with more
-    knowledge, such as an optimal return, sets `capabilities` and defines their methods.
+    Spaces are read from one environment, made with the first task; Dict and Tuple observations are flattened, see
+    `flat_env`. No capability is declared: a subclass with more knowledge, such as an optimal return, sets
+    `capabilities` and defines their methods.
 
     Args:
         env_id: a registered Gymnasium id.

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import DtypeObservation, FlattenObservation
+from gymnasium.wrappers import FlattenObservation, TransformObservation
 
 from icrl_envs.base.checks import short
 
@@ -25,7 +25,8 @@ def flat_env(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     if not isinstance(env.observation_space, spaces.Dict | spaces.Tuple):
         return env
     if not env.observation_space.is_np_flattenable:
-        raise ValueError(
-            f"observations of {short(env.observation_space)} have parts without a fixed size: remove them."
-        )
-    return DtypeObservation(FlattenObservation(env), np.float32)
+        shown = short(env.observation_space)
+        raise ValueError(f"observations of {shown} have parts without a fixed size: remove them.")
+    flat: Any = FlattenObservation(env)
+    low, high = (bound.astype(np.float32) for bound in (flat.observation_space.low, flat.observation_space.high))
+    return TransformObservation(flat, np.float32, spaces.Box(low, high, dtype=np.float32))
