@@ -172,8 +172,8 @@ class ICAgent(MethodHolder):
 
         Args:
             obs: current observation, or batch (B, ...), as returned by `env.reset()` or the last `env.step()`.
-            deterministic: take the most probable action; the default samples, as exploration requires. A planner
-                breaks ties at random in both cases.
+            deterministic: take the mode instead of a sample, which ends exploration: real-valued actions warn of it. A
+                planner breaks ties at random in both cases.
             plan: planner or name of a planner for this action only, None for none; the default is that of `use_plan`.
 
         Raises:
