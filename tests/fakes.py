@@ -9,6 +9,7 @@ from gymnasium import Space, spaces
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
+from icrl_agents.nn.codecs import BOX_HEADS
 
 GRID = spaces.Box(0, 8, (2,), np.int32)
 SPACES = {
@@ -34,15 +35,16 @@ class Variant:
 
     method: str
     settings: tuple[tuple[str, object], ...] = ()
+    kind: str = "grid"  # of its spaces
 
     def __str__(self) -> str:
         return "-".join([self.method, *(f"{name}={value}" for name, value in self.settings)])
 
-    def build(self, kind: str = "grid", **changes: object) -> ICAgent:
+    def build(self, kind: str | None = None, **changes: object) -> ICAgent:
         method = METHODS[self.method]
         torch.manual_seed(0)
         config = method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
-        agent = ICAgent(method(*SPACES[kind], config))
+        agent = ICAgent(method(*SPACES[kind or self.kind], config))
         for parameter in agent.parameters():  # larger than at the start of training, so that errors show
             torch.nn.init.normal_(parameter, std=0.3)
         return agent.eval()
@@ -66,6 +68,13 @@ def variants() -> list[Variant]:
     return found
 
 
+def heads() -> list[Variant]:
+    """Every head of Box actions in AD, and a flow in every other method with such actions."""
+    methods = [name for name in METHODS if name not in ("ad", "headless-ad")]
+    found = [Variant("ad", (("head", head),), "vector") for head in BOX_HEADS]
+    return found + [Variant(name, (("head", "flow"),), "vector") for name in methods]
+
+
 def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
     space.seed(seed)
     return np.stack([[space.sample() for _ in range(count)] for _ in range(rows)])
@@ -86,12 +95,19 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
 
 
 def given(agent: ICAgent, steps: Steps) -> Steps:
-    """The steps of lifetimes that know from the start what the agent's lifetimes do."""
-    return steps._replace(static=agent.method.draw_static(len(steps.mask), None, np.random.default_rng(0)))
+    """The steps of lifetimes that know from the start what the agent's lifetimes do, with the noise of a loss."""
+    rng = np.random.default_rng(0)
+    return agent.method.draw_noise(steps._replace(static=agent.method.draw_static(len(steps.mask), None, rng)), rng)
 
 
 def statistics(distribution: object) -> torch.Tensor:
     """The numbers that define a distribution, for comparisons."""
     if hasattr(distribution, "parts"):
         return torch.cat([part.logits for part in distribution.parts], -1)
+    if hasattr(distribution, "weights"):
+        return torch.cat(
+            [distribution.weights.logits, distribution.mean.flatten(-2), distribution.log_std.flatten(-2)], -1
+        )
+    if hasattr(distribution, "field"):
+        return distribution.field.condition
     return distribution.logits if hasattr(distribution, "logits") else distribution.mean

@@ -9,6 +9,7 @@ from icrl_envs.bandits.contextual_bandit import ContextualBandit
 from icrl_envs.bandits.gaussian_bandit import GaussianBandit, LinearBandit
 from icrl_envs.base.capability import Capability, UndeclaredError
 from icrl_envs.base.family import Family, TaskSet
+from icrl_envs.base.gym.flat import flat_env
 from icrl_envs.base.gym_family import GymFamily
 from icrl_envs.base.registry import (
     FAMILIES,
@@ -38,6 +39,7 @@ __all__ = [
     "UndeclaredError",
     "env_family",
     "find_family",
+    "flat_env",
     "register_family",
     "register_rules",
     "unregister_family",

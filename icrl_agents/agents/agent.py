@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_agents.agents import pretrained
 from icrl_agents.agents.action_sets import ActionSets, from_arguments, of_new_tasks, redraw
 from icrl_agents.agents.holder import MethodHolder
-from icrl_agents.agents.inputs import check_flag, check_history, read_batch, warn_foreign
+from icrl_agents.agents.inputs import check_flag, check_history, most_probable, read_batch, warn_foreign
 from icrl_agents.agents.planning.plans import Decision
 from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, commit
@@ -172,8 +172,8 @@ class ICAgent(MethodHolder):
 
         Args:
             obs: current observation, or batch (B, ...), as returned by `env.reset()` or the last `env.step()`.
-            deterministic: take the most probable action; the default samples, as exploration requires. A planner
-                breaks ties at random in both cases.
+            deterministic: take the mode instead of a sample, which ends exploration: real-valued actions warn of it. A
+                planner breaks ties at random in both cases.
             plan: planner or name of a planner for this action only, None for none; the default is that of `use_plan`.
 
         Raises:
@@ -203,7 +203,7 @@ class ICAgent(MethodHolder):
             context = context.select(np.arange(context.rows))  # a copy: the context itself must not change
         hidden = method.open_and_encode(context, obs, active)
         distribution = method.action_distribution(hidden, method.static_tensors(context.steps))
-        action = distribution.mode() if deterministic else distribution.sample(session.generator)
+        action = most_probable(distribution) if deterministic else distribution.sample(session.generator)
         if planner is None:
             session.plans.path = None  # an action of the policy invalidates the rest of a plan
         else:

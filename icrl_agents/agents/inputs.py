@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
 
 from icrl_agents.agents.session import Batch
 from icrl_agents.core.arrays import to_array
@@ -16,6 +17,7 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 from icrl_agents.core.steps import Steps, autoreset_mode, check_steps
 from icrl_agents.methods.base.method import Method
+from icrl_agents.nn.codecs.distributions import Distribution
 
 Env = gymnasium.Env | VectorEnv
 
@@ -48,8 +50,9 @@ def _check_env(method: Method, env: Any) -> None:
     for kind in ("observation_space", "action_space"):
         theirs, ours = getattr(env, prefix + kind), getattr(method, kind)
         if theirs != ours and not (kind == "action_space" and method.accepts_action_space(theirs)):
+            fix = "use the env it was trained on" if theirs.shape is not None else "wrap it, icrl_envs.flat_env(env)"
             shown = f"the env's {kind} is {printable(theirs)}, the agent's is {printable(ours)}"
-            raise ValueError(f"{shown}: use the env it was trained on")
+            raise ValueError(f"{shown}: {fix}")
 
 
 def warn_foreign(facts: Mapping[str, Any], env: Env) -> None:
@@ -115,3 +118,10 @@ def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:
             "pass what env.step returned"
         )
     return array
+
+
+def most_probable(distribution: Distribution) -> Tensor:
+    """Mode (B, ...) of a policy, with a warning if acting by it explores nothing."""
+    if distribution.caution:
+        warn(distribution.caution)
+    return distribution.mode()

@@ -65,8 +65,12 @@ def make_tasks(env_id: str, tasks: Any) -> TaskRows:
     family, ids = find_family(env_id), np.asarray(tasks, np.int64)
     if isinstance(family, Rules):
         return TaskRows(gymnasium.make_vec(env_id, num_envs=len(ids)), {"task": ids})
-    rows = [partial(gymnasium.make, env_id, **family.task_kwargs(int(task))) for task in ids]
+    rows = [partial(_flat_row, env_id, **family.task_kwargs(int(task))) for task in ids]
     return TaskRows(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP), None)
+
+
+def _flat_row(env_id: str, **kwargs: Any) -> gymnasium.Env:
+    return icrl_envs.flat_env(gymnasium.make(env_id, **kwargs))
 
 
 def legal_mask(family: Family, tasks: Any) -> np.ndarray:

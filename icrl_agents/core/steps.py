@@ -20,6 +20,7 @@ from icrl_agents.core.process.caution import warn
 
 OF_ACTIONS = "_action"  # name suffix of extra columns that hold actions, such as expert_action
 NUMBERS = {"log_prob", "update"}  # extra columns (B, T) with one number per step
+HEAD_NOISE = "head_noise"  # extra column (B, T, ...) of a training batch: random numbers for the loss of its actions
 ACTION_MASK = "action_mask"  # static value (B, A) bool: legal actions of each row
 
 

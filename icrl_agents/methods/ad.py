@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from icrl_agents.core.checks import check_choice
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.percepts import PerceptMethod, intended_action, masked_nll
 
@@ -60,6 +60,6 @@ class AD(PerceptMethod):
         last = (steps.mask.sum(1) - 1).clamp_min(0)  # (B,) last real step of each window
         rows = torch.arange(len(last), device=last.device)
         distribution = self.action_distribution(self.read(steps, last), steps.static)  # (B,) leading axis
-        return masked_nll(
-            distribution, intended_action(steps)[rows, last], steps.mask[rows, last], self.loss_weight(steps)
-        )
+        target, noise = intended_action(steps)[rows, last], steps.extras.get(HEAD_NOISE)
+        noise = None if noise is None else noise[rows, last]
+        return masked_nll(distribution, target, steps.mask[rows, last], self.loss_weight(steps), noise)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icrl_agents.core.checks import check_choice, read_stages, stage_at
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.fold_schedule import FoldSchedule
@@ -239,9 +239,9 @@ class CAD(PerceptMethod):
             weight = self.config.reconstruction * weight * was.mask.all(1, keepdim=True)  # acting never folds padding
             first = F.binary_cross_entropy_with_logits(self.begins(x)[..., 0], was.first.float(), reduction="none")
             for name, loss in (
-                ("obs", -self.obs.head(x).log_prob(was.obs)),
-                ("action", -self.action.head(x).log_prob(was.prev_action)),
-                ("reward", -self.reward.head(x).log_prob(was.prev_reward)),
+                ("obs", self.obs.head(x).loss(was.obs)),
+                ("action", self.action.head(x).loss(was.prev_action, was.extras.get(HEAD_NOISE))),
+                ("reward", self.reward.head(x).loss(was.prev_reward)),
                 ("first", first),
             ):
                 terms[f"rebuilt_{name}"] = terms[f"rebuilt_{name}"] + (loss * weight).sum() / count.clamp_min(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icrl_agents.core.checks import check_choice
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.percepts import PerceptMethod, masked_nll
 from icrl_agents.methods.base.transforms import query_first
@@ -65,7 +65,8 @@ class DPT(PerceptMethod):
         # `prepare_batch` put the query into column 0; the label of the query holds at all T positions
         hidden = self._query_first(steps, torch.zeros_like(steps.mask[:, 0], dtype=torch.long), steps.window(1, None))
         choices, label = self.action_distribution(hidden, steps.static), expert[:, :1].expand_as(expert)
-        return {"action": masked_nll(choices, label, steps.mask, self.loss_weight(steps))}
+        weight, noise = self.loss_weight(steps), steps.extras.get(HEAD_NOISE)
+        return {"action": masked_nll(choices, label, steps.mask, weight, noise)}
 
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         if self.extends:

@@ -267,7 +267,7 @@ class Run:
             batch = renumber_actions(batch, method.action.options, rng)
         if cfg.blind:
             batch = hide_rewards(batch, rng, cfg.blind, cfg.blind_after)
-        return method.prepare_batch(batch, rng, progress)
+        return method.draw_noise(method.prepare_batch(batch, rng, progress), rng)
 
     def _facts(self, method: Method, data: dict[str, Any], *limits: str) -> dict[str, Any]:
         untrained = [] if method.trains_policy(1.0) else ["It was pretrained only and has not learned to act."]

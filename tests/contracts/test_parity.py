@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.fakes import SPACES, Variant, given, lifetimes, statistics, variants
+from tests.fakes import SPACES, Variant, given, heads, lifetimes, statistics, variants
 
 
 def training_time(agent, steps):
@@ -22,11 +22,11 @@ def close(agent, steps, t, live=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 @torch.no_grad()
 def test_acting_equals_training(variant: Variant, slide: int):
     """Over four windows, so that the window slides many times."""
-    agent, steps = variant.build(slide=slide), lifetimes(count=36)
+    agent, steps = variant.build(slide=slide), lifetimes(variant.kind, count=36)
     agent.reset(num_envs=3, seed=0)
     for t in range(36):
         acting = statistics(agent.policy(agent.context, steps.obs[:, t]))
@@ -55,11 +55,11 @@ def test_every_space(kind: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 @torch.no_grad()
 def test_batch_equals_singles_at_different_lengths(variant: Variant):
     """Rows that were forgotten at different times, or skip steps, act as if they were alone."""
-    agent, steps = variant.build(), lifetimes(count=30)
+    agent, steps = variant.build(), lifetimes(variant.kind, count=30)
     alone = [variant.build() for _ in range(3)]
     agent.reset(num_envs=3, seed=0)
     for single in alone:
@@ -84,16 +84,16 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 @torch.no_grad()
 def test_branching_never_alters_the_parent(variant: Variant):
-    agent, steps = variant.build(), lifetimes(count=20)
+    agent, steps = variant.build(), lifetimes(variant.kind, count=20)
     agent.reset(num_envs=3, seed=0)
     for t in range(14):
         agent.policy(agent.context, steps.obs[:, t])
         close(agent, steps, t)
     parent = agent.context
-    branch, other = parent.repeat(2), lifetimes(rows=6, count=20, seed=5)
+    branch, other = parent.repeat(2), lifetimes(variant.kind, rows=6, count=20, seed=5)
     expected = statistics(agent.policy(parent.select(np.arange(3)), steps.obs[:, 14]))
     for t in range(12):
         agent.policy(branch, other.obs[:, t])
@@ -103,11 +103,11 @@ def test_branching_never_alters_the_parent(variant: Variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 def test_padding_influences_nothing(variant: Variant):
     agent = variant.build()
     count = agent.config.span
-    steps, changed = given(agent, lifetimes(count=count)), lifetimes(count=count, seed=9)
+    steps, changed = given(agent, lifetimes(variant.kind, count=count)), lifetimes(variant.kind, count=count, seed=9)
     mask = np.ones((3, count), bool)
     mask[1:, -3:] = False
     noisy = steps.map(np.copy)
@@ -129,14 +129,15 @@ def test_a_short_history_counts_in_the_packed_layout():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 @torch.no_grad()
 def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
     """Weighted by what they are means over, as training does with micro-batches and processes."""
     agent = variant.build().train()
-    steps = lifetimes(rows=4, count=agent.config.span, ends=0.15)
+    steps = lifetimes(variant.kind, rows=4, count=agent.config.span, ends=0.15)
     steps.mask[1:3, -4:] = False
-    batch = agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0)))
+    prepared = agent.method.prepare_batch(steps, np.random.default_rng(0))
+    batch = agent.method.tensors(agent.method.draw_noise(prepared, np.random.default_rng(1)))
     whole, share = (
         agent.method.loss(batch),
         [agent.method.loss_weight(batch.rows([row])) / agent.method.loss_weight(batch) for row in range(4)],
@@ -147,20 +148,20 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
         torch.testing.assert_close(term, sum(part[name] * share[row] for row, part in enumerate(parts)))
 
 
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
     agent = variant.build()
-    steps = given(agent, lifetimes(count=agent.config.span))
+    steps = given(agent, lifetimes(variant.kind, count=agent.config.span))
     sum(agent.method.loss(agent.method.tensors(steps)).values()).backward()
     assert [name for name, p in agent.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
 def test_overfits_one_batch(variant: Variant):
     agent = variant.build()
-    steps = given(agent, lifetimes(count=9))
+    steps = given(agent, lifetimes(variant.kind, count=9))
     torch.nn.init.normal_(agent.method.body.norm.weight, mean=1.0, std=0.1)
     batch, optimizer = agent.method.tensors(steps), torch.optim.Adam(agent.parameters(), lr=1e-2)
     losses = []

@@ -11,6 +11,7 @@ import gymnasium
 
 from icrl_envs.base.checks import check_int, nearest, short
 from icrl_envs.base.family import Family
+from icrl_envs.base.gym.flat import flat_env
 from icrl_envs.base.split import check_split
 
 
@@ -21,8 +22,9 @@ class GymFamily(Family):
         family = GymFamily("my/Poles-v0", [{"length": 0.2 + 0.01 * number} for number in range(100)])
         register_family(family)
 
-    Spaces are read from one environment, made with the first task. No capability is declared: a subclass with more
-    knowledge, such as an optimal return, sets `capabilities` and defines their methods.
+    Spaces are read from one environment, made with the first task; Dict and Tuple observations are flattened, see
+    `flat_env`. No capability is declared: a subclass with more knowledge, such as an optimal return, sets
+    `capabilities` and defines their methods.
 
     Args:
         env_id: a registered Gymnasium id.
@@ -119,7 +121,7 @@ def check_task(task: Any, number: int, first: Mapping[str, Any]) -> str:
 def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     """Make one environment of a task; ValueError if the id does not accept these arguments."""
     try:
-        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+        return flat_env(gymnasium.make(env_id, disable_env_checker=True, **kwargs))
     except Exception as error:
         why = short(f"{type(error).__name__}: {error}")
         raise ValueError(f"{env_id} cannot be made with the task {short(dict(kwargs))}: {why}") from error

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from icrl_agents.core.checks import check_known, check_value
+from icrl_agents.core.checks import check_choice, check_known, check_value
 from icrl_agents.core.printable import printable
+from icrl_agents.nn.codecs import BOX_HEADS
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class AgentConfig:
     slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
+    head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
@@ -41,11 +43,13 @@ class AgentConfig:
         "window": (2, 100_000),
         "slide": (1, 100_000),
     }
-    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # value of each field that older checkpoints lack
+    # value of each field that older checkpoints lack
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian"})
 
     def __post_init__(self) -> None:
         for field in fields(self):
             check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        check_choice("head", self.head, BOX_HEADS)
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
         if self.slide >= self.window:

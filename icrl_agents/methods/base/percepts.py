@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.transforms import return_to_go
@@ -68,9 +68,8 @@ class PerceptMethod(Method):
             count: denominator of the means; None: the number of real steps.
         """
         count = steps.mask.sum() if count is None else count  # () scalar tensor
-        terms = {
-            "action": masked_nll(self.action_distribution(hidden[:, :, 0], steps.static), action, steps.mask, count)
-        }
+        policy, noise = self.action_distribution(hidden[:, :, 0], steps.static), steps.extras.get(HEAD_NOISE)
+        terms = {"action": masked_nll(policy, action, steps.mask, count, noise)}
         if self.config.dynamics:  # slot 1 is the action token, slot 0 the percept
             value, known = return_to_go(steps)
             terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask, count)
@@ -97,6 +96,8 @@ def intended_action(steps: Steps) -> Tensor:
     return steps.extras.get("intended_action", steps.action)
 
 
-def masked_nll(distribution: Distribution, value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-    """Sum of negative log-likelihoods under the mask, divided by `count` (or 1 if it is smaller)."""
-    return -(distribution.log_prob(value) * mask).sum() / count.clamp_min(1)
+def masked_nll(
+    distribution: Distribution, value: Tensor, mask: Tensor, count: Tensor, noise: Tensor | None = None
+) -> Tensor:
+    """Sum of the losses of a distribution under the mask, divided by `count` (or 1 if it is smaller)."""
+    return (distribution.loss(value, noise) * mask).sum() / count.clamp_min(1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.steps import OF_ACTIONS, Steps
+from icrl_agents.core.steps import HEAD_NOISE, OF_ACTIONS, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.box import RewardCodec
@@ -59,7 +59,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     def action_codec(self, space: gymnasium.Space) -> Codec:
         """Codec that embeds and predicts actions."""
-        return make_codec(space, self.config.width)
+        return make_codec(space, self.config.width, head=self.config.head)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +69,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     @abstractmethod
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        """Named loss terms of steps (B, T): masked means of negative log-likelihoods; training minimises their sum."""
+        """Named loss terms of steps (B, T): masked means of `Distribution.loss`; training minimises their sum."""
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss(steps)
@@ -81,6 +81,16 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         """
         return steps
 
+    def draw_noise(self, steps: Steps, rng: np.random.Generator) -> Steps:
+        """Add the random numbers of the action head's loss, if it takes any, to a batch from `prepare_batch`.
+
+        They are columns, so that neither micro-batches nor processes change what a step is trained with.
+        """
+        if not (size := self.action.noise_size):
+            return steps
+        noise = rng.standard_normal((*steps.mask.shape, size), np.float32)
+        return steps._replace(extras={**steps.extras, HEAD_NOISE: noise})
+
     def loss_weight(self, steps: Steps) -> Any:
         """Denominator of the loss terms: by default the number of steps that are not padding."""
         return steps.mask.sum()
@@ -88,6 +98,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     def fit_normalization(self, steps: Steps) -> None:
         """Set the normalisation statistics of the codecs from the first batch of a training."""
         self.obs.fit_normalization(steps.obs[steps.mask])
+        self.action.fit_actions(steps.action[steps.mask])
 
     def trains_policy(self, progress: float) -> bool:
         """Whether the policy is trained at `progress`, the share of finished updates (0..1)."""

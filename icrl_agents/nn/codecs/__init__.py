@@ -12,11 +12,18 @@ from gymnasium import spaces
 from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.nn.codecs.flow import FlowCodec
 from icrl_agents.nn.codecs.integers import DiscreteCodec, IntegerVectorCodec, is_integer_box
+from icrl_agents.nn.codecs.mixture import MixtureCodec
+
+BOX_HEADS: dict[str, type[BoxCodec]] = {"gaussian": BoxCodec, "mixture": MixtureCodec, "flow": FlowCodec}
 
 
-def make_codec(space: gymnasium.Space, width: int, predicts: bool = True) -> Codec:
+def make_codec(space: gymnasium.Space, width: int, predicts: bool = True, head: str = "gaussian") -> Codec:
     """Codec of `space` with embeddings of size `width`, and with an output head if `predicts`.
+
+    Args:
+        head: distribution of a float Box, a name in `BOX_HEADS`; other spaces have one kind of head.
 
     Raises:
         ValueError: no codec supports the space; the message lists the supported ones.
@@ -26,7 +33,9 @@ def make_codec(space: gymnasium.Space, width: int, predicts: bool = True) -> Cod
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) or is_integer_box(space):
         return IntegerVectorCodec(space, width, predicts)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return BoxCodec(space, width, predicts)
+        return BOX_HEADS[head](space, width, predicts)
+    if space.shape is None:  # a space of several arrays
+        raise ValueError(f"no codec for {printable(space)}: flatten observations by icrl_envs.flat_env(env)")
     raise ValueError(
         f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary or a bounded int or a float Box"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,34 @@ from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Gaussian
 
 MIN_SPREAD = 1e-6  # relative std below which an entry counts as constant: float32 rounding is about as large
+MAX_BOUND = 1e6  # bounds farther from 0 say that there are none
+
+
+class Units(NamedTuple):
+    """Conversion between values (..., *shape) of a Box and flat normalised vectors (..., N)."""
+
+    mean: Tensor  # (*shape), like the others
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.mean.numel()
+
+    @property
+    def log_volume(self) -> Tensor:
+        """Log of the volume that a unit volume of normalised vectors has in the space."""
+        return self.std.log().sum()
+
+    def flat(self, value: Tensor) -> Tensor:
+        unit = (value - self.mean) / self.std
+        return unit.flatten(-self.mean.dim()) if self.mean.dim() else unit[..., None]
+
+    def value(self, unit: Tensor) -> Tensor:
+        """Values clipped to the space."""
+        value = unit.reshape(*unit.shape[:-1], *self.mean.shape) * self.std + self.mean
+        return torch.maximum(torch.minimum(value, self.high), self.low)
 
 
 class BoxCodec(Codec):
@@ -29,20 +58,27 @@ class BoxCodec(Codec):
 
     def __init__(self, space: spaces.Box, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
-        size, self.dims = math.prod(space.shape), len(space.shape)
+        self.size, self.dims = math.prod(space.shape), len(space.shape)
         if embeds:
-            self.linear = nn.Linear(size, width)
+            self.linear = nn.Linear(self.size, width)
         if predicts:
-            self.outputs = nn.Linear(width, self.moments * size)
+            self.outputs = self.make_outputs(width, self.size)
         self.register_buffer("mean", torch.zeros(space.shape))
         self.register_buffer("std", torch.ones(space.shape))
         self.limits = _with_tolerance(space)  # float64, for the check of inputs
         self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
 
+    @property
+    def units(self) -> Units:
+        return Units(self.mean, self.std, self.low, self.high)
+
+    def make_outputs(self, width: int, size: int) -> nn.Module:
+        """Network from hidden vectors (..., D) to what `head` reads."""
+        return nn.Linear(width, self.moments * size)
+
     def embed(self, x: Tensor) -> Tensor:
-        unit = (x - self.mean) / self.std  # (..., *shape)
-        return self.linear(unit.flatten(-self.dims) if self.dims else unit[..., None])  # (..., D)
+        return self.linear(self.units.flat(x))  # (..., D)
 
     def head(self, hidden: Tensor) -> Gaussian:
         mean, log_std = self.outputs(hidden).unflatten(-1, (2, -1)).unbind(-2)  # (..., size) each
@@ -67,6 +103,14 @@ class BoxCodec(Codec):
         mean, std = data.mean(0), data.std(0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))
+
+    @torch.no_grad()
+    def fit_actions(self, x: Tensor) -> None:
+        self.fit_normalization(x)
+        low, high = self.low.double(), self.high.double()
+        bounded = (low.abs() <= MAX_BOUND) & (high.abs() <= MAX_BOUND) & (low < high)
+        self.mean.copy_(torch.where(bounded, (low + high) / 2, self.mean))
+        self.std.copy_(torch.where(bounded, (high - low) / 2, self.std))
 
     def validate(self) -> None:
         if not (self.mean.isfinite() & self.std.isfinite() & (self.std > 0)).all():

@@ -55,11 +55,15 @@ class Codec(nn.Module, ABC):
         return x.cpu().numpy().astype(self.space.dtype, copy=False)
 
     options: int | None = 0  # number of actions 0, 1, ...; None: any number; 0: not such an action space
+    noise_size = 0  # random numbers that a loss of the head takes for each value
     dtype = torch.long
     ends: tuple[Any, ...] | None = None  # (lowest, highest) value of a table without an entry for zero, else None
 
     def fit_normalization(self, x: Tensor) -> None:
         """Set the normalisation statistics, if the codec has any, from data (..., *shape)."""
+
+    def fit_actions(self, x: Tensor) -> None:
+        """`fit_normalization` for actions: bounds are mapped to -1 and 1, entries without bounds follow the data."""
 
     def validate(self) -> None:
         """Refuse (ValueError) impossible normalisation statistics, in loaded weights."""

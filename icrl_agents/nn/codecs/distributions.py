@@ -6,6 +6,7 @@ Not `torch.distributions`, which cannot sample from an explicit generator. Axis 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -15,7 +16,12 @@ from torch import Tensor
 class Distribution(Protocol):
     """Distribution over values (*shape) of one space, for every leading index (...)."""
 
+    caution: str  # what a user of `mode` should know before acting on it; "" if nothing
+
     def log_prob(self, value: Tensor) -> Tensor: ...  # (..., *shape) -> (...)
+
+    def loss(self, value: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What training minimises (...) at values (..., *shape), given the `noise` (..., noise_size) of the codec."""
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor: ...  # (..., *shape)
 
@@ -25,7 +31,19 @@ class Distribution(Protocol):
         """Up to `count` values (..., A, *shape) for a search, and their log-probabilities (..., A)."""
 
 
-class Categorical:
+class Likelihood(ABC):
+    """Part shared by distributions with a tractable density: the loss is the negative log-likelihood."""
+
+    caution = ""
+
+    @abstractmethod
+    def log_prob(self, value: Tensor) -> Tensor: ...
+
+    def loss(self, value: Tensor, noise: Tensor | None = None) -> Tensor:
+        return -self.log_prob(value)
+
+
+class Categorical(Likelihood):
     """Logits (..., N) over the integers start .. start + N - 1."""
 
     def __init__(self, logits: Tensor, start: int = 0):
@@ -57,7 +75,7 @@ class Categorical:
         return every.expand_as(self.logits), self.logits
 
 
-class Independent:
+class Independent(Likelihood):
     """Array of independent integers, one `Categorical` per entry; values have shape (..., *shape)."""
 
     def __init__(self, parts: list[Categorical], shape: tuple[int, ...]):
@@ -75,11 +93,13 @@ class Independent:
         return torch.stack([part.mode() for part in self.parts], -1).unflatten(-1, self.shape)
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return _mode_and_samples(self, count, generator)
+        return mode_and_samples(self, count, generator)
 
 
-class Gaussian:
+class Gaussian(Likelihood):
     """Diagonal normal distribution over the last `dims` axes; samples and mode are clipped to [low, high]."""
+
+    caution = "deterministic=True takes the mean of the policy every time: nothing is explored"
 
     def __init__(self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor, dims: int = 1):
         self.mean, self.log_std, self.low, self.high, self.dims = mean, log_std, low, high, dims
@@ -98,14 +118,14 @@ class Gaussian:
         return self._clip(self.mean)
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return _mode_and_samples(self, count, generator)
+        return mode_and_samples(self, count, generator)
 
     def _clip(self, value: Tensor) -> Tensor:
         return torch.maximum(torch.minimum(value, self.high), self.low)
 
 
-def _mode_and_samples(
-    distribution: Independent | Gaussian, count: int, generator: torch.Generator | None
+def mode_and_samples(
+    distribution: Distribution, count: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Candidates of distributions too large to enumerate: the mode and `count - 1` samples."""
     values = [distribution.mode(), *(distribution.sample(generator) for _ in range(count - 1))]
