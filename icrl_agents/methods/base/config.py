@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from icrl_agents.core.checks import check_known, check_value
+from icrl_agents.core.checks import check_choice, check_known, check_value
 from icrl_agents.core.printable import printable
+from icrl_agents.nn.codecs.rewards import REWARD_CODECS
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class AgentConfig:
     slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
+    rewards: str = (
+        "running"  # unit of rewards: "running" between the extremes of the lifetime so far, or "fixed" as given
+    )
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
@@ -41,11 +45,13 @@ class AgentConfig:
         "window": (2, 100_000),
         "slide": (1, 100_000),
     }
-    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # value of each field that older checkpoints lack
+    # value of each field that older checkpoints lack
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"rewards": "fixed"})
 
     def __post_init__(self) -> None:
         for field in fields(self):
             check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        check_choice("rewards", self.rewards, list(REWARD_CODECS))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
         if self.slide >= self.window:
