@@ -40,7 +40,7 @@ MOVED = {  # what the recorded help has and this version's has not: an option th
     "evaluate": " --change <str> Change latents after every fold: zeroed, swapped, shuffled or frozen.",
 }
 TIMES = ("seconds", "tokens_per_s")
-SHORT = ("--set", "updates=5", "--set", "batch_size=4")  # of a training
+SHORT = ("--set", "updates=5", "--set", "batch_size=4", "--set", "rewards=fixed")  # of a training
 TRAININGS = {
     "ad": (),
     "ad-dynamics": ("--set", "dynamics=true"),
@@ -75,7 +75,7 @@ def initial_weights() -> dict[str, str]:
             for dynamics in (False, True):
                 torch.manual_seed(0)
                 try:
-                    model = cls(obs_space, action_space, cls.Config(dynamics=dynamics))
+                    model = cls(obs_space, action_space, cls.Config(dynamics=dynamics, rewards="fixed"))
                 except ValueError:  # a method without dynamics, or without such actions
                     continue
                 found[f"{method} {kind} dynamics={dynamics}"] = digest(weights(model))

@@ -7,6 +7,7 @@ import torch
 from gymnasium import Space, spaces
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
 from icrl_agents.nn.codecs import BOX_HEADS
@@ -60,11 +61,12 @@ def imagines(name: str) -> bool:
 
 
 def variants() -> list[Variant]:
-    """Every registered method, with and without dynamics, and every choice of layout it has."""
+    """Every registered method, with and without dynamics, every choice of layout it has, and rewards as they are."""
     found = []
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
+        found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))]
     return found
 
 
@@ -81,7 +83,7 @@ def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
 
 
 def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0, ends: float = 0.2) -> Steps:
-    """Arbitrary lifetimes with episode ends at different places in every row."""
+    """Arbitrary lifetimes with episode ends at different places in every row, with the range of their rewards."""
     obs_space, action_space = SPACES[kind]
     rng = np.random.default_rng(seed)
     obs = sample(obs_space, rows, count + 1, seed)
@@ -91,7 +93,8 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
     reward = rng.random((rows, count)).astype(np.float32)
     log_prob = np.log(rng.uniform(0.1, 0.5, (rows, count))).astype(np.float32)  # none is sure: runs need test_marked_ad
     extras = {"expert_action": sample(action_space, rows, count, seed + 2), "log_prob": log_prob}
-    return stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
+    steps = stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
+    return with_reward_range(steps)
 
 
 def given(agent: ICAgent, steps: Steps) -> Steps:

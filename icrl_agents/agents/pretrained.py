@@ -24,7 +24,7 @@ from icrl_agents.nn.numerics import check_float32
 # config fields that change the meaning of weights without changing their shapes
 MEANINGS = (
     *("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"),
-    *("vectors", "objective", "prompt", "illegal", "similarity"),
+    *("vectors", "objective", "prompt", "illegal", "similarity", "rewards"),
 )
 
 
@@ -74,15 +74,15 @@ def init_from(method: Method, other: Method, name: str) -> None:
     if type(other) is not type(method):
         names = method_name(type(other)), method_name(type(method))
         raise ValueError(f"init={name!r} is {names[0]}, not {names[1]}: train that")
+    for key in MEANINGS:
+        values = [asdict(one.config).get(key) for one in (method, other)]
+        if values[0] != values[1]:
+            raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
     ours, theirs = method.state_dict(), other.state_dict()
     for key in sorted(ours.keys() | theirs.keys()):
         shapes = [tuple(weights[key].shape) if key in weights else None for weights in (ours, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
-    for key in MEANINGS:
-        values = [asdict(one.config).get(key) for one in (method, other)]
-        if values[0] != values[1]:
-            raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
     spaces = [(one.observation_space, one.action_space) for one in (method, other)]
     if spaces[0] != spaces[1]:
         raise ValueError(f"init={name!r} acts in {printable(spaces[1])}, not {printable(spaces[0])}: give one of these")

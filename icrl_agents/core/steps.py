@@ -19,7 +19,8 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 
 OF_ACTIONS = "_action"  # name suffix of extra columns that hold actions, such as expert_action
-NUMBERS = {"log_prob", "update"}  # extra columns (B, T) with one number per step
+LOWEST, HIGHEST = "reward_low", "reward_high"  # extra columns: extremes of a lifetime's rewards before each step
+NUMBERS = {"log_prob", "update", LOWEST, HIGHEST}  # extra columns (B, T) with one number per step
 HEAD_NOISE = "head_noise"  # extra column (B, T, ...) of a training batch: random numbers for the loss of its actions
 ACTION_MASK = "action_mask"  # static value (B, A) bool: legal actions of each row
 

@@ -56,7 +56,9 @@ class DPT(PerceptMethod):
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         if "expert_action" not in steps.extras:
             raise ValueError("dpt learns from expert_action, which these histories lack: collect them again, or use ad")
-        return steps if self.extends else query_first(steps, rng, shuffle=self.config.layout == "set")
+        return (
+            steps if self.extends else query_first(self.reward.tracked(steps), rng, shuffle=self.config.layout == "set")
+        )
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         expert = steps.extras["expert_action"]  # (B, T, ...)

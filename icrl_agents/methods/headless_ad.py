@@ -151,7 +151,7 @@ class HeadlessAD(Method):
 
     def tokens(self, steps: Steps) -> Tensor:
         vectors = look_up(steps.static[VECTORS], steps.prev_action)  # (B, T, K)
-        before = self.action.embed(vectors) + self.reward.embed(steps.prev_reward)
+        before = self.action.embed(vectors) + self.reward.before(steps)
         before = before + self.before(self.obs.embed(steps.prev_obs))
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long())
         return (percept + before * ~steps.start[..., None])[:, :, None]  # (B, T, 1, D)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.printable import printable
+from icrl_agents.core.reward_range import range_before, with_reward_range
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
@@ -80,8 +81,9 @@ class IDT(PerceptMethod):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
-        steps = sort_by_return(steps)
-        target = np.where(rng.random(len(steps.mask)) < 0.5, best_return(steps), np.float32(np.nan))
+        steps = with_reward_range(sort_by_return(steps), range_before(steps))  # as of a lifetime in this order
+        best = best_return(self.reward.seen(steps.map(torch.as_tensor)))
+        target = np.where(rng.random(len(steps.mask)) < 0.5, best, np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)
         noise = rng.standard_normal((*steps.mask.shape, self.config.latent), np.float32)  # used at chunk starts only
         return steps._replace(extras={**steps.extras, TARGET: columns, NOISE: noise})
@@ -101,7 +103,9 @@ class IDT(PerceptMethod):
         chunks, tokens = self._outline(steps, steps.mask)
         mean, log_std = self.decide(self.high(tokens))  # (B, C, Z)
         z = mean + log_std.exp() * chunks.firsts(steps.extras[NOISE]) if self.training else mean  # (B, C, Z)
-        parts = chunks.split(steps)._replace(extras={LATENT: z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)})
+        parts = chunks.split(steps)
+        latent = {LATENT: z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)}
+        parts = parts._replace(extras={**parts.extras, **latent})
         rendered = self.tokens(parts)  # (B * C, chunk, S, D)
         return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))  # (B, T, S, D)
 
@@ -181,7 +185,9 @@ class IDT(PerceptMethod):
         memory, length = context.memory, context.length
         if LATENT not in context.steps.extras:
             column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
-            context.steps = context.steps._replace(extras={LATENT: column})  # every column: z of the current chunk
+            context.steps = context.steps._replace(
+                extras={**context.steps.extras, LATENT: column}
+            )  # every column: z of the current chunk
         again = active & (memory.begin == length)  # (B,) a chunk was decided here, but at another observation
         if again.any():
             memory.forget(np.flatnonzero(again))
@@ -237,7 +243,7 @@ class IDT(PerceptMethod):
         """Visible steps (n, T) of the rows `index` as tensors, the open step and the target returns included."""
         steps = context.read(np.zeros(len(index), np.int64), int(context.length[index].max()) + 1, index)
         target = np.repeat(context.memory.target[index, None], steps.mask.shape[1], 1)
-        return self.tensors(steps._replace(extras={TARGET: target}))
+        return self.tensors(steps._replace(extras={**steps.extras, TARGET: target}))
 
 
 @dataclass

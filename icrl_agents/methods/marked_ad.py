@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Distribution
 
 OWN_POLICY, OTHER_POLICY = -1, -2  # values of the column `update`: the agent, and an unnumbered policy of a history
+OPEN = MappingProxyType({"log_prob": -np.inf, "update": OWN_POLICY})  # columns from which marks follow, in an open step
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class MarkedAD(PerceptMethod):
         if config.layout == "inserted":
             self.slots = ("percept", "mark")  # the mark token of the next step
         if config.marks == "own":
-            self.extra_columns = {"log_prob": -np.inf, "update": OWN_POLICY}
+            self.extra_columns = {**self.extra_columns, **OPEN}
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         return steps._replace(extras={**steps.extras, "mark": self.marks(steps)})
@@ -99,20 +101,22 @@ class MarkedAD(PerceptMethod):
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         """Mark the visible steps. Causal marks never change, so cached tokens stay valid."""
-        if self.extra_columns:
-            for name, unknown in self.extra_columns.items():  # an earlier call may have left a value in the open step
+        if self.config.marks == "own":
+            for name, unknown in OPEN.items():  # an earlier call may have left a value in the open step
                 context.steps.extras[name][np.arange(context.rows), context.length] = unknown
-            marks = {"mark": self.marks(context.steps)}
-            context = replace(context, steps=context.steps._replace(extras=marks))
+            extras = {**context.steps.extras, "mark": self.marks(context.steps)}
+            context = replace(context, steps=context.steps._replace(extras=extras))
         return super().encode_open_step(context, active)
 
     def load_history(self, context: Context, history: Steps) -> None:
-        if self.extra_columns and "update" not in history.extras:  # one unnumbered policy, distinct from the agent's
+        if (
+            self.config.marks == "own" and "update" not in history.extras
+        ):  # one unnumbered policy, distinct from the agent's
             update = np.full(history.mask.shape, OTHER_POLICY, np.float32)
             history = history._replace(extras={**history.extras, "update": update})
         super().load_history(context, history)
 
     def on_action(self, context: Context, distribution: Distribution, action: Tensor) -> None:
-        if self.extra_columns:
+        if self.config.marks == "own":
             here = np.arange(context.rows), context.length
             context.steps.extras["log_prob"][here] = distribution.log_prob(action).float().cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from icrl_agents.core.action_masks import actions_in
+from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
 
 
@@ -25,7 +26,7 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
         np.where(blind[:, None] & (late > n), 0, value).astype(np.float32)
         for n, value in ((0, steps.reward), (1, steps.prev_reward))
     )
-    return steps._replace(reward=reward, prev_reward=before)
+    return with_reward_range(steps._replace(reward=reward, prev_reward=before))  # whose extremes hidden rewards are not
 
 
 def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator) -> Steps:

@@ -15,13 +15,14 @@ import torch
 
 from icrl_agents.core.action_masks import check_given
 from icrl_agents.core.printable import printable
+from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import ACTION_MASK, Steps, check_steps
 from icrl_agents.histories.columns import GIVEN
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.nn.codecs import make_codec
-from icrl_agents.nn.codecs.box import RewardCodec
 from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.nn.codecs.rewards import RewardCodec
 from icrl_agents.sources.collection import check_together, lifetimes
 from icrl_agents.sources.source import Source
 
@@ -83,7 +84,7 @@ class FreshWindows:
         rng = np.random.default_rng([self.spec.seed, number])  # any chunk can be recomputed by its number
         tasks = rng.choice(self.tasks, self.batches_per_chunk * self.spec.batch_size)
         steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
-        return cut_windows(steps, self.spec.window, rng, self.spec.episode_aligned)
+        return cut_windows(with_reward_range(steps), self.spec.window, rng, self.spec.episode_aligned)
 
 
 def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -167,7 +168,7 @@ def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
     history, where = store[task, :], f"{store.path}, task {task}"
     check_steps(history, codecs, where)
     check_given(history, codecs["action"].options, where)
-    return history
+    return with_reward_range(history)
 
 
 def _check_together(histories: list[Steps], tasks: list[int], store: HistoryStore) -> None:

@@ -10,7 +10,7 @@ from icrl_agents.core.spaces import space_from_json, space_to_json
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.ad import AD
 from icrl_agents.nn.codecs import make_codec
-from icrl_agents.nn.codecs.box import RewardCodec
+from icrl_agents.nn.codecs.rewards import RewardCodec
 from tests.fakes import SMALL, sample
 
 CPU = torch.device("cpu")

@@ -43,19 +43,23 @@ class MethodImagination:
     """`Imagination` of a method with dynamics, starting from the encoded open steps of a context.
 
     The modal reward of an outcome is the value nearest to its expected reward among 0 and the rewards that the row has
-    observed, so branches continue with rewards that occur in the environment.
+    observed, so branches continue with rewards that occur in the environment. All rewards are in the unit of the
+    method's reward codec at the open step, which no imagined reward changes.
     """
 
     def __init__(self, method: Method, context: Context, generator: torch.Generator | None = None):
         self.method, self.generator = method, generator
-        here = np.arange(context.rows), context.length
-        self.extras = {name: torch.as_tensor(x[here], device=method.device) for name, x in context.steps.extras.items()}
+        now = method.tensors(context.read(context.length, 1))  # (B, 1) the open steps
+        self.extras = {name: x[:, 0] for name, x in now.extras.items()}
         seen = context.visible()
         values = np.unique(np.append(seen.reward[seen.mask], np.float32(0)))
         self.rewards: Tensor | None = None
         if len(values) <= MAX_REWARDS:  # infinity never is the nearest value: it masks rewards of other rows
-            has = ((seen.reward[..., None] == values) & seen.mask[..., None]).any(1) | (values == 0)  # (B, U)
-            self.rewards = torch.as_tensor(np.where(has, values, np.inf).astype(np.float32), device=method.device)
+            has = ((seen.reward[..., None] == values) & seen.mask[..., None]).any(1)  # (B, U)
+            has |= (values == 0) & (method.reward.knows_zero | ~has.any(1, keepdims=True))
+            known = torch.as_tensor(values, device=method.device).expand(has.shape)
+            known = method.reward.relative(known, self.extras)
+            self.rewards = known.masked_fill(torch.as_tensor(~has, device=method.device), torch.inf)
 
     def propose(self, ctx: Branch, count: int) -> Proposal:
         return Proposal(*self.method.action.head(ctx.hidden).candidates(count, self.generator))
@@ -92,7 +96,10 @@ class MethodImagination:
 def search(
     method: Method, planner: Planner, context: Context, hidden: Tensor, generator: torch.Generator | None
 ) -> SearchResult:
-    """Search from the open steps of a context, whose hidden vectors are `hidden` (B, D)."""
+    """Search from the open steps of a context, whose hidden vectors are `hidden` (B, D).
+
+    The rewards of the resulting path are in the unit of the environment.
+    """
     cache, horizon = method.branch(context)
     left = context.steps_left()
     closed = (horizon < 1) | ((left <= horizon) & (left < UNKNOWN))  # no bootstrap value after the last step
@@ -100,4 +107,6 @@ def search(
     allowed = torch.as_tensor(np.clip(horizon, 1, left), device=hidden.device)  # (B,) depth limit
     imagination = MethodImagination(method, context, generator)
     found = planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)
-    return found if planner.when == "known" else found._replace(known=torch.ones_like(found.known))
+    path = found.path._replace(reward=method.reward.absolute(found.path.reward, imagination.extras))
+    known = found.known if planner.when == "known" else torch.ones_like(found.known)
+    return found._replace(path=path, known=known)

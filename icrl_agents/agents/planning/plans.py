@@ -58,7 +58,7 @@ class Plans:
             self.right = self.total = np.zeros(context.rows)
         reliable = self.reliable(planner)
         following = self.following(planner, context).cpu().numpy() & reliable
-        rows = np.flatnonzero(active & ~following & reliable & _overrides(planner, context))
+        rows = np.flatnonzero(active & ~following & reliable & _overrides(method, planner, context))
         for block in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
             part = context if len(block) == context.rows else context.select(block)
             found = search(method, planner, part, decision.hidden[torch.as_tensor(block)], generator)
@@ -144,9 +144,9 @@ def _signed(column: np.ndarray) -> np.ndarray:
     return column.astype(np.int64) if column.dtype.kind == "u" else column
 
 
-def _overrides(planner: Planner, context: Context) -> np.ndarray:
+def _overrides(method: Method, planner: Planner, context: Context) -> np.ndarray:
     """(B,) bool: rows in which the planner may override the policy."""
     if planner.when == "full":
         return context.full
     seen = context.visible()
-    return ((seen.reward != 0) & seen.mask).any(1) | (planner.when == "always")
+    return method.reward.stands_out(seen.reward, seen.mask) | (planner.when == "always")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from icrl_agents.core.checks import check_choice, check_known, check_value
 from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs import BOX_HEADS
+from icrl_agents.nn.codecs.rewards import REWARD_CODECS
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class AgentConfig:
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
     head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
+    rewards: str = (
+        "running"  # unit of rewards: "running" between the extremes of the lifetime so far, or "fixed" as given
+    )
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
@@ -44,12 +48,13 @@ class AgentConfig:
         "slide": (1, 100_000),
     }
     # value of each field that older checkpoints lack
-    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian"})
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian", "rewards": "fixed"})
 
     def __post_init__(self) -> None:
         for field in fields(self):
             check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
         check_choice("head", self.head, BOX_HEADS)
+        check_choice("rewards", self.rewards, list(REWARD_CODECS))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
         if self.slide >= self.window:

@@ -43,7 +43,7 @@ class PerceptMethod(Method):
     def tokens(self, steps: Steps) -> Tensor:
         if not self.query_stays:
             return self.transition(self, steps)[:, :, None]  # (B, T, 1, D)
-        percept = self.obs.embed(steps.obs) + self.first(steps.first.long()) + self.reward.embed(steps.prev_reward)
+        percept = self.obs.embed(steps.obs) + self.first(steps.first.long()) + self.reward.before(steps)
         if not self.config.dynamics:
             return (percept + self.action.embed(steps.prev_action))[:, :, None]  # (B, T, 1, D)
         return torch.stack([percept, self.action.embed(steps.action)], 2)  # (B, T, 2, D)
@@ -87,7 +87,7 @@ class Transition(nn.Module):
 
     def forward(self, method: Method, steps: Steps) -> Tensor:
         """Tokens (B, T, D), with the embeddings of the method's codecs."""
-        after = self.next_obs(method.obs.embed(steps.next_obs)) + method.reward.embed(steps.reward)
+        after = self.next_obs(method.obs.embed(steps.next_obs)) + method.reward.after(steps)
         return method.obs.embed(steps.obs) + method.action.embed(steps.action) + after
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from icrl_agents.core.steps import HEAD_NOISE, OF_ACTIONS, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.nn.codecs import make_codec
-from icrl_agents.nn.codecs.box import RewardCodec
 from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.nn.codecs.rewards import REWARD_CODECS
 from icrl_agents.nn.numerics import BuiltInFloat32
 from icrl_agents.nn.stamp import Stamp
 
@@ -55,7 +55,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         predicts = self.config.dynamics or self.always_predicts  # heads of obs and reward; actions always have one
         self.obs = make_codec(observation_space, self.config.width, predicts)
         self.action = self.action_codec(action_space)
-        self.reward = RewardCodec(self.config.width, predicts)
+        self.reward = REWARD_CODECS[self.config.rewards](self.config.width, predicts)
 
     def action_codec(self, space: gymnasium.Space) -> Codec:
         """Codec that embeds and predicts actions."""
@@ -110,9 +110,13 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     # ---- NumPy to tensors ---------------------------------------------------------------------------------------
 
     def tensors(self, steps: Steps) -> Steps:
-        """Tensors of NumPy steps, in the dtypes of the codecs and on the device of this model."""
+        """Tensors of NumPy steps, in the dtypes of the codecs and on the device of this model.
+
+        Rewards are in the unit of the reward codec. Steps without the columns of their range begin a lifetime.
+        """
+        steps = self.reward.tracked(steps)
         device, obs, action, reward = self.device, self.obs.tensor, self.action.tensor, self.reward.tensor
-        return Steps(
+        found = Steps(
             obs=obs(steps.obs, device),
             prev_obs=obs(steps.prev_obs, device),
             prev_action=action(steps.prev_action, device),
@@ -131,6 +135,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
                 for name, value in steps.extras.items()
             },
         )
+        return self.reward.seen(found)
 
     def static_tensors(self, steps: Steps) -> dict[str, Tensor]:
         """Static values (B, ...) of NumPy steps, such as action masks, as tensors."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.nn.codecs.rewards import VARIED, VARIED_BEFORE
 
 
 def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
@@ -153,10 +154,11 @@ class Chunks(NamedTuple):
         return cls(size, begin, index, inside & known[rows[..., None], index], chunk * size + within)
 
     def split(self, steps: Steps) -> Steps:
-        """Steps rearranged to (B * C, size), without extra columns."""
+        """Steps rearranged to (B * C, size), without extra columns but those of rewards."""
         rows = torch.arange(len(self.begin), device=self.begin.device)[:, None, None]
         static = {name: value.repeat_interleave(self.begin.shape[1], 0) for name, value in steps.static.items()}
-        parts = steps._replace(extras={}).map(lambda value: value[rows, self.steps].flatten(0, 1))
+        extras = {name: steps.extras[name] for name in (VARIED, VARIED_BEFORE) if name in steps.extras}
+        parts = steps._replace(extras=extras).map(lambda value: value[rows, self.steps].flatten(0, 1))
         return parts._replace(mask=self.real.flatten(0, 1), static=static)
 
     def join(self, parts: Tensor) -> Tensor:

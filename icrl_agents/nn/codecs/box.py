@@ -1,4 +1,4 @@
-"""Codecs of real values: Box spaces, rewards and returns. Axis letter: D width."""
+"""Codecs of real values: Box spaces and returns. Axis letter: D width."""
 
 from __future__ import annotations
 
@@ -136,28 +136,6 @@ def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(over="ignore"):  # an overflow gives infinity, which means no bound
         return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
-
-
-class RewardCodec(BoxCodec):
-    """Unbounded rewards: a unit-variance Gaussian head; its NLL is half the squared error plus a constant."""
-
-    moments = 1  # head outputs per entry: the mean
-
-    def __init__(self, width: int, predicts: bool):
-        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.linear(x[..., None])
-
-    def head(self, hidden: Tensor) -> Gaussian:
-        mean = self.outputs(hidden)[..., 0]
-        return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
-
-    def check_range(self, array: np.ndarray, what: str) -> None:
-        check_finite(array, what)
-
-    def fit_normalization(self, x: Tensor) -> None:
-        """No normalisation: the scale of rewards is part of the task."""
 
 
 class ReturnCodec(BoxCodec):

@@ -1,0 +1,141 @@
+"""Codecs of rewards: as they are, or relative to the rewards of the lifetime so far.
+
+Axis letters: B rows, T steps, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from icrl_agents.core.reward_range import UNSEEN, with_reward_range
+from icrl_agents.core.steps import HIGHEST, LOWEST, Steps
+from icrl_agents.nn.codecs.box import MIN_SPREAD, BoxCodec, check_finite
+from icrl_agents.nn.codecs.distributions import Gaussian
+
+VARIED, VARIED_BEFORE = (
+    "varied",
+    "varied_before",
+)  # columns (B, T) bool: whether rewards up to `reward`, `prev_reward` differ
+
+
+class RewardCodec(BoxCodec):
+    """Rewards as they are ("fixed"): a unit-variance Gaussian head; its NLL is half the squared error plus a constant.
+
+    The head predicts, and `before` and `after` embed, rewards in the unit of `seen`: here that of the environment.
+    """
+
+    moments = 1  # head outputs per entry: the mean
+    columns: Mapping[str, float] = MappingProxyType({})  # columns that a context tracks -> value before the first step
+    knows_zero = True  # whether 0 means no reward, so that it may occur where it never has
+
+    def __init__(self, width: int, predicts: bool):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
+
+    def embed(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
+        """Embeddings (..., D) of rewards (...); `varied` (...) bool is ignored."""
+        return self.linear(x[..., None])
+
+    def before(self, steps: Steps) -> Tensor:
+        """Embeddings (B, T, D) of the previous rewards of steps that `seen` returned."""
+        return self.embed(steps.prev_reward, steps.extras.get(VARIED_BEFORE))
+
+    def after(self, steps: Steps) -> Tensor:
+        """Embeddings (B, T, D) of the rewards of steps that `seen` returned."""
+        return self.embed(steps.reward, steps.extras.get(VARIED))
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        mean = self.outputs(hidden)[..., 0]
+        return Gaussian(mean, torch.zeros_like(mean), self.low, self.high, dims=0)
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        check_finite(array, what)
+
+    def fit_normalization(self, x: Tensor) -> None:
+        """No normalisation from data: the unit is part of the task, or follows the lifetime."""
+
+    # ---- the unit of the rewards ------------------------------------------------------------------------------------
+
+    def tracked(self, steps: Steps) -> Steps:
+        """NumPy steps (B, T) with the columns that `seen` needs."""
+        return steps
+
+    def seen(self, steps: Steps) -> Steps:
+        """Tensors (B, T) with rewards in the unit of this codec; apply it once."""
+        return steps
+
+    def relative(self, reward: Tensor, now: Mapping[str, Tensor]) -> Tensor:
+        """Rewards (B, ...) in the unit of this codec, at one step whose columns `now` hold one number a row (B,)."""
+        return reward
+
+    def absolute(self, x: Tensor, now: Mapping[str, Tensor]) -> Tensor:
+        """Inverse of `relative`."""
+        return x
+
+    def stands_out(self, reward: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """(B,) bool: rows with a reward that says something, among the real ones of (B, T)."""
+        return ((reward != 0) & mask).any(1)
+
+
+class RunningRewardCodec(RewardCodec):
+    """Rewards relative to the lowest and highest one of the lifetime so far ("running"), the reward itself included.
+
+    u = (reward - low) / (high - low), 0 where all rewards so far are equal; a second input says whether they are. Both
+    are invariant to reward -> a * reward + b with a > 0, for each lifetime by itself.
+    """
+
+    columns = UNSEEN
+    knows_zero = False
+
+    def __init__(self, width: int, predicts: bool):
+        super().__init__(width, predicts)
+        self.linear = nn.Linear(2, width)
+
+    def embed(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
+        """Embeddings (..., D) of u (...); `varied` (...) bool: whether rewards so far differ; None: they do."""
+        flag = torch.ones_like(x) if varied is None else varied.to(x.dtype)
+        return self.linear(torch.stack([x, flag], -1))
+
+    def head(self, hidden: Tensor) -> Gaussian:
+        found = super().head(hidden)
+        return Gaussian(found.mean, found.log_std, self.mean, self.mean + 1, dims=0)  # samples and mode lie in 0..1
+
+    def tracked(self, steps: Steps) -> Steps:
+        return steps if self.columns.keys() <= steps.extras.keys() else with_reward_range(steps)
+
+    def seen(self, steps: Steps) -> Steps:
+        low, high = steps.extras[LOWEST], steps.extras[HIGHEST]
+        (reward, varied), (before, varied_before) = (_unit(x, low, high) for x in (steps.reward, steps.prev_reward))
+        flags = {VARIED: varied, VARIED_BEFORE: varied_before}
+        return steps._replace(reward=reward, prev_reward=before, extras={**steps.extras, **flags})
+
+    def relative(self, reward: Tensor, now: Mapping[str, Tensor]) -> Tensor:
+        return _unit(reward, *(_leading(now[name], reward) for name in (LOWEST, HIGHEST)))[0]
+
+    def absolute(self, x: Tensor, now: Mapping[str, Tensor]) -> Tensor:
+        low, high = (_leading(now[name], x) for name in (LOWEST, HIGHEST))
+        return torch.where(high > low, low + x * (high - low), low.masked_fill(low.isinf(), 0))
+
+    def stands_out(self, reward: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return ((reward != reward[:, :1]) & mask).any(1)
+
+
+REWARD_CODECS: dict[str, type[RewardCodec]] = {"running": RunningRewardCodec, "fixed": RewardCodec}
+
+
+def _unit(reward: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Place (0..1) of rewards between the extremes, themselves included, and whether the extremes differ."""
+    low, high = torch.minimum(low, reward), torch.maximum(high, reward)
+    # relative to their size, since float32 rounding makes equal rewards differ
+    varied = high - low > MIN_SPREAD * torch.maximum(low.abs(), high.abs())
+    return torch.where(varied, (reward - low) / torch.where(varied, high - low, 1), 0), varied
+
+
+def _leading(value: Tensor, like: Tensor) -> Tensor:
+    """`value` (B,) with as many axes as `like` (B, ...)."""
+    return value.reshape(-1, *[1] * (like.dim() - 1))
