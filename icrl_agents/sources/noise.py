@@ -66,11 +66,11 @@ class Noise(StepSource):
         return {"spread": BOX_SPREAD} if box else {}
 
     def prepare(self, env: Any) -> None:
-        if (expert := find_expert(env)) is None:
-            way = "use a source that needs none, such as 'ppo'"
+        if (advise := find_expert(env)) is None:
+            way = "give an expert, or use another source"
             raise ValueError(f"source 'noise' needs an env with expert_action(), not {printable(env)}: {way}")
         knobs, box = self.settings, box_range(env.single_action_space)
-        self.expert = expert
+        self.advise = advise
         self.drift = None if box is None else Drift(box, knobs.correlation, knobs.scale)
         self.actions = count_actions(env, "noise") if box is None else 0
         self.final = knobs.end + (
@@ -80,9 +80,9 @@ class Noise(StepSource):
     def choose(self, obs: np.ndarray) -> np.ndarray:
         share = self.settings.start + (self.final - self.settings.start) * self.progress  # (B,)
         if self.drift is not None:
-            action = self.drift.blend(self.expert(), share, self.starts, self.rng)
+            action = self.drift.blend(self.advise(), share, self.starts, self.rng)
             return action.astype(self.env.single_action_space.dtype)
-        return self._replace(self.expert(), share)
+        return self._replace(self.advise(), share)
 
     def _replace(self, expert: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """Actions (B,): `expert` (B,), replaced by a random legal action with probability `chance` (B,)."""
