@@ -13,7 +13,7 @@ from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
-    "uniform, noise, ppo."
+    "uniform, noise, psrl, ppo, sac."
 )
 
 

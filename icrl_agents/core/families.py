@@ -17,6 +17,7 @@ from icrl_agents.core.spaces import num_actions
 __all__ = [
     "Capability",
     "Family",
+    "Rules",
     "TaskRows",
     "TaskSet",
     "all_families",

@@ -6,7 +6,7 @@ Besides `nn.codecs`, only this file checks the type of a space.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,26 @@ MAX_START = 1 << 62  # the sum of two values up to this size fits into int64
 def num_actions(space: gymnasium.Space) -> int:
     """Number n of actions in Discrete(n) with start 0; 0 for every other space."""
     return int(space.n) if isinstance(space, spaces.Discrete) and space.start == 0 else 0
+
+
+class BoxRange(NamedTuple):
+    """Bounds of a float Box, and a scale of its values; each (*shape)."""
+
+    low: np.ndarray  # -inf without a bound
+    high: np.ndarray  # inf without a bound
+    centre: np.ndarray  # middle of the range; one unit from a single bound, 0 without bounds
+    unit: np.ndarray  # half of the range; 1 where a bound is missing
+
+
+def box_range(space: gymnasium.Space) -> BoxRange | None:
+    """Range of a Box of floats; None for every other space."""
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        return None
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    unit = np.where(bounded, np.where(bounded, high, 1.0) / 2 - np.where(bounded, low, -1.0) / 2, 1.0)
+    nearest = np.where(np.isfinite(low), low + unit, np.where(np.isfinite(high), high - unit, 0.0))
+    return BoxRange(low, high, nearest, unit)
 
 
 def space_to_json(space: gymnasium.Space) -> dict[str, Any]:

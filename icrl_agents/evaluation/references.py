@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from icrl_agents.core.families import Capability, find_family
 from icrl_agents.core.rollout import Learner
 from icrl_agents.sources import default_source, make_source
-from icrl_agents.sources.gittins import MAX_LIFETIME
+from icrl_agents.sources.bandits.gittins import MAX_LIFETIME
+from icrl_agents.sources.source import StepSource
 
 RANDOM = "random"
 
@@ -35,14 +36,18 @@ STRONGER: dict[str, dict[str, Reference]] = {  # learners stronger than the publ
 
 
 def reference_learners(env_id: str, episodes: int) -> dict[str, Learner]:
-    """Reference learners by name: random play, the source, UCB if the family has a regret, and `STRONGER` ones."""
+    """Reference learners by name: random play, the source, UCB if the family has a regret, and `STRONGER` ones.
+
+    A source that shares one learner among the streams of a task is no reference: it has no curve by episode.
+    """
     source, family = default_source(env_id), find_family(env_id)
     found = {RANDOM: Reference("uniform"), source: Reference(source)}
     if family.offers(Capability.REGRET):
         found["ucb"] = Reference("ucb")
     steps = family.horizon * episodes
     found |= {name: one for name, one in STRONGER.get(env_id, {}).items() if steps <= (one.longest or steps)}
-    learners: dict[str, Any] = {name: make_source(one.source, env_id, one.settings) for name, one in found.items()}
+    made = {name: make_source(one.source, env_id, one.settings) for name, one in found.items()}
+    learners = {name: learner for name, learner in made.items() if isinstance(learner, StepSource)}
     for learner in learners.values():
         learner.episodes = episodes  # for schedules
-    return learners
+    return dict(learners)

@@ -5,17 +5,17 @@ Axis letters: B rows (streams), T environment steps.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv, VectorWrapper
 
 from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.env_actions import legal_actions
-from icrl_agents.core.families import Capability, env_family
 from icrl_agents.core.steps import ACTION_MASK, Boundary, Steps, autoreset_mode, stack_steps
 from icrl_agents.histories.columns import FIELDS, column_name
+from icrl_agents.histories.experts import find_expert
 
 
 class RecordHistory(VectorWrapper):
@@ -33,7 +33,7 @@ class RecordHistory(VectorWrapper):
         if isinstance(env, gymnasium.Env):
             raise TypeError(f"{env} is a single environment: use gymnasium.make_vec(id, num_envs=1) or SyncVectorEnv")
         super().__init__(env)
-        self.has_expert = has_expert(env)
+        self._expert = find_expert(env)
         self._boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
         self._static: dict[str, np.ndarray] = {}
         self._clear()
@@ -73,7 +73,7 @@ class RecordHistory(VectorWrapper):
         self._require_whole()
         self._boundary.require_reset()
         action = self._stored(actions, self.single_action_space, "actions")
-        expert = self.expert_action() if self.has_expert else None
+        expert = None if self._expert is None else self._expert()
         self._torn = True  # until the result is recorded
         try:
             obs, reward, terminated, truncated, info = super().step(actions)
@@ -116,13 +116,17 @@ class RecordHistory(VectorWrapper):
             raise ValueError(f"{what} has dtype {array.dtype}, expected bool: check the env")
         return array
 
+    @property
+    def has_expert(self) -> bool:
+        """Whether the environment has an expert."""
+        return self._expert is not None
+
     def expert_action(self) -> np.ndarray:
         """Current actions (B, ...) of the environment's expert; ValueError if it has none."""
-        env: Any = self.env.unwrapped
-        if not self.has_expert:
-            raise ValueError(f"{env} has no expert_action(): choose another source, or add it to the environment")
-        of_rows = isinstance(env, SyncVectorEnv | AsyncVectorEnv)
-        return np.array(env.call("expert_action") if of_rows else env.expert_action())
+        if self._expert is None:
+            where = self.env.unwrapped
+            raise ValueError(f"{where} has no expert_action(): choose another source, or add it to the environment")
+        return self._expert()
 
     def note(self, **columns: Any) -> None:
         """Add one value, or one per row (B, ...), to user-defined columns: exactly once per step, before or after."""
@@ -157,23 +161,6 @@ class RecordHistory(VectorWrapper):
             active, columns = _pack(active, columns)
         fields = {name: columns.pop(name) for name in FIELDS}
         return stack_steps(**fields, mask=active, extras=columns, static=self._static)
-
-
-@runtime_checkable
-class ExpertEnv(Protocol):
-    """An environment that is no registered family and has an expert."""
-
-    def expert_action(self) -> np.ndarray:
-        """The expert's actions now, (...) or (B, ...)."""
-
-
-def has_expert(env: VectorEnv) -> bool:
-    """Whether the env or its rows have an `expert_action()`: as declared by the family, else as an attribute."""
-    family, inner = env_family(env), env.unwrapped
-    if family is not None:
-        return family.offers(Capability.EXPERT)
-    rows = [row.unwrapped for row in inner.envs] if isinstance(inner, SyncVectorEnv) else [inner]
-    return all(isinstance(row, ExpertEnv) for row in rows)
 
 
 class _Recorded(NamedTuple):

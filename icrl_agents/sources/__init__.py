@@ -6,32 +6,29 @@ from importlib import import_module
 from typing import Any
 
 from icrl_agents.core.checks import check_known
-from icrl_agents.core.families import Capability, find_family, is_family
+from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.process.caution import warn
+from icrl_agents.sources.choice import Choice, choose_source, default_source
 from icrl_agents.sources.source import Source
+
+__all__ = ["SOURCES", "Choice", "choose_source", "default_source", "find_source", "make_source", "source_name"]
 
 # Import paths instead of classes: "ppo" imports Stable-Baselines3.
 SOURCES: dict[str, str] = {
     "q-learning": "icrl_agents.sources.q_learning:QLearning",
+    "psrl": "icrl_agents.sources.psrl:PSRL",
     "posterior": "icrl_agents.sources.posterior:Posterior",
-    "thompson": "icrl_agents.sources.thompson:Thompson",
-    "gaussian-thompson": "icrl_agents.sources.thompson:GaussianThompson",
-    "bayes-ucb": "icrl_agents.sources.bayes_ucb:BayesUCB",
-    "gittins": "icrl_agents.sources.gittins:Gittins",
-    "ucb": "icrl_agents.sources.bandits:UCB",
-    "linucb": "icrl_agents.sources.linucb:LinUCB",
-    "epsilon-greedy": "icrl_agents.sources.bandits:EpsilonGreedy",
-    "uniform": "icrl_agents.sources.bandits:Uniform",
+    "thompson": "icrl_agents.sources.bandits.thompson:Thompson",
+    "gaussian-thompson": "icrl_agents.sources.bandits.thompson:GaussianThompson",
+    "bayes-ucb": "icrl_agents.sources.bandits.bayes_ucb:BayesUCB",
+    "gittins": "icrl_agents.sources.bandits.gittins:Gittins",
+    "ucb": "icrl_agents.sources.bandits.counts:UCB",
+    "linucb": "icrl_agents.sources.bandits.linucb:LinUCB",
+    "epsilon-greedy": "icrl_agents.sources.bandits.counts:EpsilonGreedy",
+    "uniform": "icrl_agents.sources.bandits.counts:Uniform",
     "noise": "icrl_agents.sources.noise:Noise",
     "ppo": "icrl_agents.sources.sb3:PPOSource",
-}
-
-PUBLISHED: dict[str, str] = {  # default source of an environment, where it is the one of a paper
-    "icrl/DarkroomMacro-v0": "q-learning",
-    "icrl/BernoulliBandit-v0": "thompson",
-    "icrl/ContextualBandit-v0": "linucb",
-    "icrl/GaussianBandit-v0": "gaussian-thompson",
-    "icrl/LinearBandit-v0": "gaussian-thompson",
+    "sac": "icrl_agents.sources.sb3:SACSource",
 }
 
 
@@ -65,9 +62,3 @@ def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) 
         suits = default_source(env_id)
         warn(f"source {name!r} is for bandits, {env_id} is not one, so it learns little there: use {suits!r}")
     return source.make(env_id, settings)
-
-
-def default_source(env_id: str) -> str:
-    """Name of an environment's default source: of `PUBLISHED`, else "posterior" if it has a belief, or "q-learning"."""
-    belief = find_family(env_id).offers(Capability.BELIEF)
-    return PUBLISHED.get(env_id, "posterior" if belief else "q-learning")

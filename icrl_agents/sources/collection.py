@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -24,15 +25,19 @@ import numpy as np
 
 from icrl_agents.core.checks import whole
 from icrl_agents.core.families import find_family, is_family, make_tasks
+from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.process.worker_pool import worker_pool
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.core.steps import Steps
+from icrl_agents.histories.experts import Expert, WithExpert
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, find_source, make_source, source_name
+from icrl_agents.sources.experts import as_expert
+from icrl_agents.sources.source import EXPERT
 
 ROWS = 1024  # target number of lifetimes rolled out in parallel
 
@@ -47,6 +52,9 @@ def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, 
     """
     check_together(source, task_ids)
     rows, options = make_tasks(env_id, task_ids)
+    if source.expert is not None:
+        family = find_family(env_id)
+        rows = WithExpert(rows, source.expert, [family.task_kwargs(int(task)) for task in task_ids])
     env = RecordHistory(rows)
     source.run(env, episodes, seed, options)
     env.close()
@@ -72,6 +80,7 @@ def collect(
     seed: int = 0,
     processes: int = 1,
     settings: Mapping[str, Any] | None = None,
+    expert: Any = None,
     resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -85,6 +94,8 @@ def collect(
         episodes: number of episodes in each history.
         processes: number of worker processes; several speed up sources that train networks.
         settings: source settings that override its presets for this environment.
+        expert: replaces the environment's expert, see `as_expert`: source "noise" acts on it, and its actions are the
+            column `expert_action` of any source.
         resume: continue an interrupted collection of the same settings; False makes that an error.
         overwrite: replace a finished store, which stays in place until the new one is complete; restart an
             interrupted collection that cannot be resumed.
@@ -99,10 +110,12 @@ def collect(
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
     learner = make_source(source, env_id, dict(settings or {}))
+    learner.expert = None if expert is None else as_expert(expert)
+    _check_sendable(learner.expert, processes)
     info = _describe(env_id, source, learner, seed, streams, episodes)
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
         size = 1 if learner.one_task else max(1, ROWS // streams)
-        blocks = [Block(info, tuple(ids[i : i + size])) for i in range(0, len(ids), size)]
+        blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
         with (
             continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
@@ -115,6 +128,18 @@ def collect(
                 report(len(writer.done) * streams, len(ids) * streams)
             writer.finish()
     return Path(path)
+
+
+def _check_sendable(expert: Expert | None, processes: int) -> None:
+    """Refuse (ValueError) an expert that worker processes cannot get."""
+    if processes == 1 or expert is None:
+        return
+    try:
+        pickle.dumps(expert)
+    except Exception as error:
+        why = printable(f"{type(error).__name__}: {error}", 160)
+        way = "define it at the top of a module, or collect in one process"
+        raise ValueError(f"expert {expert.name} cannot be sent to {processes} processes ({why}): {way}") from None
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
@@ -136,7 +161,7 @@ def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, e
         observation_space=space_to_json(family.observation_space),
         action_space=space_to_json(family.action_space),
         source=name,
-        settings=asdict(source.settings),
+        settings=source.described(),
         assumes=source.assumes,
         seed=seed,
         streams=streams,
@@ -157,11 +182,14 @@ class Block(NamedTuple):
 
     info: HistoryInfo
     tasks: tuple[int, ...]
+    expert: Expert | None
 
 
 def run_block(block: Block) -> dict[int, Steps]:
-    info, tasks = block
-    source = find_source(info.source).make(info.env_id, info.settings)
+    info, tasks, expert = block
+    settings = {name: value for name, value in info.settings.items() if name != EXPERT}
+    source = find_source(info.source).make(info.env_id, settings)
+    source.expert = expert
     seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
     steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
     # (tasks * streams, T) -> (streams, T) of each task
@@ -191,8 +219,12 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 
 
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
-    """Shell command that collects the same store; None unless `tasks` are a split or named set."""
-    if info.source not in SOURCES or not is_family(info.env_id):
+    """Shell command that collects the same store; None if there is none.
+
+    `tasks` must be a split or named set, and a given expert must have an import path or be a released agent.
+    """
+    object_given = str(info.settings.get(EXPERT, "")).startswith("<")
+    if info.source not in SOURCES or not is_family(info.env_id) or object_given:
         return None
     splits = split_tasks(info.env_id)
     sets = {name: splits.pick(name) for name in splits.names()}

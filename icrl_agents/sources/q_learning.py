@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 
-from icrl_agents.core.printable import printable
 from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
-
-MAX_STATES = 4096  # larger state spaces need function approximation
+from icrl_agents.sources.states import state_index
 
 PRESETS: dict[str, dict[str, float]] = {
     # Headless-AD's published values, for lifetimes of 200 episodes. Its public code also resets the values of the cell
@@ -68,7 +64,7 @@ class QLearning(StepSource):
         return PRESETS.get(env_id, {})
 
     def prepare(self, env: Any) -> None:
-        states, self.index = state_index(env.single_observation_space)
+        states, self.index = state_index(env.single_observation_space, "q-learning")
         count_actions(env, "q-learning")
         self.legal = self.legal_actions()  # (B, A) bool
         self.values = np.full((env.num_envs, states, self.legal.shape[1]), self.settings.optimism, np.float32)
@@ -108,26 +104,3 @@ class QLearning(StepSource):
         future = self.values[rows, self.index(step.next_obs)[rows]].max(1)
         target = step.reward[rows] + self.settings.discount * np.where(step.terminated[rows], 0.0, future)
         self.values[where] += self.settings.learning_rate * (target - self.values[where])
-
-
-def state_index(space: gymnasium.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
-    """Number S of observations in an integer space, and the map from observations (B, ...) to indices 0..S-1 (B,).
-
-    Raises:
-        ValueError: the space is not one of integers, or S exceeds `MAX_STATES`.
-    """
-    if space.dtype is None or space.dtype.kind not in "iu":
-        raise ValueError(
-            f"source 'q-learning' needs observations of integers, the env has {printable(space)}: use source 'ppo'"
-        )
-    low = np.asarray(getattr(space, "low", getattr(space, "start", 0)), np.int64)
-    # `n` is the number of values of a Discrete, but the number of entries (0 or 1) of a MultiBinary
-    counted: Any = getattr(space, "n", None) if space.shape == () else None
-    count = counted or getattr(space, "nvec", getattr(space, "high", 1) - low + 1)
-    sizes = [int(size) for size in np.broadcast_to(count, space.shape or ()).reshape(-1)]
-    if (states := math.prod(sizes)) > MAX_STATES:
-        raise ValueError(
-            f"source 'q-learning' holds {MAX_STATES} observations, {printable(space)} has more: use source 'ppo'"
-        )
-    strides = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
-    return states, lambda obs: (obs - low).reshape(len(obs), -1) @ strides

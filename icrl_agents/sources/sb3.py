@@ -1,4 +1,4 @@
-"""PPO source: Stable-Baselines3 training, recorded with true final observations. Axis letter: B rows."""
+"""PPO and SAC: trainings of Stable-Baselines3, recorded with true final observations. Axis letter: B rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import box_range
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.nn.numerics import own_settings
 from icrl_agents.sources.source import Source, SourceSettings
@@ -45,6 +48,29 @@ class PPOSettings(SourceSettings):
     }
 
 
+@dataclass(frozen=True)
+class SACSettings(SourceSettings):
+    """Defaults are the published values, with a smaller buffer."""
+
+    learning_rate: float = 3e-4  # learning rate of Adam
+    buffer_size: int = 200_000  # steps of all rows in the replay buffer
+    learning_starts: int = 100  # random steps of all rows before the first update
+    batch_size: int = 256  # steps in a gradient step
+    tau: float = 0.005  # rate at which the target network follows
+    gamma: float = 0.99  # discount of later rewards
+    train_freq: int = 1  # steps of each row between two training rounds
+    gradient_steps: int = 1  # gradient steps in a training round
+    bootstrap: bool = True  # whether truncated episodes bootstrap from their final observation
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        "buffer_size": (1, 100_000_000),
+        "learning_starts": (0, 1_000_000),
+        "batch_size": (2, 1_000_000),
+        "train_freq": (1, 1_000_000),
+        "gradient_steps": (1, 10_000),
+    }
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "icrl/DarkroomPermuted-v0": {"n_steps": 50},
     "icrl/DarkKeyToDoor-v0": {"n_steps": 50, "batch_size": 100, "n_epochs": 10},
@@ -53,28 +79,53 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class PPOSource(Source):
+class SB3Source(Source):
+    """One learner of Stable-Baselines3 shared by all rows, which are streams of one task."""
+
+    assumes = "nothing but the spaces; it takes hundreds of episodes, shared by all streams of a task."
+    algorithm: ClassVar[type[BaseAlgorithm]]
+    one_task = True
+    packages = ("stable-baselines3", "torch")
+
+    def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
+        knobs = asdict(self.settings)
+        adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
+        with own_settings(), _global_generators():
+            model = self.algorithm("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
+            model.learn(sys.maxsize, callback=Recorder(env, adapter, episodes))
+
+
+class PPOSource(SB3Source):
     """PPO (Schulman et al. 2017): one learner shared by all rows, which are streams of one task, as published.
 
     History columns: `update`, the number of policy updates before the action, and `log_prob` of the action before
     it is clipped to a Box.
     """
 
-    assumes = "nothing but the spaces; it takes hundreds of episodes, shared by all streams of a task."
     Settings = PPOSettings
-    one_task = True
-    packages = ("stable-baselines3", "torch")
+    algorithm = PPO
 
     @classmethod
     def preset(cls, env_id: str) -> Mapping[str, Any]:
         return PRESETS.get(env_id, {})
 
+
+class SACSource(SB3Source):
+    """SAC (Haarnoja et al. 2018, arXiv 1812.05905) for bounded Box actions: one learner shared by all rows.
+
+    History column: `update`, the number of training rounds before the action. Its first `learning_starts` actions are
+    uniformly random.
+    """
+
+    Settings = SACSettings
+    algorithm = SAC
+
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
-        knobs = asdict(self.settings)
-        adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
-        with own_settings(), _global_generators():
-            model = PPO("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
-            model.learn(sys.maxsize, callback=Recorder(env, adapter, episodes))
+        box = box_range(env.single_action_space)
+        if box is None or not np.isfinite([box.low, box.high]).all():
+            space = printable(env.single_action_space)
+            raise ValueError(f"source 'sac' needs a bounded Box of float actions, the env has {space}: use 'ppo'")
+        super().run(env, episodes, seed, options)
 
 
 @contextmanager
@@ -93,7 +144,7 @@ def _global_generators() -> Iterator[None]:
 
 
 class Recorder(BaseCallback):
-    """Records `update` and `log_prob` of each step; stops learning once every row has finished its lifetime."""
+    """Records `update` and, of PPO, `log_prob` of each step; stops once every row has finished its lifetime."""
 
     def __init__(self, env: RecordHistory, adapter: Adapter, episodes: int):
         super().__init__()
@@ -104,7 +155,8 @@ class Recorder(BaseCallback):
         self.update += 1
 
     def _on_step(self) -> bool:
-        self.history.note(update=self.update, log_prob=self.locals["log_probs"].numpy())
+        known = {"log_prob": self.locals["log_probs"].numpy()} if "log_probs" in self.locals else {}
+        self.history.note(update=self.update, **known)
         return bool(self.adapter.episode.min() < self.episodes)
 
 
@@ -113,7 +165,9 @@ class Adapter(VecEnv):
 
     def __init__(self, env: RecordHistory, seed: int, options: dict[str, Any] | None, bootstrap: bool):
         if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
-            raise ValueError(f"source 'ppo' needs autoreset_mode SAME_STEP, not {env.metadata.get('autoreset_mode')}")
+            raise ValueError(
+                f"sources 'ppo' and 'sac' need autoreset_mode SAME_STEP, not {env.metadata.get('autoreset_mode')}"
+            )
         self.env, self.bootstrap = env, bootstrap
         self.first_reset: dict[str, Any] = {"seed": seed, "options": options}
         self.episode = np.zeros(env.num_envs, np.int64)  # (B,) finished episodes

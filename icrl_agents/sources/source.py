@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -16,8 +16,10 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.spaces import num_actions
 from icrl_agents.core.steps import Boundary, autoreset_mode
+from icrl_agents.histories.experts import Expert
 from icrl_agents.histories.recorder import RecordHistory
 
+EXPERT = "expert"  # name of a given expert among the settings of a source
 GENERATOR = 1  # separates a source's random stream from the environments', which have the same seed
 
 
@@ -46,6 +48,8 @@ class Source(ABC):
     needs_bandit: ClassVar[bool] = False  # assumes that an action influences its own reward and nothing else
     packages: ClassVar[tuple[str, ...]] = ()  # packages whose versions affect the histories
 
+    expert: Expert | None = None  # replaces the environment's expert, in the histories and in what the source does
+
     def __init__(self, settings: SourceSettings | None = None):
         self.settings: Any = self.Settings() if settings is None else settings
 
@@ -64,6 +68,10 @@ class Source(ABC):
     def preset(cls, env_id: str) -> Mapping[str, Any]:
         """Settings for this environment that differ from the defaults."""
         return {}
+
+    def described(self) -> dict[str, Any]:
+        """The settings and the name of a given expert, as JSON."""
+        return asdict(self.settings) | ({} if self.expert is None else {EXPERT: self.expert.name})
 
     @abstractmethod
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:

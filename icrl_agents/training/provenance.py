@@ -48,7 +48,7 @@ def describe_data(env_id: str, config: TrainConfig, source: Source | None, histo
     return {
         "source": config.source or default_source(env_id),
         "assumes": source.assumes,
-        "data": {**lifetimes, "settings": asdict(source.settings)},
+        "data": {**lifetimes, "settings": source.described()},
     }
 
 

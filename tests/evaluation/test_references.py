@@ -15,7 +15,7 @@ from icrl_agents.evaluation.references import RANDOM, STRONGER, reference_learne
 from icrl_agents.evaluation.results import spread
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
-from icrl_agents.sources.gittins import gittins_indices
+from icrl_agents.sources.bandits.gittins import gittins_indices
 from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 
 COINS, CONTEXTS = "icrl/BernoulliBandit-v0", "icrl/ContextualBandit-v0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from icrl_agents.sources.thompson import BernoulliSource, BetaPrior
+from icrl_agents.sources.bandits.thompson import BernoulliSource, BetaPrior
 
 
 class BayesUCB(BernoulliSource):

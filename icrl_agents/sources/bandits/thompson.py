@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from icrl_agents.sources.bandits import BanditSource
+from icrl_agents.sources.bandits.counts import BanditSource
 from icrl_agents.sources.source import SourceSettings, Step
 
 

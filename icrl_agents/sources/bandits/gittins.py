@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from icrl_agents.sources.bandits import lifetime_of
-from icrl_agents.sources.thompson import BernoulliSource, BetaPrior
+from icrl_agents.sources.bandits.counts import lifetime_of
+from icrl_agents.sources.bandits.thompson import BernoulliSource, BetaPrior
 
 LEVELS = 64  # grid of charges; an index is interpolated between two of them
 MAX_LIFETIME = 400  # pulls; tables of this size take some seconds and 100 MB
