@@ -9,13 +9,16 @@ from icrl_envs.bandits.contextual_bandit import ContextualBandit
 from icrl_envs.bandits.gaussian_bandit import GaussianBandit, LinearBandit
 from icrl_envs.base.capability import Capability, UndeclaredError
 from icrl_envs.base.family import Family, TaskSet
-from icrl_envs.base.gym_family import GymFamily
+from icrl_envs.base.gym.family import GymFamily
 from icrl_envs.base.registry import (
     FAMILIES,
+    Registration,
     env_family,
     find_family,
     register_family,
     register_rules,
+    registration,
+    restore,
     unregister_family,
 )
 from icrl_envs.base.rules import Rules
@@ -26,10 +29,12 @@ from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 
 __all__ = [
+    "BUILT_IN",
     "FAMILIES",
     "Capability",
     "Family",
     "GymFamily",
+    "Registration",
     "Rules",
     "Split",
     "TaskSet",
@@ -38,6 +43,8 @@ __all__ = [
     "find_family",
     "register_family",
     "register_rules",
+    "registration",
+    "restore",
     "unregister_family",
 ]
 
@@ -52,3 +59,6 @@ register_rules(BernoulliBandit, "icrl/BernoulliBandit-v0", 300)
 register_rules(ContextualBandit, "icrl/ContextualBandit-v0", 300)
 register_rules(GaussianBandit, "icrl/GaussianBandit-v0", 500)
 register_rules(LinearBandit, "icrl/LinearBandit-v0", 200)
+
+BUILT_IN = frozenset(FAMILIES)
+"""Ids of this package's own families."""

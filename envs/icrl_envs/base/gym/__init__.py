@@ -1,0 +1,1 @@
+"""Families of Gymnasium environments that exist already."""
