@@ -131,7 +131,8 @@ def check_same_tasks(env_id: str, facts: Mapping[str, Any], what: str) -> None:
     if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(
             f"{what} on other tasks of {env_id} (checksum {theirs[:8]!r}) than those that are registered "
-            f"({ours[:8]!r}), so tasks it has seen would pass for held out: give the tasks of its training, or leave --tasks out"
+            f"({ours[:8]!r}), so tasks it has seen would pass for held out: give the tasks of its training, or leave "
+            "--tasks out"
         )
 
 

@@ -31,7 +31,7 @@ from icrl_agents.sources import source_name
 RANDOM_EPISODES = 1000  # episodes per task for the mean return of random play
 COPIES = 25  # lifetimes of random play on a task, side by side
 RANDOM_STEPS = 30_000  # most steps of random play on all tasks together, where each row is an environment of its own
-FEWEST_RANDOM = 10  # episodes per task for it at least
+FEWEST_RANDOM, MOST_RANDOM = 10, 200  # episodes per task for it
 MAX_ROWS = 2048  # lifetimes in parallel: each holds the steps of its context in memory
 
 
@@ -271,7 +271,7 @@ def _random_returns(family: Family, tasks: tuple[int, ...], seed: int, episodes:
 
 def _affordable(steps: int) -> int:
     """Episodes of random play within `RANDOM_STEPS`, if an episode of all tasks takes up to `steps`."""
-    return max(FEWEST_RANDOM, min(RANDOM_EPISODES, RANDOM_STEPS // steps))
+    return min(max(FEWEST_RANDOM, RANDOM_STEPS // steps), MOST_RANDOM)
 
 
 def optimal_returns(env_id: str, tasks: np.ndarray) -> np.ndarray:

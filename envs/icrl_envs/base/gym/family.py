@@ -161,7 +161,7 @@ class GymFamily(Family):
             if self._way != MAKE:
                 env.reset(seed=0)  # the first use of the task
         except Exception as error:
-            why, task = short(f"{type(error).__name__}: {error}"), short(self._tasks[0])
+            why, task = short(f"{type(error).__name__}: {error}", 160), short(self._tasks[0])
             raise ValueError(f"{self.env_id} cannot be made with the task {task}: {why}") from error
         env.close()
         return env.observation_space, env.action_space, env.spec.max_episode_steps if env.spec else None
@@ -192,6 +192,6 @@ def _tasks_and_split(tasks: Any, given: GymSettings) -> tuple[tuple[dict[str, An
     for number, task in enumerate(test):
         if (common := known.get(task_key(task, number, train[0]))) is not None:
             raise ValueError(
-                f"test task {number}, {short(task)}, is training task {common} too: leave one of them out."
+                f"test task {number}, {short(task)}, is training task {common} too: leave one out."
             )
     return train + test, Split(len(train) / (len(train) + len(test)), 0, DeclaredTest(len(train)))

@@ -54,7 +54,7 @@ def own_rows(env_id: str, tasks: Sequence[dict[str, Any]], mode: AutoresetMode, 
     try:
         env = gymnasium.make_vec(env_id, num_envs=len(tasks), tasks=list(tasks), **ways)
     except Exception as error:
-        why = short(f"{type(error).__name__}: {error}")
+        why = short(f"{type(error).__name__}: {error}", 160)
         fix = "let it take num_envs, tasks, autoreset_mode and max_episode_steps, or declare vectorization='sync'"
         raise ValueError(f"the vector_entry_point of {env_id} failed with {why}: {fix}.") from error
     if env.num_envs != len(tasks):
