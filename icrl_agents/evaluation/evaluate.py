@@ -258,10 +258,10 @@ def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _random_returns(family: Family, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
-    most = family.max_rows or COPIES * len(tasks)  # rows together
-    copies = max(1, min(COPIES, episodes, most // len(tasks)))
+    copies = 1 if family.max_rows else min(COPIES, episodes)  # rows with a limit are processes
+    most = family.max_rows or len(tasks)
     found: list[float] = []
-    for block in np.array_split(np.array(tasks), -(-len(tasks) * copies // most)):  # ceiling division
+    for block in np.array_split(np.array(tasks), -(-len(tasks) // most)):  # ceiling division
         env, options = make_tasks(family.env_id, np.tile(block, copies))
         returns = rollout(RandomLearner(), env, -(-episodes // copies), seed=seed, options=options)
         env.close()

@@ -1,16 +1,22 @@
 """Families that are not the package's: float states with Box actions, and a Gymnasium env without array rules."""
 
+from functools import partial
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 from rich.console import Console
 
 from icrl_agents import METHODS, HistoryStore, ICAgent, collect, evaluate, train
-from icrl_agents.core.families import find_family, make_tasks
+from icrl_agents.core.families import check_same_tasks, define, find_family, make_tasks, restore_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation.evaluate import optimal_returns, random_returns
 from icrl_agents.evaluation.play import play
+from icrl_agents.sources import collection
+from icrl_agents.studies.cells import Cell, run_cells
 from tests.conftest import one_line
+from tests.envs.dials import DIALS, Dial, dials, set_dial
 from tests.envs.families import POLES, SPRING, WALK, pole_tasks, registered
 
 SMALL = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4}
@@ -111,26 +117,29 @@ def test_an_agent_of_a_foreign_environment_learns_and_is_measured(vectorization,
     with dials(pass_task=set_dial, vectorization=vectorization):
         store = collect(DIALS, "uniform", tmp_path / "h.h5", streams=2, episodes=2, tasks=[0, 1, 2])
         with HistoryStore(store) as found:
-            rewards = [found.read(task).reward.max() for task in (0, 1, 2)] if hasattr(found, "read") else []
-        assert len(set(rewards)) == len(rewards)
+            for task, value in enumerate((1, 2, 3)):
+                steps = found[task]
+                np.testing.assert_array_equal(steps.reward[steps.mask], value * steps.action[steps.mask])
         curve = evaluate(agent_for(DIALS), DIALS, episodes=2, num_seeds=2)
         assert curve.runs.shape == (2, 4, 2)
         assert np.isfinite(curve.random).all()
 
 
 @pytest.mark.slow
-def test_worker_processes_know_the_families_of_a_user(tmp_path):
-    """Two processes collect the same bytes as one."""
+def test_worker_processes_know_the_families_of_a_user(tmp_path, monkeypatch):
+    """Two processes collect the same histories as one."""
+    monkeypatch.setattr(collection, "ROWS", 1)  # a block for each task
     with dials(pass_task=set_dial):
         words = {"streams": 2, "episodes": 2, "tasks": [0, 1]}
-        one = HistoryStore(collect(DIALS, "ppo", tmp_path / "one.h5", **words, settings={"n_epochs": 1}))
-        two = HistoryStore(
-            collect(DIALS, "ppo", tmp_path / "two.h5", **words, settings={"n_epochs": 1}, processes=2)
-        )
-        assert one.info == two.info
-        for task in one.tasks:
-            for ours, theirs in zip(one.history(task, 1), two.history(task, 1), strict=True):
-                np.testing.assert_array_equal(ours, theirs)
+        stores = [
+            HistoryStore(collect(DIALS, "uniform", tmp_path / f"{count}.h5", **words, processes=count))
+            for count in (1, 2)
+        ]
+        assert stores[0].info == stores[1].info
+        for task in (0, 1):
+            one, other = (store[task] for store in stores)
+            for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_a_family_that_no_other_process_can_make_is_refused_before_the_work(tmp_path):
