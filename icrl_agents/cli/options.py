@@ -74,8 +74,7 @@ def to_function(command: type[Command]) -> Callable[..., None]:
         if "task_file" in names:
             from icrl_agents.cli.own_env import resolve
 
-            needs_tasks = names.isdisjoint({"agent", "agents"})
-            options["env"] = resolve(options["env"], options["task_file"], needs_tasks)
+            options["env"] = resolve(options["env"], options["task_file"])
         command(**options).run()
 
     hints = get_type_hints(command, include_extras=True)

@@ -18,17 +18,16 @@ FIX = "write tables [[tasks]] with values, or one table [tasks] with ranges such
 _MODULES: dict[str, str] = {}  # id -> the module that --env named, for commands that are printed
 
 
-def resolve(env: str | None, task_file: Path | None, needs_tasks: bool) -> str | None:
+def resolve(env: str | None, task_file: Path | None) -> str | None:
     """The id of an environment that --env and --tasks name, after the import of its module and with its tasks.
 
     Args:
         env: an id, or "module:id" as in `gymnasium.make`; None without --env.
         task_file: a file that `read_task_file` reads, if given.
-        needs_tasks: whether the command takes tasks from nowhere else, such as from an agent.
 
     Raises:
-        ValueError: the module cannot be imported, the file is none of tasks, or tasks are missing or others than those
-            that the module registers.
+        ValueError: the module cannot be imported, the file is none of tasks, or its tasks are others than those that
+            the module registers.
     """
     if env is None:
         if task_file is not None:
@@ -37,11 +36,6 @@ def resolve(env: str | None, task_file: Path | None, needs_tasks: bool) -> str |
     env_id = import_env(env)
     if task_file is not None:
         _register(env_id, task_file)
-    elif needs_tasks and not is_family(env_id) and env_id in gymnasium.registry:
-        raise ValueError(
-            f"{env_id} is a Gymnasium environment without tasks: give --tasks FILE.toml, or let its module call "
-            "icrl_envs.register_family"
-        )
     return env_id
 
 

@@ -44,8 +44,13 @@ def find_family(env_id: str) -> Family:
     """Task family registered under an environment id.
 
     Raises:
-        ValueError: the id is not registered; the message names the nearest one.
+        ValueError: the id is not registered; the message names the nearest one, or how to register it.
     """
+    if not is_family(env_id) and env_id in gymnasium.registry:
+        raise ValueError(
+            f"{env_id} is a Gymnasium environment without tasks: call icrl_envs.register_family('{env_id}', tasks) in "
+            "the module of --env MODULE:ID, or give --tasks FILE.toml"
+        )
     check_known([env_id], icrl_envs.FAMILIES, "environment id")
     return icrl_envs.FAMILIES[env_id].family
 

@@ -103,7 +103,8 @@ def collect(
     if processes > 1:
         sendable([env_id])  # ValueError before anything is written
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
-        size = 1 if learner.one_task else max(1, ROWS // streams)
+        rows = find_family(env_id).max_rows or ROWS
+        size = 1 if learner.one_task else max(1, rows // streams)
         blocks = [Block(info, tuple(ids[i : i + size])) for i in range(0, len(ids), size)]
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
         with (

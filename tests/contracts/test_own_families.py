@@ -6,11 +6,13 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from icrl_envs.base.gym import rows
 from rich.console import Console
 
 from icrl_agents import METHODS, HistoryStore, ICAgent, collect, evaluate, train
 from icrl_agents.core.families import check_same_tasks, define, find_family, make_tasks, restore_family
 from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation.evaluate import optimal_returns, random_returns
 from icrl_agents.evaluation.play import play
 from icrl_agents.sources import collection
@@ -113,8 +115,11 @@ def test_random_play_of_foreign_environments_is_bounded(way, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_an_agent_of_a_foreign_environment_learns_and_is_measured(vectorization, tmp_path):
+def test_an_agent_of_a_foreign_environment_is_measured(vectorization, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_RANDOM", 4)
+    monkeypatch.setattr(rows, "MAX_PROCESSES", 4)  # so that all goes in blocks
     with dials(pass_task=set_dial, vectorization=vectorization):
+        monkeypatch.setattr(find_family(DIALS), "max_rows", None if vectorization == "sync" else 4)
         store = collect(DIALS, "uniform", tmp_path / "h.h5", streams=2, episodes=2, tasks=[0, 1, 2])
         with HistoryStore(store) as found:
             for task, value in enumerate((1, 2, 3)):
