@@ -9,14 +9,17 @@ from icrl_envs.bandits.contextual_bandit import ContextualBandit
 from icrl_envs.bandits.gaussian_bandit import GaussianBandit, LinearBandit
 from icrl_envs.base.capability import Capability, UndeclaredError
 from icrl_envs.base.family import Family, TaskSet
+from icrl_envs.base.gym.family import GymFamily
 from icrl_envs.base.gym.flat import flat_env
-from icrl_envs.base.gym_family import GymFamily
 from icrl_envs.base.registry import (
     FAMILIES,
+    Registration,
     env_family,
     find_family,
     register_family,
     register_rules,
+    registration,
+    restore,
     unregister_family,
 )
 from icrl_envs.base.rules import Rules
@@ -29,10 +32,12 @@ from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 
 __all__ = [
+    "BUILT_IN",
     "FAMILIES",
     "Capability",
     "Family",
     "GymFamily",
+    "Registration",
     "Rules",
     "Split",
     "TaskSet",
@@ -42,6 +47,8 @@ __all__ = [
     "flat_env",
     "register_family",
     "register_rules",
+    "registration",
+    "restore",
     "unregister_family",
 ]
 
@@ -59,3 +66,6 @@ register_rules(LinearBandit, "icrl/LinearBandit-v0", 200)
 register_rules(PointRobot, "icrl/PointRobot-v0", 20, Split(0.95, 0))
 register_rules(PointRobot, "icrl/PointRobotSparse-v0", 20, Split(0.95, 0), reward="sparse")
 register_rules(PendulumMass, "icrl/PendulumMass-v0", 25, Split(0.8, 0))
+
+BUILT_IN = frozenset(FAMILIES)
+"""Ids of this package's own families."""

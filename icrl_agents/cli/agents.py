@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from icrl_agents.cli.options import Agent, AgentEnv, AsJson, Device, Episodes, Plan, Split, env_of
+from icrl_agents.cli.options import Agent, AgentEnv, AsJson, Device, Episodes, Plan, Split, Tasks, env_of
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Play:
 
     agent: Agent
     env: AgentEnv = None
+    task_file: Tasks = None
     episodes: Episodes = 12
     seed: Annotated[int | None, typer.Option(help="Default: a new one each time.")] = None
     task: Annotated[int | None, typer.Option(help="Which task of the split, from 0. Default: any.")] = None
@@ -78,24 +79,37 @@ def _look_up(name: str) -> dict[str, Any]:
     }
 
 
-def envs(as_json: AsJson = False) -> None:
+@dataclass(frozen=True)
+class Envs:
     """List the environments; the optimum is the mean over all tasks, of training and test."""
-    from icrl_agents.core.families import Capability, all_families
-    from icrl_agents.core.process.terminal import print_json, print_table
 
-    rows = []
-    for family in all_families():
-        train, test = family.tasks.split()
-        knows = family.offers(Capability.OPTIMAL_RETURN)
-        best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
-        spaces = str(family.observation_space), str(family.action_space)
-        rows.append((family.env_id, *spaces, family.horizon, len(train), len(test), best))
-    header = ("id", "obs", "actions", "horizon", "train", "test", "optimum")
-    if as_json:
-        print_json([dict(zip(header, row, strict=True)) for row in rows])
-    else:
-        printed = [(*row, "-" if best is None else f"{best:.2f}") for *row, best in rows]
-        print_table((*header[:-1], "optimum (all tasks)"), printed)
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Only this one, or MODULE:ID.")] = None
+    task_file: Tasks = None
+    as_json: AsJson = False
+
+    def run(self) -> None:
+        from icrl_agents.core.families import all_families, find_family
+        from icrl_agents.core.process.terminal import print_json, print_table
+
+        families = all_families() if self.env is None else [find_family(self.env)]
+        rows = [_env_row(family) for family in families]
+        header = ("id", "obs", "actions", "horizon", "train", "test", "optimum")
+        if self.as_json:
+            print_json([dict(zip(header, row, strict=True)) for row in rows])
+        else:
+            printed = [(*row, "-" if best is None else f"{best:.2f}") for *row, best in rows]
+            print_table((*header[:-1], "optimum (all tasks)"), printed)
+
+
+def _env_row(family: Any) -> tuple[Any, ...]:
+    """What the list says of a family; the optimum is None if it is not known."""
+    from icrl_agents.core.families import Capability
+
+    train, test = family.tasks.split()
+    knows = family.offers(Capability.OPTIMAL_RETURN)
+    best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
+    spaces = str(family.observation_space), str(family.action_space)
+    return (family.env_id, *spaces, family.horizon, len(train), len(test), best)
 
 
 def push(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from icrl_agents.cli.agents import Play, agents, envs, push
+from icrl_agents.cli.agents import Envs, Play, agents, push
 from icrl_agents.cli.collect import Collect
 from icrl_agents.cli.doctor import Doctor
 from icrl_agents.cli.evaluate import Evaluate
@@ -123,7 +123,7 @@ def _root(
 
 app.command("play", rich_help_panel="Use")(to_function(Play))
 app.command("agents", rich_help_panel="Use")(agents)
-app.command("envs", rich_help_panel="Use")(envs)
+app.command("envs", rich_help_panel="Use")(to_function(Envs))
 app.command("evaluate", rich_help_panel="Use")(to_function(Evaluate))
 app.command("doctor", rich_help_panel="Use")(to_function(Doctor))
 app.command("push", rich_help_panel="Use")(push)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings
+from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings, Tasks
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
@@ -24,6 +24,7 @@ class Collect:
     env: Env
     source: Annotated[str, typer.Option(help=LEARNERS)]
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
+    task_file: Tasks = None
     streams: Annotated[int, typer.Option(help="Streams: histories of each task.")] = 100
     episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50
     split: Annotated[

@@ -19,6 +19,7 @@ from icrl_agents.cli.options import (
     ResultsAsJson,
     Seed,
     Split,
+    Tasks,
     env_of,
     lifetime_of,
     planner_of,
@@ -40,6 +41,7 @@ class Evaluate:
 
     agent: Agent
     env: AgentEnv = None
+    task_file: Tasks = None
     split: Split = "test"
     episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None

@@ -11,8 +11,19 @@ from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
 import typer
 
 Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icrl/ad-darkroom, or a Hub repo id.")]
-AgentEnv = Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: the one it was trained on.")]
-Env = Annotated[str, typer.Option("--env", metavar="ID", help="An environment; see `icrl-agents envs`.")]
+AgentEnv = Annotated[
+    str | None, typer.Option("--env", metavar="ID", help="Or MODULE:ID. Default: the one it was trained on.")
+]
+Env = Annotated[
+    str, typer.Option("--env", metavar="ID", help="One of `icrl-agents envs`, or MODULE:ID for one of your own.")
+]
+Tasks = Annotated[
+    Path | None,
+    typer.Option("--tasks", "--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own."),
+]
+TaskFile = Annotated[  # of commands in which --tasks is a number
+    Path | None, typer.Option("--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")
+]
 Method = Annotated[str, typer.Argument(help="The method: ad, cad, dpt, headless-ad, idt or marked-ad.")]
 Split = Annotated[str, typer.Option(help="test (held out), validation, train, all, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -54,10 +65,16 @@ def to_function(command: type[Command]) -> Callable[..., None]:
     """The function that typer needs in place of a dataclass: a parameter for each field, in the same order.
 
     Typer reads options from a signature and the help from the docstring. Both are those of the dataclass; annotations
-    are resolved here, because they are strings where a module postpones their evaluation.
+    are resolved here, because they are strings where a module postpones their evaluation. A field `task_file` beside
+    `env` makes the command take environments of a user: `env` is then the id of one that is registered, see `own_env`.
     """
+    names = {field.name for field in fields(command)}
 
     def function(**options: Any) -> None:
+        if "task_file" in names:
+            from icrl_agents.cli.own_env import resolve
+
+            options["env"] = resolve(options["env"], options["task_file"])
         command(**options).run()
 
     hints = get_type_hints(command, include_extras=True)
@@ -94,10 +111,13 @@ def numbers(text: str) -> list[int]:
 
 
 def env_of(agent: Any, given: str | None) -> str:
-    """The given environment, else the one that the agent was trained on."""
+    """The given environment, else the one that the agent was trained on, with the tasks of its training."""
+    from icrl_agents.cli.own_env import from_facts
+
     env_id = agent.facts.get("env_id") if given is None else given
     if not isinstance(env_id, str):
         raise ValueError("the agent does not say which environment it is for: give --env")
+    from_facts(env_id, agent.facts, given is not None)
     return env_id
 
 

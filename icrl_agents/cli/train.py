@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import time
@@ -22,6 +23,7 @@ from icrl_agents.cli.options import (
     Overwrite,
     Resume,
     Settings,
+    Tasks,
     known_settings,
     lifetime_of,
     read_settings,
@@ -54,6 +56,7 @@ class Train:
     method: Method
     env: Env
     output: Folder
+    task_file: Tasks = None
     histories: Annotated[
         Path | None, typer.Option(metavar="FILE.h5", help="What `collect` recorded. Default: fresh lifetimes.")
     ] = None
@@ -142,8 +145,11 @@ class Train:
 
 def _next_step(agent: Any, output: Path) -> str:
     """The command to go on with: to watch the agent, or to finetune one that was only pretrained."""
+    from icrl_agents.cli.own_env import given_env
+
     if agent.method.trains_policy(1.0):
-        return f"watch it: {shlex.join(['icrl-agents', 'play', str(output)])}"
+        words = ["icrl-agents", "play", str(output), *given_env(agent.facts["env_id"])]
+        return f"watch it: {shlex.join(words)}"
     return f"it has not learned to act yet: {finetuning_command(agent.facts['command'], output)}"
 
 
@@ -185,4 +191,6 @@ def _validation(folder: Path) -> str:
     if "validation_return" not in row:
         return ""
     random = f", random {row['validation_random']:.2f}" if "validation_random" in row else ""  # not of older runs
-    return f", validation return {row['validation_return']:.2f} of {row['validation_optimal']:.2f}{random}"
+    possible = row.get("validation_optimal", math.nan)  # NaN in older runs without a known optimum
+    best = "" if math.isnan(possible) else f" of {possible:.2f}"
+    return f", validation return {row['validation_return']:.2f}{best}{random}"

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+import pickle
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
 import icrl_envs
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from icrl_envs import Capability, Family, Rules, TaskSet, env_family, register_family
+from gymnasium.vector import AutoresetMode, VectorEnv
+from icrl_envs import Capability, Family, Registration, Rules, TaskSet, env_family, register_family, restore
 
 from icrl_agents.core.checks import check_known
+from icrl_agents.core.printable import printable
 from icrl_agents.core.spaces import num_actions
 
 __all__ = [
     "Capability",
     "Family",
+    "Registration",
     "Rules",
     "TaskRows",
     "TaskSet",
     "all_families",
+    "check_same_tasks",
+    "checksum_of",
+    "define",
     "env_family",
     "find_family",
     "is_family",
+    "is_native",
     "legal_mask",
     "make_tasks",
     "register_family",
+    "restore",
+    "restore_family",
+    "sendable",
 ]
 
 
@@ -34,8 +45,13 @@ def find_family(env_id: str) -> Family:
     """Task family registered under an environment id.
 
     Raises:
-        ValueError: the id is not registered; the message names the nearest one.
+        ValueError: the id is not registered; the message names the nearest one, or how to register it.
     """
+    if not is_family(env_id) and env_id in gymnasium.registry:
+        raise ValueError(
+            f"{env_id} is a Gymnasium environment without tasks: call icrl_envs.register_family('{env_id}', tasks) in "
+            "the module of --env MODULE:ID, or give --tasks FILE.toml"
+        )
     check_known([env_id], icrl_envs.FAMILIES, "environment id")
     return icrl_envs.FAMILIES[env_id].family
 
@@ -57,21 +73,21 @@ class TaskRows(NamedTuple):
     options: dict[str, Any] | None
 
 
-def make_tasks(env_id: str, tasks: Any) -> TaskRows:
+def make_tasks(env_id: str, tasks: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> TaskRows:
     """A vector environment with one row for each task id of `tasks` (B,), repeats allowed.
 
-    Families of array rules run natively; of others every row is an environment of its own, in this process, that
-    resets in the step that ends its episode (SAME_STEP), as native ones do.
+    Families of array rules run natively; of others every row is an environment of its own, in this process unless the
+    family says otherwise. Episodes are reset in the step that ends them (SAME_STEP), whatever Gymnasium's default is.
+
+    Raises:
+        ValueError: the id is not registered, or the family cannot run as many rows.
     """
-    family, ids = find_family(env_id), np.asarray(tasks, np.int64)
-    if isinstance(family, Rules):
-        return TaskRows(gymnasium.make_vec(env_id, num_envs=len(ids)), {"task": ids})
-    rows = [partial(_flat_row, env_id, **family.task_kwargs(int(task))) for task in ids]
-    return TaskRows(SyncVectorEnv(rows, autoreset_mode=AutoresetMode.SAME_STEP), None)
+    return TaskRows(*find_family(env_id).make_rows(np.asarray(tasks, np.int64), autoreset_mode))
 
 
-def _flat_row(env_id: str, **kwargs: Any) -> gymnasium.Env:
-    return icrl_envs.flat_env(gymnasium.make(env_id, **kwargs))
+def is_native(family: Family) -> bool:
+    """Whether rows of the family are stepped together, at a small part of the cost of environments of their own."""
+    return isinstance(family, Rules)
 
 
 def legal_mask(family: Family, tasks: Any) -> np.ndarray:
@@ -83,3 +99,82 @@ def legal_mask(family: Family, tasks: Any) -> np.ndarray:
     if family.offers(Capability.ACTION_MASKS):
         return family.action_mask(ids).astype(bool)
     return np.ones((len(ids), num_actions(family.action_space)), bool)
+
+
+# ---- families of a user -----------------------------------------------------------------------------------------
+
+MAX_DEFINITION = 1 << 18  # bytes of the tasks in an agent's facts; longer lists are recorded by their checksum
+
+
+def define(env_id: str) -> dict[str, Any]:
+    """Facts of an agent or store that say which tasks the family has: {} for one that is defined by code.
+
+    The tasks themselves are left out if they take more than `MAX_DEFINITION` bytes.
+    """
+    found = find_family(env_id).definition if is_family(env_id) else None
+    if found is None:
+        return {}
+    if len(json.dumps(found)) > MAX_DEFINITION:
+        found = {name: value for name, value in found.items() if name not in ("tasks", "test_tasks")}
+    return {"family": found}
+
+
+def checksum_of(facts: Mapping[str, Any]) -> str | None:
+    """Checksum of the tasks in what `define` recorded; None without one. The facts may be from an untrusted file."""
+    family = facts.get("family")
+    found = family.get("checksum") if isinstance(family, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def check_same_tasks(env_id: str, facts: Mapping[str, Any], what: str) -> None:
+    """Refuse (ValueError) facts of other tasks or another split than the family registered as `env_id`.
+
+    Args:
+        facts: of an agent or store on the same id; those without a checksum pass.
+        what: what the facts belong to, for the message, such as "the agent was trained".
+    """
+    theirs, ours = checksum_of(facts), checksum_of(define(env_id))
+    if theirs is not None and ours is not None and theirs != ours:
+        raise ValueError(
+            f"{what} on other tasks of {env_id} (checksum {theirs[:8]!r}) than those that are registered "
+            f"({ours[:8]!r}), so tasks it has seen would pass for held out: give the tasks of its training, or leave "
+            "--tasks out"
+        )
+
+
+def restore_family(env_id: str, facts: Mapping[str, Any]) -> None:
+    """Register the family that `define` recorded in the facts of a checkpoint, for an id known to Gymnasium.
+
+    Raises:
+        ValueError: the id is not registered with Gymnasium, or the facts do not say all that it takes.
+    """
+    shown = printable(env_id)
+    family = facts.get("family")
+    if env_id not in gymnasium.registry:
+        raise ValueError(f"the environment {shown} is not registered: give --env MODULE:{shown}, the module that does")
+    if not isinstance(family, Mapping) or not isinstance(family.get("tasks"), list):
+        raise ValueError(f"{shown} has no tasks here and the agent does not hold them: give --tasks FILE.toml")
+    if ":" in str(way := family.get("pass_task", "")):
+        raise ValueError(
+            f"tasks of {shown} are set by the function {printable(way)}: give --env MODULE:{shown}, a module that "
+            "calls icrl_envs.register_family"
+        )
+    register_family(env_id, **{name: value for name, value in family.items() if name != "checksum"})
+
+
+def sendable(env_ids: Iterable[str]) -> list[Registration]:
+    """What worker processes need to know families that are not the package's.
+
+    Raises:
+        ValueError: a family cannot be sent to another process, such as one with a lambda.
+    """
+    found = [icrl_envs.registration(env_id) for env_id in dict.fromkeys(env_ids) if env_id not in icrl_envs.BUILT_IN]
+    for one in found:
+        try:
+            pickle.dumps(one)
+        except Exception as error:
+            raise ValueError(
+                f"the family {one.spec.id} cannot be sent to worker processes ({printable(error, 120)}): define its "
+                "class and functions at the top of a module, or use one process"
+            ) from None
+    return found

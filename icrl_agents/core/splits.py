@@ -54,8 +54,11 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
         rest = rest.named(task_set)
         test = _like(test.without(rest), rest)
     if len(rest) < 2:
-        raise ValueError(f"{env_id} has {len(rest)} training task, of two or more one is for validation: register more")
-    train, validation = rest.split(1 - VALIDATION_SHARE, seed=0)
+        raise ValueError(
+            f"{env_id} has {len(rest)} training task, of two or more one is for validation: "
+            "register more tasks, or a split with a larger share of training tasks"
+        )
+    train, validation = rest.split(min(1 - VALIDATION_SHARE, 1 - 1 / len(rest)), seed=0)  # one task at least
     if task_set != TRAIN:  # a goal may occur under several action permutations: keep validation goals out of train
         held_out = set(_first_arguments(validation))
         train = train.among(np.array([argument not in held_out for argument in _first_arguments(train)]))

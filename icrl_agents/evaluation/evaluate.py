@@ -21,7 +21,7 @@ from icrl_agents.agents.planning.search import Planner
 from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
-from icrl_agents.core.families import Capability, find_family, make_tasks
+from icrl_agents.core.families import Capability, Family, check_same_tasks, find_family, is_native, make_tasks
 from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
@@ -29,6 +29,9 @@ from icrl_agents.methods import METHODS
 from icrl_agents.sources import source_name
 
 RANDOM_EPISODES = 1000  # episodes per task for the mean return of random play
+COPIES = 25  # lifetimes of random play on a task, side by side
+RANDOM_STEPS = 30_000  # most steps of random play on all tasks together, where each row is an environment of its own
+FEWEST_RANDOM, MOST_RANDOM = 10, 200  # episodes per task for it
 MAX_ROWS = 2048  # lifetimes in parallel: each holds the steps of its context in memory
 
 
@@ -122,7 +125,8 @@ def _lifetimes(
     agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int, on_episode: Callable[[int], None] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Returns (B, E), optimal returns (B,) and pace (T,) of the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
-    blocks = np.array_split(rows, -(-len(rows) // MAX_ROWS))  # ceiling division
+    most = min(MAX_ROWS, find_family(env_id).max_rows or MAX_ROWS)
+    blocks = np.array_split(rows, -(-len(rows) // most))  # ceiling division
     returns, optimal, paces = [], [], []
     for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
         (env, options), pace = make_tasks(env_id, block), Pace()
@@ -204,11 +208,14 @@ def learner_splits(learner: Any, env_id: str) -> Splits:
     """Split from an agent's training facts; the published split for learners without facts.
 
     Raises:
-        ValueError: unknown id, or a foreign checkpoint with an invalid seed or task set.
+        ValueError: unknown id, a family with other tasks than in training, or a foreign checkpoint with an invalid seed
+            or task set.
     """
     facts = facts_of(learner)
     seed, task_set = trained_on(facts)
     own = facts.get("env_id", env_id) == env_id  # task sets are specific to an environment
+    if own:
+        check_same_tasks(env_id, facts, "the agent was trained")
     return split_tasks(env_id, seed, task_set if own else TRAIN)
 
 
@@ -245,16 +252,26 @@ def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
     family = find_family(env_id)
     if family.offers(Capability.RANDOM_RETURN):
         return family.random_return(np.asarray(tasks, np.int64))
-    return np.array(_random_returns(env_id, tuple(np.asarray(tasks).tolist()), seed, RANDOM_EPISODES))
+    episodes = RANDOM_EPISODES if is_native(family) else _affordable(len(tasks) * family.horizon)
+    return np.array(_random_returns(family, tuple(np.asarray(tasks).tolist()), seed, episodes))
 
 
 @lru_cache(maxsize=64)
-def _random_returns(env_id: str, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
-    copies = 25
-    env, options = make_tasks(env_id, np.tile(tasks, copies))
-    returns = rollout(RandomLearner(), env, episodes // copies, seed=seed, options=options)
-    env.close()
-    return tuple(returns.reshape(copies, len(tasks), -1).mean((0, 2)).tolist())  # (copies, N, E) -> (N,)
+def _random_returns(family: Family, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
+    copies = 1 if family.max_rows else min(COPIES, episodes)  # rows with a limit are processes
+    most = family.max_rows or len(tasks)
+    found: list[float] = []
+    for block in np.array_split(np.array(tasks), -(-len(tasks) // most)):  # ceiling division
+        env, options = make_tasks(family.env_id, np.tile(block, copies))
+        returns = rollout(RandomLearner(), env, -(-episodes // copies), seed=seed, options=options)
+        env.close()
+        found += returns.reshape(copies, len(block), -1).mean((0, 2)).tolist()  # (copies, N, E) -> (N,)
+    return tuple(found)
+
+
+def _affordable(steps: int) -> int:
+    """Episodes of random play within `RANDOM_STEPS`, if an episode of all tasks takes up to `steps`."""
+    return min(max(FEWEST_RANDOM, RANDOM_STEPS // steps), MOST_RANDOM)
 
 
 def optimal_returns(env_id: str, tasks: np.ndarray) -> np.ndarray:

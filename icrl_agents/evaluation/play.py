@@ -6,14 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from icrl_agents.core.checks import check_value
-from icrl_agents.core.families import Capability, find_family
+from icrl_agents.core.families import Capability, Family, find_family
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
 SUCCESS = "success"  # key of infos
+ANSI = "ansi"  # render mode whose frames are text
 BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
 
 
@@ -81,17 +81,26 @@ def play(
     tasks = learner_splits(agent, env_id).pick(split)
     index = _choose(len(tasks), task, seed, split)
     console = console or Console(highlight=False)
-    env = gymnasium.make(env_id, render_mode="ansi", **tasks[index])
+    env = tasks.make(index, render_mode=_drawing(tasks.family))
     agent.reset(env, seed=seed)
     reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
-    named = ", ".join(f"{name}={value}" for name, value in tasks[index].items())
+    named = tasks.family.task_text(int(tasks.ids[index]))
     _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
-    _say(console, "The weights are frozen. The drawing shows you the whole task; the agent sees its observations only.")
-    screen = Screen(console, fps if animate and console.is_terminal else 0.0)
+    drawn = " The drawing shows you the whole task; the agent sees its observations only." if env.render_mode else ""
+    _say(console, f"The weights are frozen.{drawn}")
+    screen = Screen(console, fps if animate and env.render_mode and console.is_terminal else 0.0)
     with screen:
         played = _live(agent, env, episodes, seed, reference, screen)
     env.close()
     return played
+
+
+def _drawing(family: Family) -> str | None:
+    """The render mode of a terminal, None if environments of the family do not have it."""
+    env = family.make(0)
+    modes = env.metadata.get("render_modes", ())
+    env.close()
+    return ANSI if ANSI in modes else None
 
 
 def reference_returns(env_id: str, task: np.ndarray, seed: int) -> ReferenceReturns:
@@ -130,7 +139,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | N
     total, done = 0.0, False
     success: bool | None = None
     while not done:
-        if screen:
+        if screen and screen.live:
             screen.draw(env.render(), f"{caption}, return {total:g}")
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
@@ -138,7 +147,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | N
         if SUCCESS in info:
             success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
-    if screen:
+    if screen and screen.live:
         screen.draw(env.render(), f"{caption}, return {total:g}")
     return Episode(number, total, success)
 

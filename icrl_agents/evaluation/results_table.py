@@ -141,7 +141,7 @@ def task_name(env_id: str, task: int) -> str:
     family = find_family(env_id) if is_family(env_id) else None
     if family is None or not 0 <= task < family.set_tasks:
         return f"task {task}"
-    name = ", ".join(f"{name}={value}" for name, value in family.task_kwargs(task).items())
+    name = family.task_text(task)
     return name if len(name) <= 80 else f"task {task}"
 
 
@@ -149,11 +149,12 @@ def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows, as text, of the returns by task at the end of a lifetime; the worst tasks if there are many."""
     first, last = spans(curve.runs.shape[2])[-1]
     share = curve.share(first, last)
-    picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(share)[:SHOWN]
+    worth = curve.returns[:, first - 1 : last].mean(1) if np.isnan(share).any() else share
+    picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(worth)[:SHOWN]
     names = [task_name(curve.env_id, curve.tasks[i]) for i in picked]
     returns = (curve.returns[:, first - 1 : last].mean(1), curve.random, curve.optimal)
-    columns = [[f"{value:.2f}" for value in column[picked]] for column in returns]
-    shares = [f"{value:.0%}" for value in share[picked]]
+    columns = [[_cell(value, ".2f") for value in column[picked]] for column in returns]
+    shares = [_cell(value, ".0%") for value in share[picked]]
     header = (
         "task" if len(picked) == len(share) else f"worst {SHOWN} of {len(share)} tasks",
         f"return, {span_name(first, last)}",
@@ -162,3 +163,8 @@ def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         "share of optimum",
     )
     return header, list(zip(names, *columns, shares, strict=True))
+
+
+def _cell(value: float, form: str) -> str:
+    """A number as text; "-" for one that is not known."""
+    return "-" if np.isnan(value) else format(value, form)

@@ -5,7 +5,7 @@ the size of the weights, prose from the method's docstring.
 
 Facts are free JSON. Some keys have a fixed place on the card, the others are listed: `env_id` (string), `command`
 (string, reproduces the weights), `collect` (string, reproduces the histories), `source`, `assumes`, `split_seed` and
-`data` (training data), `limits` (list of strings).
+`data` (training data), `family` (tasks of a user's environment), `limits` (list of strings).
 
 Results are `env_id`, `split`, `episodes`, `num_seeds` and `table`, a list of rows
 `{"name", "value", "low", "high", "unit", "note", "reference", "over"}` with required `name` and `value`. `unit`
@@ -43,6 +43,7 @@ from icrl_agents.hub.checkpoint import (
 )
 
 DATA = ("source", "assumes", "split_seed", "data")
+TASKS = ("tasks", "test_tasks")  # lists in the fact `family`, too long for a card
 PLACED = ("env_id", "command", "collect", "limits", *DATA)
 MEASURED = ("env_id", "split", "episodes", "num_seeds")
 LOCAL = "path/to/this/folder"
@@ -137,7 +138,8 @@ def render_card(
         library_version=data.library_version,
         command=_fenced(facts.get("command")),
         collect=_fenced(facts.get("collect")),
-        facts=_flat({key: value for key, value in facts.items() if key not in PLACED}),
+        facts=_flat({key: _shown(value) for key, value in facts.items() if key not in PLACED}),
+        own_family=isinstance(facts.get("family"), dict),
         limits=facts["limits"] if isinstance(facts.get("limits"), list) else [],
     )
 
@@ -201,6 +203,13 @@ def _fenced(command: Any) -> str | None:
 def _is_id(value: Any) -> bool:
     """Whether a value is a well-formed environment id: it is inserted into code and YAML on the card."""
     return isinstance(value, str) and re.fullmatch(r"[\w:./-]{1,100}", value) is not None
+
+
+def _shown(fact: Any) -> Any:
+    """A fact with the number of tasks in place of their list."""
+    if not isinstance(fact, dict):
+        return fact
+    return {key: len(value) if key in TASKS and isinstance(value, list) else value for key, value in fact.items()}
 
 
 def _flat(data: dict[str, Any]) -> list[tuple[str, Any]]:

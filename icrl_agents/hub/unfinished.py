@@ -22,9 +22,10 @@ class Note(NamedTuple):
     source: dict[str, Any]  # settings of the source that are not its defaults
     command: str
     histories: str | None = None
+    family: str | None = None  # checksum of the tasks of a user's environment
 
 
-TYPES = dict(zip(Note._fields[:-1], (str, str, dict, dict, dict, str), strict=True))
+TYPES = dict(zip(Note._fields[:6], (str, str, dict, dict, dict, str), strict=True))
 
 
 def refuse_unfinished(folder: Path) -> None:

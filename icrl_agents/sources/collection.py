@@ -24,7 +24,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import whole
-from icrl_agents.core.families import find_family, is_family, make_tasks
+from icrl_agents.core.families import checksum_of, define, find_family, is_family, make_tasks, sendable
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
@@ -113,8 +113,11 @@ def collect(
     learner.expert = None if expert is None else as_expert(expert)
     _check_sendable(learner.expert, processes)
     info = _describe(env_id, source, learner, seed, streams, episodes)
+    if processes > 1:
+        sendable([env_id])  # ValueError before anything is written
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
-        size = 1 if learner.one_task else max(1, ROWS // streams)
+        rows = find_family(env_id).max_rows or ROWS
+        size = 1 if learner.one_task else max(1, rows // streams)
         blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
         with (
@@ -157,7 +160,7 @@ def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, e
     family = find_family(env_id)
     return HistoryInfo(
         env_id=env_id,
-        env_kwargs=dict(gymnasium.spec(env_id).kwargs),
+        env_kwargs=_env_kwargs(env_id),
         observation_space=space_to_json(family.observation_space),
         action_space=space_to_json(family.action_space),
         source=name,
@@ -168,6 +171,13 @@ def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, e
         episodes=episodes,
         versions={name: _version(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", *source.packages)},
     )
+
+
+def _env_kwargs(env_id: str) -> dict[str, Any]:
+    """Arguments registered with the id, as text where JSON cannot hold them, and the checksum of a user's tasks."""
+    kwargs = json.loads(json.dumps(dict(gymnasium.spec(env_id).kwargs), default=str))
+    checksum = checksum_of(define(env_id))
+    return kwargs if checksum is None else {**kwargs, "family": {"checksum": checksum}}
 
 
 def _version(package: str) -> str:
@@ -201,7 +211,7 @@ def _run_all(blocks: list[Block], processes: int) -> Generator[dict[int, Steps],
     if processes <= 1:
         yield from map(run_block, blocks)
         return
-    with worker_pool(processes) as pool:
+    with worker_pool(processes, sendable([blocks[0].info.env_id])) as pool:
         try:
             for future in as_completed([pool.submit(run_block, block) for block in blocks]):
                 yield future.result()
@@ -221,10 +231,11 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
     """Shell command that collects the same store; None if there is none.
 
-    `tasks` must be a split or named set, and a given expert must have an import path or be a released agent.
+    `tasks` must be a split or named set, a given expert must have an import path or be a released agent, and a family
+    of a user is defined in no file or module that is known here.
     """
     object_given = str(info.settings.get(EXPERT, "")).startswith("<")
-    if info.source not in SOURCES or not is_family(info.env_id) or object_given:
+    if info.source not in SOURCES or not is_family(info.env_id) or object_given or define(info.env_id):
         return None
     splits = split_tasks(info.env_id)
     sets = {name: splits.pick(name) for name in splits.names()}

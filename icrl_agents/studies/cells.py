@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from icrl_agents.core.families import sendable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.worker_pool import worker_pool
 from icrl_agents.core.splits import TRAIN, split_tasks
@@ -45,11 +46,12 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
     """
     for cell in cells:  # all checks come before the first training
         check_cell(cell)
+    families = sendable(cell.env_id for cell in cells) if jobs > 1 else []
     with continuing(lambda: "the same command continues"):
         if jobs == 1:
             yield from map(run_cell, cells)
             return
-        with worker_pool(jobs) as pool:
+        with worker_pool(jobs, families) as pool:
             yield from pool.map(run_cell, cells)
 
 

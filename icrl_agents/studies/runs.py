@@ -214,7 +214,8 @@ def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
     for value, style in zip(_references(runs), (":", "--"), strict=False):
         bottom.axhline(value, color="black", linestyle=style, linewidth=1)
     top.set_ylabel("loss")
-    bottom.set_ylabel("validation return (random :, optimum --)" if _references(runs) else "validation return")
+    names = ("", " (random :)", " (random :, optimum --)")
+    bottom.set_ylabel(f"validation return{names[len(_references(runs))]}")
     bottom.set_xlabel("update")
     for axes in (top, bottom):
         axes.grid(alpha=0.25, linewidth=0.6)
@@ -234,7 +235,7 @@ def _thinned(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _references(runs: Sequence[TrainingRun]) -> tuple[float, ...]:
-    """(random, optimal) return on the validation tasks if all runs have the same ones; else ()."""
+    """(random, optimal) return on the validation tasks, as far as known, if all runs have the same; else ()."""
     found = {(_last(run, "validation_random"), _last(run, "validation_optimal")) for run in runs}
     pair = next(iter(found))
-    return tuple(value for value in pair if value is not None) if len(found) == 1 and None not in pair else ()
+    return tuple(value for value in pair if value is not None) if len(found) == 1 else ()

@@ -24,6 +24,7 @@ import torch
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.pretrained import init_from
 from icrl_agents.core.action_masks import check_legal
+from icrl_agents.core.families import check_same_tasks
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import Stop, stopping
@@ -181,6 +182,7 @@ class Run:
         if init and not (request.resumed and newest_checkpoint(request.out)):
             other = ICAgent.from_pretrained(init, device="cpu")
             if other.facts.get("env_id") == request.env_id:
+                check_same_tasks(request.env_id, other.facts, f"init={init!r} was trained")
                 self._refuse_leak(other.facts)
             init_from(method, other.method, init)
         return method

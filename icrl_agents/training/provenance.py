@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from icrl_agents.core.families import define
 from icrl_agents.core.process.packages import versions
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.sources import default_source
@@ -29,6 +30,7 @@ def describe_training(
     """
     return {
         "env_id": env_id,
+        **define(env_id),
         **data,
         "split_seed": config.split_seed,
         "train": asdict(config),

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import torch
 
-from icrl_agents.core.families import find_family
+from icrl_agents.core.families import check_same_tasks, checksum_of, define, find_family
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
@@ -73,6 +73,7 @@ class Request:
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.source_settings,
+            **({"family": checksum} if (checksum := checksum_of(define(self.env_id))) else {}),
             "command": self.command,
             "versions": versions(),
         }
@@ -92,6 +93,7 @@ class Request:
             if store.info.env_id != self.env_id:
                 theirs = printable(store.info.env_id)
                 raise ValueError(f"{self.histories} holds {theirs}, not {self.env_id}: give --env {theirs}")
+            check_same_tasks(self.env_id, store.info.env_kwargs, f"{self.histories} was recorded")
             return StoreWindows(store, tasks, spec, env_spaces(self.env_id))
 
     def facts(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.families import all_families, find_family
 from icrl_agents.core.process.caution import warn
@@ -24,19 +26,20 @@ def validate(method: Method, request: Request) -> dict[str, float]:
     agent = ICAgent(method, {"split_seed": config.split_seed, "train": asdict(config)})  # facts that select the split
     episodes = config.eval_episodes
     curve = evaluate(agent, request.env_id, episodes=episodes, num_seeds=LIFETIMES, seed=config.seed, tasks=tasks)
-    return {
+    row = {
         "validation_return": float(curve.mean[-max(1, episodes // 2) :].mean()),  # (E,) -> second half
         "validation_random": float(curve.random.mean()),
         "validation_optimal": float(curve.optimal.mean()),
     }
+    return {name: value for name, value in row.items() if np.isfinite(value)}  # the optimum may not be known
 
 
 def validation_notes(row: dict[str, Any]) -> tuple[str, str]:
     """Texts of a progress bar before and after the loss; narrow terminals cut the latter off."""
     if "validation_return" not in row:  # only the main process validates
         return "", ""
-    earned, random, best = (row[f"validation_{name}"] for name in ("return", "random", "optimal"))
-    return f"validation {earned:.2f} of {best:.2f}  ", f"  random {random:.2f}"
+    possible = f" of {row['validation_optimal']:.2f}" if "validation_optimal" in row else ""
+    return f"validation {row['validation_return']:.2f}{possible}  ", f"  random {row['validation_random']:.2f}"
 
 
 def warn_few(env_id: str, tasks: int) -> None:

@@ -1,16 +1,24 @@
 """Families that are not the package's: float states with Box actions, and a Gymnasium env without array rules."""
 
+from functools import partial
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
+from icrl_envs.base.gym import rows
 from rich.console import Console
 
 from icrl_agents import METHODS, HistoryStore, ICAgent, collect, evaluate, train
-from icrl_agents.core.families import find_family, make_tasks
+from icrl_agents.core.families import check_same_tasks, define, find_family, make_tasks, restore_family
 from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation.evaluate import optimal_returns, random_returns
 from icrl_agents.evaluation.play import play
+from icrl_agents.sources import collection
+from icrl_agents.studies.cells import Cell, run_cells
 from tests.conftest import one_line
+from tests.envs.dials import DIALS, Dial, dials, set_dial
 from tests.envs.families import POLES, SPRING, WALK, pole_tasks, registered
 
 SMALL = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4}
@@ -84,3 +92,95 @@ def test_play_compares_with_what_is_known():
 
 def test_a_family_with_a_single_training_task_is_refused():
     one_line(lambda: split_tasks(WALK), ValueError, WALK, "1 training task", "validation")
+
+
+# ---- environments that exist already ----------------------------------------------------------------------------
+
+WAYS = {"make": "make", "options": "options", "a function": set_dial}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_random_play_of_foreign_environments_is_bounded(way, monkeypatch):
+    """Rewards of random play are the value times 1 on average, in episodes of value + 1 steps, at most 5."""
+    with dials(pass_task=WAYS[way]):
+        found = random_returns(DIALS, np.arange(8), seed=2)
+        expected = [value * min(value + 1, 5) for value in range(1, 9)]
+        np.testing.assert_allclose(found, expected, rtol=0.2)
+        asked = []
+        whole = Dial.step
+        monkeypatch.setattr(Dial, "step", lambda self, action: asked.append(1) or whole(self, action))
+        random_returns(DIALS, np.arange(8), seed=3)
+        assert 1000 < len(asked) < 40_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_agent_of_a_foreign_environment_is_measured(vectorization, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_RANDOM", 4)
+    monkeypatch.setattr(rows, "MAX_PROCESSES", 4)  # so that all goes in blocks
+    with dials(pass_task=set_dial, vectorization=vectorization):
+        monkeypatch.setattr(find_family(DIALS), "max_rows", None if vectorization == "sync" else 4)
+        store = collect(DIALS, "uniform", tmp_path / "h.h5", streams=2, episodes=2, tasks=[0, 1, 2])
+        with HistoryStore(store) as found:
+            for task, value in enumerate((1, 2, 3)):
+                steps = found[task]
+                np.testing.assert_array_equal(steps.reward[steps.mask], value * steps.action[steps.mask])
+        curve = evaluate(agent_for(DIALS), DIALS, episodes=2, num_seeds=2)
+        assert curve.runs.shape == (2, 4, 2)
+        assert np.isfinite(curve.random).all()
+
+
+@pytest.mark.slow
+def test_worker_processes_know_the_families_of_a_user(tmp_path, monkeypatch):
+    """Two processes collect the same histories as one."""
+    monkeypatch.setattr(collection, "ROWS", 1)  # a block for each task
+    with dials(pass_task=set_dial):
+        words = {"streams": 2, "episodes": 2, "tasks": [0, 1]}
+        stores = [
+            HistoryStore(collect(DIALS, "uniform", tmp_path / f"{count}.h5", **words, processes=count))
+            for count in (1, 2)
+        ]
+        assert stores[0].info == stores[1].info
+        for task in (0, 1):
+            one, other = (store[task] for store in stores)
+            for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_a_family_that_no_other_process_can_make_is_refused_before_the_work(tmp_path):
+    with dials(pass_task=lambda env, task: set_dial(env, task)):
+        call = partial(collect, DIALS, "uniform", tmp_path / "h.h5", processes=2)
+        one_line(call, ValueError, f"the family {DIALS} cannot be sent to worker processes", "top of a module")
+        assert list(tmp_path.iterdir()) == []
+        one_line(lambda: run_all(tmp_path), ValueError, "cannot be sent to worker processes")
+        assert list(tmp_path.iterdir()) == []
+
+
+def run_all(folder: Path) -> None:
+    list(run_cells([Cell("ad", DIALS, folder / "cell", {"source": "uniform"}, 1, 1)], 2))
+
+
+def test_one_test_task_is_enough_and_two_training_tasks():
+    with dials([{"value": 1}, {"value": 2}], test_tasks=[{"value": 3}], split=None):
+        assert [len(part) for part in split_tasks(DIALS)] == [1, 1, 1]
+
+
+def test_training_and_test_tasks_swapped_are_other_tasks():
+    """The checksum covers which tasks are for training, not just which there are."""
+    with dials():
+        facts = {"family": find_family(DIALS).definition}
+        check_same_tasks(DIALS, facts, "it was trained")
+    with dials(split=(0.5, 1)):
+        one_line(lambda: check_same_tasks(DIALS, facts, "it was trained"), ValueError, DIALS, "other tasks")
+        check_same_tasks(DIALS, {"family": "damaged"}, "it was trained")
+    with dials(horizon=3):
+        check_same_tasks(DIALS, facts, "it was trained")
+
+
+def test_long_lists_of_tasks_are_recorded_by_their_checksum():
+    with dials([{"value": number, "label": "x" * 100} for number in range(3000)]):
+        found = define(DIALS)["family"]
+        assert "tasks" not in found
+        assert len(found["checksum"]) == 64
+        with pytest.raises(ValueError, match="give --tasks"):
+            restore_family(DIALS, {"family": found})

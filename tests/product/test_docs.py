@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from gymnasium.spaces import Discrete
-from icrl_envs import FAMILIES
+from icrl_envs import BUILT_IN, FAMILIES, unregister_family
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -335,11 +335,28 @@ def shortened(words: list[str]) -> list[str]:
     return [*kept, *less]
 
 
+def task_file(page: str) -> str | None:
+    """The file of tasks that a page shows, with fewer of them."""
+    shown = [body for language, body in BLOCK.findall(PAGES[page]) if language == "toml" and "[tasks]" in body]
+    return re.sub(r"num_tasks = \d+", "num_tasks = 6", shown[0]) if shown else None
+
+
+@pytest.fixture
+def _ours_only():
+    """What a page registers is forgotten."""
+    yield
+    for env_id in set(FAMILIES) - BUILT_IN:
+        unregister_family(env_id)
+
+
 @pytest.mark.parametrize("page", [page for page in WRITTEN if runnable(page)])
 @pytest.mark.slow
+@pytest.mark.usefixtures("_ours_only")
 def test_commands_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    if text := task_file(page):
+        (tmp_path / "tasks.toml").write_text(text)
     for words in runnable(page):
         result = CliRunner().invoke(app, shortened(words))
         assert result.exit_code == 0, (words, result.output, result.stderr, result.exception)

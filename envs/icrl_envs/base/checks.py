@@ -45,7 +45,7 @@ def check_choice(value: Any, name: str, allowed: Sequence[Any]) -> Any:
     return value
 
 
-def short(value: Any) -> str:
-    """Return `value` as one line of at most 80 characters."""
+def short(value: Any, most: int = 80) -> str:
+    """Return `value` as one line of at most `most` characters."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -7,27 +7,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, NoReturn, overload
+from typing import Any, NamedTuple, NoReturn, overload
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from icrl_envs.base.capability import Belief, Capability, UndeclaredError
 from icrl_envs.base.checks import reject_unknown
+from icrl_envs.base.gym.flat import flat_env
 from icrl_envs.base.split import Split
 
 Sets = Mapping[str, range]
 
 
+class VectorRows(NamedTuple):
+    """A vector environment, and the options of its first reset, after which row i is on the i-th task."""
+
+    env: VectorEnv
+    options: dict[str, Any] | None = None
+
+
 class Family(ABC):
     """Tasks that share a Gymnasium id, spaces and a horizon.
 
-    Tasks have ids 0, 1, ...; `gymnasium.make(env_id, **task_kwargs(i))` makes an environment of task i. A subclass sets
-    the attributes below that have no default, in its class or in `__init__`, and defines `task_kwargs`;
-    `register_family` registers it under its id. `Rules` is the subclass for dynamics on arrays, `GymFamily` the one
-    for an existing Gymnasium environment and a list of arguments.
+    Tasks have ids 0, 1, ...; `make(i)` makes an environment of task i. A subclass sets the attributes below that have
+    no default, in its class or in `__init__`, and defines `task_kwargs`; `register_family` registers it under its id.
+    `Rules` is the subclass for dynamics on arrays, `GymFamily` the one for an existing Gymnasium environment.
 
     Optional parts are declared in `capabilities` and queried by `offers`. A declared capability requires the method of
     its name, and the infos and environment methods listed in `Capability`; a method that is not declared raises
@@ -41,12 +50,13 @@ class Family(ABC):
         lifetime: number of episodes in the published evaluation of a learner.
         bandit: whether an action influences its own reward and nothing else.
         num_tasks: N; the published split divides the tasks 0 to N - 1.
-        task_names: make() arguments that fix a task.
+        task_names: names of the values that make a task, which are arguments of make() unless `make` is overridden.
         capabilities: declared optional parts.
         published: published split.
         named: task ids of the published named sets, all below N.
         extra: task ids of named sets outside the split, from N on.
         training: names of sets that may replace the training tasks.
+        max_rows: most rows that `make_rows` makes; None for any number.
     """
 
     env_id: str = ""
@@ -62,6 +72,7 @@ class Family(ABC):
     named: Sets = MappingProxyType({})
     extra: Sets = MappingProxyType({})
     training: tuple[str, ...] = ()
+    max_rows: int | None = None
 
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
@@ -69,6 +80,28 @@ class Family(ABC):
 
         They include all `task_names`, and other arguments that make() needs, such as a time limit.
         """
+
+    def make(self, task_id: int, **kwargs: Any) -> gymnasium.Env:
+        """Make an environment of a task, with flat observations.
+
+        `kwargs` are further arguments of `gymnasium.make`, such as render_mode.
+        """
+        return flat_env(gymnasium.make(self.env_id, **self.task_kwargs(task_id), **kwargs))
+
+    def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
+        """Return a vector environment with a row for each task id (B,), repeats allowed."""
+        rows = [partial(self.make, int(task)) for task in task_ids]
+        return VectorRows(SyncVectorEnv(rows, autoreset_mode=autoreset_mode))
+
+    def task_text(self, task_id: int) -> str:
+        """Return the values that make a task, such as "length=0.3, gravity=12"."""
+        values = self.task_kwargs(task_id)
+        return ", ".join(f"{name}={values[name]}" for name in self.task_names)
+
+    @property
+    def definition(self) -> dict[str, Any] | None:
+        """Arguments of `register_family` as plain data; None for a family that is defined by code."""
+        return None
 
     @property
     def name(self) -> str:
@@ -132,7 +165,7 @@ class Family(ABC):
 
 
 class TaskSet:
-    """A sequence of tasks: `tasks[i]` are the `make(env_id, **kwargs)` arguments of the i-th one.
+    """A sequence of tasks: `tasks[i]` are the `task_kwargs` of the i-th one, `tasks.make(i)` is its environment.
 
     Args:
         family: family of the tasks, which translates ids to arguments.
@@ -167,6 +200,10 @@ class TaskSet:
         if isinstance(index, slice):
             return TaskSet(self.family, self.ids[index])
         return self.family.task_kwargs(int(self.ids[index]))
+
+    def make(self, index: int, **kwargs: Any) -> gymnasium.Env:
+        """Make an environment of the i-th task; `kwargs` are further arguments of `gymnasium.make`."""
+        return self.family.make(int(self.ids[index]), **kwargs)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Iterate over the make() arguments."""

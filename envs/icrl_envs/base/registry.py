@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium import spaces
-from gymnasium.envs.registration import register
+from gymnasium.envs.registration import EnvSpec, register
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from icrl_envs.base.checks import check_int, nearest, short
 from icrl_envs.base.family import Family, TaskSet
-from icrl_envs.base.gym_family import GymFamily, check_registered
+from icrl_envs.base.gym.family import GymFamily, check_registered
+from icrl_envs.base.gym.tasks import Tasks
 from icrl_envs.base.rows import build_rules
 from icrl_envs.base.rules import Rules
 from icrl_envs.base.split import Split, check_split, keep_order
@@ -42,20 +43,21 @@ def find_family(env_id: str) -> Family:
     )
 
 
-def register_family(family: Family | str, tasks: Sequence[Mapping[str, Any]] | None = None, **settings: Any) -> TaskSet:
+def register_family(family: Family | str, tasks: Tasks | None = None, **settings: Any) -> TaskSet:
     """Register a family under its `env_id`, and return all its tasks. A call that fails changes nothing.
 
     Args:
         family: a family, or the Gymnasium id of a `GymFamily`.
-        tasks: with an id, the make() arguments of each task.
-        settings: with an id, other arguments of `GymFamily`, such as horizon, lifetime and split.
+        tasks: with an id, a list of tasks, or ranges or a function that they are drawn from; see `GymFamily`.
+        settings: with an id, other settings of `GymFamily`: horizon, lifetime, split or test_tasks, num_tasks, seed,
+            pass_task, vectorization, bandit.
 
     Raises:
         ValueError: the family is incomplete, or a different one is registered under its id.
     """
     if isinstance(family, str):
         if tasks is None:
-            raise ValueError(f"register_family({short(family)}): give tasks, a list of dicts of make() arguments.")
+            raise ValueError(f"register_family({short(family)}): give tasks, a list of dicts or ranges to draw from.")
         family = GymFamily(family, tasks, **settings)
     elif tasks is not None or settings:
         raise ValueError("tasks and other settings belong to a Gymnasium id: a Family brings its own, leave them out.")
@@ -117,6 +119,28 @@ def unregister_family(env_id: str) -> None:
     del _TASKS[env_id]
 
 
+class Registration(NamedTuple):
+    """A family with the Gymnasium id of its environments, as one process sends it to another."""
+
+    spec: EnvSpec
+    family: Family
+    made: bool  # whether `register_rules` registered the id
+
+
+def registration(env_id: str) -> Registration:
+    """Return what another process needs to know the family of an id; ValueError for an unknown id."""
+    return Registration(gymnasium.spec(env_id), find_family(env_id), env_id in _MADE)
+
+
+def restore(registrations: Iterable[Registration]) -> None:
+    """Register the families of another process, as far as they are not known yet."""
+    for spec, family, made in registrations:
+        gymnasium.registry.setdefault(spec.id, spec)
+        if spec.id not in _TASKS:
+            _TASKS[spec.id] = family.tasks
+            _MADE.update({spec.id} if made else ())
+
+
 def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
     """Return the family of an environment or vector environment, wrapped or not; None if none is registered.
 
@@ -127,7 +151,9 @@ def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
     row = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else inner  # all rows share a family
     if isinstance(row, ArrayEnv | ArrayVectorEnv):
         return row.rules
-    spec = inner.get_attr("spec")[0] if isinstance(inner, AsyncVectorEnv) else row.spec  # rows are in other processes
+    spec = inner.spec or row.spec
+    if spec is None and isinstance(inner, AsyncVectorEnv):  # rows are in other processes
+        spec = inner.get_attr("spec")[0]
     return _TASKS[spec.id].family if spec is not None and spec.id in _TASKS else None
 
 

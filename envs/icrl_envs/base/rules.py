@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from icrl_envs.base.capability import Capability
 from icrl_envs.base.checks import reject_unknown
-from icrl_envs.base.family import Family
+from icrl_envs.base.family import Family, VectorRows
 
 
 class Rules(Family):
@@ -150,6 +152,12 @@ class Rules(Family):
         if self.offers(Capability.ACTION_MASKS):
             facts["action_mask"] = self.action_mask(task)
         return facts
+
+    def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
+        """Return the native vector environment, and the option of its first reset that sets the tasks `task_ids`."""
+        ids = np.asarray(task_ids, np.int64)
+        env = gymnasium.make_vec(self.env_id, num_envs=len(ids), autoreset_mode=autoreset_mode)
+        return VectorRows(env, {"task": ids})
 
     def frame(self, state: Any, task: int) -> np.ndarray:
         """Draw one row as uint8 (height, width, 3); `state` is a Python number, or an array for states with axes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,19 @@ def keep_order(ids: list[int], seed: int) -> None:
     """Keep the order for seed 0, the published split; shuffle like `python_shuffle` for other seeds."""
     if seed:
         python_shuffle(ids, seed)
+
+
+@dataclass(frozen=True)
+class DeclaredTest:
+    """Shuffle of training tasks only: those from `num_train` on are the test tasks of every seed."""
+
+    num_train: int
+
+    def __call__(self, ids: list[int], seed: int) -> None:
+        """Shuffle the training tasks in place, and put the test tasks last."""
+        train, test = [task for task in ids if task < self.num_train], [task for task in ids if task >= self.num_train]
+        python_shuffle(train, seed)
+        ids[:] = train + test
 
 
 class Split(NamedTuple):

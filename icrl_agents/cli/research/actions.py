@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icrl_agents.cli.options import AgentEnv, Device, Overwrite, ResultsAsJson, WriteCards, env_of_all
+from icrl_agents.cli.options import AgentEnv, Device, Overwrite, ResultsAsJson, TaskFile, WriteCards, env_of_all
 from icrl_agents.cli.outputs import check_folder, print_results
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Actions:
         list[str] | None, typer.Argument(metavar="[AGENT]...", help="Of one environment; seeds are averaged.")
     ] = None
     env: AgentEnv = None
+    task_file: TaskFile = None
     stored: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Instead of agents: what was measured before, all in one report."),

@@ -16,6 +16,7 @@ from icrl_agents.cli.options import (
     ResultsAsJson,
     Seed,
     Split,
+    Tasks,
     WriteCards,
     env_of_all,
     numbers,
@@ -35,6 +36,7 @@ class Memory:
         list[str], typer.Argument(metavar="AGENT...", help="Of one environment; the first one decides what is asked.")
     ]
     env: AgentEnv = None
+    task_file: Tasks = None
     episodes: Annotated[
         str | None, typer.Option(help="Lengths of the histories, such as 3,10,36. Default: with 1, 5 and 20 folds.")
     ] = None

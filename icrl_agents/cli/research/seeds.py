@@ -16,6 +16,7 @@ from icrl_agents.cli.options import (
     Jobs,
     Method,
     Settings,
+    Tasks,
     TrainingSeeds,
     numbers,
     read_settings,
@@ -29,6 +30,7 @@ class Seeds:
     method: Method
     env: Env
     output: Folder
+    task_file: Tasks = None
     splits: Annotated[str, typer.Option(help="Seeds of the task split.")] = "0,1,2,3,4"
     seeds: TrainingSeeds = "0,1,2"
     config: Config = None

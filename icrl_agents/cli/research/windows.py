@@ -15,6 +15,7 @@ from icrl_agents.cli.options import (
     Folder,
     Jobs,
     Settings,
+    TaskFile,
     TrainingSeeds,
     numbers,
     read_settings,
@@ -31,6 +32,7 @@ class Windows:
 
     env: Env
     output: Folder
+    task_file: TaskFile = None
     windows: Annotated[str, typer.Option(help="Visible steps, of both methods.")] = "30,60,120,240"
     latents: Annotated[str, typer.Option(help="Latents of cad, each in the place of a step.")] = "8,16,32"
     seeds: TrainingSeeds = "0"

@@ -5,19 +5,26 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
+from icrl_agents.core.families import Registration, restore
+
 
 @contextmanager
-def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Pool of worker processes; an error or Ctrl-C in the block cancels their work at once."""
+def worker_pool(processes: int, families: Sequence[Registration] = ()) -> Iterator[ProcessPoolExecutor]:
+    """Pool of worker processes; an error or Ctrl-C in the block cancels their work at once.
+
+    Args:
+        processes: number of processes.
+        families: families that the workers register, see `sendable`; those of the package they know.
+    """
     # spawn, not fork: a forked child inherits locks held by threads of torch and HDF5
     context = multiprocessing.get_context("spawn")
     listening, held = context.Pipe(duplex=False)
-    with ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(listening,)) as pool:
+    with ProcessPoolExecutor(processes, context, _begin, (listening, families)) as pool:
         try:
             yield pool
         except BaseException:  # includes KeyboardInterrupt and GeneratorExit
@@ -25,6 +32,12 @@ def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
             held.close()
             raise
     held.close()
+
+
+def _begin(listening: Connection, families: Sequence[Registration]) -> None:
+    """Start of a worker."""
+    _end_with(listening)
+    restore(families)
 
 
 def _end_with(listening: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def _training_time(family: Family, method: str, steps: Steps) -> str:
     )
 
 
-def _timed_pass(model: torch.nn.Module, batch: Steps) -> float:
+def _timed_pass(model: Any, batch: Steps) -> float:
     began = time.perf_counter()
     terms = model(model.tensors(batch))
     sum(terms.values()).backward()
