@@ -121,8 +121,8 @@ def _choose(count: int, task: int | None, seed: int, split: str) -> int:
 class Viewer(Protocol):
     """Shows or records the steps of an episode."""
 
-    def draw(self, picture: Any, caption: str, last: bool = False) -> None:
-        """Show what `env.render()` returned, at the end of an episode if `last`."""
+    def draw(self, env: Any, caption: str, last: bool = False) -> None:
+        """Show what `env.render()` returns now, at the end of an episode if `last`."""
 
 
 class Shown(NamedTuple):
@@ -154,7 +154,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
     success: bool | None = None
     while not done:
         if viewer:
-            viewer.draw(env.render(), f"{caption}, step {steps}, return {total:g}")
+            viewer.draw(env, f"{caption}, step {steps}, return {total:g}")
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
         total, steps = total + float(reward), steps + 1
@@ -162,7 +162,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
             success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
     if viewer:
-        viewer.draw(env.render(), f"{caption}, step {steps}, return {total:g}", last=True)
+        viewer.draw(env, f"{caption}, step {steps}, return {total:g}", last=True)
     return Episode(number, total, success)
 
 
@@ -192,9 +192,9 @@ class Screen:
         if self.live:
             self.live.stop()
 
-    def draw(self, picture: str, caption: str, last: bool = False) -> None:
+    def draw(self, env: Any, caption: str, last: bool = False) -> None:
         if self.live:
-            room = Text(picture)
+            room = Text(env.render())
             room.highlight_regex(r"(?<!\S)A(?!\S)", "bold blue")
             room.highlight_regex(r"(?<!\S)G(?!\S)", "bold yellow")
             room.highlight_regex(r"(?<!\S)\*(?!\S)", "bold green")

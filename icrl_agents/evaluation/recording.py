@@ -6,9 +6,11 @@ import io
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import gymnasium
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.printable import printable
@@ -58,17 +60,14 @@ class Recording:
             raise ValueError(f"record episode {last}: the lifetime has {count}; give numbers up to that")
         return set(self.episodes)
 
-    def draw(self, picture: Any, caption: str, last: bool = False) -> None:
-        """Append a frame, uint8 (height, width, 3), with its caption; ValueError for anything else.
+    def draw(self, env: gymnasium.Env, caption: str, last: bool = False) -> None:
+        """Append the frame that `env` draws, with its caption; the last one of an episode stays for a second.
 
-        The last frame of an episode stays for a second.
+        Raises:
+            ValueError: the environment draws no frames (height, width, 3) uint8.
+            ImportError: a package that the environment draws with is missing.
         """
-        frame = np.asarray(picture)
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-            raise ValueError(
-                f"render() returned {type(picture).__name__} {frame.dtype} {frame.shape}, expected a frame "
-                "(height, width, 3) uint8: only environments with render mode rgb_array can be recorded"
-            )
+        frame = frame_of(env)
         if len(self.frames) == MAX_FRAMES:
             raise ValueError(f"more than {MAX_FRAMES} frames: record fewer episodes (--record-episodes)")
         if last:
@@ -109,6 +108,21 @@ class Recording:
                     video.send(frame.tobytes())
             video.close()
             return path.read_bytes()
+
+
+def frame_of(env: gymnasium.Env) -> np.ndarray:
+    """Frame (height, width, 3) uint8 of an environment, with the errors of `Recording.draw`."""
+    try:
+        picture = env.render()
+    except DependencyNotInstalled as error:
+        raise ImportError(f"{env.unwrapped} cannot draw: {printable(error, 160)}") from None
+    frame = np.asarray(picture)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise ValueError(
+            f"{env.unwrapped} draws {type(picture).__name__} {frame.dtype} {frame.shape}, not a frame (height, width, 3) "
+            "uint8: only environments with render mode rgb_array can be recorded"
+        )
+    return frame
 
 
 def captioned(frame: np.ndarray, caption: str) -> Image:

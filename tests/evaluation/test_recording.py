@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, ImageSequence
 from rich.console import Console
 
+from icrl_agents.core.families import find_family
 from icrl_agents.evaluation.play import play
 from icrl_agents.evaluation.recording import Recording, captioned
 from tests.conftest import one_line
@@ -82,23 +83,34 @@ def test_mistakes_are_found_before_anything_is_played(tiny_agent, tmp_path):
         agent.act(np.zeros(2, np.int32))
 
 
-def test_an_environment_without_frames(tmp_path):
-    from icrl_agents import METHODS, ICAgent
-    from icrl_agents.core.families import find_family
-
+@pytest.mark.filterwarnings("ignore:.*possible render_modes")
+def test_an_environment_without_frames(tiny_agent, tmp_path):
     with registered():
         family = find_family(SPRING)
-        sizes = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4}
-        agent = ICAgent(METHODS["ad"](family.observation_space, family.action_space, METHODS["ad"].Config(**sizes)))
+        agent = tiny_agent(family.observation_space, family.action_space)
         recording = Recording(tmp_path / "a.gif")
-        one_line(lambda: play(agent.eval(), SPRING, episodes=1, record=recording), ValueError, "rgb_array", "ansi")
+        one_line(lambda: play(agent, SPRING, episodes=1, record=recording), ValueError, "rgb_array", "ansi")
     assert not (tmp_path / "a.gif").exists()
+
+
+class Drawing(gymnasium.Env):
+    """Draws what it was made with, or fails with it."""
+
+    def __init__(self, picture):
+        self.picture = picture
+
+    def render(self):
+        if isinstance(self.picture, Exception):
+            raise self.picture
+        return self.picture
 
 
 def test_what_is_no_frame_is_refused(tmp_path):
     recording = Recording(tmp_path / "a.gif")
-    one_line(lambda: recording.draw("text", ""), ValueError, "str", "rgb_array")
-    one_line(lambda: recording.draw(None, ""), ValueError, "NoneType", "rgb_array")
+    for picture, kind in (("text", "str"), (None, "NoneType"), (np.zeros((2, 2, 3)), "float64")):
+        one_line(lambda picture=picture: recording.draw(Drawing(picture), ""), ValueError, kind, "rgb_array")
+    missing = gymnasium.error.DependencyNotInstalled("pygame is not installed")
+    one_line(lambda: recording.draw(Drawing(missing), ""), ImportError, "Drawing", "pygame")
     one_line(lambda: recording.save(10), ValueError, "no frame")
     assert not list(tmp_path.iterdir())
 

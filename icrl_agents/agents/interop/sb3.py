@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 else:
     VecEnvWrapper = need("stable_baselines3.common.vec_env", "train").VecEnvWrapper
 
+
 class Bridge(NamedTuple):
     """What SB3's `evaluate_policy(model, env)` takes."""
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import h5py
 import numpy as np
 
@@ -69,7 +68,9 @@ def _shaped(columns: Mapping[str, np.ndarray], spaces: Any, path: Path) -> dict[
     for name, value in columns.items():
         wanted = (steps, *inner.get(name, ()))
         if value.size != np.prod(wanted, dtype=int) or not steps:
-            raise ValueError(f"{path}: {name} have shape {value.shape}, expected {wanted}: is --env the env of the data?")
+            raise ValueError(
+                f"{path}: {name} have shape {value.shape}, expected {wanted}: is --env the env of the data?"
+            )
         found[name] = value.reshape(wanted)
     return found
 
@@ -110,5 +111,3 @@ def _truncations(columns: Mapping[str, np.ndarray], terminated: np.ndarray, path
             )
     truncated[-1] |= not terminated[-1]
     return truncated
-
-

@@ -127,7 +127,9 @@ def _joined(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
     for flags, episode in zip(truncated[:-1], episodes, strict=False):
         flags[-1] |= not episode.terminated[-1]
     names = [episode.extras.keys() for episode in episodes]
-    extras = {name: [episode.extras[name] for episode in episodes] for name in sorted(set.intersection(*map(set, names)))}
+    extras = {
+        name: [episode.extras[name] for episode in episodes] for name in sorted(set.intersection(*map(set, names)))
+    }
     columns = {
         "obs": [episode.obs[:-1] for episode in episodes],
         "action": [episode.action for episode in episodes],
@@ -162,7 +164,9 @@ def episodes_of(steps: Steps, task: int) -> Iterator[Episode]:
 def _cut(steps: Steps, task: int, row: int, span: slice) -> Episode:
     obs, next_obs = steps.obs[row, span], steps.next_obs[row, span]
     if not np.array_equal(obs[1:], next_obs[:-1]):
-        raise ValueError(f"task {task}, stream {row}: a next_obs is not the obs of the next step: no episode holds both")
+        raise ValueError(
+            f"task {task}, stream {row}: a next_obs is not the obs of the next step: no episode holds both"
+        )
     return Episode(
         obs=np.concatenate([obs, next_obs[-1:]]),
         action=steps.action[row, span],

@@ -126,7 +126,9 @@ def _minaris_errors(path: Path, verb: str) -> Iterator[None]:
         yield
     except (AssertionError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         why = printable(error, 200) or type(error).__name__
-        raise ValueError(f"{path}: Minari cannot {verb} it ({why}): give a data set of Box or Discrete spaces") from None
+        raise ValueError(
+            f"{path}: Minari cannot {verb} it ({why}): give a data set of Box or Discrete spaces"
+        ) from None
 
 
 def _open(folder: Path) -> Any:
@@ -201,7 +203,9 @@ def _check_spaces(store: HistoryStore) -> None:
         except (TypeError, ValueError, NotImplementedError, AssertionError, LookupError):
             same = False
         if not same:
-            raise ValueError(f"{store.path}: Minari does not store {printable(space)}: use Box, Discrete or MultiDiscrete")
+            raise ValueError(
+                f"{store.path}: Minari does not store {printable(space)}: use Box, Discrete or MultiDiscrete"
+            )
 
 
 def _write(store: HistoryStore, folder: Path, dataset_id: str) -> None:

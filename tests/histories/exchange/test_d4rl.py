@@ -115,7 +115,9 @@ def test_what_is_no_such_file_is_refused(tmp_path):
     one_line(lambda: import_histories([path], tmp_path / "a.h5", env_id="test/None-v0"), ValueError, "test/None-v0")
     one_line(lambda: read(tmp_path, transitions([0])), ValueError, "no whole episode")
     write(path, transitions([0, 0, 1]))
-    one_line(lambda: import_histories([path], tmp_path / "a.h5", env_id=SPRING, tasks=[99]), ValueError, "task 99", "0..11")
+    one_line(
+        lambda: import_histories([path], tmp_path / "a.h5", env_id=SPRING, tasks=[99]), ValueError, "task 99", "0..11"
+    )
     path.write_bytes(b"no HDF5")
     one_line(lambda: read_d4rl(path, SPRING), ValueError, "data.hdf5")
     with h5py.File(path, "w") as file:  # a link to another file

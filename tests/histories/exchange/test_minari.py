@@ -39,7 +39,7 @@ def episode(obs, action, reward=None, terminated=False, truncated=False, **infos
 
 def make(dataset_id, episodes, observation_space, action_space, metadata=None, env=None):
     """Data set of other people, as Minari writes it."""
-    with pytest.warns(UserWarning):  # no author, no code, ...
+    with pytest.warns(UserWarning, match="`author` is set to None"):
         dataset = minari.create_dataset_from_buffers(
             dataset_id, episodes, env=env, observation_space=observation_space, action_space=action_space
         )
@@ -107,7 +107,9 @@ def test_minari_reads_what_is_exported(tmp_path):
         steps = store[2, 0]
         np.testing.assert_array_equal(first.actions, steps.action[0, : len(first)])
         np.testing.assert_array_equal(first.observations[-1], steps.next_obs[0, len(first) - 1])
-        np.testing.assert_array_equal(first.infos["histories"]["log_prob"][:-1], steps.extras["log_prob"][0, : len(first)])
+        np.testing.assert_array_equal(
+            first.infos["histories"]["log_prob"][:-1], steps.extras["log_prob"][0, : len(first)]
+        )
     metadata = list(dataset.storage.get_episode_metadata(range(12)))
     assert [each["task"] for each in metadata] == [2] * 6 + [5] * 6
     assert [each["lifetime"] for each in metadata] == 2 * [0, 0, 0, 1, 1, 1]
@@ -118,7 +120,7 @@ def test_pixels_are_not_compressed(tmp_path):
     """Minari would store images of this size as JPEG, which changes them."""
     images = spaces.Box(0, 255, (32, 32), np.uint8), spaces.Discrete(2)
     obs = np.random.default_rng(0).integers(0, 256, (4, 32, 32)).astype(np.uint8)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="`author` is set to None"):
         minari.create_dataset_from_buffers(
             "pixels-v0",
             [episode(obs, np.zeros(3, np.int64), terminated=True)],
@@ -198,7 +200,12 @@ def test_each_data_set_has_a_task(tmp_path, tasks, expected):
 
 
 def test_metadata_name_the_task_and_the_lifetime(tmp_path):
-    metadata = [{"task": 5, "lifetime": 1}, {"task": 2, "lifetime": 0}, {"task": 5, "lifetime": 0}, {"task": 5, "lifetime": 1}]
+    metadata = [
+        {"task": 5, "lifetime": 1},
+        {"task": 2, "lifetime": 0},
+        {"task": 5, "lifetime": 0},
+        {"task": 5, "lifetime": 1},
+    ]
     make("line-v0", numbered([1, 2, 3, 4], terminated=True), *LINE, metadata)
     import_histories(["line-v0"], tmp_path / "a.h5", env_id="my/Line-v0")
     with HistoryStore(tmp_path / "a.h5") as store:
@@ -218,13 +225,15 @@ def test_what_histories_cannot_hold_is_refused(tmp_path):
     make("named-v0", numbered([2]), *LINE, [{"task": "push"}])
     one_line(lambda: import_histories(["named-v0"], path, env_id="my/Line-v0"), ValueError, "'push'", "from 0")
     make("outside-v0", [episode(np.zeros((3, 1), np.float32), np.array([0, 2]))], *LINE)
-    one_line(lambda: import_histories(["outside-v0"], path, env_id="my/Line-v0"), ValueError, "episode 0", "2", "Discrete")
+    one_line(
+        lambda: import_histories(["outside-v0"], path, env_id="my/Line-v0"), ValueError, "episode 0", "2", "Discrete"
+    )
     assert not path.exists()
     assert not path.with_name("a.h5.partial").exists()
 
 
 def test_no_environment_is_made_from_metadata(tmp_path):
-    """Minari makes the environment that the metadata describe, so imports a module of their choice, to see its spaces."""
+    """To see the spaces Minari would make the environment of the metadata, and so import a module of their choice."""
     make("line-v0", numbered([2]), *LINE)
     file = tmp_path / "minari" / "line-v0" / "data" / "metadata.json"
     metadata = json.loads(file.read_text())
@@ -265,4 +274,4 @@ def test_agents_train_on_data_sets_of_a_registered_family(tmp_path):
         assert agent.facts["source"] == "minari"
         one_line(lambda: train("dpt", POLES, tmp_path / "dpt", histories=path, **options), ValueError, "expert_action")
         HistoryStore(path).annotate("expert_action", lambda steps: steps.action)
-        assert train("dpt", POLES, tmp_path / "dpt", histories=path, **options).facts["method"] == "dpt"
+        assert train("dpt", POLES, tmp_path / "dpt", histories=path, **options).facts["source"] == "minari"
