@@ -119,8 +119,8 @@ def frame_of(env: gymnasium.Env) -> np.ndarray:
     frame = np.asarray(picture)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(
-            f"{env.unwrapped} draws {type(picture).__name__} {frame.dtype} {frame.shape}, not a frame (height, width, 3) "
-            "uint8: only environments with render mode rgb_array can be recorded"
+            f"{env.unwrapped} draws {type(picture).__name__} {frame.dtype} {frame.shape}, not a frame "
+            "(height, width, 3) uint8: only environments with render mode rgb_array can be recorded"
         )
     return frame
 

@@ -12,8 +12,15 @@ from icrl_agents.evaluation.recording import Recording, captioned
 from tests.conftest import one_line
 from tests.envs.families import SPRING, registered
 
-ROOM = "icrl/Darkroom-v0"
-HORIZON = 20
+ROOM = "icrl/Darkroom3x3-v0"
+HORIZON = 6
+
+
+@pytest.fixture
+def agent(tiny_agent):
+    made = tiny_agent(find_family(ROOM).observation_space)
+    made.facts = {"env_id": ROOM}
+    return made
 
 
 def frames(path) -> list[np.ndarray]:
@@ -27,30 +34,30 @@ def record(agent, recording, episodes=4, **options):
     return console.export_text()
 
 
-def test_a_gif_of_the_first_middle_and_last_episode(tiny_agent, tmp_path):
+def test_a_gif_of_the_first_middle_and_last_episode(agent, tmp_path):
     path = tmp_path / "new" / "a.gif"
-    text = record(tiny_agent(), Recording(path))
+    text = record(agent, Recording(path))
     assert "a.gif" in text.replace("\n", "")
     shown = frames(path)
     assert len(shown) == 3 * (HORIZON + 1)
     room = gymnasium.make(ROOM, render_mode="rgb_array")
     room.reset(seed=0)
     height, width, _ = room.render().shape
-    assert {frame.shape for frame in shown} == {(2 * height + 24, 2 * width, 3)}  # enlarged below the caption
+    assert {frame.shape for frame in shown} == {(5 * height + 24, 5 * width, 3)}  # enlarged below the caption
     with Image.open(path) as image:
         image.seek(HORIZON)
         assert image.info["duration"] > 1000  # an episode's last frame stays
 
 
-def test_frames_are_those_of_the_environment(tiny_agent, tmp_path):
+def test_frames_are_those_of_the_environment(agent, tmp_path):
     path = tmp_path / "a.gif"
-    record(tiny_agent(), Recording(path, [2]))
+    record(agent, Recording(path, [2]))
     shown = frames(path)
     assert len(shown) == HORIZON + 1
     start = gymnasium.make(ROOM, render_mode="rgb_array", goal=(0, 0))
     start.reset(seed=0)
     blue = np.array(start.render()).reshape(-1, 3)
-    agent_colour = [colour for colour in map(tuple, blue) if colour[2] > 150 > colour[0]][0]
+    agent_colour = next(colour for colour in map(tuple, blue) if colour[2] > 150 > colour[0])
     assert (np.abs(shown[0].astype(int) - agent_colour).max(-1) < 12).any()
 
 
@@ -65,19 +72,18 @@ def test_captions_are_drawn():
 
 
 @pytest.mark.slow
-def test_an_mp4_has_the_same_frames(tiny_agent, tmp_path):
+def test_an_mp4_has_the_same_frames(agent, tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     path = tmp_path / "a.mp4"
-    record(tiny_agent(), Recording(path, [1, 4]), fps=10)
+    record(agent, Recording(path, [1, 4]), fps=10)
     video = ffmpeg.read_frames(str(path))
-    assert next(video)["size"] == (432, 456)
+    assert next(video)["size"] == (360, 384)
     assert sum(1 for _ in video) == 2 * (HORIZON + 1 + 10)
 
 
-def test_mistakes_are_found_before_anything_is_played(tiny_agent, tmp_path):
+def test_mistakes_are_found_before_anything_is_played(agent, tmp_path):
     one_line(lambda: Recording(tmp_path / "a.avi"), ValueError, "a.avi", ".mp4")
     one_line(lambda: Recording(tmp_path / "a.gif", [0, 2]), ValueError, "[0, 2]", "from 1")
-    agent = tiny_agent()
     one_line(lambda: record(agent, Recording(tmp_path / "a.gif", [1, 9])), ValueError, "record episode 9", "4")
     with pytest.raises(RuntimeError, match="no task has begun"):
         agent.act(np.zeros(2, np.int32))
@@ -115,9 +121,9 @@ def test_what_is_no_frame_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_recording_replaces_a_file_at_once(tiny_agent, tmp_path):
+def test_a_recording_replaces_a_file_at_once(agent, tmp_path):
     path = tmp_path / "a.gif"
     path.write_bytes(b"old")
-    record(tiny_agent(), Recording(path, [1]), episodes=1)
+    record(agent, Recording(path, [1]), episodes=1)
     assert len(frames(path)) == HORIZON + 1
     assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]

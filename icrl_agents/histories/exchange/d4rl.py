@@ -27,8 +27,8 @@ def read_d4rl(path: Path, env_id: str) -> DataSet:
     `next_observations` is not the next observation does. The end of the file truncates the last episode.
 
     Without `next_observations` the final observation of an episode is not in the file. A truncated episode then loses
-    its last step, whose observation becomes the final one. A terminated episode keeps the step, which may hold all of its
-    reward, and its last observation stands for the final one.
+    its last step, whose observation becomes the final one. A terminated episode keeps the step, which may hold all of
+    its reward, and its last observation stands for the final one.
 
     Raises:
         ValueError: no D4RL file, transitions out of order, or values outside the spaces.
@@ -80,18 +80,14 @@ def _episodes(columns: Mapping[str, np.ndarray], path: Path) -> Iterator[Episode
     following = columns.get("next_observations")
     terminated = columns["terminals"].astype(bool)  # (N,)
     truncated = _truncations(columns, terminated, path)
-    cuts = [0, *(np.flatnonzero(terminated | truncated) + 1).tolist()]
-    for begin, end in pairwise(cuts):
-        if following is not None:
-            seen = np.concatenate([obs[begin:end], following[end - 1 : end]])
-        elif terminated[end - 1]:
-            seen = np.concatenate([obs[begin:end], obs[end - 1 : end]])
-        else:
-            seen, end = obs[begin:end], end - 1
-        if end > begin:
-            over = truncated[begin:end].copy()
-            over[-1] |= not terminated[end - 1]
-            yield Episode(seen, action[begin:end], reward[begin:end], terminated[begin:end], over)
+    for begin, end in pairwise([0, *(np.flatnonzero(terminated | truncated) + 1).tolist()]):
+        final = obs[end - 1 : end] if following is None else following[end - 1 : end]  # (1, ...)
+        lost = following is None and not terminated[end - 1]  # the last step, as its observation is the final one
+        if (stop := end - lost) > begin:
+            over = truncated[begin:stop].copy()
+            over[-1] |= lost
+            seen = np.concatenate([obs[begin:stop], final])
+            yield Episode(seen, action[begin:stop], reward[begin:stop], terminated[begin:stop], over)
 
 
 def _truncations(columns: Mapping[str, np.ndarray], terminated: np.ndarray, path: Path) -> np.ndarray:

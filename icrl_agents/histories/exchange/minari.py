@@ -1,7 +1,7 @@
 """Minari data sets (Younis et al., 2024): a folder of episodes with JSON metadata.
 
-Episodes of ours carry, as metadata, `task` and `lifetime` (the row of the task), `static/NAME` for values of the lifetime
-such as the action mask, and extra columns as `infos/histories/NAME`, indexed like the observations.
+Episodes of ours carry, as metadata, `task` and `lifetime` (the row of the task), `static/NAME` for values of the
+lifetime such as the action mask, and extra columns as `infos/histories/NAME`, indexed like the observations.
 """
 
 from __future__ import annotations
