@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from icrl_agents.cli.options import Overwrite, numbers
+from icrl_agents.cli.outputs import check_file
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Import:
         from icrl_agents.histories.exchange.importing import import_histories
         from icrl_agents.histories.store import HistoryStore
 
+        check_file(self.output, self.overwrite)
         path = import_histories(
             self.data,
             self.output.expanduser(),

@@ -24,6 +24,7 @@ def histories(tmp_path):
     return collect(ROOM, "noise", tmp_path / "a.h5", tasks=[0, 2], streams=1, episodes=2)
 
 
+@pytest.mark.slow
 def test_export_and_import(histories, tmp_path):
     pytest.importorskip("minari")
     folder = tmp_path / "sets" / "my" / "rooms-v0"
@@ -49,11 +50,3 @@ def test_a_recording_is_not_lost(tmp_path):
     assert path.read_bytes() == b"mine"
     assert "--record FILE.gif" in run("play", "icrl/ad-darkroom", "--record-episodes", "1", code=2)
     assert "1,a" in run("play", "icrl/ad-darkroom", "--record", tmp_path / "b.gif", "--record-episodes", "1,a", code=2)
-
-
-@pytest.mark.slow
-def test_play_records(tmp_path):
-    path = tmp_path / "a.gif"
-    options = ("--episodes", 2, "--record-episodes", 2, "--seed", 0)
-    assert "Recorded" in run("play", "icrl/ad-darkroom", "--record", path, *options)
-    assert path.read_bytes().startswith(b"GIF89a")

@@ -34,6 +34,7 @@ def record(agent, recording, episodes=4, **options):
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_a_gif_of_the_first_middle_and_last_episode(agent, tmp_path):
     path = tmp_path / "new" / "a.gif"
     text = record(agent, Recording(path))
@@ -49,6 +50,7 @@ def test_a_gif_of_the_first_middle_and_last_episode(agent, tmp_path):
         assert image.info["duration"] > 1000  # an episode's last frame stays
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_environment(agent, tmp_path):
     path = tmp_path / "a.gif"
     record(agent, Recording(path, [2]))

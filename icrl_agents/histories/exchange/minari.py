@@ -67,7 +67,7 @@ def export_minari(path: str | Path, dataset_id: str, root: str | Path | None = N
     `read_minari` reads the same values. Pixels are stored as they are, not as JPEG.
 
     Args:
-        path: a finished `HistoryStore`.
+        path: file of a `HistoryStore`; of an unfinished one, the finished tasks are written.
         dataset_id: id of the data set, such as "my/darkroom-v0".
         root: folder of data sets; None: Minari's own, `MINARI_DATASETS_PATH` or `~/.minari/datasets`.
 

@@ -77,6 +77,7 @@ def test_deterministic_is_the_callers_choice(tiny_agent):
     assert state == "kept"
 
 
+@pytest.mark.slow
 def test_action_sets_of_a_family_are_kept():
     env_id = "icrl/DarkroomMacro-v0"
     family = find_family(env_id)

@@ -1,8 +1,10 @@
 """Minari data sets: what a store holds comes back equal, and data of others become lifetimes."""
 
 import json
+import sys
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -15,6 +17,7 @@ from tests.conftest import one_line
 from tests.envs.families import POLES, registered
 
 minari = pytest.importorskip("minari")
+pytestmark = pytest.mark.filterwarnings("ignore:.* set to None", "ignore:env_spec is None")  # of its own examples
 ROOM = "icrl/Darkroom3x3-v0"
 
 
@@ -39,10 +42,9 @@ def episode(obs, action, reward=None, terminated=False, truncated=False, **infos
 
 def make(dataset_id, episodes, observation_space, action_space, metadata=None, env=None):
     """Data set of other people, as Minari writes it."""
-    with pytest.warns(UserWarning, match="`author` is set to None"):
-        dataset = minari.create_dataset_from_buffers(
-            dataset_id, episodes, env=env, observation_space=observation_space, action_space=action_space
-        )
+    dataset = minari.create_dataset_from_buffers(
+        dataset_id, episodes, env=env, observation_space=observation_space, action_space=action_space
+    )
     if metadata:
         dataset.storage.update_episode_metadata(metadata)
     return dataset_id
@@ -96,6 +98,7 @@ def test_a_store_comes_back_equal(tmp_path, env_id, source):
         assert any(store[0].extras for store in (one, other))
 
 
+@pytest.mark.slow
 def test_minari_reads_what_is_exported(tmp_path):
     path = collect(ROOM, "noise", tmp_path / "a.h5", tasks=[2, 5], streams=2, episodes=3)
     export_minari(path, "rooms-v3")
@@ -120,14 +123,13 @@ def test_pixels_are_not_compressed(tmp_path):
     """Minari would store images of this size as JPEG, which changes them."""
     images = spaces.Box(0, 255, (32, 32), np.uint8), spaces.Discrete(2)
     obs = np.random.default_rng(0).integers(0, 256, (4, 32, 32)).astype(np.uint8)
-    with pytest.warns(UserWarning, match="`author` is set to None"):
-        minari.create_dataset_from_buffers(
-            "pixels-v0",
-            [episode(obs, np.zeros(3, np.int64), terminated=True)],
-            observation_space=images[0],
-            action_space=images[1],
-            jpeg_encoding=False,
-        )
+    minari.create_dataset_from_buffers(
+        "pixels-v0",
+        [episode(obs, np.zeros(3, np.int64), terminated=True)],
+        observation_space=images[0],
+        action_space=images[1],
+        jpeg_encoding=False,
+    )
     import_histories(["pixels-v0"], tmp_path / "a.h5", env_id="my/Pixels-v0")
     export_minari(tmp_path / "a.h5", "pixels-v1")
     assert read_minari("pixels-v1").episodes[0].obs.dtype == np.uint8
@@ -136,6 +138,7 @@ def test_pixels_are_not_compressed(tmp_path):
     np.testing.assert_array_equal(read_minari("pixels-v1").episodes[0].obs, obs)
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_nothing(tmp_path):
     path = collect(ROOM, "noise", tmp_path / "a.h5", tasks=[0], streams=1, episodes=1)
     one_line(lambda: export_minari(path, "rooms", tmp_path), ValueError, "'rooms'", "my/darkroom-v0")
@@ -146,8 +149,6 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
     broken.next_obs[0, 0] += 1
     wrong = tmp_path / "wrong.h5"
     import_histories([tmp_path / "rooms-v0"], wrong)
-    import h5py
-
     with h5py.File(wrong, "r+") as file:
         file["0/next_obs"][0, 0] = broken.next_obs[0, 0]
     one_line(lambda: export_minari(wrong, "rooms-v1", tmp_path), ValueError, "next_obs")
@@ -275,3 +276,9 @@ def test_agents_train_on_data_sets_of_a_registered_family(tmp_path):
         one_line(lambda: train("dpt", POLES, tmp_path / "dpt", histories=path, **options), ValueError, "expert_action")
         HistoryStore(path).annotate("expert_action", lambda steps: steps.action)
         assert train("dpt", POLES, tmp_path / "dpt", histories=path, **options).facts["source"] == "minari"
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "minari", None)
+    for call in (lambda: read_minari("line-v0"), lambda: export_minari(tmp_path / "a.h5", "a-v0")):
+        one_line(call, ImportError, "minari", 'pip install "icrl-agents[minari]"')
