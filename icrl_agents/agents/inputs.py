@@ -48,8 +48,13 @@ def _check_env(method: Method, env: Any) -> None:
     if not isinstance(env, gymnasium.Env | VectorEnv):
         raise ValueError(f"env is {str(env)[:80]!r}, expected a Gymnasium environment: for a batch size give num_envs=")
     prefix = "single_" if isinstance(env, VectorEnv) else ""
-    for kind in ("observation_space", "action_space"):
-        theirs, ours = getattr(env, prefix + kind), getattr(method, kind)
+    check_spaces(method, getattr(env, f"{prefix}observation_space"), getattr(env, f"{prefix}action_space"))
+
+
+def check_spaces(method: Method, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+    """Refuse (ValueError) the spaces of an env that are not those of the method."""
+    for kind, theirs in (("observation_space", observation_space), ("action_space", action_space)):
+        ours = getattr(method, kind)
         if theirs != ours and not (kind == "action_space" and method.accepts_action_space(theirs)):
             fix = "use the env it was trained on" if theirs.shape is not None else "wrap it, icrl_envs.flat_env(env)"
             shown = f"the env's {kind} is {printable(theirs)}, the agent's is {printable(ours)}"

@@ -5,11 +5,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icrl_agents.cli.options import Agent, AgentEnv, AsJson, Device, Episodes, Plan, Split, Tasks, env_of
+from icrl_agents.cli.options import (
+    Agent,
+    AgentEnv,
+    AsJson,
+    Device,
+    Episodes,
+    Overwrite,
+    Plan,
+    Split,
+    Tasks,
+    env_of,
+    numbers,
+)
+from icrl_agents.cli.outputs import check_file
+
+if TYPE_CHECKING:
+    from icrl_agents.evaluation.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,13 @@ class Play:
     split: Split = "test"
     fps: Annotated[float, typer.Option(help="Steps shown a second.")] = 12.0
     animation: Annotated[bool, typer.Option("--animation/--no-animation", help="Only in a terminal.")] = True
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE.gif", help="Record episodes, as .gif or .mp4, instead of an animation.")
+    ] = None
+    record_episodes: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Such as 1,6,12. Default: the first, a middle and the last.")
+    ] = None
+    overwrite: Overwrite = False
     plan: Plan = None
     device: Device = "auto"
 
@@ -32,6 +55,8 @@ class Play:
         from icrl_agents import ICAgent
         from icrl_agents.core.process.terminal import print_text
         from icrl_agents.evaluation.play import play
+
+        recording = self.recording()
 
         agent = ICAgent.from_pretrained(self.agent, plan=self.plan, device=self.device)
         print_text(f"{self.agent} ({agent.source})")
@@ -44,7 +69,19 @@ class Play:
             split=self.split,
             fps=self.fps,
             animate=self.animation,
+            record=recording,
         )
+
+    def recording(self) -> Recording | None:
+        """Recording that was asked for; refused before an agent is loaded."""
+        from icrl_agents.evaluation.recording import Recording
+
+        if self.record is None:
+            if self.record_episodes is not None:
+                raise ValueError(f"--record-episodes {self.record_episodes}: give --record FILE.gif, too")
+            return None
+        check_file(self.record, self.overwrite)
+        return Recording(self.record, None if self.record_episodes is None else numbers(self.record_episodes))
 
 
 def agents(as_json: AsJson = False) -> None:

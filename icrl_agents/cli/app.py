@@ -13,6 +13,7 @@ from icrl_agents.cli.agents import Envs, Play, agents, push
 from icrl_agents.cli.collect import Collect
 from icrl_agents.cli.doctor import Doctor
 from icrl_agents.cli.evaluate import Evaluate
+from icrl_agents.cli.exchange import Export, Import
 from icrl_agents.cli.options import show_overview, to_function
 from icrl_agents.cli.research import ALIASES, STUDIES, research
 from icrl_agents.cli.train import Train, TrainCommand
@@ -129,6 +130,8 @@ app.command("doctor", rich_help_panel="Use")(to_function(Doctor))
 app.command("push", rich_help_panel="Use")(push)
 app.command("collect", rich_help_panel="Make")(to_function(Collect))
 app.command("train", rich_help_panel="Make", cls=TrainCommand)(to_function(Train))
+app.command("import", rich_help_panel="Make")(to_function(Import))
+app.command("export", rich_help_panel="Make")(to_function(Export))
 app.add_typer(research, name="research", rich_help_panel="Research")
 for alias, study in ALIASES.items():
     app.command(alias, hidden=True)(to_function(STUDIES[study]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from rich.console import Console, Group
@@ -15,6 +15,7 @@ from icrl_agents.core.checks import check_value
 from icrl_agents.core.families import Capability, Family, find_family
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
+from icrl_agents.evaluation.recording import Recording
 
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
@@ -52,6 +53,7 @@ def play(
     fps: float = 12.0,
     animate: bool = True,
     console: Console | None = None,
+    record: Recording | None = None,
 ) -> list[Episode]:
     """Roll out `agent` for one lifetime on a task of a split, and print one line per episode.
 
@@ -67,6 +69,8 @@ def play(
         fps: displayed steps per second.
         animate: whether a terminal shows steps.
         console: output; default standard output.
+        record: recording that is saved at the end, of an environment with render mode rgb_array; a terminal then
+            shows no steps.
 
     Returns:
         The results of all episodes.
@@ -81,17 +85,22 @@ def play(
     tasks = learner_splits(agent, env_id).pick(split)
     index = _choose(len(tasks), task, seed, split)
     console = console or Console(highlight=False)
-    env = tasks.make(index, render_mode=_drawing(tasks.family))
+    recorded = None if record is None else record.chosen(episodes)
+    env = tasks.make(index, render_mode=_drawing(tasks.family) if record is None else "rgb_array")
     agent.reset(env, seed=seed)
     reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
     named = tasks.family.task_text(int(tasks.ids[index]))
     _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
     drawn = " The drawing shows you the whole task; the agent sees its observations only." if env.render_mode else ""
     _say(console, f"The weights are frozen.{drawn}")
-    screen = Screen(console, fps if animate and env.render_mode and console.is_terminal else 0.0)
+    animated = animate and env.render_mode and console.is_terminal and record is None
+    screen = Screen(console, fps if animated else 0.0)
+    shown = Shown(screen if record is None else record, recorded or {1, (episodes + 1) // 2, episodes})
     with screen:
-        played = _live(agent, env, episodes, seed, reference, screen)
+        played = _live(agent, env, episodes, seed, reference, screen, shown)
     env.close()
+    if record is not None:
+        _say(console, f"Recorded {record.save(fps)}.")
     return played
 
 
@@ -119,36 +128,51 @@ def _choose(count: int, task: int | None, seed: int, split: str) -> int:
     return task
 
 
+class Viewer(Protocol):
+    """Shows or records the steps of an episode."""
+
+    def draw(self, env: Any, caption: str, last: bool = False) -> None:
+        """Show what `env.render()` returns now, at the end of an episode if `last`."""
+
+
+class Shown(NamedTuple):
+    """Episodes that are shown step by step, and by what."""
+
+    viewer: Viewer
+    episodes: set[int]
+
+    def of(self, number: int) -> Viewer | None:
+        return self.viewer if number in self.episodes else None
+
+
 def _live(
-    agent: ICAgent, env: Any, episodes: int, seed: int, reference: ReferenceReturns, screen: Screen
+    agent: ICAgent, env: Any, episodes: int, seed: int, reference: ReferenceReturns, screen: Screen, shown: Shown
 ) -> list[Episode]:
     played: list[Episode] = []
-    slow = {1, (episodes + 1) // 2, episodes}
     for number in range(1, episodes + 1):
         obs, _ = env.reset(seed=seed if number == 1 else None)
-        caption = f"episode {number} of {episodes}"
-        played.append(_episode(agent, env, obs, number, screen if number in slow else None, caption))
+        played.append(_episode(agent, env, obs, number, shown.of(number), f"episode {number} of {episodes}"))
         screen.line(episode_line(played[-1], reference, screen.bar))
     screen.close()
     _say(screen.console, verdict(played, reference))
     return played
 
 
-def _episode(agent: ICAgent, env: Any, obs: Any, number: int, screen: Screen | None, caption: str) -> Episode:
+def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | None, caption: str) -> Episode:
     """One episode in the standard Gymnasium loop; infos are read for the printed success only."""
-    total, done = 0.0, False
+    total, steps, done = 0.0, 0, False
     success: bool | None = None
     while not done:
-        if screen and screen.live:
-            screen.draw(env.render(), f"{caption}, return {total:g}")
+        if viewer:
+            viewer.draw(env, f"{caption}, step {steps}, return {total:g}")
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
-        total += float(reward)
+        total, steps = total + float(reward), steps + 1
         if SUCCESS in info:
             success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
-    if screen and screen.live:
-        screen.draw(env.render(), f"{caption}, return {total:g}")
+    if viewer:
+        viewer.draw(env, f"{caption}, step {steps}, return {total:g}", last=True)
     return Episode(number, total, success)
 
 
@@ -178,9 +202,9 @@ class Screen:
         if self.live:
             self.live.stop()
 
-    def draw(self, picture: str, caption: str) -> None:
+    def draw(self, env: Any, caption: str, last: bool = False) -> None:
         if self.live:
-            room = Text(picture)
+            room = Text(env.render())
             room.highlight_regex(r"(?<!\S)A(?!\S)", "bold blue")
             room.highlight_regex(r"(?<!\S)G(?!\S)", "bold yellow")
             room.highlight_regex(r"(?<!\S)\*(?!\S)", "bold green")

@@ -1,0 +1,1 @@
+"""Agents in other libraries' loops: wrappers that call `observe`, and Stable-Baselines3."""

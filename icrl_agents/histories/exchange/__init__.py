@@ -1,0 +1,1 @@
+"""Episodes of other libraries' data sets to and from stores of histories."""
