@@ -72,6 +72,10 @@ class ICAgent(MethodHolder):
         duplicate._session = copy.deepcopy(self._session)
         return duplicate
 
+    def clone(self) -> Self:
+        """Agent with the same weights and its own context, from here on; both may act at once, each in one thread."""
+        return copy.copy(self)
+
     # ---- acting -------------------------------------------------------------------------------------------------
 
     def reset(
@@ -239,18 +243,6 @@ class ICAgent(MethodHolder):
         Rows outside `active` (B,) bool are computed but not recorded. A failed call leaves `context` unchanged.
         """
         return self.method.policy(context, obs, active)
-
-    @property
-    def session(self) -> Session:
-        """Acting state since the last `reset`, read-only; RuntimeError if there is none or the device has changed."""
-        if self._session is None:
-            raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
-        if self._session.device != self.device:
-            raise RuntimeError(
-                f"the agent moved from {self._session.device} to {self.device} in the middle of a task: "
-                "call agent.reset(), or move it back"
-            )
-        return self._session
 
     # ---- planning -----------------------------------------------------------------------------------------------
 
