@@ -143,7 +143,7 @@ class Context:
         """
         if (active & (self.length >= self.window)).any():
             raise ValueError(f"a row of the context holds {self.window} steps already: drop the oldest ones first")
-        here = self._here  # (B,) rows and columns of the open steps; inactive rows are overwritten later
+        here = np.flatnonzero(active), self.length[active]  # rows and columns of the open steps
         record = {
             "action": action,
             "reward": reward,
@@ -153,7 +153,7 @@ class Context:
         }
         for name, value in record.items():
             column = getattr(self.steps, name)
-            column[here] = value
+            column[here] = np.asarray(value)[active]
         self.length = self.length + active
         self.full = self.full | (self.length >= self.window)
         self._mark()
