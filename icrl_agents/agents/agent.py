@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from icrl_agents.agents import pretrained
-from icrl_agents.agents.action_sets import ActionSets, from_arguments, of_new_tasks, redraw
+from icrl_agents.agents import acting, pretrained
+from icrl_agents.agents.acting import Choice, Result, Wish
+from icrl_agents.agents.action_sets import ActionSets, from_arguments
 from icrl_agents.agents.holder import MethodHolder
-from icrl_agents.agents.inputs import check_flag, check_history, most_probable, read_batch, warn_foreign
-from icrl_agents.agents.planning.plans import Decision
+from icrl_agents.agents.inputs import check_history, read_batch, warn_foreign
 from icrl_agents.agents.planning.search import Planner, make_planner
-from icrl_agents.agents.session import Session, commit
+from icrl_agents.agents.session import Session, alone
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.steps import ACTION_MASK, Steps
+from icrl_agents.core.steps import Steps
 from icrl_agents.hub.download import Download
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
+from icrl_agents.nn import numerics
 from icrl_agents.nn.devices import pick_device
-from icrl_agents.nn.numerics import acting
 
 
 class ICAgent(MethodHolder):
@@ -71,6 +71,10 @@ class ICAgent(MethodHolder):
         vars(duplicate).update(vars(self))
         duplicate._session = copy.deepcopy(self._session)
         return duplicate
+
+    def clone(self) -> Self:
+        """Agent with the same weights and its own context, from here on; both may act at once, each in one thread."""
+        return copy.copy(self)
 
     # ---- acting -------------------------------------------------------------------------------------------------
 
@@ -122,7 +126,7 @@ class ICAgent(MethodHolder):
                 raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
             if env is not None or num_envs is not None or autoreset_mode is not None:
                 raise ValueError("reset(mask=...) keeps the running batch: leave env, num_envs and autoreset_mode out")
-            return self._reset_rows(mask, seed, num_actions, action_set, options)
+            return self._reset_rows(mask, seed, (action_set, num_actions), options)
         method = self.method
         batch = read_batch(method, env, num_envs, autoreset_mode)
         if env is not None:
@@ -132,7 +136,7 @@ class ICAgent(MethodHolder):
         asked = from_arguments(method, action_set, num_actions, batch.rows)
         checked = None if history is None else check_history(method, history, batch.rows)
         sets = ActionSets.of(method, batch.rows, asked, env, history)
-        with acting(method):
+        with numerics.acting(method):
             session = Session(method, batch, seed, learn, sets if checked is None else sets.widened(checked))
             if checked is not None:
                 method.load_history(session.context, checked)
@@ -140,34 +144,14 @@ class ICAgent(MethodHolder):
         self._session = session  # last: a failed reset keeps the old session
         return None
 
-    def _reset_rows(
-        self, mask: Any, seed: int | None, num_actions: Any, action_set: Any, options: Mapping[str, Any]
-    ) -> None:
-        session, method = self.session, self.method
-        mask, rows = np.asarray(mask), session.context.rows
-        if mask.dtype != bool or mask.shape != (rows,):
-            raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}, expected bool ({rows},)")
-        if session.acted is not None:
-            raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
-        seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
-        asked = from_arguments(method, action_set, num_actions, rows)
-        if asked is None and session.lost_env:
-            raise ValueError(
-                "the action sets of new tasks are the env's, which a pickled agent does not hold: give action_set or "
-                "num_actions, or reset(env) all rows"
-            )
-        index, draft = np.flatnonzero(mask), session.draft()
-        draft.drawing = copy.deepcopy(session.drawing)  # a failed call must not advance the generator
-        redraw(method, draft.context, index, of_new_tasks(method, asked, rows, session.env), draft.drawing)
-        draft.context.forget(index)
-        draft.boundary.forget(index)
-        draft.plans.forget(index)
-        method.begin(draft.context, index, **options)
-        if seed is not None:
-            draft.seed(seed)
-        commit(session.changes(draft))
+    @alone
+    def _reset_rows(self, *arguments: Any) -> None:
+        acting.reset_rows(self.method, self.session, *arguments)
 
-    def act(self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True) -> Any:
+    @alone
+    def act(
+        self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True, *, rows: Any = None
+    ) -> Any:
         """Choose the next action, or a batch (B, ...) of actions, as NumPy values of the action space.
 
         Args:
@@ -175,43 +159,40 @@ class ICAgent(MethodHolder):
             deterministic: take the mode instead of a sample, which ends exploration: real-valued actions warn of it. A
                 planner breaks ties at random in both cases.
             plan: planner or name of a planner for this action only, None for none; the default is that of `use_plan`.
+            rows: numbers (n,) of the rows of the batch that act, in the order of `obs` (n, ...); the others stay as
+                they are. None: all.
 
         Raises:
             ValueError: `obs` is not in the observation space (shape, dtype or range), or the planner is unknown.
-            RuntimeError: no `reset` yet, or `act` twice without `observe`.
+            RuntimeError: no `reset` yet, `act` twice without `observe`, or two threads at once, see `clone`.
         """
-        session = self.session
-        if session.acted is not None:
-            raise RuntimeError("act() was called twice: call observe(*env.step(action)) between two actions")
-        planner = self.planner if plan is True else self._planner(plan or None)
-        checked = self.method.obs.check(obs, session.num_envs, "obs")
-        batch = checked if session.num_envs else checked[None]  # (B, ...), B = 1 for a single env
-        with session.attempt() as draft, acting(self.method):
-            draft.boundary.begin(obs, batch)
-            draft.acted = self._choose(draft, batch, deterministic, planner)
-        action = draft.acted.copy() if draft.num_envs else draft.acted[0].copy()[()]  # [()]: scalar for () arrays
-        commit(session.changes(draft))
-        return action
+        return acting.act(self.method, self.session, obs, self._wish(deterministic, plan, rows))
 
-    def _choose(self, session: Session, obs: np.ndarray, deterministic: bool, planner: Planner | None) -> np.ndarray:
-        """Actions (B, ...) at the observations `obs` (B, ...)."""
-        method, context, active = self.method, session.context, ~session.boundary.resetting
-        if planner is not None and not context.steps.static.get(ACTION_MASK, np.True_).all():
-            raise ValueError("planners do not support action sets: act with plan=None")
-        if not session.learn:
-            context.open(obs)
-            context = context.select(np.arange(context.rows))  # a copy: the context itself must not change
-        hidden = method.open_and_encode(context, obs, active)
-        distribution = method.action_distribution(hidden, method.static_tensors(context.steps))
-        action = most_probable(distribution) if deterministic else distribution.sample(session.generator)
-        if planner is None:
-            session.plans.path = None  # an action of the policy invalidates the rest of a plan
-        else:
-            decision = Decision(context, hidden, action, active)
-            action = session.plans.choose(method, planner, decision, session.planning)
-        method.on_action(context, distribution, action)
-        return method.action.array(action)
+    @alone
+    def decide(
+        self, obs: Any, deterministic: bool = False, plan: str | Planner | bool | None = True, *, rows: Any = None
+    ) -> Choice:
+        """Choose the next action, or a batch of actions, whose outcomes may arrive late and in any order.
 
+        The context holds the decisions whose outcome has arrived, in the order of arrival: the policy is that of an
+        agent that has seen only those. Meant for bandits, where decisions do not depend on the outcome of earlier ones.
+
+        Args:
+            obs, deterministic, plan, rows: as in `act`.
+
+        Returns:
+            The actions, as `act` returns them, and their ids, for `observe(..., decision=id)`.
+
+        Raises:
+            ValueError: as in `act`; an env in NEXT_STEP mode; or 65,536 decisions wait.
+            RuntimeError: no `reset` yet, or a row is between `act` and `observe`.
+        """
+        return acting.decide(self.method, self.session, obs, self._wish(deterministic, plan, rows))
+
+    def _wish(self, deterministic: bool, plan: str | Planner | bool | None, rows: Any) -> Wish:
+        return Wish(deterministic, self.planner if plan is True else self._planner(plan or None), rows)
+
+    @alone
     def observe(
         self,
         obs: Any,
@@ -219,37 +200,33 @@ class ICAgent(MethodHolder):
         terminated: Any,
         truncated: Any,
         info: dict[str, Any] | None = None,
+        *,
+        rows: Any = None,
+        decision: Any = None,
     ) -> None:
         """Record the outcome of the last action: the return values of `env.step(action)`, in the same order.
 
         Batches are (B, ...) for `obs` and (B,) for the others. `info` holds the final observations of SAME_STEP envs.
         Rows may end episodes at different times; see `Boundary` for the autoreset modes.
 
+        Args:
+            obs, reward, terminated, truncated, info: outcome of the step.
+            rows: numbers (n,) of the rows that `act(rows=...)` chose for; the values are (n, ...), `info` that of
+                these rows. None: all.
+            decision: id of `decide`, or ids (n,) of different rows in a batch: `obs` is then the final observation
+                where an episode ended, and there is no `info`.
+
         Raises:
-            ValueError: a value of the wrong shape, dtype or range, or a missing final observation.
+            ValueError: a value of the wrong shape, dtype or range, a missing final observation, or a decision that is
+                unknown, was observed before, or ends an episode in which others wait.
             RuntimeError: `observe` before `act`.
         """
-        session = self.session
-        if session.acted is None:
-            raise RuntimeError("observe() was called before act(): the order is act, env.step, observe")
-        rows = session.num_envs
-        checked = self.method.obs.check(obs, rows, "obs")
-        reward = self.method.reward.check(reward, rows, "reward")
-        terminated = check_flag(terminated, rows, "terminated")
-        truncated = check_flag(truncated, rows, "truncated")
-        if rows is None:
-            checked, reward, terminated, truncated = checked[None], reward[None], terminated[None], truncated[None]
-        draft = session.draft()
-        next_obs, active = draft.boundary.read(checked, terminated, truncated, info, shown=obs)
-        if next_obs is not checked:  # final observations from `info` are in place: check them, too
-            self.method.obs.check(next_obs, rows or 1, "info['final_obs']")
-        draft.plans.score(next_obs, active)
-        if draft.learn:
-            draft.context.close(session.acted, reward, next_obs, terminated, truncated, active)
-        else:
-            draft.context.advance_unrecorded(session.acted, reward, terminated | truncated, active)
-        draft.acted = None
-        commit(session.changes(draft))
+        result = Result(obs, reward, terminated, truncated, info)
+        if decision is None:
+            return acting.observe(self.method, self.session, result, rows)
+        if rows is not None or info is not None:
+            raise ValueError("a decision names its rows, and its obs is the final one: leave rows and info out")
+        return acting.observe_late(self.method, self.session, result, decision)
 
     @property
     def context(self) -> Context:
@@ -266,18 +243,6 @@ class ICAgent(MethodHolder):
         Rows outside `active` (B,) bool are computed but not recorded. A failed call leaves `context` unchanged.
         """
         return self.method.policy(context, obs, active)
-
-    @property
-    def session(self) -> Session:
-        """Acting state since the last `reset`, read-only; RuntimeError if there is none or the device has changed."""
-        if self._session is None:
-            raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
-        if self._session.device != self.device:
-            raise RuntimeError(
-                f"the agent moved from {self._session.device} to {self.device} in the middle of a task: "
-                "call agent.reset(), or move it back"
-            )
-        return self._session
 
     # ---- planning -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from icrl_agents.agents.session import Batch
+from icrl_agents.agents.session import Batch, Late, Session
 from icrl_agents.core.arrays import to_array
 from icrl_agents.core.checks import check_choice, whole
 from icrl_agents.core.printable import printable
@@ -113,6 +113,44 @@ def _pad(history: Steps) -> Steps:
     row = np.where(count > 0, np.arange(len(count)), count.argmax())  # (B,) empty rows copy the longest row
     column = np.minimum(np.arange(history.mask.shape[1]), count[row, None] - 1)  # (B, T) padding copies the last step
     return history.map(lambda value: value[row[:, None], column])._replace(mask=history.mask)
+
+
+def read_rows(rows: Any, session: Session) -> np.ndarray | None:
+    """Row numbers (n,) of the argument `rows`, None: all; ValueError if they are no rows of the session."""
+    if rows is None:
+        return None
+    count = session.num_envs
+    if count is None:
+        raise ValueError("rows is for batches: leave it out, or call reset(num_envs=...) first")
+    index = np.asarray(rows)
+    fits = index.dtype.kind in "iu" and index.ndim == 1 and len(index) and index.min() >= 0 and index.max() < count
+    if not fits or len(np.unique(index)) < len(index):
+        raise ValueError(f"rows={printable(rows)}: give different row numbers from 0 to {count - 1}, such as [0, 2]")
+    return index.astype(np.int64)
+
+
+def read_decisions(ids: Any, session: Session) -> list[Late]:
+    """Waiting decisions of the argument `decision`: one id, or an array (n,) of ids of different rows in a batch.
+
+    Raises:
+        ValueError: an id is not that of a waiting decision, or two are of the same row.
+    """
+    numbers = np.asarray(ids)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != (session.num_envs is not None) or not numbers.size:
+        shape = "one whole number" if session.num_envs is None else "a list of whole numbers, such as [4]"
+        raise ValueError(f"decision={printable(ids)}: give the id that decide() returned, {shape}")
+    found = [_waiting(int(number), session) for number in numbers.ravel()]
+    if len({one.row for one in found}) < len(found):
+        raise ValueError(f"decision={printable(ids)} has two decisions of one row: observe them one after the other")
+    return found
+
+
+def _waiting(number: int, session: Session) -> Late:
+    if number in session.late:
+        return session.late[number]
+    if 0 <= number < session.decided:
+        raise ValueError(f"decision {number} was observed already, or its row has begun a new task: it is not waiting")
+    raise ValueError(f"decision {number} is unknown: {session.decided} were made since the last reset")
 
 
 def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:

@@ -1,15 +1,17 @@
 """Session: the acting state of an agent between two calls of `reset`, with atomic updates.
 
-Axis letter: B rows (environments).
+Axis letters: B rows (environments), n chosen rows.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import wraps
+from threading import RLock
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -37,6 +39,15 @@ class Batch(NamedTuple):
         return self.num_envs or 1
 
 
+class Late(NamedTuple):
+    """Decision that waits for its outcome."""
+
+    row: int
+    obs: np.ndarray  # (...) observation at which it was made
+    action: np.ndarray  # (...)
+    first: bool  # it began an episode
+
+
 class Session:
     """Acting state between two calls of `reset`.
 
@@ -55,6 +66,10 @@ class Session:
         self.boundary = Boundary(batch.rows, batch.mode, single=batch.num_envs is None, known=batch.known)
         self.plans = Plans()
         self.acted: np.ndarray | None = None  # (B, ...) actions between act() and observe()
+        self.partly: np.ndarray | None = None  # (B,) bool: rows between act() and observe(); None: all, if any
+        self.late: dict[int, Late] = {}  # decisions that wait for their outcome, by id
+        self.decided = 0  # number of decisions so far, the next id
+        self.lock = RLock()  # held during a call, to refuse calls of other threads; drafts share it
         self.env = action_sets.env  # source of the action masks, or None
         self.lost_env = False  # whether pickling has removed `env`
         self.seed(seed)
@@ -90,6 +105,72 @@ class Session:
         draft.context.steps = draft.context.steps._replace(static=static)
         return map(dict.update, ours, [*theirs, *(vars(getattr(draft, name)) for name in parts)])
 
+    @property
+    def waiting(self) -> np.ndarray:
+        """(B,) bool: rows between act() and observe()."""
+        all_or_none = np.full(self.context.rows, self.acted is not None)
+        return all_or_none if self.partly is None else self.partly
+
+    def size(self, rows: np.ndarray | None) -> int | None:
+        """Number of values that a call brings for `rows`, None: all; None for unbatched values."""
+        return self.num_envs if rows is None else len(rows)
+
+    # ---- some of the rows ----------------------------------------------------------------------------------------
+
+    def part(self, rows: np.ndarray) -> Session:
+        """Draft of the rows `rows` (n,) alone, without plans; the generators are the same."""
+        part = self.draft()
+        part.num_envs, part.plans = len(rows), Plans()
+        part.context, part.boundary = self.context.select(rows), self.boundary.select(rows)
+        return part
+
+    def put(self, rows: np.ndarray, part: Session) -> None:
+        """Take over the rows `rows` from a `part` that has acted."""
+        self.context.assign(rows, part.context)
+        self.boundary.assign(rows, part.boundary)
+        self.plans.leave(rows)
+
+    def expect(self, action: np.ndarray, rows: np.ndarray | None) -> None:
+        """Store the actions (n, ...) of `rows`, whose outcome `close` records."""
+        if rows is None:
+            self.acted = action
+            return
+        waiting = self.waiting.copy()
+        held = _spread(action, rows, len(waiting)) if self.acted is None else self.acted.copy()
+        held[rows], waiting[rows] = action, True
+        self.acted, self.partly = held, None if waiting.all() else waiting
+
+    def answered(self, rows: np.ndarray | None) -> None:
+        """The outcome of `rows`, None: all, is recorded."""
+        waiting = self.waiting.copy()
+        waiting[slice(None) if rows is None else rows] = False
+        self.acted, self.partly = (self.acted, waiting) if waiting.any() else (None, None)
+
+    def close(self, rows: np.ndarray | None, result: Any, active: np.ndarray) -> None:
+        """Record the outcome `result` (n, ...) of the open steps of `rows`, None: all, where `active` (n,) bool."""
+        given = (result.obs, result.reward, result.terminated, result.truncated, active)
+        next_obs, reward, terminated, truncated, active = (
+            value if rows is None else _spread(value, rows, self.context.rows) for value in given
+        )
+        self.plans.score(next_obs, active)
+        assert self.acted is not None
+        if self.learn:
+            self.context.close(self.acted, reward, next_obs, terminated, truncated, active)
+        else:
+            self.context.advance_unrecorded(self.acted, reward, terminated | truncated, active)
+
+    def remember(self, action: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        """Store the actions (n, ...) of `rows` at their open steps as decisions; returns their ids (n,)."""
+        steps, length = self.context.steps, self.context.length
+        index = np.arange(self.context.rows) if rows is None else rows
+        ids = self.decided + np.arange(len(index))
+        made = {
+            int(number): Late(int(row), steps.obs[row, length[row]].copy(), chosen, bool(steps.first[row, length[row]]))
+            for number, row, chosen in zip(ids, index, action.copy(), strict=True)
+        }
+        self.late, self.decided = {**self.late, **made}, self.decided + len(ids)
+        return ids
+
     @contextmanager
     def attempt(self) -> Iterator[Session]:
         """Yield a draft with copies of the generators, to choose actions; a failure leaves this session unchanged."""
@@ -104,9 +185,39 @@ class Session:
         duplicate = self.draft()
         duplicate.context = self.context.select(np.arange(self.context.rows))
         duplicate.generator, duplicate.planning = self.generator.clone_state(), self.planning.clone_state()
-        duplicate.drawing = copy.deepcopy(self.drawing)
+        duplicate.drawing, duplicate.lock = copy.deepcopy(self.drawing), RLock()
         return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
         """State without the env, which may hold pipes to processes or gigabytes of tables."""
-        return {**vars(self), "env": None, "lost_env": self.lost_env or self.env is not None}
+        state = {**vars(self), "env": None, "lost_env": self.lost_env or self.env is not None}
+        return {name: value for name, value in state.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=RLock())
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def alone(call: Call) -> Call:
+    """Method of an agent that refuses (RuntimeError) to run while another thread is in one of the same session."""
+
+    @wraps(call)
+    def guarded(agent: Any, *args: Any, **kwargs: Any) -> Any:
+        lock = agent.session.lock
+        if not lock.acquire(blocking=False):
+            raise RuntimeError("two threads called the same agent at once: give each its own agent.clone()")
+        try:
+            return call(agent, *args, **kwargs)
+        finally:
+            lock.release()
+
+    return cast(Call, guarded)
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """`values` (n, ...) at the rows `rows` of an array (count, ...) of zeros."""
+    spread = np.zeros((count, *values.shape[1:]), values.dtype)
+    spread[rows] = values
+    return spread

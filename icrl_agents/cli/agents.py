@@ -103,7 +103,8 @@ def agents(as_json: AsJson = False) -> None:
 
 def _look_up(name: str) -> dict[str, Any]:
     """What the folder of a bundled agent says; its table of results is empty if it was not measured."""
-    from icrl_agents.hub.checkpoint import RESULTS, WEIGHTS, read_config, read_header, read_results
+    from icrl_agents.hub.checkpoint import RESULTS, WEIGHTS, read_config, read_results
+    from icrl_agents.hub.header import read_header
     from icrl_agents.hub.remote import BUNDLED, bundled_folder
 
     folder = bundled_folder() / name.removeprefix(BUNDLED)

@@ -133,10 +133,10 @@ class Boundary:
         self.mode = None if mode is None else AutoresetMode(mode)
         self.single, self.known = single, known
         self.ended = np.zeros(num_envs, bool)  # (B,) the last active step of the row ended an episode
-        self._none = self._waiting = np.zeros(num_envs, bool)  # (B,) waiting: ended, unknown whether reset
-        self._final = np.zeros(0)  # (B, ...) observations of the latest step that ended an episode
-        self._shown: Any = None  # latest observation as the env returned it, compared by identity
-        self._reuses = False  # the env returns the same array object at every step
+        self.waiting = self._none = np.zeros(num_envs, bool)  # (B,) waiting: ended, unknown whether reset
+        self.final = np.zeros((num_envs, 0))  # (B, ...) observations of the latest step that ended an episode
+        self.reuses = False  # the env returns the same array object at every step
+        self._shown: list[Any] = [None] * num_envs  # latest observation as the env returned it, compared by identity
 
     @property
     def resetting(self) -> np.ndarray:
@@ -145,8 +145,25 @@ class Boundary:
 
     def forget(self, rows: np.ndarray) -> None:
         """Clear the state of `rows`, which the caller has reset."""
-        self.ended, self._waiting = self.ended.copy(), self._waiting.copy()
-        self.ended[rows] = self._waiting[rows] = False
+        self.ended, self.waiting = self.ended.copy(), self.waiting.copy()
+        self.ended[rows] = self.waiting[rows] = False
+
+    def select(self, rows: np.ndarray) -> Boundary:
+        """Independent copy of `rows`, integers."""
+        part = self.draft()
+        part.ended, part.waiting, part.final = self.ended[rows], self.waiting[rows], self.final[rows]
+        part._none, part._shown = self._none[rows], [self._shown[row] for row in rows]
+        return part
+
+    def assign(self, rows: np.ndarray, part: Boundary) -> None:
+        """Overwrite `rows`, integers, with those of `part`."""
+        self.ended, self.waiting, self._shown = self.ended.copy(), self.waiting.copy(), self._shown.copy()
+        self.ended[rows], self.waiting[rows], self.reuses = part.ended, part.waiting, part.reuses
+        fits = self.final.shape[1:] == part.final.shape[1:]
+        self.final = self.final.copy() if fits else np.zeros((len(self.ended), *part.final.shape[1:]), part.final.dtype)
+        self.final[rows] = part.final
+        for row, shown in zip(rows, part._shown, strict=True):
+            self._shown[row] = shown
 
     def draft(self) -> Boundary:
         """Copy that can change without changing this one: its arrays are replaced, never written in place."""
@@ -168,19 +185,19 @@ class Boundary:
             ValueError: an ended row was not reset, and it is unknown whether the env resets it. For a single env this
                 is a warning.
         """
-        again, self._shown = shown is self._shown, shown
-        if not self.resetting.any() and not self._waiting.any():
+        before, self._shown = self._shown, [shown] * len(obs)
+        if not self.resetting.any() and not self.waiting.any():
             return
-        same = (obs == self._final).reshape(len(obs), -1).all(1)
+        same = (obs == self.final).reshape(len(obs), -1).all(1)
         if self.mode == AutoresetMode.NEXT_STEP:
             self.ended = self.ended & same
             return
-        if not again or isinstance(shown, int | float):  # a new object: a reset, even if its values are equal
-            same = self._none
-        self._waiting = self._waiting & same
+        # a new object: a reset, even if its values are equal
+        again = not isinstance(shown, int | float) and np.array([shown is known for known in before])
+        self.waiting = self.waiting & same & again
         if not self.single:
             self.require_reset()
-        elif self._waiting.any() and not self.known and not self._reuses:
+        elif self.waiting.any() and not self.known and not self.reuses:
             warn(
                 "obs is the array that ended the episode: call env.reset() before a new one; an env that resets itself "
                 "is remembered right with agent.reset(env)"
@@ -188,9 +205,9 @@ class Boundary:
 
     def require_reset(self) -> None:
         """Refuse (ValueError) a step where it is unknown whether the env resets an ended row."""
-        if self._waiting.any():
+        if self.waiting.any():
             raise ValueError(
-                f"row {int(self._waiting.argmax())} ended its episode and was not reset, and whether the env does that "
+                f"row {int(self.waiting.argmax())} ended its episode and was not reset, and whether the env does that "
                 "is not known: call agent.reset(env) with an env that has metadata['autoreset_mode'], or reset the row"
             )
 
@@ -226,9 +243,9 @@ class Boundary:
             raise ValueError(f"row {rows[0]} ended its episode, and nothing tells its final observation: {PASS_INFO}")
         if same_step:
             obs = _finished(obs, rows, finals)
-        self._reuses, self._shown = self._reuses or shown is self._shown, shown
-        self._waiting = self._none if same_step or self.mode is not None else over
-        self._final = obs.copy() if len(rows) else self._final
+        self.reuses, self._shown = self.reuses or shown is self._shown[0], [shown] * len(over)
+        self.waiting = self._none if same_step or self.mode is not None else over
+        self.final = obs.copy() if len(rows) else self.final
         self.ended = over
         return obs, active
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icrl_agents.core.files.atomic import write_text
-from icrl_agents.hub.checkpoint import CONFIG, MAX_WEIGHTS_BYTES, WEIGHTS
+from icrl_agents.hub.checkpoint import CONFIG, WEIGHTS
+from icrl_agents.hub.header import MAX_WEIGHTS_BYTES
 
 FILES = (CONFIG, WEIGHTS)
 COMMIT = re.compile(r"[0-9a-f]{40}")

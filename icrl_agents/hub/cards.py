@@ -37,10 +37,10 @@ from icrl_agents.hub.checkpoint import (
     CheckpointConfig,
     named,
     read_config,
-    read_header,
     read_results,
     weights_sha256,
 )
+from icrl_agents.hub.header import read_header
 
 DATA = ("source", "assumes", "split_seed", "data")
 TASKS = ("tasks", "test_tasks")  # lists in the fact `family`, too long for a card

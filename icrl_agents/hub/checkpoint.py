@@ -7,7 +7,6 @@ must match the names, dtypes and shapes of their config exactly. Writes are atom
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from icrl_agents.core.checks import check_known
 from icrl_agents.core.files.atomic import write_files
-from icrl_agents.core.files.strict_json import GET_AGAIN, dump_json, parse_json, parse_object, read_json, require_file
+from icrl_agents.core.files.strict_json import GET_AGAIN, dump_json, parse_json, read_json, require_file
 from icrl_agents.core.printable import printable
 from icrl_agents.core.version import __version__
+from icrl_agents.hub.header import DTYPES, Kind, damaged, read_header
 from icrl_agents.nn.numerics import own_settings
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -32,24 +32,7 @@ EVALUATE = "run icrl-agents evaluate"
 FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer folders
 MAX_MESSAGE = 390  # characters in an error, unless its path is very long
 MAX_RESULTS_BYTES = 1 << 24  # results have the return of every episode
-MAX_HEADER_BYTES = 1 << 22  # safetensors header; about 100 bytes per tensor
-MAX_WEIGHTS_BYTES = 1 << 32  # 10^9 float32 weights, which uploads and downloads hold in memory
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".zip")
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-SIZES = {name: dtype.itemsize for dtype, name in DTYPES.items()}
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -66,17 +49,6 @@ class CheckpointConfig(NamedTuple):
 
 
 KEYS = dict(zip(CheckpointConfig._fields, (int, str, str, dict, dict, dict, dict), strict=True))
-
-
-class Kind(NamedTuple):
-    """Dtype and shape of one tensor, as in a safetensors header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return SIZES[self.dtype] * math.prod(self.shape)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -155,7 +127,7 @@ def load_weights(build: Callable[[], Module], folder: Path, device: torch.device
         ValueError: pickles instead of safetensors; a damaged file; missing, extra or misshapen weights; NaN or infinite
             weights; more weights than fit into memory.
     """
-    with _within_memory(folder / WEIGHTS):
+    with within_memory(folder / WEIGHTS):
         return _load_weights(build, folder, device)
 
 
@@ -172,7 +144,7 @@ def _load_weights(build: Callable[[], Module], folder: Path, device: torch.devic
         try:
             weights = load_file(path)
         except SafetensorError as error:
-            raise _damaged(path, error) from None
+            raise damaged(path, error) from None
         _check_finite(weights, path)
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: keep the caller's random state
             module = build()
@@ -200,7 +172,7 @@ def _kind(tensor: Tensor) -> Kind:
 
 
 @contextmanager
-def _within_memory(path: Path) -> Iterator[None]:
+def within_memory(path: Path) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -220,45 +192,6 @@ class _Undrawn(TorchFunctionMode):
         if name in ("normal_", "trunc_normal_", "uniform_") or (name == "mul" and args and isinstance(args[-1], float)):
             return args[0] if args else kwargs["tensor"]
         return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
-
-
-def read_header(path: Path) -> dict[str, Kind]:
-    """Names, dtypes and shapes of the tensors in a safetensors file, without reading the tensors.
-
-    Raises:
-        ValueError: more than `MAX_WEIGHTS_BYTES`, a damaged header, or tensors that do not fill the file exactly.
-    """
-    size = path.stat().st_size
-    if size > MAX_WEIGHTS_BYTES:
-        raise ValueError(f"{path} has {size} bytes, at most {MAX_WEIGHTS_BYTES} are read: is this an agent's weights?")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise ValueError(f"{path} is not a whole safetensors file ({size} bytes): {GET_AGAIN}")
-        text = file.read(length)
-    try:
-        entries = parse_object(text)
-        kinds = {name: _described(entry) for name, entry in entries.items() if name != "__metadata__"}
-        if (wanted := sum(kind.nbytes for kind in kinds.values())) != size - 8 - length:
-            raise ValueError(f"its tensors take {printable(wanted)} bytes, there are {size - 8 - length}")
-    except ValueError as error:
-        raise _damaged(path, error) from None
-    return kinds
-
-
-def _described(entry: Any) -> Kind:
-    try:
-        kind = Kind(entry["dtype"], tuple(entry["shape"]))
-    except (KeyError, TypeError):
-        raise ValueError(f"a tensor is described as {printable(entry)}") from None
-    whole = all(type(count) is int and count >= 0 for count in kind.shape)
-    if not whole or not isinstance(kind.dtype, str) or kind.dtype not in SIZES:
-        raise ValueError(f"a tensor is of dtype {printable(kind.dtype)} and shape {printable(kind.shape)}")
-    return kind
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged ({printable(error, 160)}): {GET_AGAIN}")
 
 
 def _refuse_pickles(path: Path) -> None:

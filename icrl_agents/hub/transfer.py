@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from icrl_agents.core.printable import printable
 from icrl_agents.hub.cache import COMMIT, DIGEST, Published, digests
-from icrl_agents.hub.checkpoint import MAX_WEIGHTS_BYTES
+from icrl_agents.hub.header import MAX_WEIGHTS_BYTES
 
 PATIENCE = 60.0  # time limit in seconds for all answers of a server together
 MIN_SPEED = 1 << 15  # bytes that extend the time limit by one second

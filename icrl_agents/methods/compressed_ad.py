@@ -20,6 +20,7 @@ from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.fold_schedule import FoldSchedule
+from icrl_agents.methods.base.latents import Latents
 from icrl_agents.methods.base.percepts import PerceptMethod, intended_action
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.compressor import QUERY_STD, Compressor, Reader
@@ -319,31 +320,3 @@ class CAD(PerceptMethod):
 
     def _tokens_of(self, steps: Steps, start: int, stop: int) -> Tensor:
         return self.tokens(self.tensors(steps.window(start, stop)))
-
-
-@dataclass
-class Latents:
-    """`Memory` of each row: latents of the folded steps, and the cache of latents and visible steps."""
-
-    cache: Cache
-    latents: Tensor  # (B, Z, D), zeros before the first fold
-    folds: np.ndarray  # (B,) number of folds so far
-
-    def select(self, index: np.ndarray) -> Latents:
-        at = torch.as_tensor(index, device=self.latents.device)
-        return Latents(self.cache.select(index), self.latents[at], self.folds[index])
-
-    def draft(self) -> Latents:
-        return Latents(self.cache.draft(), self.latents, self.folds)
-
-    def wipe(self) -> None:
-        self.cache.wipe()
-
-    def drop(self, index: np.ndarray) -> None:
-        self.cache.drop(index)
-
-    def forget(self, index: np.ndarray) -> None:
-        self.cache.forget(index)
-        self.latents = self.latents.index_fill(0, torch.as_tensor(index, device=self.latents.device), 0)
-        self.folds = self.folds.copy()
-        self.folds[index] = 0

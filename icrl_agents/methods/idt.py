@@ -154,6 +154,9 @@ class IDT(PerceptMethod):
             ValueError: not a finite number, or not one per row.
         """
         target = check_target(target_return, context.rows)
+        if LATENT not in context.steps.extras:  # in every column: z of the current chunk
+            column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
+            context.steps = context.steps._replace(extras={**context.steps.extras, LATENT: column})
         asked = context.memory.target.copy()
         asked[index] = target[index]
         context.memory.target = asked
@@ -164,6 +167,7 @@ class IDT(PerceptMethod):
             low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # chunks of rows may differ
             begin=np.full(rows, -1),
             target=np.full(rows, np.nan, np.float32),
+            chunk=self.config.chunk,
         )
 
     def handle_overflow(self, context: Context) -> None:
@@ -183,11 +187,6 @@ class IDT(PerceptMethod):
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory, length = context.memory, context.length
-        if LATENT not in context.steps.extras:
-            column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
-            context.steps = context.steps._replace(
-                extras={**context.steps.extras, LATENT: column}
-            )  # every column: z of the current chunk
         again = active & (memory.begin == length)  # (B,) a chunk was decided here, but at another observation
         if again.any():
             memory.forget(np.flatnonzero(again))
@@ -254,13 +253,14 @@ class Decisions:
     low: Cache  # low-level tokens of the current chunk
     begin: np.ndarray  # (B,) first column of the current chunk, -1: no decision yet
     target: np.ndarray  # (B,) target return, NaN: the best return in the window
+    chunk: int  # maximum number of steps in a chunk
 
     def select(self, index: np.ndarray) -> Decisions:
         caches = self.high.select(index), self.low.select(index)
-        return Decisions(*caches, self.begin[index], self.target[index])
+        return Decisions(*caches, self.begin[index], self.target[index], self.chunk)
 
     def draft(self) -> Decisions:
-        return Decisions(self.high.draft(), self.low.draft(), self.begin, self.target)
+        return Decisions(self.high.draft(), self.low.draft(), self.begin, self.target, self.chunk)
 
     def wipe(self) -> None:
         self.high.wipe()
@@ -275,6 +275,27 @@ class Decisions:
         self.high.drop(index)
         self.low.drop(index)
         self.start(index, -1)
+
+    def assign(self, index: np.ndarray, part: Decisions) -> None:
+        self.high.assign(index, part.high)
+        self.low.assign(index, part.low)
+        self.start(index, part.begin)
+        self.target = self.target.copy()
+        self.target[index] = part.target
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        both = {"high": self.high.arrays(), "low": self.low.arrays()}
+        caches = {f"{level}_{name}": value for level, found in both.items() for name, value in found.items()}
+        return {**caches, "begin": self.begin, "target": np.nan_to_num(self.target), "asked": ~np.isnan(self.target)}
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for level, cache in (("high", self.high), ("low", self.low)):
+            mark = f"{level}_"
+            cache.fill({name.removeprefix(mark): value for name, value in arrays.items() if name.startswith(mark)})
+        begin, length = arrays["begin"], arrays["length"]
+        if (begin < -1).any() or (begin > length).any() or ((begin >= 0) & (length - begin > self.chunk)).any():
+            raise ValueError("a chunk that does not begin among the visible steps")
+        self.begin, self.target = begin.copy(), np.where(arrays["asked"], arrays["target"], np.nan).astype(np.float32)
 
     def forget(self, index: np.ndarray) -> None:
         """Clear both caches in the rows `index`; the target return stays."""

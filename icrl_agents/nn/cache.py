@@ -5,8 +5,10 @@ Axis letters: B rows, L tokens, D width, H heads, K head width, C capacity in to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ class Cache:
     @torch.inference_mode()
     def wipe(self) -> None:
         """Zero the slots beyond each row's tokens: attention masks hide finite values there, but not NaN."""
-        beyond = torch.arange(self.capacity, device=self.lengths.device) >= self.lengths[:, None]  # (B, C)
+        beyond = ~self._held()  # (B, C)
         for held in (self.keys, self.values):
             held.masked_fill_(beyond[:, None, :, None], 0)
         if self.outputs is not None:
@@ -80,5 +82,38 @@ class Cache:
         """Invalidate the rows `index`, also in caches that share `lengths`: the cached keys depend on position."""
         self.lengths.index_fill_(0, self._index(index), 0)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """State as arrays: `lengths` (B,), and the entries of the cached tokens of all rows, one after the other."""
+        held = self._held()
+        found = {"keys": _by_token(self.keys)[held], "values": _by_token(self.values)[held]}  # (N, layers, H, K)
+        if self.outputs is not None:
+            found["outputs"] = self.outputs[held]  # (N, D)
+        return {name: value.cpu().numpy() for name, value in {"lengths": self.lengths, **found}.items()}
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the state of `arrays` into this empty cache; ValueError if it does not fit."""
+        lengths = arrays["lengths"]
+        if lengths.shape != self.lengths.shape or lengths.min() < 0 or lengths.max() > self.capacity:
+            raise ValueError(
+                f"cached tokens of {len(lengths)} rows, expected 0..{self.capacity} in {len(self.lengths)}"
+            )
+        self.lengths = torch.as_tensor(lengths, device=self.lengths.device)
+        held, count = self._held(), int(lengths.sum())
+        targets = {"keys": _by_token(self.keys), "values": _by_token(self.values), "outputs": self.outputs}
+        for name, target in targets.items():
+            if target is not None:
+                if len(arrays[name]) != count:
+                    raise ValueError(f"{len(arrays[name])} {name} of {count} cached tokens")
+                target[held] = torch.as_tensor(arrays[name], device=target.device)
+
+    def _held(self) -> Tensor:
+        """(B, C) bool: slots with a cached token."""
+        return torch.arange(self.capacity, device=self.lengths.device) < self.lengths[:, None]
+
     def _index(self, index: Any) -> Tensor:
         return torch.as_tensor(index, device=self.lengths.device)
+
+
+def _by_token(entries: Tensor) -> Tensor:
+    """View (B, C, layers, H, K) of keys or values (layers, B, H, C, K)."""
+    return entries.permute(1, 3, 0, 2, 4)

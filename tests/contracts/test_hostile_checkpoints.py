@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save, save_file
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.action_masks import MAX_ACTIONS
 from icrl_agents.core.files.bundled import bundled
-from icrl_agents.hub.checkpoint import MAX_WEIGHTS_BYTES
+from icrl_agents.hub.header import MAX_WEIGHTS_BYTES
 from tests.conftest import one_line
 from tests.fakes import Variant
 from tests.fuzz import judge, use_checkpoint

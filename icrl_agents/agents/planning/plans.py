@@ -100,6 +100,10 @@ class Plans:
         if len(self.total):
             self.right, self.total = self.right.copy(), self.total.copy()
             self.right[rows] = self.total[rows] = 0.0
+        self.leave(rows)
+
+    def leave(self, rows: np.ndarray) -> None:
+        """Clear the plans of the rows `rows`, which have acted otherwise."""
         if len(self.length):
             self.length = self.length.index_fill(0, torch.as_tensor(rows, device=self.length.device), 0)
 

@@ -41,6 +41,19 @@ class Memory(Protocol):
     def forget(self, index: np.ndarray) -> None:
         """Clear the rows `index` for a new task."""
 
+    def assign(self, index: np.ndarray, part: Self) -> None:
+        """Overwrite the rows `index` with those of `part`."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """State as arrays, each with one entry per row, or with the cached tokens of all rows one after the other."""
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the state of `arrays` into this new memory; `length` (B,) there is the number of closed steps.
+
+        Raises:
+            ValueError: a value that no context of that length has.
+        """
+
 
 @dataclass
 class Context:
@@ -131,7 +144,7 @@ class Context:
         """
         if (active & (self.length >= self.window)).any():
             raise ValueError(f"a row of the context holds {self.window} steps already: drop the oldest ones first")
-        here = self._here  # (B,) rows and columns of the open steps; inactive rows are overwritten later
+        here = np.flatnonzero(active), self.length[active]  # rows and columns of the open steps
         record = {
             "action": action,
             "reward": reward,
@@ -141,7 +154,7 @@ class Context:
         }
         for name, value in record.items():
             column = getattr(self.steps, name)
-            column[here] = value
+            column[here] = np.asarray(value)[active]
         self.length = self.length + active
         self.full = self.full | (self.length >= self.window)
         self._mark()
@@ -250,6 +263,22 @@ class Context:
         """Independent copy of the rows `index` (repeats allowed)."""
         memory = None if self.memory is None else self.memory.select(index)
         return Context(self.steps.rows(index), self.length[index], self.full[index], memory)
+
+    def assign(self, index: np.ndarray, part: Context) -> None:
+        """Overwrite the rows `index` with those of `part`, a `select` of them in which an open step was encoded."""
+        slid = part.length < self.length[index]
+        if slid.any():  # their columns have moved: a context that shares the arrays must not see that
+            self.steps = self.steps.map(np.copy)
+            if self.memory is not None:
+                self.memory.drop(index[slid])
+        mine, theirs = ({**of.columns, **of.extras} for of in (self.steps, part.steps))
+        for name, value in theirs.items():
+            mine[name][index] = value
+        self.length, self.full = self.length.copy(), self.full.copy()
+        self.length[index], self.full[index] = part.length, part.full
+        self._mark()
+        if self.memory is not None:
+            self.memory.assign(index, part.memory)
 
     def repeat(self, count: int) -> Context:
         """`count` copies of every row; copies of the same row are adjacent."""

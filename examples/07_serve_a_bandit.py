@@ -1,0 +1,79 @@
+"""A bandit over HTTP: one agent for all users, a session for each, and rewards that arrive whenever they do.
+
+    pip install "icrl-agents[serve]"
+    python examples/07_serve_a_bandit.py
+    curl -X POST localhost:8000/users/ann/decisions             {"decision": 0, "item": 3}
+    curl -X POST localhost:8000/users/ann/decisions/0/reward -H "content-type: application/json" -d '{"reward": 1}'
+
+A user's session is a clone: the same weights, a context of its own. It knows the decisions whose reward has arrived, in
+the order of arrival. After a reward the context is on the disk, so that a new process continues where this one ended.
+"""
+
+import threading
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from fastapi import Path as InUrl
+from pydantic import BaseModel, Field
+
+from icrl_agents import ICAgent
+
+AGENT, ITEMS, FOLDER, MOST_USERS = "icrl/headless-ad-bernoulli", 10, Path("runs/served"), 10_000
+NAME = InUrl(pattern="^[a-z0-9-]{1,40}$")  # a user's name is a folder's: nothing that climbs out of FOLDER
+
+
+class Reward(BaseModel):
+    reward: float = Field(ge=0, le=1)
+
+
+class Users:
+    """Sessions by name, each with a lock, since requests come in several threads."""
+
+    def __init__(self):
+        self.agent, self.lock = ICAgent.from_pretrained(AGENT), threading.Lock()
+        self.agent.reset(num_actions=ITEMS)
+        self.sessions: dict[str, tuple[ICAgent, threading.Lock]] = {}
+
+    def session(self, name: str) -> tuple[ICAgent, threading.Lock]:
+        """Session of a user: in memory, else on the disk, else new."""
+        with self.lock:
+            if name not in self.sessions:
+                if len(self.sessions) >= MOST_USERS:
+                    raise HTTPException(503, "too many users")
+                session = self.agent.clone()
+                if (FOLDER / name).exists():
+                    session.load_context(FOLDER / name)
+                else:
+                    session.reset(num_actions=ITEMS)
+                self.sessions[name] = session, threading.Lock()
+            return self.sessions[name]
+
+
+def make_app() -> FastAPI:
+    app, users = FastAPI(title="A bandit that learns each user in context"), Users()
+
+    @app.post("/users/{name}/decisions")
+    def decide(name: str = NAME) -> dict[str, int]:
+        session, lock = users.session(name)
+        with lock:
+            item, decision = session.decide(0)
+            session.save_context(FOLDER / name)
+        return {"decision": decision, "item": int(item)}
+
+    @app.post("/users/{name}/decisions/{decision}/reward")
+    def reward(decision: int, outcome: Reward, name: str = NAME) -> dict[str, int]:
+        session, lock = users.session(name)
+        with lock:
+            try:
+                session.observe(0, outcome.reward, False, False, decision=decision)
+            except ValueError as error:  # an unknown decision, or one that has its reward
+                raise HTTPException(404, str(error)) from None
+            session.save_context(FOLDER / name)
+        return {"known": int(session.context.length[0])}
+
+    return app
+
+
+if __name__ == "__main__":
+    uvicorn.run(make_app())
