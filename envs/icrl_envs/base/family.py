@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from icrl_envs.base.capability import Belief, Capability, UndeclaredError
 from icrl_envs.base.checks import reject_unknown
-from icrl_envs.base.gym.flat import flat_env
+from icrl_envs.base.flat import flat_env
 from icrl_envs.base.split import Split
 
 Sets = Mapping[str, range]

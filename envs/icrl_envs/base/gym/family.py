@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from icrl_envs.base.checks import check_choice, check_int, nearest, reject_unknown, short
 from icrl_envs.base.family import Family, VectorRows
-from icrl_envs.base.gym.flat import flat_env
+from icrl_envs.base.flat import flat_env
 from icrl_envs.base.gym.pass_task import MAKE, PassTask, check_way, way_name
 from icrl_envs.base.gym.rows import ASYNC, MAX_PROCESSES, OWN, SYNC, VECTORIZATIONS, own_rows, single_rows
 from icrl_envs.base.gym.tasks import Tasks, check_tasks, checksum, read_tasks, task_key
