@@ -10,7 +10,6 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
-from icrl_agents.nn.codecs import BOX_HEADS
 
 GRID = spaces.Box(0, 8, (2,), np.int32)
 SPACES = {
@@ -71,9 +70,9 @@ def variants() -> list[Variant]:
 
 
 def heads() -> list[Variant]:
-    """Every head of Box actions in AD, and a flow in every other method with such actions."""
+    """A mixture and a flow of Box actions in AD, and a flow in every other method with such actions."""
     methods = [name for name in METHODS if name not in ("ad", "headless-ad")]
-    found = [Variant("ad", (("head", head),), "vector") for head in BOX_HEADS]
+    found = [Variant("ad", (("head", head),), "vector") for head in ("mixture", "flow")]
     return found + [Variant(name, (("head", "flow"),), "vector") for name in methods]
 
 

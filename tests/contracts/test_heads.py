@@ -14,7 +14,7 @@ from icrl_agents.nn.codecs import BOX_HEADS
 from icrl_agents.training import loop
 from tests.conftest import same_weights
 from tests.envs.families import SPRING, registered
-from tests.fakes import heads, lifetimes
+from tests.fakes import Variant, heads, lifetimes
 
 SMALL = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4}
 FAST = {**SMALL, "updates": 5, "batch_size": 6, "micro_batch": 6, "eval_every": 0, "checkpoint_every": 1}
@@ -113,3 +113,15 @@ def test_deterministic_actions_warn_that_nothing_is_explored(head, recwarn):
     agent.reset()
     with pytest.warns(Caution):
         np.testing.assert_array_equal(agent.act(np.zeros(2, np.float32), deterministic=True), first)
+
+
+@every_head
+def test_planners_search_among_real_valued_actions(head):
+    agent, steps = Variant("ad", (("head", head), ("dynamics", True)), "vector").build(), lifetimes("vector", count=3)
+    agent.use_plan("best-of-n")
+    agent.reset(num_envs=3, seed=0)
+    for t in range(3):
+        action = agent.act(steps.obs[:, t])
+        assert all(agent.action_space.contains(one) for one in action)
+        ends = steps.terminated[:, t], steps.truncated[:, t]
+        agent.observe(steps.next_obs[:, t], steps.reward[:, t], *ends, {})

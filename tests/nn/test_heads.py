@@ -122,3 +122,14 @@ def test_an_unknown_head_is_refused(tiny_agent):
     with pytest.raises(ValueError, match="head='gausian', choose from gaussian, mixture, flow"):
         tiny_agent(head="gausian")
     tiny_agent(head="flow")  # Discrete actions have one kind of head
+
+
+@every_head
+def test_mixed_precision_gives_nearly_the_same_loss(head):
+    codec, hidden = untrained(head)
+    values, rows = torch.randn(64, 1), hidden.expand(64, 16)
+    noise = torch.randn(64, codec.noise_size)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = codec.head(rows).loss(values, noise)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, codec.head(rows).loss(values, noise), atol=0.05, rtol=0.05)
