@@ -96,6 +96,7 @@ class Go:
 SMALL = {**TINY, "updates": 2, "batch_size": 4, "eval_every": 0, "episodes": 2, "checkpoint_every": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "name"), [(go, "tests.training.test_own_histories:go"), (Go(), "<Go>")], ids=str)
 def test_an_expert_labels_the_lifetimes_of_a_training(given, name, tmp_path):
     with registered():
