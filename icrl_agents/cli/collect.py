@@ -13,7 +13,7 @@ from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings, Task
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
-    "uniform, noise, psrl, ppo, sac."
+    "uniform, noise, psrl, ppo, sac. Default: the one that suits the environment."
 )
 
 
@@ -22,9 +22,9 @@ class Collect:
     """Record the learning histories of a source learner."""
 
     env: Env
-    source: Annotated[str, typer.Option(help=LEARNERS)]
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
     task_file: Tasks = None
+    source: Annotated[str | None, typer.Option(help=LEARNERS)] = None
     streams: Annotated[int, typer.Option(help="Streams: histories of each task.")] = 100
     episodes: Annotated[int, typer.Option(help="Episodes of each history.")] = 50
     split: Annotated[
@@ -41,16 +41,24 @@ class Collect:
         from icrl_agents.cli.settings import parse_pairs
         from icrl_agents.core.process.terminal import counted
         from icrl_agents.core.splits import split_tasks
-        from icrl_agents.sources import find_source
+        from icrl_agents.sources import choose_source, find_source
+        from icrl_agents.sources.source import EXPERT
+        from icrl_agents.training.request import read_expert
 
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite contradict each other: give one of them")
         tasks = split_tasks(self.env).pick(self.split)
-        settings = parse_pairs(self.settings, fields(find_source(self.source).Settings))
+        expert = next((pair for pair in self.settings or () if pair.partition("=")[0].strip() == EXPERT), None)
+        source = self.source
+        if source is None:
+            source, reason = choose_source(self.env, expert is not None)
+            print(f"source {source}: {reason}")
+        settings = parse_pairs(self.settings, fields(find_source(source).Settings))
+        given = settings.pop(EXPERT, None)
         began = time.perf_counter()
         path = collect(
             self.env,
-            self.source,
+            source,
             self.output.expanduser(),
             tasks=tasks.ids.tolist(),
             streams=self.streams,
@@ -58,6 +66,7 @@ class Collect:
             seed=self.seed,
             processes=self.processes,
             settings=settings,
+            expert=None if given is None else read_expert(given),
             resume=self.resume,
             overwrite=self.overwrite,
         )

@@ -92,6 +92,9 @@ class Train:
         if self.with_report:
             require_matplotlib()
         settings = self._all_settings()
+        first = os.environ.get("RANK", "0") == "0"  # of the processes that `accelerate launch` starts one reports
+        if first and self.histories is None and not self.resume:
+            print_source(self.env, settings)
         began, finished = time.perf_counter(), self.resume and is_finished(self.output.expanduser())
         agent = train(
             self.method,
@@ -104,7 +107,7 @@ class Train:
             overwrite=self.overwrite,
             track=self.track,
         )
-        if os.environ.get("RANK", "0") != "0":  # of the processes that `accelerate launch` starts one reports
+        if not first:
             return
         done = "was finished already" if finished else f"trained in {time.perf_counter() - began:.1f} s"
         print(f"{self.output}: {done}{_validation(self.output)}")
@@ -141,6 +144,17 @@ class Train:
             raise ValueError(
                 f"--stage is for methods that pretrain, such as cad, not for {self.method!r}: leave it out"
             )
+
+
+def print_source(env_id: str, settings: dict[str, Any]) -> None:
+    """Print which source generates the lifetimes, and why, unless the caller names one."""
+    from icrl_agents.sources import choose_source, find_source
+
+    if settings.get("source"):
+        return
+    name, reason = choose_source(env_id, "source.expert" in settings)
+    first = "; it learns one task at a time, so its histories are collected first" if find_source(name).one_task else ""
+    print(f"source {name}: {reason}{first}")
 
 
 def _next_step(agent: Any, output: Path) -> str:

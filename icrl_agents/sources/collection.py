@@ -35,7 +35,7 @@ from icrl_agents.histories.experts import Expert, WithExpert
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
-from icrl_agents.sources import SOURCES, Source, find_source, make_source, source_name
+from icrl_agents.sources import SOURCES, Source, choose_source, find_source, make_source, source_name
 from icrl_agents.sources.experts import as_expert
 from icrl_agents.sources.source import EXPERT
 
@@ -65,13 +65,14 @@ def check_together(source: Source, task_ids: np.ndarray) -> None:
     """Refuse several tasks (ValueError) for a source whose rows share one learner."""
     if source.one_task and len(np.unique(task_ids)) > 1:
         name = source_name(source) or type(source).__name__
-        way = "collect its histories first (icrl-agents collect ...), then train with --histories"
+        command = f"icrl-agents collect --env ... --source {name} -o histories.h5"
+        way = f"collect its histories first ({command}), then train with --histories histories.h5"
         raise ValueError(f"source {name!r} learns one task at a time: {way}")
 
 
 def collect(
     env_id: str,
-    source: str,
+    source: str | None,
     path: str | os.PathLike[str],
     *,
     tasks: Sequence[int] | None = None,
@@ -88,7 +89,7 @@ def collect(
     """Collect a `HistoryStore` at `path`. Called again after an interruption, it collects only what is missing.
 
     Args:
-        source: a name in `SOURCES`.
+        source: a name in `SOURCES`; None: the one that suits the environment (`choose_source`).
         tasks: task ids; default the training tasks of the published split, without the validation tasks.
         streams: number of histories of each task.
         episodes: number of episodes in each history.
@@ -109,6 +110,7 @@ def collect(
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
+    source = source or choose_source(env_id, expert is not None).name
     learner = make_source(source, env_id, dict(settings or {}))
     learner.expert = None if expert is None else as_expert(expert)
     _check_sendable(learner.expert, processes)

@@ -59,7 +59,7 @@ class SACSettings(SourceSettings):
     tau: float = 0.005  # rate at which the target network follows
     gamma: float = 0.99  # discount of later rewards
     train_freq: int = 1  # steps of each row between two training rounds
-    gradient_steps: int = 1  # gradient steps in a training round
+    gradient_steps: int = -1  # gradient steps in a training round; -1: one for each step of a row, as published
     bootstrap: bool = True  # whether truncated episodes bootstrap from their final observation
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -67,7 +67,7 @@ class SACSettings(SourceSettings):
         "learning_starts": (0, 1_000_000),
         "batch_size": (2, 1_000_000),
         "train_freq": (1, 1_000_000),
-        "gradient_steps": (1, 10_000),
+        "gradient_steps": (-1, 10_000),
     }
 
 

@@ -22,7 +22,8 @@ class TrainConfig:
 
     task_set: str = TRAIN  # tasks to train on: "train", or another set that the environment names for training
     source: str = ""  # learner that generates fresh lifetimes, "" for the environment's default
-    episodes: int = 12  # episodes in a fresh lifetime; bandits: 1; methods with memory: as many as a window spans
+    episodes: int = 12  # episodes in a lifetime; bandits: 1; memory: as many as a window spans; ppo, sac: 50
+    streams: int = 10  # histories of each task, collected first, of a source that learns one task at a time (ppo, sac)
     updates: int = 1000  # number of gradient updates
     batch_size: int = 32  # windows per update, over all processes
     micro_batch: int = 16  # windows per forward pass; small ones fit a CPU's cache and are several times faster there
@@ -67,6 +68,7 @@ class TrainConfig:
 PRECISIONS = {"auto": None, "fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 LIMITS: dict[str, tuple[float, float]] = {
     "episodes": (1, 1_000_000),
+    "streams": (1, 100_000),
     "updates": (1, 10**9),
     "batch_size": (1, 1 << 20),
     "micro_batch": (1, 1 << 20),
@@ -103,11 +105,11 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
     """Settings of an environment that differ from the defaults; {} for an unknown id.
 
     In environments with one-episode lifetimes the window is a whole lifetime, unless the method has memory. Source
-    settings are left out if lifetimes are not `fresh`, or if `settings` name a source.
+    settings are left out if lifetimes are not `fresh`, or if `settings` name a source or an expert.
     """
     if not is_family(env_id):  # unknown ids are refused elsewhere
         return {}
-    usual = fresh and not settings.get("source")
+    usual = fresh and not settings.get("source") and "source.expert" not in settings
     own = {name: value for name, value in PRESETS.get(env_id, {}).items() if usual or not name.startswith("source.")}
     family = find_family(env_id)
     if family.lifetime > 1:

@@ -41,7 +41,7 @@ from icrl_agents.training.augment import hide_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
 from icrl_agents.training.optimizer import make_optimizer
 from icrl_agents.training.provenance import describe_data
-from icrl_agents.training.request import Request, env_spaces
+from icrl_agents.training.request import Given, Request, collecting, env_spaces
 from icrl_agents.training.run_folder import (
     claim,
     drop_states,
@@ -84,9 +84,10 @@ def train(
     Args:
         method: a name in `METHODS`.
         env_id: a registered environment id; its training tasks are used, without the validation tasks.
-        histories: an HDF5 file of `collect`; without it fresh lifetimes are generated on the fly.
+        histories: an HDF5 file of `collect`; without it fresh lifetimes are generated on the fly, or collected first
+            into `<out>-histories.h5` if the source learns one task at a time.
         settings: fields of `TrainConfig` and of the method's config, and source settings as "source.<name>"; the
-            others keep their defaults.
+            others keep their defaults. "source.expert" is an expert (`as_expert`), or the name of an agent.
         device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda" or "cuda:1". Under `accelerate
             launch` every process takes its own device of that kind. Mixed precision (bf16) is the default on CUDA only.
         resume: continue the run in `out` from its last checkpoint, with its original settings; `settings` may only
@@ -108,12 +109,14 @@ def train(
     check_utf8(out, "" if histories is None else histories)
     if resume and overwrite:
         raise ValueError("resume and overwrite contradict each other: give one of them")
+    given = Given.of(settings)
     if resume and is_finished(out):  # before `own`, since a finished run may be read-only
-        read_started(out, method, env_id, histories, settings or {})
+        read_started(out, method, env_id, histories, given.settings)
         return ICAgent.from_pretrained(out, device=device)
+    resume = resume and not collecting(out)  # interrupted before its first update: the collection resumes by itself
     with own(out):
-        request = Request.of(method, env_id, out, histories, dict(settings or {}), resume)
-        run = Run(request, chosen, quiet, check_trackers(track))
+        request = Request.of(method, env_id, out, histories, given, resume)
+        run = Run(request, chosen, quiet, check_trackers(track), overwrite)
         if not resume:
             claim(out, overwrite)
         if resume and is_finished(out):  # finished by the previous owner
@@ -132,18 +135,23 @@ class Run:
     device: torch.device
     quiet: bool
     track: Sequence[Any]  # trackers, besides metrics.jsonl
+    overwrite: bool = False  # whether histories that an earlier run collected are replaced
     seconds: float = 0.0  # training time so far, including earlier parts of a resumed run
 
     def go(self) -> ICAgent:
-        request, config, accelerator = self.request, self.request.config, self._accelerator()
+        config, accelerator = self.request.config, self._accelerator()
         if config.batch_size % accelerator.num_processes:
             raise ValueError(
                 f"batch_size={config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
+        if accelerator.is_main_process:
+            self.request.collect(self.quiet, self.overwrite)
+        accelerator.wait_for_everyone()
+        request = self.request = self.request.collected()
         windows, method = request.windows(), self._new_method()
         # refuses unusable histories before an old run is deleted; whole windows, for the normalisation statistics
         first = self._first(method, windows)
-        data = describe_data(request.env_id, config, request.source, request.histories)
+        data = describe_data(config, request.source, request.histories)
         if accelerator.is_main_process and not request.resumed:
             warn_few(request.env_id, len(request.splits().train))
             start_over(request.out, request.to_json())

@@ -12,7 +12,7 @@ import torch
 from icrl_agents.core.families import define
 from icrl_agents.core.process.packages import versions
 from icrl_agents.histories.store import HistoryStore
-from icrl_agents.sources import default_source
+from icrl_agents.sources import source_name
 from icrl_agents.sources.collection import collect_command
 from icrl_agents.sources.source import Source
 from icrl_agents.training.config import TrainConfig
@@ -41,14 +41,14 @@ def describe_training(
     }
 
 
-def describe_data(env_id: str, config: TrainConfig, source: Source | None, histories: Path | None) -> dict[str, Any]:
+def describe_data(config: TrainConfig, source: Source | None, histories: Path | None) -> dict[str, Any]:
     """Facts about the training data: fresh lifetimes of `source`, or recorded `histories` if it is None."""
     if source is None:
         assert histories is not None
         return _describe_store(histories)
     lifetimes = {"fresh_lifetimes": config.updates * config.batch_size, "episodes": config.episodes}
     return {
-        "source": config.source or default_source(env_id),
+        "source": source_name(source),
         "assumes": source.assumes,
         "data": {**lifetimes, "settings": source.described()},
     }

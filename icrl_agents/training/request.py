@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
 
+from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.families import check_same_tasks, checksum_of, define, find_family
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.splits import Splits, split_tasks
-from icrl_agents.histories.store import HistoryStore
+from icrl_agents.histories.experts import Expert
+from icrl_agents.histories.store import HistoryStore, partial_folder
+from icrl_agents.hub.unfinished import NOTE
 from icrl_agents.methods import METHODS
-from icrl_agents.sources import default_source, make_source
-from icrl_agents.sources.source import Source
+from icrl_agents.sources import choose_source, make_source, source_name
+from icrl_agents.sources.collection import collect
+from icrl_agents.sources.experts import IMPORT_PATH, as_expert
+from icrl_agents.sources.source import EXPERT, Source
 from icrl_agents.training.config import TrainConfig, split_settings
 from icrl_agents.training.provenance import describe_training
 from icrl_agents.training.run_folder import absolute, command_line, read_started
 from icrl_agents.training.windows import FreshWindows, StoreWindows, Windows, WindowSpec
+
+OWN_EPISODES = 50  # default of `episodes` for sources that learn one task at a time
+EXPERT_SETTING = f"source.{EXPERT}"
+
+
+class Given(NamedTuple):
+    """Settings of a call, and the expert among them."""
+
+    settings: dict[str, Any]  # plain values, with the name of the expert
+    expert: Expert | None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any] | None) -> Given:
+        """Settings of `train`, in which the expert may be a Python object."""
+        plain = dict(settings or {})
+        expert = read_expert(plain[EXPERT_SETTING]) if EXPERT_SETTING in plain else None
+        return cls(plain if expert is None else {**plain, EXPERT_SETTING: expert.name}, expert)
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class Request:
 
     @classmethod
     def of(
-        cls, method: str, env_id: str, out: Path, histories: str | Path | None, settings: dict[str, Any], resume: bool
+        cls, method: str, env_id: str, out: Path, histories: str | Path | None, given: Given, resume: bool
     ) -> Request:
         """Check the arguments of `train`, without writing anything.
 
@@ -51,17 +74,20 @@ class Request:
             FileNotFoundError: `resume` without a run in `out`.
         """
         command, fresh = command_line(), histories is None and not resume
+        settings, expert = given
         if resume:
             histories, settings, command = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
         split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
         path = None if histories is None else absolute(histories)
         check_utf8(path or "")
-        if path and (config.source or for_source):
+        if path and path != own_histories(out) and (config.source or for_source):
             raise ValueError(
                 f"source={config.source!r} makes fresh lifetimes, {path.name} holds its own: leave one of them out"
             )
-        source = None if path else make_source(config.source or default_source(env_id), env_id, for_source)
+        source = None if path else _source(env_id, config.source, for_source, expert)
+        if source and source.one_task and "episodes" not in settings:
+            config = replace(config, episodes=OWN_EPISODES)
         return cls(method, env_id, out, path, source, for_source, config, agent_config, command, resume)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +103,45 @@ class Request:
             "command": self.command,
             "versions": versions(),
         }
+
+    def collect(self, quiet: bool, overwrite: bool) -> None:
+        """Collect the histories of a source that learns one task at a time; finished ones of this request stay.
+
+        Raises:
+            FileExistsError: an earlier run has collected others, and not `overwrite`.
+        """
+        path = own_histories(self.out)
+        if self.source is None or not self.source.one_task or self._has_collected(path):
+            return
+        collect(
+            self.env_id,
+            str(source_name(self.source)),
+            path,
+            tasks=self.splits().train.ids.tolist(),
+            streams=self.config.streams,
+            episodes=self.config.episodes,
+            seed=self.config.seed,
+            settings={name: value for name, value in self.source_settings.items() if name != EXPERT},
+            expert=self.source.expert,
+            overwrite=overwrite,
+            progress=(lambda done, total: None) if quiet else None,
+        )
+
+    def _has_collected(self, path: Path) -> bool:
+        """Whether a finished store holds what `collect` would collect."""
+        if self.source is None or not path.is_file() or partial_folder(path).exists():
+            return False
+        with HistoryStore(path) as store:
+            info, cfg = store.info, self.config
+            found = (info.env_id, info.source, info.settings, info.seed, info.streams, info.episodes, store.tasks)
+        wanted = (self.env_id, source_name(self.source), self.source.described(), cfg.seed, cfg.streams, cfg.episodes)
+        return found == (*wanted, sorted(self.splits().train.ids.tolist()))
+
+    def collected(self) -> Request:
+        """This request, with the histories that `collect` has collected."""
+        if self.source is None or not self.source.one_task:
+            return self
+        return replace(self, histories=own_histories(self.out), source=None)
 
     def splits(self) -> Splits:
         return split_tasks(self.env_id, self.config.split_seed, self.config.task_set)
@@ -102,6 +167,39 @@ class Request:
         """Provenance of the weights after `seconds` of training on `data`; see `describe_training`."""
         facts = describe_training(self.env_id, self.config, data, self.command, seconds, device)
         return facts | ({"limits": list(limits)} if limits else {})
+
+
+def own_histories(out: Path) -> Path:
+    """File for the histories that a training collects first, next to its run folder."""
+    folder = os.path.realpath(out)
+    return Path(f"{folder}-histories.h5")
+
+
+def collecting(out: Path) -> bool:
+    """Whether the run in `out` was interrupted while it collected histories, so that it has not begun to train."""
+    path = own_histories(out)
+    return not (out / NOTE).exists() and (path.exists() or partial_folder(path).exists())
+
+
+def read_expert(given: Any) -> Expert:
+    """The expert of what a caller gives; a text that is no import path names an agent (`ICAgent.from_pretrained`)."""
+    if isinstance(given, str) and given.startswith("<"):
+        raise ValueError(
+            f"the expert {printable(given)} was a Python object: give it again, as settings['{EXPERT_SETTING}']"
+        )
+    if isinstance(given, str) and not IMPORT_PATH.fullmatch(given):
+        return as_expert(ICAgent.from_pretrained(given), given)
+    return as_expert(given)
+
+
+def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | None) -> Source:
+    """The source of fresh lifetimes; "" chooses one."""
+    if expert is None and EXPERT in settings:  # of a resumed run
+        expert = read_expert(settings[EXPERT])
+    knobs = {name: value for name, value in settings.items() if name != EXPERT}
+    source = make_source(name or choose_source(env_id, expert is not None).name, env_id, knobs)
+    source.expert = expert
+    return source
 
 
 def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:

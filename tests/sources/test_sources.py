@@ -36,8 +36,11 @@ def returns(steps, horizon: int) -> np.ndarray:
     return steps.reward.reshape(len(steps.reward), -1, horizon).sum(2).mean(0)
 
 
+DISCRETE = [name for name in SOURCES if name != "sac"]  # see test_sb3.py
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", DISCRETE)
 def test_contract(name):
     tasks = [4, 4, 4, 4] if find_source(name).one_task else [0, 4, 5, 8]
     one, same, other = live(name, tasks), live(name, tasks), live(name, tasks, seed=1)
@@ -67,7 +70,7 @@ def drive(name: str, mode: AutoresetMode, episodes: int = 3):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", AutoresetMode)
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", DISCRETE)
 def test_every_step_obeys_the_rules_also_at_the_borders(name, mode):
     if name == "ppo" and mode != AutoresetMode.SAME_STEP:
         with pytest.raises(ValueError, match="SAME_STEP"):
