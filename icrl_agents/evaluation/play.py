@@ -164,7 +164,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
     success: bool | None = None
     while not done:
         if viewer:
-            viewer.draw(env, f"{caption}, step {steps}, return {total:g}")
+            viewer.draw(env, f"{caption}, return {total:g}, step {steps}")
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
         total, steps = total + float(reward), steps + 1
@@ -172,7 +172,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
             success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
     if viewer:
-        viewer.draw(env, f"{caption}, step {steps}, return {total:g}", last=True)
+        viewer.draw(env, f"{caption}, return {total:g}, step {steps}", last=True)
     return Episode(number, total, success)
 
 

@@ -24,7 +24,7 @@ TOP = get_command(app)
 RESEARCH = TOP.commands["research"]
 SECTIONS = {
     "Use": ["play", "agents", "envs", "evaluate", "push"],
-    "Make": ["collect", "train"],
+    "Make": ["collect", "train", "import", "export"],
     "Research": ["research"],
 }
 

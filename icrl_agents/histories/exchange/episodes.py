@@ -113,7 +113,7 @@ def to_steps(rows: Sequence[Sequence[Episode]], where: str) -> Steps:
     total = max(len(row["reward"]) for row in joined)
     for row, episodes in zip(joined, rows, strict=True):
         if row.keys() != joined[0].keys() or any(one.static.keys() != rows[0][0].static.keys() for one in episodes):
-            raise ValueError(f"{where}: its episodes have different columns: give episodes that were recorded alike")
+            raise ValueError(f"{where}: its episodes have different columns: give episodes of one recording")
     mask = np.arange(total) < np.array([len(row["reward"]) for row in joined])[:, None]  # (B, T)
     columns = {name: np.stack([_padded(row[name], total) for row in joined]) for name in joined[0]}
     static = {name: np.stack([np.asarray(row[0].static[name]) for row in rows]) for name in rows[0][0].static}

@@ -46,10 +46,10 @@ def read_minari(dataset: str | Path) -> DataSet:
     folder = _folder(dataset)
     with _minaris_errors(folder, "read"):
         storage = _open(folder)
-        spaces = storage.observation_space, storage.action_space
-        for space in spaces:
-            space_to_json(space)  # ValueError for those that histories cannot hold
-            _require_arrays(space)
+    spaces = storage.observation_space, storage.action_space
+    for space in spaces:
+        _check_space(space, folder)
+    with _minaris_errors(folder, "read"):
         numbers = range(storage.total_episodes)
         raw = list(zip(storage.get_episodes(numbers), storage.get_episode_metadata(numbers), strict=True))
     episodes = [
@@ -121,14 +121,14 @@ def _root(root: str | Path | None) -> Path:
 
 @contextmanager
 def _minaris_errors(path: Path, verb: str) -> Iterator[None]:
-    """One ValueError for what Minari raises on data that it cannot read or write."""
+    """One ValueError for what Minari raises on data that it cannot read or write; system errors stay."""
     try:
         yield
-    except (AssertionError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (AssertionError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         why = printable(error, 200) or type(error).__name__
-        raise ValueError(
-            f"{path}: Minari cannot {verb} it ({why}): give a data set of Box or Discrete spaces"
-        ) from None
+        raise ValueError(f"{path}: Minari cannot {verb} it ({why}): is it whole, and made by Minari?") from None
 
 
 def _open(folder: Path) -> Any:
@@ -141,9 +141,14 @@ def _open(folder: Path) -> Any:
     return MinariStorage.read(folder)
 
 
-def _require_arrays(space: gymnasium.Space) -> None:
+def _check_space(space: gymnasium.Space, folder: Path) -> None:
+    """Refuse (ValueError) a space that histories cannot hold."""
+    try:
+        space_to_json(space)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     if space.shape is None:
-        raise ValueError(f"{printable(space)} is no space of arrays: flatten it before you record")
+        raise ValueError(f"{folder}: {printable(space)} is no space of arrays: flatten it before you record")
 
 
 def _episode(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> Episode:

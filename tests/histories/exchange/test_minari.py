@@ -278,6 +278,21 @@ def test_agents_train_on_data_sets_of_a_registered_family(tmp_path):
         assert train("dpt", POLES, tmp_path / "dpt", histories=path, **options).facts["source"] == "minari"
 
 
+@pytest.mark.parametrize("damage", ["truncated", "episodes", "metadata"])
+def test_damage_is_one_line(tmp_path, damage):
+    make("line-v0", numbered([2]), *LINE)
+    folder = tmp_path / "minari" / "line-v0" / "data"
+    if damage == "truncated":
+        file = folder / "main_data.hdf5"
+        file.write_bytes(file.read_bytes()[:1000])
+    elif damage == "metadata":
+        (folder / "metadata.json").write_text("{")
+    else:
+        metadata = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps({**metadata, "total_episodes": 5}))
+    one_line(lambda: read_minari("line-v0"), ValueError, "line-v0", "Minari cannot read it")
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "minari", None)
     for call in (lambda: read_minari("line-v0"), lambda: export_minari(tmp_path / "a.h5", "a-v0")):
