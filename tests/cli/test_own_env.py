@@ -18,7 +18,7 @@ from icrl_agents.cli.app import app
 
 ID = "my/Poles-v0"
 ENV = f"my_poles:{ID}"
-MODULE = '''
+MODULE = """
 import gymnasium
 from gymnasium.envs.classic_control import CartPoleEnv
 
@@ -30,7 +30,7 @@ class PoleEnv(CartPoleEnv):
 
 
 gymnasium.register("my/Poles-v0", PoleEnv, max_episode_steps=60)
-'''
+"""
 TASKS = """
 horizon = 12
 lifetime = 2
@@ -124,7 +124,8 @@ def test_a_module_may_register_the_tasks_itself(folder):
 
 def test_an_environment_of_gymnasium_needs_a_file_only(folder):
     (folder / "poles.json").write_text('[{"gravity": 5.0}, {"gravity": 8.0}, {"gravity": 12.0}, {"gravity": 15.0}]')
-    text = '{"tasks": [{"gravity": 5.0}, {"gravity": 8.0}], "test_tasks": [{"gravity": 9.0}], "pass_task": "attributes"}'
+    tasks = {"tasks": [{"gravity": 5.0}, {"gravity": 8.0}], "test_tasks": [{"gravity": 9.0}]}
+    text = json.dumps({**tasks, "pass_task": "attributes"})
     (folder / "held_out.json").write_text(text)
     assert "cannot be made with the task" in refused("envs", "--env", "CartPole-v1", "--tasks", "poles.json")
     [row] = json.loads(done("envs", "--env", "CartPole-v1", "--tasks", "held_out.json", "--json"))
@@ -236,5 +237,3 @@ def test_tasks_that_a_function_sets_are_asked_for(trained, folder):
     assert "set by the function my_poles:set_pole" in line
     (agent / "config.json").write_text(text.replace('"family"', '"families"'))
     assert "give --tasks FILE.toml" in refused("play", agent, "--env", ENV)
-
-

@@ -191,7 +191,5 @@ def _tasks_and_split(tasks: Any, given: GymSettings) -> tuple[tuple[dict[str, An
     known = {task_key(task, number, train[0]): number for number, task in enumerate(train)}
     for number, task in enumerate(test):
         if (common := known.get(task_key(task, number, train[0]))) is not None:
-            raise ValueError(
-                f"test task {number}, {short(task)}, is training task {common} too: leave one out."
-            )
+            raise ValueError(f"test task {number}, {short(task)}, is training task {common} too: leave one out.")
     return train + test, Split(len(train) / (len(train) + len(test)), 0, DeclaredTest(len(train)))
