@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from icrl_envs import env_family, find_family, register_family
+from icrl_envs import env_family, find_family, register_family, unregister_family
 from icrl_envs.base.gym.tasks import read_tasks
 
 from icrl_agents.core.families import make_tasks
@@ -224,3 +224,13 @@ def test_an_entry_point_that_does_not_heed_its_arguments_is_refused():
         gymnasium.registry[DIALS].vector_entry_point = lambda num_envs: SyncVectorEnv([])
         with pytest.raises(ValueError, match=r"TypeError.*let it take num_envs, tasks"):
             make_tasks(DIALS, [0])
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_tasks_with_other_spaces_are_refused(vectorization):
+    tasks = [{"map_name": "4x4"}, {"map_name": "8x8"}]
+    register_family("FrozenLake-v1", tasks, split=(0.5, 0), vectorization=vectorization)
+    try:
+        one_line(lambda: make_tasks("FrozenLake-v1", [0, 1]), ValueError, "FrozenLake-v1", "side by side", "the same")
+    finally:
+        unregister_family("FrozenLake-v1")
