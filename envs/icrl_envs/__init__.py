@@ -9,8 +9,8 @@ from icrl_envs.bandits.contextual_bandit import ContextualBandit
 from icrl_envs.bandits.gaussian_bandit import GaussianBandit, LinearBandit
 from icrl_envs.base.capability import Capability, UndeclaredError
 from icrl_envs.base.family import Family, TaskSet
-from icrl_envs.base.gym.family import GymFamily
 from icrl_envs.base.flat import flat_env
+from icrl_envs.base.gym.family import GymFamily
 from icrl_envs.base.registry import (
     FAMILIES,
     Registration,

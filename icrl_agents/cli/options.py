@@ -19,7 +19,7 @@ Env = Annotated[
 ]
 Tasks = Annotated[
     Path | None,
-    typer.Option("--tasks", "--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own."),
+    typer.Option("--tasks", metavar="FILE", help="TOML or JSON: tasks of an environment of your own."),
 ]
 TaskFile = Annotated[  # of commands in which --tasks is a number
     Path | None, typer.Option("--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")

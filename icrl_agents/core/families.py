@@ -159,7 +159,10 @@ def restore_family(env_id: str, facts: Mapping[str, Any]) -> None:
             f"tasks of {shown} are set by the function {printable(way)}: give --env MODULE:{shown}, a module that "
             "calls icrl_envs.register_family"
         )
-    register_family(env_id, **{name: value for name, value in family.items() if name != "checksum"})
+    try:
+        register_family(env_id, **{str(name): value for name, value in family.items() if name != "checksum"})
+    except TypeError as error:
+        raise ValueError(f"the agent's record of the tasks of {shown} is damaged: {printable(error)}") from None
 
 
 def sendable(env_ids: Iterable[str]) -> list[Registration]:

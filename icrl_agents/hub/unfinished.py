@@ -33,10 +33,12 @@ def refuse_unfinished(folder: Path) -> None:
     if (folder / CONFIG).exists() or not (folder / NOTE).is_file():
         return
     note = read_note(folder)
-    words = ["train", note.method, "--env", note.env_id, "-o", str(folder), "--resume"]
+    words = ["icrl-agents", "train", note.method, "--env", note.env_id, "-o", str(folder), "--resume"]
+    if note.family and note.command.startswith("icrl-agents "):  # which names the module and the file of tasks
+        words = [*shlex.split(note.command.replace(" --overwrite", "").replace(" --resume", "")), "--resume"]
     state = newest_checkpoint(folder)
     until_then = f" (until then there is {state})" if state else ""
-    raise FileNotFoundError(f"{folder} is not finished: {shlex.join(['icrl-agents', *words])}{until_then}")
+    raise FileNotFoundError(f"{folder} is not finished: {shlex.join(words)}{until_then}")
 
 
 def read_note(out: Path) -> Note:

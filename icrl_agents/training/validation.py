@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.families import all_families, find_family
+from icrl_agents.core.families import all_families, find_family, is_native
 from icrl_agents.core.process.caution import warn
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.methods.base.method import Method
@@ -45,7 +45,10 @@ def validation_notes(row: dict[str, Any]) -> tuple[str, str]:
 def warn_few(env_id: str, tasks: int) -> None:
     """Warn about a training set so small that an agent memorises its tasks instead of learning in context."""
     if tasks < FEW_TASKS:
-        kind = type(find_family(env_id))
-        larger = (one.env_id for one in all_families() if type(one) is kind and one.num_tasks > FEW_TASKS)
-        advice = f": for unseen tasks train on {name}" if (name := next(larger, None)) else ""
+        family = find_family(env_id)
+        larger = (one.env_id for one in all_families() if type(one) is type(family) and one.num_tasks > FEW_TASKS)
+        if not is_native(family):  # others have no relation to it
+            advice = ": register more"
+        else:
+            advice = f": for unseen tasks train on {name}" if (name := next(larger, None)) else ""
         warn(f"{env_id} has {tasks} training tasks, so few that an agent memorises them{advice}")

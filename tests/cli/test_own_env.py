@@ -124,9 +124,8 @@ def test_a_module_may_register_the_tasks_itself(folder):
 
 def test_an_environment_of_gymnasium_needs_a_file_only(folder):
     (folder / "poles.json").write_text('[{"gravity": 5.0}, {"gravity": 8.0}, {"gravity": 12.0}, {"gravity": 15.0}]')
-    text = (
-        '{"tasks": [{"gravity": 5.0}, {"gravity": 8.0}], "test_tasks": [{"gravity": 9.0}], "pass_task": "attributes"}'
-    )
+    tasks = {"tasks": [{"gravity": 5.0}, {"gravity": 8.0}], "test_tasks": [{"gravity": 9.0}]}
+    text = json.dumps({**tasks, "pass_task": "attributes"})
     (folder / "held_out.json").write_text(text)
     assert "cannot be made with the task" in refused("envs", "--env", "CartPole-v1", "--tasks", "poles.json")
     [row] = json.loads(done("envs", "--env", "CartPole-v1", "--tasks", "held_out.json", "--json"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from icrl_envs import FAMILIES, unregister_family
 from icrl_envs.base.gym import rows
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from icrl_agents.evaluation.play import play
 from icrl_agents.sources import collection
 from icrl_agents.studies.cells import Cell, run_cells
 from tests.conftest import one_line
-from tests.envs.dials import DIALS, Dial, dials, set_dial
+from tests.envs.dials import DIALS, VALUES, Dial, dials, set_dial
 from tests.envs.families import POLES, SPRING, WALK, pole_tasks, registered
 
 SMALL = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4}
@@ -184,3 +185,32 @@ def test_long_lists_of_tasks_are_recorded_by_their_checksum():
         assert len(found["checksum"]) == 64
         with pytest.raises(ValueError, match="give --tasks"):
             restore_family(DIALS, {"family": found})
+
+
+DAMAGED = {
+    "a name of an argument": {"family": "icrl/Darkroom-v0"},
+    "a split": {"split": [0.5, 0, "random"]},
+    "a horizon": {"horizon": "long"},
+    "a task": {"tasks": [{"value": 1}, 2]},
+    "a way": {"pass_task": ["make"]},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_record_of_tasks_is_one_line(name):
+    with dials():
+        record = {**define(DIALS)["family"], **DAMAGED[name]}
+        unregister_family(DIALS)
+        with pytest.raises(ValueError) as caught:
+            restore_family(DIALS, {"family": record})
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) <= 400
+        assert DIALS not in FAMILIES
+        restore_family(DIALS, define_again(record, name))
+        assert find_family(DIALS).num_tasks == 8
+
+
+def define_again(record: dict, name: str) -> dict:
+    """The record as it was."""
+    whole = {key: value for key, value in record.items() if key not in DAMAGED[name]}
+    return {"family": {"tasks": VALUES, "split": [0.5, 0], "horizon": 5, "pass_task": "make", **whole}}

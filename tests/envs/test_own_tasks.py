@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from icrl_envs import env_family, find_family, register_family
+from icrl_envs import env_family, find_family, register_family, unregister_family
 from icrl_envs.base.gym.tasks import read_tasks
 
 from icrl_agents.core.families import make_tasks
@@ -97,23 +97,16 @@ def test_declared_test_tasks_are_those_of_every_split():
 
 
 BAD_SETTINGS = {
-    "overlap": (dict(test_tasks=[VALUES[2]], split=None), "test task 0", "training task 2 too", "leave one out"),
-    "split and test tasks": (
-        dict(test_tasks=[{"value": 20, "label": ""}]),
-        "split=(0.5, 0) and test_tasks",
-        "give one",
-    ),
-    "other names": (dict(test_tasks=[{"value": 9}], split=None), "task 0 has the arguments ['value']"),
-    "text": (dict(test_tasks="all", split=None), "test_tasks='all': give a list"),
-    "a slip": (dict(horizons=3), "unknown setting of a family 'horizons'", "did you mean 'horizon'?"),
-    "a way": (dict(pass_task="option"), "pass_task='option': allowed are make, options, attributes, and a function"),
-    "no such attribute": (dict(tasks=[{"size": 1}, {"size": 2}], pass_task="attributes"), "has no attribute size"),
-    "a function that fails": (dict(pass_task=lambda env, task: env.nothing), "cannot be made", "nothing"),
-    "vectorization": (
-        dict(vectorization="spawn"),
-        "vectorization='spawn': allowed are sync, async, vector_entry_point",
-    ),
-    "two ways": (dict(vectorization="vector_entry_point", pass_task="options"), "leave pass_task out"),
+    "overlap": ({"test_tasks": [VALUES[2]], "split": None}, "test task 0", "training task 2 too", "leave one out"),
+    "split and test tasks": ({"test_tasks": [{"value": 20, "label": ""}]}, "split=(0.5, 0) and", "give one"),
+    "other names": ({"test_tasks": [{"value": 9}], "split": None}, "task 0 has the arguments ['value']"),
+    "text": ({"test_tasks": "all", "split": None}, "test_tasks='all': give a list"),
+    "a slip": ({"horizons": 3}, "unknown setting of a family 'horizons'", "did you mean 'horizon'?"),
+    "a way": ({"pass_task": "option"}, "pass_task='option': allowed are make, options, attributes, and a function"),
+    "no such attribute": ({"tasks": [{"size": 1}, {"size": 2}], "pass_task": "attributes"}, "has no attribute size"),
+    "a function that fails": ({"pass_task": lambda env, task: env.nothing}, "cannot be made", "nothing"),
+    "vectorization": ({"vectorization": "spawn"}, "vectorization='spawn': allowed are sync, async, vector_entry_point"),
+    "two ways": ({"vectorization": "vector_entry_point", "pass_task": "options"}, "leave pass_task out"),
 }
 
 
@@ -229,5 +222,15 @@ def test_an_entry_point_that_does_not_heed_its_arguments_is_refused():
         gymnasium.registry[DIALS].vector_entry_point = deaf
         one_line(lambda: make_tasks(DIALS, [0] * 3), ValueError, DIALS, "2 rows of 3", "heed num_envs")
         gymnasium.registry[DIALS].vector_entry_point = lambda num_envs: SyncVectorEnv([])
-        with pytest.raises(ValueError, match="TypeError.*let it take num_envs, tasks"):
+        with pytest.raises(ValueError, match=r"TypeError.*let it take num_envs, tasks"):
             make_tasks(DIALS, [0])
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_tasks_with_other_spaces_are_refused(vectorization):
+    tasks = [{"map_name": "4x4"}, {"map_name": "8x8"}]
+    register_family("FrozenLake-v1", tasks, split=(0.5, 0), vectorization=vectorization)
+    try:
+        one_line(lambda: make_tasks("FrozenLake-v1", [0, 1]), ValueError, "FrozenLake-v1", "side by side", "the same")
+    finally:
+        unregister_family("FrozenLake-v1")

@@ -168,6 +168,7 @@ FEWER = (
     (r'"updates": \d+', '"updates": 2, "batch_size": 4, "eval_every": 0'),
     (r'"episodes": \d+', '"episodes": 2'),
     (r'"width": \d+', '"width": 8'),
+    (r"num_tasks=\d+", "num_tasks=12"),
 )
 BEFORE = {  # what blocks that show a few lines of a program take for granted
     "docs/gymnasium.md": "import gymnasium\nfrom icrl_agents import ICAgent\nid = 'icrl/Darkroom-v0'\n"

@@ -86,7 +86,7 @@ class Family(ABC):
 
         `kwargs` are further arguments of `gymnasium.make`, such as render_mode.
         """
-        return flat_env(gymnasium.make(self.env_id, **self.task_kwargs(task_id), **kwargs))
+        return flat_env(gymnasium.make(self.env_id, **{**self.task_kwargs(task_id), **kwargs}))
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
         """Return a vector environment with a row for each task id (B,), repeats allowed."""

@@ -97,7 +97,7 @@ class GymFamily(Family):
         """Make an environment that stays on a task; `kwargs` are further arguments of `gymnasium.make`."""
         if self._way == MAKE:
             return super().make(task_id, **kwargs)
-        env = gymnasium.make(self.env_id, **self._limit, **kwargs)
+        env = gymnasium.make(self.env_id, **{**self._limit, **kwargs})
         return flat_env(PassTask(env, copy.deepcopy(self._tasks[task_id]), self._way))
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:

@@ -39,7 +39,11 @@ def single_rows(
             f"{len(rows)} rows of {env_id} need a process each, at most {MAX_PROCESSES} are started: lower the number "
             "of rows (batch_size, streams), or register the family with vectorization='sync'."
         )
-    env: VectorEnv = (AsyncVectorEnv if processes else SyncVectorEnv)(rows, autoreset_mode=mode)
+    try:
+        env: VectorEnv = (AsyncVectorEnv if processes else SyncVectorEnv)(rows, autoreset_mode=mode)
+    except (AssertionError, RuntimeError) as error:
+        why, fix = short(str(error), 160), "give tasks whose environments have the same observations and actions"
+        raise ValueError(f"tasks of {env_id} cannot run side by side, {why}: {fix}.") from error
     env.spec = spec  # names the family of the rows, which may be in other processes
     return env
 
