@@ -38,6 +38,7 @@ __all__ = [
     "restore",
     "restore_family",
     "sendable",
+    "tasks_checksum",
 ]
 
 
@@ -119,6 +120,11 @@ def define(env_id: str) -> dict[str, Any]:
     return {"family": found}
 
 
+def tasks_checksum(env_id: str) -> str | None:
+    """Checksum of the tasks of a family and of their split; None for one that is defined by code or unknown."""
+    return find_family(env_id).checksum if is_family(env_id) else None
+
+
 def checksum_of(facts: Mapping[str, Any]) -> str | None:
     """Checksum of the tasks in what `define` recorded; None without one. The facts may be from an untrusted file."""
     family = facts.get("family")
@@ -133,7 +139,7 @@ def check_same_tasks(env_id: str, facts: Mapping[str, Any], what: str) -> None:
         facts: of an agent or store on the same id; those without a checksum pass.
         what: what the facts belong to, for the message, such as "the agent was trained".
     """
-    theirs, ours = checksum_of(facts), checksum_of(define(env_id))
+    theirs, ours = checksum_of(facts), tasks_checksum(env_id)
     if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(
             f"{what} on other tasks of {env_id} (checksum {theirs[:8]!r}) than those that are registered "

@@ -24,7 +24,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import whole
-from icrl_agents.core.families import checksum_of, define, find_family, is_family, make_tasks, sendable
+from icrl_agents.core.families import find_family, is_family, make_tasks, sendable, tasks_checksum
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
@@ -178,7 +178,7 @@ def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, e
 def _env_kwargs(env_id: str) -> dict[str, Any]:
     """Arguments registered with the id, as text where JSON cannot hold them, and the checksum of a user's tasks."""
     kwargs = json.loads(json.dumps(dict(gymnasium.spec(env_id).kwargs), default=str))
-    checksum = checksum_of(define(env_id))
+    checksum = tasks_checksum(env_id)
     return kwargs if checksum is None else {**kwargs, "family": {"checksum": checksum}}
 
 
@@ -237,7 +237,7 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
     of a user is defined in no file or module that is known here.
     """
     object_given = str(info.settings.get(EXPERT, "")).startswith("<")
-    if info.source not in SOURCES or not is_family(info.env_id) or object_given or define(info.env_id):
+    if info.source not in SOURCES or not is_family(info.env_id) or object_given or tasks_checksum(info.env_id):
         return None
     splits = split_tasks(info.env_id)
     sets = {name: splits.pick(name) for name in splits.names()}

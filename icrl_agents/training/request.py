@@ -12,7 +12,7 @@ import gymnasium
 import torch
 
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.families import check_same_tasks, checksum_of, define, find_family
+from icrl_agents.core.families import check_same_tasks, find_family, tasks_checksum
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
@@ -99,7 +99,7 @@ class Request:
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.source_settings,
-            **({"family": checksum} if (checksum := checksum_of(define(self.env_id))) else {}),
+            **({"family": checksum} if (checksum := tasks_checksum(self.env_id)) else {}),
             "command": self.command,
             "versions": versions(),
         }

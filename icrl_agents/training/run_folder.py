@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from icrl_agents.core.families import checksum_of, define
+from icrl_agents.core.families import tasks_checksum
 from icrl_agents.core.files.atomic import append_line, write_files, write_text
 from icrl_agents.core.files.folder_lock import OURS, FolderLock
 from icrl_agents.core.files.strict_json import dump_json, read_json, refuse_special
@@ -48,7 +48,7 @@ def read_started(
     """Original arguments of the run in `out`; ValueError if the given ones differ from them."""
     note = read_note(out)
     started = {**note.train, **note.agent, **{f"source.{name}": value for name, value in note.source.items()}}
-    given = {"method": method, "env_id": env_id, "family": checksum_of(define(env_id)), **settings}
+    given = {"method": method, "env_id": env_id, "family": tasks_checksum(env_id), **settings}
     if histories is not None:
         given["histories"] = str(absolute(histories))
     # learning rate and stages depend on the total number of updates: a longer run differs from its first update on

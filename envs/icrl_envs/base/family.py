@@ -104,6 +104,11 @@ class Family(ABC):
         return None
 
     @property
+    def checksum(self) -> str | None:
+        """Checksum of the tasks and of their split; None for a family that is defined by code."""
+        return None
+
+    @property
     def name(self) -> str:
         """Name in messages: the id, or the class name without an id."""
         return self.env_id or type(self).__name__

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium
@@ -127,7 +127,7 @@ class GymFamily(Family):
             "checksum": self.checksum,
         }
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """SHA-256 of the tasks and of their split into training and test tasks."""
         train, _ = self.tasks.split()
