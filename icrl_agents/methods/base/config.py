@@ -32,9 +32,7 @@ class AgentConfig:
     slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
-    rewards: str = (
-        "running"  # unit of rewards: their range in the lifetime so far ("running"), or as they are ("fixed")
-    )
+    rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
