@@ -15,7 +15,6 @@ from icrl_agents.core.arrays import to_array
 from icrl_agents.core.checks import check_choice, whole
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import Steps, autoreset_mode, check_steps
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.codecs.distributions import Distribution
@@ -100,7 +99,7 @@ def check_history(method: Method, history: Any, rows: int) -> Steps:
             raise ValueError(f"history has {name} of shape {np.shape(history.extras[name])}, expected {mask.shape}")
     codecs = {"obs": method.obs, "next_obs": method.obs, "action": method.action, "reward": method.reward}
     check_steps(history, codecs, "history")
-    history = with_reward_range(history)  # before the window cuts it
+    history = method.reward.tracked(history)  # before the window cuts it
     extras = {name: history.extras[name] for name in method.extra_columns if name in history.extras}
     return _pad(history._replace(extras=extras, static={}))
 

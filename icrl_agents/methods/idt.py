@@ -55,7 +55,8 @@ class IDT(PerceptMethod):
     Target return: in half of the training windows the best return of the window, as published; in the other half the
     best return of the episodes before. When acting, the default is the best return in the window, and
     `reset(target_return=...)` sets another. The published evaluation uses the true optimum of the environment, which
-    reveals the task. For an episode longer than the window only the visible rewards count.
+    reveals the task. For an episode longer than the window only the visible rewards count. With `rewards="running"`
+    returns are sums of rewards relative to the range of rewards up to each step, and so are targets.
 
     Deviations: one token per chunk and one or two per step, where the published code has three and four; one z per
     chunk instead of one sample per step; chunks and windows begin with an episode in training and acting.
@@ -147,8 +148,8 @@ class IDT(PerceptMethod):
         """Set the target of new tasks in the rows `index`.
 
         Args:
-            target_return: target return of every episode, one number or one per row (B,); None: the best return of the
-                complete episodes in the window, 0 for the first episode.
+            target_return: target return of every episode, one number or one per row (B,), in the unit of the rewards
+                that the method sees; None: the best return of the complete episodes in the window, 0 for the first.
 
         Raises:
             ValueError: not a finite number, or not one per row.

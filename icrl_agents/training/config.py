@@ -92,8 +92,8 @@ PRESETS: dict[str, dict[str, Any]] = {  # by environment; "source." settings are
     # Agents overfit seven training goals: on held-out goals AD had a return of 0.2 of 5.0. With random actions in the
     # histories it has 4.1 to 4.7; IDT (0.7 and 4.2) and DPT (1.3) still overfit, so `train` warns.
     "icrl/Darkroom3x3-v0": {"updates": 300, "source.slips": 1.0},
-    # A bandit's first reward says whether to pull that arm again; relative to the rewards so far it says so only once two
-    # of them differ, and outliers of Gaussian rewards would keep changing the unit. These rewards have a known one.
+    # A bandit's first reward says whether to pull that arm again; relative to the rewards so far it says so only once
+    # two of them differ, and outliers of Gaussian rewards keep changing the unit. These rewards have a known one.
     "icrl/BernoulliBandit-v0": {"rewards": "fixed"},
     "icrl/ContextualBandit-v0": {"rewards": "fixed"},
     "icrl/GaussianBandit-v0": {"rewards": "fixed"},

@@ -205,7 +205,7 @@ class TestMemory:
     @torch.no_grad()
     def test_what_was_folded_long_ago_still_matters(self):
         """An action depends on steps that left the window many folds before; AD's with the same window does not."""
-        for variant, matters in ((Variant("cad"), True), (Variant("ad"), False)):
+        for variant, matters in ((Variant("cad"), True), (Variant("ad", (("rewards", "fixed"),)), False)):
             agent, steps = variant.build(), lifetimes(count=31)
             actions = []
             for first_reward in (steps.reward[:, :1], 1 + steps.reward[:, :1]):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.reward_range import UNSEEN
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.dpt import DPTConfig
@@ -171,7 +172,7 @@ class TestHistory:
     @pytest.mark.slow
     @pytest.mark.parametrize("variant", variants(), ids=str)
     def test_without_learning_only_the_history_and_the_step_before_count(self, variant: Variant):
-        """However long the loop runs, and whatever happened in it earlier."""
+        """However long the loop runs, and whatever happened in it earlier; but for the range of all rewards."""
         agent, steps, lived = variant.build(), lifetimes(count=30), lifetimes(count=30, seed=5)
         agent.reset(num_envs=3, history=steps.window(0, 6), learn=False, seed=0)
         base = agent.context.select(np.arange(3))
@@ -181,6 +182,10 @@ class TestHistory:
             agent.observe(lived.next_obs[:, t], lived.reward[:, t], *ends, {})
             found = statistics(agent.policy(agent.context.select(np.arange(3)), lived.obs[:, t + 1]))
             alone = base.select(np.arange(3))
+            for name in agent.method.extra_columns.keys() & UNSEEN.keys():
+                extreme = {"reward_low": np.minimum, "reward_high": np.maximum}[name]
+                rewards = np.concatenate([steps.reward[:, :6], lived.reward[:, : t + 1]], 1)
+                alone.steps.extras[name][:, 6] = extreme.reduce(rewards, 1)
             alone.open(lived.obs[:, t])
             alone.advance_unrecorded(action, lived.reward[:, t], ends[0] | ends[1], np.ones(3, bool))
             wanted = statistics(agent.policy(alone, lived.obs[:, t + 1]))

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 from icrl_agents import ICAgent, collect, evaluate, train
 from icrl_agents.agents.planning.imagination import Branch, MethodImagination
 from icrl_agents.agents.planning.plans import Decision, Plans
+from icrl_agents.core.reward_range import UNSEEN, with_reward_range
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
@@ -121,7 +122,7 @@ class Diary:
         values = (np.stack(column)[None] for column in zip(*steps, strict=True))
         columns = dict(zip(self.NAMES, values, strict=True))
         extras = {"log_prob": columns.pop("log_prob")}
-        window = stack_steps(**columns, extras=extras).window(len(life) - seen, None)
+        window = with_reward_range(stack_steps(**columns, extras=extras)).window(len(life) - seen, None)
         return self.agent.method.prepare_batch(window, np.random.default_rng(0))
 
     def check(self, obs: np.ndarray, live: np.ndarray) -> list[int]:
@@ -251,8 +252,7 @@ def test_the_probability_is_the_policys_of_the_action_taken(kind: str, options: 
 def test_published_marks_are_for_training_only():
     agent = build(marks="train", slide=1)
     obs = roam(agent, 20)
-    assert not agent.method.extra_columns
-    assert not agent.context.steps.extras
+    assert agent.method.extra_columns.keys() == agent.context.steps.extras.keys() == set(UNSEEN)
     acting = statistics(agent.policy(agent.context, obs))
     expected = agent.method.action.head(
         agent.method.read(agent.method.tensors(agent.context.steps), torch.full((3,), 8))
@@ -312,7 +312,7 @@ def source_history(count: int = 30) -> Steps:
 @torch.no_grad()
 def test_a_history_is_marked_by_its_learners_probabilities(variant: Variant):
     """And no run goes on from the learner to the agent."""
-    agent, steps = build(**dict(variant.settings)), source_history(31)
+    agent, steps = build(**dict(variant.settings)), with_reward_range(source_history(31))
     agent.reset(num_envs=3, seed=0, history=steps.window(0, 30))
     acting = statistics(agent.policy(agent.context, steps.obs[:, 30]))
     assert agent.context.length.tolist() == [8, 8, 8]

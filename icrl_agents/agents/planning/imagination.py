@@ -87,7 +87,7 @@ class MethodImagination:
 
     def _modal(self, expected: Tensor) -> Tensor:
         if self.rewards is None:
-            return expected
+            return self.method.reward.possible(expected)
         rewards = self.rewards.reshape(len(self.rewards), *[1] * (expected.dim() - 1), -1)
         nearest = (expected[..., None] - rewards).abs().argmin(-1)  # (B, W, A)
         return rewards.expand(*expected.shape, -1).gather(-1, nearest[..., None])[..., 0]

@@ -34,9 +34,7 @@ class AgentConfig:
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
     head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
-    rewards: str = (
-        "running"  # unit of rewards: "running" between the extremes of the lifetime so far, or "fixed" as given
-    )
+    rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),

@@ -50,7 +50,7 @@ class Method(Trainable):
         super().__init__(observation_space, action_space, config)
         sizes = self.config.layers, self.config.heads, self.config.inner, self.config.dropout
         self.body = Transformer(self.config.width, *sizes)
-        self.extra_columns = self.reward.columns
+        self.extra_columns = dict(self.reward.columns)  # a dict, since copies of a method are pickled
 
     @property
     def device(self) -> torch.device:

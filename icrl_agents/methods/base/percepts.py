@@ -23,7 +23,8 @@ class PerceptMethod(Method):
     """Method with one percept token per step, obs + prev_action + prev_reward + first, which predicts the action.
 
     With `dynamics` a second token embeds the action and predicts reward and next_obs; the percept also predicts the
-    return to go, the bootstrap value of planners, and omits prev_action, which is the token before it.
+    return to go, the bootstrap value of planners, and omits prev_action, which is the token before it. Rewards are in
+    the unit of the reward codec everywhere.
 
     Args:
         whole: the layout of the public codes instead: one token per transition, and a query that is not kept.

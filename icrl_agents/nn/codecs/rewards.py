@@ -77,6 +77,10 @@ class RewardCodec(BoxCodec):
         """Inverse of `relative`."""
         return x
 
+    def possible(self, x: Tensor) -> Tensor:
+        """The nearest of the rewards, in the unit of this codec, that the model has seen in training."""
+        return x
+
     def stands_out(self, reward: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """(B,) bool: rows with a reward that says something, among the real ones of (B, T)."""
         return ((reward != 0) & mask).any(1)
@@ -101,10 +105,6 @@ class RunningRewardCodec(RewardCodec):
         flag = torch.ones_like(x) if varied is None else varied.to(x.dtype)
         return self.linear(torch.stack([x, flag], -1))
 
-    def head(self, hidden: Tensor) -> Gaussian:
-        found = super().head(hidden)
-        return Gaussian(found.mean, found.log_std, self.mean, self.mean + 1, dims=0)  # samples and mode lie in 0..1
-
     def tracked(self, steps: Steps) -> Steps:
         return steps if self.columns.keys() <= steps.extras.keys() else with_reward_range(steps)
 
@@ -120,6 +120,9 @@ class RunningRewardCodec(RewardCodec):
     def absolute(self, x: Tensor, now: Mapping[str, Tensor]) -> Tensor:
         low, high = (_leading(now[name], x) for name in (LOWEST, HIGHEST))
         return torch.where(high > low, low + x * (high - low), low.masked_fill(low.isinf(), 0))
+
+    def possible(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
 
     def stands_out(self, reward: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return ((reward != reward[:, :1]) & mask).any(1)

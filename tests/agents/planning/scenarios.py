@@ -10,6 +10,7 @@ from torch import Tensor
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Path, Planner, SearchResult
+from icrl_agents.core.reward_range import UNSEEN
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods import METHODS
 from tests.fakes import Variant, lifetimes, variants
@@ -41,7 +42,8 @@ def open_window(agent: ICAgent, row: int) -> Steps:
     """The visible steps (1, T) of a row as tensors, the open one last."""
     context = agent.context
     steps = context.steps.rows(slice(row, row + 1)).window(0, int(context.length[row]) + 1)
-    return agent.method.tensors(steps._replace(mask=np.ones_like(steps.mask), extras={}))
+    extras = {name: steps.extras[name] for name in UNSEEN.keys() & steps.extras.keys()}
+    return agent.method.tensors(steps._replace(mask=np.ones_like(steps.mask), extras=extras))
 
 
 def assert_same(one: Tensor, other: Tensor) -> None:

@@ -28,7 +28,8 @@ def extend(steps: Steps, action: Tensor, reward: Tensor, next_obs: Tensor) -> St
         mine[:, -1] = given
     no = torch.zeros_like(reward, dtype=torch.bool)
     new = Steps(next_obs, steps.obs[:, -1], action, reward, no, no, action, reward, next_obs, no, no, ~no).columns
-    return Steps(**{name: torch.cat([x, new[name][:, None]], 1) for name, x in steps.columns.items()})
+    extras = {name: torch.cat([x, x[:, -1:]], 1) for name, x in steps.extras.items()}  # imagined rewards keep the range
+    return Steps(**{name: torch.cat([x, new[name][:, None]], 1) for name, x in steps.columns.items()}, extras=extras)
 
 
 def everything(value: Any) -> Iterator[np.ndarray]:
@@ -79,7 +80,7 @@ def test_an_imagined_path_is_what_training_would_predict(variant: Variant, kind:
 
 @torch.no_grad()
 def test_the_likeliest_reward_is_one_that_the_row_has_seen(monkeypatch):
-    agent, steps = AD.build(), lifetimes(count=9)
+    agent, steps = AD.build(rewards="fixed"), lifetimes(count=9)
     agent.method.reward.outputs.weight *= 5
     agent.method.reward.outputs.bias += 4.2
     hidden = live(agent, steps, 5, forget=3)

@@ -81,7 +81,7 @@ def follower(rows: int, follow: int, count: int = 4, known: bool = True) -> tupl
             path = Path(action, (action == 2).float(), action[..., None].expand(-1, -1, 2))
             return SearchResult(path, torch.full_like(left, count), torch.full_like(ends, known))
 
-    agent = AD.build()
+    agent = AD.build(rewards="fixed")  # the script names rewards as they are
     agent.use_plan(Scripted(follow=follow, when="known" if not known else "always"))
     agent.reset(num_envs=rows, seed=0, autoreset_mode="Disabled")
     return agent, asked
@@ -180,7 +180,6 @@ def test_best_of_n_executes_the_candidate_that_promises_most(prior: float):
     again, _ = alike("vector", count=6)
     generator = again.session.planning
     policy = again.method.action.head(again.method.encode(again.context, steps.obs[:, 6]))
-    policy.sample(generator)  # the action of the agent without a planner
     candidates, log_prob = policy.candidates(10, generator)
     assert candidates.shape == (3, 10, 2)
     for row in range(3):

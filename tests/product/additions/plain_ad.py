@@ -24,7 +24,7 @@ class PlainAD(Method):
     config: PlainADConfig
 
     def tokens(self, steps: Steps) -> Tensor:
-        percept = self.obs.embed(steps.obs) + self.config.reward_scale * self.reward.embed(steps.prev_reward)
+        percept = self.obs.embed(steps.obs) + self.config.reward_scale * self.reward.before(steps)
         return (percept + self.action.embed(steps.prev_action))[:, :, None]  # (B, T, 1, D)
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
