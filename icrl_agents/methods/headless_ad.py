@@ -266,10 +266,11 @@ class HeadlessAD(Method):
         index = np.flatnonzero(rows & (cache.lengths.cpu().numpy() == 0))
         if len(index):
             prompt, count = self.prompt(self.static_tensors(context.steps.rows(index)))
-            part = cache.select(index)
+            part = cache if len(index) == context.rows else cache.select(index)
             self.body(prompt, part)
             part.advance(count)
-            cache.assign(index, part)
+            if part is not cache:
+                cache.assign(index, part)
 
     def load_history(self, context: Context, history: Steps) -> None:
         count = context.steps.static[ACTION_MASK].shape[1]

@@ -20,7 +20,7 @@ class Cache:
     forked: `select` copies rows, and writing to the copy never alters the parent.
 
     `ahead`, if any, is a second cache of the tokens that remain when the oldest steps are dropped next time, at the
-    positions that they will have then; after a `drop`, `assign` puts it in place.
+    positions that they will have then; after a `drop`, `take_ahead` puts it in place.
     """
 
     ahead: Cache | None = None
@@ -98,6 +98,21 @@ class Cache:
         self.lengths.index_fill_(0, self._index(index), 0)
         if self.ahead is not None:
             self.ahead.drop(index)
+
+    def take_ahead(self, index: Any, lengths: Tensor) -> None:
+        """Move the first `lengths` (n,) tokens of `ahead` to the rows `index` (n,), ascending, which were dropped."""
+        assert self.ahead is not None
+        at, most, other = self._index(index), int(lengths.max()), self.ahead
+        if len(at) == len(self.lengths):  # no copy; caches that share these tensors have dropped the rows, too
+            self.keys, other.keys = other.keys, self.keys
+            self.values, other.values = other.values, self.values
+            self.outputs, other.outputs = other.outputs, self.outputs
+        else:
+            self.keys[:, at, :, :most] = other.keys[:, at, :, :most]
+            self.values[:, at, :, :most] = other.values[:, at, :, :most]
+            if self.outputs is not None and other.outputs is not None:
+                self.outputs[at, :most] = other.outputs[at, :most]
+        self.lengths = self.lengths.index_copy(0, at, lengths)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """State as arrays: `lengths` (B,), and the entries of the cached tokens of all rows, one after the other."""

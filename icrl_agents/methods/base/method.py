@@ -137,10 +137,10 @@ class Method(Trainable):
         if not len(full):
             return
         cache: Any = context.memory
-        kept = None if cache is None or cache.ahead is None else cache.ahead.select(full)
+        kept = None if cache is None or cache.ahead is None else cache.ahead.lengths[torch.as_tensor(full)]
         context.drop(full, self.config.slide)
         if kept is not None:
-            cache.assign(full, kept)
+            cache.take_ahead(full, kept)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         """Hidden vectors (B, D) that predict the actions of the open steps.
