@@ -6,7 +6,7 @@
     curl -X POST localhost:8000/users/ann/decisions/0/reward -H "content-type: application/json" -d '{"reward": 1}'
 
 A user's session is a clone: the same weights, a context of its own. It knows the decisions whose reward has arrived, in
-the order of arrival. After a reward the context is on the disk, so that a new process continues where this one ended.
+the order of arrival. After every request the context is on the disk: a new process continues where this one ended.
 """
 
 import threading

@@ -242,25 +242,35 @@ class HeadlessAD(Method):
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Cache:
         most = static[ACTION_MASK].shape[1] if self.config.prompt else 0  # a row's next task may have more actions
-        return self.body.make_cache(rows, self.config.window + 1 + most, outputs=self.config.votes)
+        return self.make_window(rows, self.config.window + 1 + most, outputs=self.config.votes)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         cache: Cache = context.memory
         static = self.static_tensors(context.steps)
         lead = self.lead(context.steps.static[ACTION_MASK])
-        if lead.any() and len(index := np.flatnonzero(cache.lengths.cpu().numpy() == 0)):  # feed the prompt first
-            prompt, count = self.prompt(self.static_tensors(context.steps.rows(index)))
-            part = cache.select(index)
-            self.body(prompt, part)
-            part.advance(count)
-            cache.assign(index, part)
+        if lead.any():
+            self._feed_prompt(context, cache, np.ones(context.rows, bool))
         query = self.read_cached(context, cache, active, np.zeros(context.rows, np.int64), lead)[:, None]  # (B, 1, D)
+        if lead.any() and cache.ahead is not None:
+            self._feed_prompt(context, cache.ahead, context.length > self.config.slide)
+        self.look_ahead(context, cache, lead)
         seen = context.steps.window(0, int(context.length.max()) + 1)
         prev_action = self.action.tensor(seen.prev_action, self.device)
         told = self.told(prev_action, torch.as_tensor(seen.start, device=self.device), static)
         outputs = None if cache.outputs is None else cache.outputs[:, : told.shape[1]]
         place = torch.as_tensor(lead + context.length, device=self.device)[:, None]
         return self.scores(query, outputs, place, told, static)[:, 0]
+
+    def _feed_prompt(self, context: Context, cache: Cache, rows: np.ndarray) -> None:
+        """Feed the prompt of those of the `rows` (B,) bool whose cache is empty."""
+        index = np.flatnonzero(rows & (cache.lengths.cpu().numpy() == 0))
+        if len(index):
+            prompt, count = self.prompt(self.static_tensors(context.steps.rows(index)))
+            part = cache if len(index) == context.rows else cache.select(index)
+            self.body(prompt, part)
+            part.advance(count)
+            if part is not cache:
+                cache.assign(index, part)
 
     def load_history(self, context: Context, history: Steps) -> None:
         count = context.steps.static[ACTION_MASK].shape[1]

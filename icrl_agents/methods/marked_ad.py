@@ -70,6 +70,7 @@ class MarkedAD(PerceptMethod):
 
     Config = MarkedADConfig
     config: MarkedADConfig
+    looks_ahead = False  # where a run began before the slide, the marks of the steps that stay change
 
     def __init__(self, observation_space: Any, action_space: Any, config: MarkedADConfig | None = None):
         config = config or MarkedADConfig()

@@ -18,7 +18,12 @@ class Cache:
 
     Rows may hold different numbers of tokens (`lengths`). The cache is plain state outside the module, so it can be
     forked: `select` copies rows, and writing to the copy never alters the parent.
+
+    `ahead`, if any, is a second cache of the tokens that remain when the oldest steps are dropped next time, at the
+    positions that they will have then; after a `drop`, `take_ahead` puts it in place.
     """
+
+    ahead: Cache | None = None
 
     def __init__(self, keys: Tensor, values: Tensor, lengths: Tensor, turns: Tensor, outputs: Tensor | None = None):
         self.keys, self.values = keys, values  # (layers, B, H, C, K)
@@ -40,7 +45,9 @@ class Cache:
         """Copy of the rows `index` (B',), integers in any order, repeats allowed."""
         index = self._index(index)
         outputs = None if self.outputs is None else self.outputs[index]
-        return Cache(self.keys[:, index], self.values[:, index], self.lengths[index], self.turns, outputs)
+        rows = Cache(self.keys[:, index], self.values[:, index], self.lengths[index], self.turns, outputs)
+        rows.ahead = None if self.ahead is None else self.ahead.select(index)
+        return rows
 
     def assign(self, index: Any, rows: Cache) -> None:
         """Overwrite the rows `index` (B',) with the B' rows of another cache."""
@@ -49,6 +56,8 @@ class Cache:
         self.lengths = self.lengths.index_copy(0, index, rows.lengths)
         if self.outputs is not None and rows.outputs is not None:
             self.outputs[index] = rows.outputs
+        if self.ahead is not None and rows.ahead is not None:
+            self.ahead.assign(index, rows.ahead)
 
     def write(self, outputs: Tensor) -> None:
         """Store the outputs (B, L, D) of the new tokens, if the cache keeps outputs."""
@@ -62,7 +71,9 @@ class Cache:
 
     def draft(self) -> Cache:
         """Cache that shares the tensors: it may append, which this one ignores because its `lengths` stay."""
-        return Cache(self.keys, self.values, self.lengths, self.turns, self.outputs)
+        draft = Cache(self.keys, self.values, self.lengths, self.turns, self.outputs)
+        draft.ahead = None if self.ahead is None else self.ahead.draft()
+        return draft
 
     @torch.inference_mode()
     def wipe(self) -> None:
@@ -72,15 +83,36 @@ class Cache:
             held.masked_fill_(beyond[:, None, :, None], 0)
         if self.outputs is not None:
             self.outputs.masked_fill_(beyond[..., None], 0)
+        if self.ahead is not None:
+            self.ahead.wipe()
 
     def forget(self, index: Any) -> None:
         """Empty the rows `index`; caches that share the tensors keep their rows."""
         self.lengths = self.lengths.index_fill(0, self._index(index), 0)
+        if self.ahead is not None:
+            self.ahead.forget(index)
 
     @torch.inference_mode()
     def drop(self, index: Any) -> None:
         """Invalidate the rows `index`, also in caches that share `lengths`: the cached keys depend on position."""
         self.lengths.index_fill_(0, self._index(index), 0)
+        if self.ahead is not None:
+            self.ahead.drop(index)
+
+    def take_ahead(self, index: Any, lengths: Tensor) -> None:
+        """Move the first `lengths` (n,) tokens of `ahead` to the rows `index` (n,), ascending, which were dropped."""
+        assert self.ahead is not None
+        at, most, other = self._index(index), int(lengths.max()), self.ahead
+        if len(at) == len(self.lengths):  # no copy; caches that share these tensors have dropped the rows, too
+            self.keys, other.keys = other.keys, self.keys
+            self.values, other.values = other.values, self.values
+            self.outputs, other.outputs = other.outputs, self.outputs
+        else:
+            self.keys[:, at, :, :most] = other.keys[:, at, :, :most]
+            self.values[:, at, :, :most] = other.values[:, at, :, :most]
+            if self.outputs is not None and other.outputs is not None:
+                self.outputs[at, :most] = other.outputs[at, :most]
+        self.lengths = self.lengths.index_copy(0, at, lengths)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """State as arrays: `lengths` (B,), and the entries of the cached tokens of all rows, one after the other."""
@@ -88,7 +120,9 @@ class Cache:
         found = {"keys": _by_token(self.keys)[held], "values": _by_token(self.values)[held]}  # (N, layers, H, K)
         if self.outputs is not None:
             found["outputs"] = self.outputs[held]  # (N, D)
-        return {name: value.cpu().numpy() for name, value in {"lengths": self.lengths, **found}.items()}
+        own = {name: value.cpu().numpy() for name, value in {"lengths": self.lengths, **found}.items()}
+        ahead = {} if self.ahead is None else self.ahead.arrays()
+        return {**own, **{f"ahead_{name}": value for name, value in ahead.items()}}
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take the state of `arrays` into this empty cache; ValueError if it does not fit."""
@@ -105,6 +139,8 @@ class Cache:
                 if len(arrays[name]) != count:
                     raise ValueError(f"{len(arrays[name])} {name} of {count} cached tokens")
                 target[held] = torch.as_tensor(arrays[name], device=target.device)
+        if self.ahead is not None:
+            self.ahead.fill({name.removeprefix("ahead_"): arrays[name] for name in arrays if name.startswith("ahead_")})
 
     def _held(self) -> Tensor:
         """(B, C) bool: slots with a cached token."""

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib import error, request
 
 import numpy as np
 import pytest
@@ -112,3 +119,54 @@ def test_choose_among_changing_items(tmp_path, capsys):
     assert results["num_25", "random"][0] > results["num_25", "thompson"][0] > 0
     assert results["num_40", "random"][0] > results["num_40", "linucb"][0] > 0
     assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Address of a server on this machine, on a free port."""
+    uvicorn = pytest.importorskip("uvicorn", reason="serving needs the extra serve")
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/users"
+    server.should_exit = True
+    thread.join()
+
+
+def post(url: str, body: Any = None) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of an answer."""
+    data = b"" if body is None else json.dumps(body).encode()
+    call = request.Request(url, data, {"content-type": "application/json"}, method="POST")
+    try:
+        with request.urlopen(call) as answer:
+            return answer.status, json.load(answer)
+    except error.HTTPError as refusal:
+        return refusal.code, json.load(refusal)
+
+
+@pytest.mark.slow
+def test_serve_a_bandit(tmp_path):
+    """Over loopback: two users, late rewards in any order, and a new process that continues."""
+    pytest.importorskip("fastapi", reason="serving needs the extra serve")
+    rules = FAMILIES["icrl/BernoulliBandit-v0"].rules
+    config = HeadlessAD.Config(width=16, layers=1, heads=2, inner=16, window=30, slide=10, vector_size=16)
+    ICAgent(HeadlessAD(rules.observation_space, rules.action_space, config)).save_pretrained(tmp_path / "agent")
+    example = load("07_serve_a_bandit", AGENT=str(tmp_path / "agent"), FOLDER=tmp_path / "users")
+    with served(example.make_app()) as users:
+        made = [post(f"{users}/ann/decisions")[1] for _ in range(3)]
+        assert [one["decision"] for one in made] == [0, 1, 2]
+        assert all(0 <= one["item"] < example.ITEMS for one in made)
+        assert post(f"{users}/ann/decisions/2/reward", {"reward": 1}) == (200, {"known": 1})
+        assert post(f"{users}/bob/decisions")[1]["decision"] == 0
+        assert post(f"{users}/bob/decisions/0/reward", {"reward": 0}) == (200, {"known": 1})
+        status, answer = post(f"{users}/ann/decisions/2/reward", {"reward": 1})
+        assert (status, "observed already" in answer["detail"]) == (404, True)
+        for name, decision, body in (("ann", 1, {"reward": 7}), ("ann", 1, {}), ("..%2Fann", 1, {"reward": 1})):
+            assert post(f"{users}/{name}/decisions/{decision}/reward", body)[0] in (404, 422)
+    with served(example.make_app()) as users:
+        assert post(f"{users}/ann/decisions/0/reward", {"reward": 0}) == (200, {"known": 2})
+        assert post(f"{users}/ann/decisions")[1]["decision"] == 3
+    assert sorted(path.name for path in example.FOLDER.iterdir()) == ["ann", "bob"]

@@ -36,6 +36,7 @@ class Method(Trainable):
 
     slots: tuple[str, ...] = ("percept",)  # names of the tokens of a step; "percept" predicts the action
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
+    looks_ahead: ClassVar[bool] = True  # nor do they depend on steps that have left the window
     variable_actions: ClassVar[bool] = False  # acts in any set of actions 0, 1, ..., not only that of its space
     has_latents: ClassVar[bool] = False  # folds steps that leave the window into latents, see `replace_latents`
     reset_options: ClassVar[tuple[str, ...]] = ()  # keywords of `ICAgent.reset` that `begin` accepts
@@ -111,7 +112,14 @@ class Method(Trainable):
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> Memory | None:
         """Memory of a new context, such as a cache; None if the whole window is encoded again for every action."""
-        return self.body.make_cache(rows, (self.config.window + 1) * len(self.slots)) if self.extends else None
+        return self.make_window(rows, (self.config.window + 1) * len(self.slots)) if self.extends else None
+
+    def make_window(self, rows: int, capacity: int, outputs: bool = False) -> Cache:
+        """Cache of a window that slides, see `Transformer.make_cache`, with one to encode the next window ahead."""
+        cache = self.body.make_cache(rows, capacity, outputs)
+        if self.looks_ahead and self.config.slide > 1:  # with slide 1 nothing is left to spread
+            cache.ahead = self.body.make_cache(rows, capacity, outputs)
+        return cache
 
     def begin(self, context: Context, index: np.ndarray) -> None:
         """Hook at the start of new tasks in the rows `index`; its keywords are the method's `reset_options`."""
@@ -127,8 +135,13 @@ class Method(Trainable):
     def handle_overflow(self, context: Context) -> None:
         """Free space in rows with a full window: by default the oldest `slide` steps are dropped."""
         full = np.flatnonzero(context.length >= context.window)
-        if len(full):
-            context.drop(full, self.config.slide)
+        if not len(full):
+            return
+        cache: Any = context.memory
+        kept = None if cache is None or cache.ahead is None else cache.ahead.lengths[torch.as_tensor(full)]
+        context.drop(full, self.config.slide)
+        if kept is not None:
+            cache.take_ahead(full, kept)
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         """Hidden vectors (B, D) that predict the actions of the open steps.
@@ -136,7 +149,10 @@ class Method(Trainable):
         Rows outside `active` (B,) bool are computed but not cached.
         """
         if self.extends:
-            return self.read_cached(context, context.memory, active, np.zeros(context.rows, np.int64))
+            begin = np.zeros(context.rows, np.int64)
+            hidden = self.read_cached(context, context.memory, active, begin)
+            self.look_ahead(context, context.memory, begin)
+            return hidden
         seen = context.read(np.zeros(context.rows, np.int64), int(context.length.max()) + 1)
         return self.read(self.tensors(seen), torch.as_tensor(context.length, device=self.device))
 
@@ -224,6 +240,30 @@ class Method(Trainable):
             cache.assign(index, part.cache)
         return self._feed(context, Part(cache), active, begin, before)
 
+    def look_ahead(self, context: Context, cache: Cache, before: np.ndarray) -> None:
+        """Encode a part of the steps that remain after the next slide, so that no action has to wait for all of them.
+
+        Each action encodes an equal share of what is missing. The result is that of encoding them at the slide.
+
+        Args:
+            before: number of leading tokens (B,) that belong to no step, which `cache.ahead` has in rows with any.
+        """
+        if cache.ahead is None:
+            return
+        slide, slots, length = self.config.slide, len(self.slots), context.length
+        done = np.maximum(cache.ahead.lengths.cpu().numpy() - before, 0) // slots  # (B,) encoded steps
+        share = -(-(context.window - slide - done) // (context.window - length))  # (B,) steps for this action
+        goal = np.minimum(done + np.minimum(share, slide), length - slide - 1)  # one closed step is the query
+        index = np.flatnonzero(goal > done)
+        if not len(index):
+            return
+        whole = len(index) == context.rows
+        part = Part(cache.ahead, None) if whole else Part(cache.ahead.select(index), index)
+        part.back = (length - slide - goal)[index]
+        self._feed(context, part, np.ones(len(index), bool), np.full(len(index), slide), before[index])
+        if not whole:
+            cache.ahead.assign(index, part.cache)
+
     def _feed(self, context: Context, part: Part, active: np.ndarray, begin: np.ndarray, before: np.ndarray) -> Tensor:
         """`read_cached` for one part of the rows.
 
@@ -255,10 +295,10 @@ class Method(Trainable):
 class Part:
     """Rows of a context that are fed to the transformer in one batch."""
 
-    def __init__(self, cache: Cache, index: np.ndarray | None = None, back: int = 0):
+    def __init__(self, cache: Cache, index: np.ndarray | None = None, back: int | np.ndarray = 0):
         self.cache = cache  # cache of these rows
         self.index = index  # row numbers; None: all rows
-        self.back = back  # number of latest closed steps to leave out
+        self.back = back  # number of latest closed steps to leave out, one or one per row
 
 
 def with_query(tokens: Tensor, query: Tensor, last: Tensor) -> Tensor:
