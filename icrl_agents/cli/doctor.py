@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icrl_agents.cli.options import AsJson, Env
+from icrl_agents.cli.options import AsJson, Env, Tasks
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class Doctor:
     """
 
     env: Env
+    task_file: Tasks = None
     method: Annotated[str, typer.Option(help="The method whose training time is estimated.")] = "ad"
     source: Annotated[str | None, typer.Option(help="The learner to measure. Default: the environment's.")] = None
-    tasks: Annotated[int, typer.Option(help="Training tasks that are measured.")] = 12
+    sample: Annotated[int, typer.Option(help="Number of training tasks that are measured.")] = 12
     episodes: Annotated[int, typer.Option(help="Episodes of the source on each of them.")] = 20
     as_json: AsJson = False
 
@@ -31,7 +32,7 @@ class Doctor:
         from icrl_agents.studies.doctor.findings import Grade
 
         found = list(
-            examine(self.env, method=self.method, source=self.source, tasks=self.tasks, episodes=self.episodes)
+            examine(self.env, method=self.method, source=self.source, tasks=self.sample, episodes=self.episodes)
         )
         if self.as_json:
             print_json([finding._asdict() for finding in found])

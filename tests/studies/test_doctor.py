@@ -97,7 +97,7 @@ def test_a_fault_is_named(family, request):
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "code"), [("", 0), ("blind", 1)], indirect=["family"])
 def test_the_command_prints_findings_and_has_an_exit_code(family, code):
-    words = ["doctor", "--env", family, "--source", "q-learning", "--tasks", "4", "--episodes", "15"]
+    words = ["doctor", "--env", family, "--source", "q-learning", "--sample", "4", "--episodes", "15"]
     result = CliRunner().invoke(app, [*words, "--json"])
     assert result.exit_code == code
     found = json.loads(result.stdout)
