@@ -227,6 +227,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "icrl-agents evaluate icrl/ad-darkroom --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents evaluate icrl/idt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents evaluate icrl/dpt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
+    "icrl-agents doctor": "its exit code is a verdict on the measured source; tests of studies run it",
     "for card in": "writes the released cards; tests of cards do it for one",
 }
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "batch_size": 4, "micro_batch": 4, "updates": 2}
