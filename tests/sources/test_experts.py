@@ -50,7 +50,9 @@ def live(env_id, given, name="noise", episodes=2, **settings):
     return lifetimes(env_id, source, np.array([0, 4, 5]), episodes, 0)
 
 
-@pytest.mark.parametrize(("given", "action"), [(stay, 4), (f"{HERE}:stay", 4), (Model(), 3)], ids=str)
+@pytest.mark.parametrize(
+    ("given", "action"), [(stay, 4), (f"{HERE}:stay", 4), (Model(), 3)], ids=["function", "path", "model"]
+)
 def test_it_replaces_the_expert_of_the_environment(given, action):
     steps = live(ROOM, given, **PURE)
     assert (steps.action == action).all()
@@ -104,7 +106,7 @@ def test_a_store_names_its_expert(tmp_path):
         assert collect_command(store.info, store.tasks, "object.h5") is None
 
 
-@pytest.mark.parametrize("given", [stay, f"{HERE}:stay", Model()], ids=str)
+@pytest.mark.parametrize("given", [stay, f"{HERE}:stay", Model()], ids=["function", "path", "model"])
 def test_worker_processes_get_it(given, tmp_path):
     collect(ROOM, "noise", tmp_path / "h.h5", tasks=[3], streams=2, episodes=1, expert=given)
     with HistoryStore(tmp_path / "h.h5") as store:

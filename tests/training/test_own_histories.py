@@ -97,7 +97,9 @@ SMALL = {**TINY, "updates": 2, "batch_size": 4, "eval_every": 0, "episodes": 2, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("given", "name"), [(go, "tests.training.test_own_histories:go"), (Go(), "<Go>")], ids=str)
+@pytest.mark.parametrize(
+    ("given", "name"), [(go, "tests.training.test_own_histories:go"), (Go(), "<Go>")], ids=["function", "object"]
+)
 def test_an_expert_labels_the_lifetimes_of_a_training(given, name, tmp_path):
     with registered():
         settings = {**SMALL, "source.expert": given}
