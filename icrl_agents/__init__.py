@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import icrl_envs  # noqa: F401  registers the environments
 
-from icrl_agents.core.version import __version__ as __version__
+from icrl_agents.core import __version__ as __version__
 
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent

@@ -21,7 +21,7 @@ from icrl_agents.core.action_masks import MAX_ACTIONS
 from icrl_agents.core.checks import check_known, check_value, whole
 from icrl_agents.core.files.strict_json import MAX_JSON_BYTES, parse_json, require_file
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import ACTION_MASK, Steps, check_steps
+from icrl_agents.core.steps import ACTION_MASK, HIGHEST, LOWEST, Steps, check_steps
 from icrl_agents.hub.checkpoint import within_memory
 from icrl_agents.hub.header import Kind, read_header, read_metadata
 from icrl_agents.methods.base.method import Method
@@ -29,7 +29,7 @@ from icrl_agents.nn.numerics import acting
 
 NO_CONTEXT = "a context is a folder as agent.save_context writes it"
 SAVE_AGAIN = "it is damaged, save the context again"
-MAY_BE_INFINITE = {"extras/log_prob"}  # -inf: the probability is unknown
+MAY_BE_INFINITE = {f"extras/{name}" for name in ("log_prob", LOWEST, HIGHEST)}  # infinite where nothing is known yet
 BEFORE = {"prev_obs": "obs", "prev_action": "action", "prev_reward": "reward"}
 
 
@@ -138,10 +138,8 @@ def _dtype(value: np.ndarray) -> str:
 
 def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
     for name, value in arrays.items():
-        if (
-            value.dtype.kind == "f"
-            and not (np.isfinite(value) | (np.isneginf(value) & (name in MAY_BE_INFINITE))).all()
-        ):
+        allowed = ~np.isnan(value) if name in MAY_BE_INFINITE else np.isfinite(value)
+        if not allowed.all():
             raise ValueError(f"NaN or infinity in {name}")
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from icrl_agents.agents import pretrained
 from icrl_agents.agents.session import Session
+from icrl_agents.core import __version__
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.files.strict_json import dump_json
-from icrl_agents.core.version import __version__
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.numerics import check_float32
 

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from icrl_agents.cli.agents import Envs, Play, agents, push
-from icrl_agents.cli.collect import Collect
-from icrl_agents.cli.doctor import Doctor
-from icrl_agents.cli.evaluate import Evaluate
-from icrl_agents.cli.exchange import Export, Import
+from icrl_agents.cli.make.collect import Collect
+from icrl_agents.cli.make.exchange import Export, Import
+from icrl_agents.cli.make.train import Train, TrainCommand
 from icrl_agents.cli.options import show_overview, to_function
 from icrl_agents.cli.research import ALIASES, STUDIES, research
-from icrl_agents.cli.train import Train, TrainCommand
+from icrl_agents.cli.use.agents import Envs, Play, agents, push
+from icrl_agents.cli.use.doctor import Doctor
+from icrl_agents.cli.use.evaluate import Evaluate
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.process.caution import one_line_warnings
 from icrl_agents.core.process.interrupts import Interrupted, Terminated
@@ -115,7 +115,7 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
 ) -> None:
     if version:
-        from icrl_agents.core.version import __version__
+        from icrl_agents.core import __version__
 
         print(f"icrl-agents {__version__}")
         raise typer.Exit

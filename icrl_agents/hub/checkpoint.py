@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from icrl_agents.core import __version__
 from icrl_agents.core.checks import check_known
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.files.strict_json import GET_AGAIN, dump_json, parse_json, read_json, require_file
 from icrl_agents.core.printable import printable
-from icrl_agents.core.version import __version__
 from icrl_agents.hub.header import DTYPES, Kind, damaged, read_header
 from icrl_agents.nn.numerics import own_settings
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
 
+from icrl_agents.core import __version__
 from icrl_agents.core.files.bundled import bundled
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
-from icrl_agents.core.version import __version__
 from icrl_agents.hub.cache import FILES, RepoCache
 from icrl_agents.hub.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS
 from icrl_agents.hub.download import Download

@@ -13,7 +13,7 @@ from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent, collect, train
 from icrl_agents.agents.planning.imagination import Branch, MethodImagination
-from icrl_agents.cli.train import finetuning_command
+from icrl_agents.cli.make.train import finetuning_command
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork

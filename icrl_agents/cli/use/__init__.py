@@ -1,0 +1,1 @@
+"""Commands that use agents and environments as they are."""
