@@ -23,8 +23,8 @@ class NoiseSettings(SourceSettings):
     start: float = 1.0  # share of noise in the first episode
     end: float = 0.0  # share of noise in the last episode; linear between
     spread: float = 0.0  # each lifetime ends at a share of its own, drawn uniformly from end to end + spread
-    correlation: float = 0.9  # Box actions: correlation of the noise between two steps, 0 for white noise
-    scale: float = 0.7  # Box actions: standard deviation of the noise, in half ranges of the action
+    correlation: float = 0.9  # correlation of the noise of Box actions between two steps, 0 for white noise
+    scale: float = 0.7  # standard deviation of the noise of Box actions, in half ranges of the action
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "start": (0.0, 1.0),

@@ -23,7 +23,7 @@ HELPS = recorded_helps(ROOT / "tests" / "equalities.json")
 TOP = get_command(app)
 RESEARCH = TOP.commands["research"]
 SECTIONS = {
-    "Use": ["play", "agents", "envs", "evaluate", "push"],
+    "Use": ["play", "agents", "envs", "evaluate", "doctor", "push"],
     "Make": ["collect", "train", "import", "export"],
     "Research": ["research"],
 }

@@ -80,7 +80,7 @@ def test_beliefs(env_id):
     belief.begin(np.ones(3, bool), obs)
     task = belief.sample(np.arange(3), family.horizon)
     assert belief.possible(task).all()
-    assert belief.action(task).shape == (3,)
+    assert belief.action(task).shape == (3, *family.action_space.shape)
 
 
 @every
