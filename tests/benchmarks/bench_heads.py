@@ -85,7 +85,10 @@ CASES = {
     "point robot": Case(
         "icrl/PointRobot-v0", {"updates": 900, "episodes": 4, "window": 80, "slide": 20, "rewards": "fixed"}
     ),
-    "pendulum": Case("icrl/PendulumMass-v0", {"updates": 500, "episodes": 3, "window": 75, "slide": 25}),
+    "pendulum": Case(
+        "icrl/PendulumMass-v0",
+        {"updates": 600, "episodes": 8, "window": 75, "slide": 25, "source.end": 0.3, "source.spread": 0.6},
+    ),
 }
 
 
