@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from icrl_envs import FAMILIES
+from icrl_envs import FAMILIES, find_family, unregister_family
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.evaluation import plots
@@ -112,3 +112,34 @@ def test_choose_among_changing_items(tmp_path, capsys):
     assert results["num_25", "random"][0] > results["num_25", "thompson"][0] > 0
     assert results["num_40", "random"][0] > results["num_40", "linucb"][0] > 0
     assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+@pytest.fixture
+def own_tasks():
+    """The ids that the examples register for themselves are free again after the test."""
+    before = set(FAMILIES)
+    yield
+    for env_id in set(FAMILIES) - before:
+        unregister_family(env_id)
+
+
+@pytest.mark.slow
+def test_cartpole_hidden_physics(tmp_path, capsys, own_tasks):
+    name = "08_cartpole_hidden_physics"
+    tasks = tmp_path / "tasks.toml"
+    tasks.write_text((FOLDER / f"{name}.toml").read_text().replace("num_tasks = 1000", "num_tasks = 40"))
+    tiny = {"SETTINGS": {**TINY, "source": "noise"}, "EXPERT_STEPS": 1024, "RIVAL_STEPS": 1024, "LIVES": 1}
+    example = load(name, TASKS=tasks, FOLDER=tmp_path / "run", **tiny)
+    agent, rival = example.main()
+    family = find_family("CartPole-v1")
+    assert agent.tasks == rival.tasks == tuple(family.tasks.split()[1].ids.tolist())  # held out from both
+    assert agent.runs.shape == rival.runs.shape == (1, 4, 5)
+    assert (agent.runs >= 1).all()
+    assert capsys.readouterr().out.count("episode 1:") == 2
+    env = example.ManyTasks(told=True)
+    obs, _ = env.reset(seed=0)
+    assert obs[4:].tolist() == pytest.approx(
+        [env.unwrapped.gravity / 10, 5 * env.unwrapped.length, np.sign(env.unwrapped.force_mag)]
+    )
+    assert {"gravity": env.unwrapped.gravity, "length": env.unwrapped.length}.items() <= env.task.items()
+    assert example.ManyTasks(told=False).reset(seed=0)[0].tolist() == obs[:4].tolist()
