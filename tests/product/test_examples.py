@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from icrl_envs import FAMILIES, find_family, unregister_family
@@ -143,3 +144,28 @@ def test_cartpole_hidden_physics(tmp_path, capsys, own_tasks):
     )
     assert {"gravity": env.unwrapped.gravity, "length": env.unwrapped.length}.items() <= env.task.items()
     assert example.ManyTasks(told=False).reset(seed=0)[0].tolist() == obs[:4].tolist()
+
+
+@pytest.mark.slow
+def test_frozen_lake_random_maps(tmp_path, capsys, own_tasks):
+    name = "09_frozen_lake_random_maps"
+    example = load(name, SETTINGS={**TINY, "source": "noise"}, FOLDER=tmp_path / "run", MAPS=60, LIVES=1)
+    curve, walk = example.main()
+    train, test = find_family("FrozenLake-v1").tasks.split()
+    assert curve.tasks == tuple(test.ids.tolist())
+    assert curve.runs.shape == (1, 3, 10)
+    assert capsys.readouterr().out.count("held-out maps") == 4
+    for task in list(train)[:20]:  # the expert reaches the goal of every map
+        env = gymnasium.make("FrozenLake-v1", **task)
+        obs, _ = env.reset(seed=0)
+        ended, reward = False, 0.0
+        while not ended:
+            obs, reward, terminated, truncated, _ = env.step(int(example.expert([obs], [task])[0]))
+            ended = terminated or truncated
+        assert reward == 1
+    # maps with an open left and lower edge are solved by that walk, maps without are not
+    open_edge = {"desc": ["SFHF", "FFFF", "FFFF", "FFFG"], "is_slippery": False}
+    closed = {"desc": ["SFFF", "FFFF", "HFFF", "FFFG"], "is_slippery": False}
+    corner = {"desc": ["SHHH", "FHHH", "FHHH", "FFFG"], "is_slippery": False}
+    assert example.best_walk([corner], [open_edge, closed, corner]) == pytest.approx(2 / 3)
+    assert 0 <= walk <= 1
