@@ -14,9 +14,10 @@ from types import ModuleType
 from typing import Any
 from urllib import error, request
 
+import gymnasium
 import numpy as np
 import pytest
-from icrl_envs import FAMILIES
+from icrl_envs import FAMILIES, find_family, unregister_family
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.evaluation import plots
@@ -170,3 +171,59 @@ def test_serve_a_bandit(tmp_path):
         assert post(f"{users}/ann/decisions/0/reward", {"reward": 0}) == (200, {"known": 2})
         assert post(f"{users}/ann/decisions")[1]["decision"] == 3
     assert sorted(path.name for path in example.FOLDER.iterdir()) == ["ann", "bob"]
+
+
+@pytest.fixture
+def own_tasks():
+    """The ids that the examples register for themselves are free again after the test."""
+    before = set(FAMILIES)
+    yield
+    for env_id in set(FAMILIES) - before:
+        unregister_family(env_id)
+
+
+@pytest.mark.slow
+def test_cartpole_hidden_physics(tmp_path, capsys, own_tasks):
+    name = "08_cartpole_hidden_physics"
+    tasks = tmp_path / "tasks.toml"
+    tasks.write_text((FOLDER / f"{name}.toml").read_text().replace("num_tasks = 1000", "num_tasks = 40"))
+    tiny = {"SETTINGS": {**TINY, "source": "noise"}, "EXPERT_STEPS": 1024, "RIVAL_STEPS": 1024, "LIVES": 1}
+    example = load(name, TASKS=tasks, FOLDER=tmp_path / "run", **tiny)
+    agent, rival = example.main()
+    family = find_family("CartPole-v1")
+    assert agent.tasks == rival.tasks == tuple(family.tasks.split()[1].ids.tolist())  # held out from both
+    assert agent.runs.shape == rival.runs.shape == (1, 4, 5)
+    assert (agent.runs >= 1).all()
+    assert capsys.readouterr().out.count("episode 1:") == 2
+    env = example.ManyTasks(told=True)
+    obs, _ = env.reset(seed=0)
+    assert obs[4:].tolist() == pytest.approx(
+        [env.unwrapped.gravity / 10, 5 * env.unwrapped.length, np.sign(env.unwrapped.force_mag)]
+    )
+    assert {"gravity": env.unwrapped.gravity, "length": env.unwrapped.length}.items() <= env.task.items()
+    assert example.ManyTasks(told=False).reset(seed=0)[0].tolist() == obs[:4].tolist()
+
+
+@pytest.mark.slow
+def test_frozen_lake_random_maps(tmp_path, capsys, own_tasks):
+    name = "09_frozen_lake_random_maps"
+    example = load(name, SETTINGS={**TINY, "source": "noise"}, FOLDER=tmp_path / "run", MAPS=60, LIVES=1)
+    curve, walk = example.main()
+    train, test = find_family("FrozenLake-v1").tasks.split()
+    assert curve.tasks == tuple(test.ids.tolist())
+    assert curve.runs.shape == (1, 3, 10)
+    assert capsys.readouterr().out.count("held-out maps") == 4
+    for task in list(train)[:20]:  # the expert reaches the goal of every map
+        env = gymnasium.make("FrozenLake-v1", **task)
+        obs, _ = env.reset(seed=0)
+        ended, reward = False, 0.0
+        while not ended:
+            obs, reward, terminated, truncated, _ = env.step(int(example.expert([obs], [task])[0]))
+            ended = terminated or truncated
+        assert reward == 1
+    # maps with an open left and lower edge are solved by that walk, maps without are not
+    open_edge = {"desc": ["SFHF", "FFFF", "FFFF", "FFFG"], "is_slippery": False}
+    closed = {"desc": ["SFFF", "FFFF", "HFFF", "FFFG"], "is_slippery": False}
+    corner = {"desc": ["SHHH", "FHHH", "FHHH", "FFFG"], "is_slippery": False}
+    assert example.best_walk([corner], [open_edge, closed, corner]) == pytest.approx(2 / 3)
+    assert 0 <= walk <= 1
