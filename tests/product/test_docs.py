@@ -217,6 +217,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "mypy": "a step of .ci/run",
     "pytest": "runs this test",
     "wandb sync": "needs an account",
+    "python examples/": "takes minutes; test_examples.py runs it, shrunk",
     "python tests/benchmarks/": "takes minutes to hours",
     "python -m tests.fuzz": "takes minutes",
     "python -m": "has a test of its own, which compares the page",
@@ -296,7 +297,7 @@ def test_commands_have_known_words(command):
         assert {word for word in words[len(path) + 1 :] if re.match(r"--?[a-z]", word)} <= known | {"-h", "--help"}
     else:
         assert reason(command) is not None
-        assert all((ROOT / word).is_file() for word in words if word.startswith("tests/"))
+        assert all((ROOT / word).is_file() for word in words if word.startswith(("tests/", "examples/")))
 
 
 def test_every_command_is_shown():
