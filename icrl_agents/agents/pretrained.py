@@ -74,6 +74,9 @@ def init_from(method: Method, other: Method, name: str) -> None:
     if type(other) is not type(method):
         names = method_name(type(other)), method_name(type(method))
         raise ValueError(f"init={name!r} is {names[0]}, not {names[1]}: train that")
+    spaces = [(one.observation_space, one.action_space) for one in (method, other)]
+    if spaces[0] != spaces[1]:
+        raise ValueError(f"init={name!r} acts in {printable(spaces[1])}, not {printable(spaces[0])}: give one of these")
     for key in MEANINGS:
         values = [asdict(one.config).get(key) for one in (method, other)]
         if values[0] != values[1]:
@@ -83,9 +86,6 @@ def init_from(method: Method, other: Method, name: str) -> None:
         shapes = [tuple(weights[key].shape) if key in weights else None for weights in (ours, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"init={name!r} has other sizes ({key}: {shapes[1]}, not {shapes[0]}): give its settings")
-    spaces = [(one.observation_space, one.action_space) for one in (method, other)]
-    if spaces[0] != spaces[1]:
-        raise ValueError(f"init={name!r} acts in {printable(spaces[1])}, not {printable(spaces[0])}: give one of these")
     method.load_state_dict(theirs)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SUCCESS = "success"  # key of infos
 ANSI = "ansi"  # render mode whose frames are text
+FRAMES = "rgb_array"  # that of recordings
 BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
 
 
@@ -86,7 +87,8 @@ def play(
     index = _choose(len(tasks), task, seed, split)
     console = console or Console(highlight=False)
     recorded = None if record is None else record.chosen(episodes)
-    env = tasks.make(index, render_mode=_drawing(tasks.family) if record is None else "rgb_array")
+    mode = _render_mode(tasks.family, record is not None)
+    env = tasks.make(index, **({"render_mode": mode} if mode else {}))  # classes without drawing may not know the word
     agent.reset(env, seed=seed)
     reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
     named = tasks.family.task_text(int(tasks.ids[index]))
@@ -104,12 +106,17 @@ def play(
     return played
 
 
-def _drawing(family: Family) -> str | None:
-    """The render mode of a terminal, None if environments of the family do not have it."""
+def _render_mode(family: Family, recorded: bool) -> str | None:
+    """The render mode of a recording or a terminal; None if the family has none for a terminal."""
     env = family.make(0)
     modes = env.metadata.get("render_modes", ())
     env.close()
-    return ANSI if ANSI in modes else None
+    if recorded and FRAMES not in modes:
+        raise ValueError(
+            f"{family.env_id} has the render modes {list(modes)}: only environments with {FRAMES!r} can be recorded"
+        )
+    wanted = FRAMES if recorded else ANSI
+    return wanted if wanted in modes else None
 
 
 def reference_returns(env_id: str, task: np.ndarray, seed: int) -> ReferenceReturns:

@@ -144,6 +144,8 @@ class Run:
             raise ValueError(
                 f"batch_size={config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
             )
+        if config.init:
+            self._new_method()  # refuses an agent of other spaces, sizes or tasks before hours of collecting
         if accelerator.is_main_process:
             self.request.collect(self.quiet, self.overwrite)
         accelerator.wait_for_everyone()

@@ -391,6 +391,7 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("collect", "--env", ID, "--source", "nois", "-o", "{new}"), ("nois", "noise")),
     (("collect", "--env", ID, "--source", "noise", "-o", "{new}", "--split", "tests"), ("tests", "test")),
     (("collect", "--env", ID, "--source", "noise", "-o", "{new}", "--set", "stat=1"), ("stat", "start")),
+    (("collect", "--env", ID, "--source", "noise", "-o", "{new}", "--set", "source.start=7"), ("start=7", "0.0..1.0")),
     (("collect", "--env", ID, "--source", "noise", "-o", "{new}", "--set", "start=x"), ("start", "x")),
     (("collect", "--env", ID, "--source", "noise", "-o", "{new}", "--streams", "0"), ("streams=0",)),
     (("evaluate", "./nowhere"), ("./nowhere",)),

@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from icrl_envs import register_family, unregister_family
 from PIL import Image, ImageSequence
 from rich.console import Console
 
@@ -99,6 +100,42 @@ def test_an_environment_without_frames(tiny_agent, tmp_path):
         recording = Recording(tmp_path / "a.gif")
         one_line(lambda: play(agent, SPRING, episodes=1, record=recording), ValueError, "rgb_array", "ansi")
     assert not (tmp_path / "a.gif").exists()
+
+
+class Undrawn(gymnasium.Env):
+    """Draws nothing, and knows no `render_mode`."""
+
+    observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, pays: int = 0):
+        self.pays = pays
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 1, float(action == self.pays), False, False, {}
+
+
+UNDRAWN = "test/Undrawn-v0"
+
+
+@pytest.fixture
+def undrawn():
+    gymnasium.register(UNDRAWN, Undrawn, max_episode_steps=3)
+    register_family(UNDRAWN, [{"pays": number} for number in range(8)], lifetime=2, split=(0.5, 0))
+    yield find_family(UNDRAWN)
+    unregister_family(UNDRAWN)
+    gymnasium.registry.pop(UNDRAWN)
+
+
+def test_a_class_without_render_mode_is_played_and_not_recorded(undrawn, tiny_agent, tmp_path):
+    agent = tiny_agent(undrawn.observation_space, undrawn.action_space)
+    agent.facts = {"env_id": UNDRAWN}
+    assert len(play(agent, UNDRAWN, episodes=2, seed=0, console=Console(quiet=True))) == 2
+    recording = Recording(tmp_path / "a.gif")
+    one_line(lambda: play(agent, UNDRAWN, episodes=2, record=recording), ValueError, UNDRAWN, "rgb_array")
 
 
 class Drawing(gymnasium.Env):

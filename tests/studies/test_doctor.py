@@ -10,10 +10,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from icrl_envs import register_family, unregister_family
+from icrl_envs import GymFamily, register_family, unregister_family
 from typer.testing import CliRunner
 
 from icrl_agents.cli.app import app
+from icrl_agents.studies.doctor.contract import check_contract
 from icrl_agents.studies.doctor.costs import duration
 from icrl_agents.studies.doctor.examine import examine
 from icrl_agents.studies.doctor.findings import Finding, Grade
@@ -105,6 +106,14 @@ def test_the_command_prints_findings_and_has_an_exit_code(family, code):
     assert code == any(finding["grade"] == "FAIL" for finding in found)
     table = CliRunner().invoke(app, words).stdout
     assert all(finding["check"] in table for finding in found)
+
+
+def test_warnings_of_gymnasium_have_no_colours():
+    """Gymnasium's checker has one warning for actions that are not from -1 to 1."""
+    tasks = [{"m": 0.5}, {"m": 2.0}]
+    found = next(iter(check_contract(GymFamily("Pendulum-v1", tasks, split=(0.5, 0), pass_task="attributes"))))
+    assert "1 warning, the first: For Box action spaces" in found.text
+    assert found.text.isprintable()
 
 
 def test_an_unknown_environment_or_method_is_one_line():

@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -122,3 +123,11 @@ def test_an_agent_is_the_expert_of_another(tmp_path):
     agent = train("dpt", ID, tmp_path / "second", settings=settings, device="cpu", quiet=True, track=[])
     assert agent.facts["source"] == "noise"
     assert agent.facts["data"]["settings"]["expert"] == str(tmp_path / "first")
+
+
+def test_an_unusable_init_is_refused_before_anything_is_collected(tmp_path, tiny_agent, monkeypatch):
+    monkeypatch.setattr(collection, "run_block", never)
+    other = tiny_agent(gymnasium.make("CartPole-v1").observation_space)
+    other.save_pretrained(tmp_path / "other")
+    one_line(lambda: run(tmp_path / "run", {"init": str(tmp_path / "other")}), ValueError, "other", "acts in")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

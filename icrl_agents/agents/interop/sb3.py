@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from icrl_agents.agents.inputs import check_spaces
 from icrl_agents.core.families import Capability, find_family, is_family
+from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import need
 
 if TYPE_CHECKING:
@@ -50,9 +51,11 @@ def sb3_policy(agent: ICAgent, vec_env: VecEnv, *, seed: int | None = None) -> B
         seed: seed of the sampled actions of every lifetime; None: random.
 
     Raises:
-        ValueError: the spaces of env and agent differ.
+        ValueError: the spaces of env and agent differ, or `vec_env` is another kind of environment.
         ImportError: Stable-Baselines3 is not installed.
     """
+    if not isinstance(vec_env, need("stable_baselines3.common.vec_env", "train").VecEnv):
+        raise ValueError(f"vec_env is {printable(vec_env)}, expected a VecEnv of SB3: make_vec_env(id, 4) makes one")
     return Bridge(AgentModel(agent), ObserveVecEnv(vec_env, agent, seed))
 
 

@@ -48,12 +48,13 @@ class Collect:
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite contradict each other: give one of them")
         tasks = split_tasks(self.env).pick(self.split)
-        expert = next((pair for pair in self.settings or () if pair.partition("=")[0].strip() == EXPERT), None)
+        pairs = [pair.strip().removeprefix("source.") for pair in self.settings or ()]  # the names of `train` are good
+        expert = next((pair for pair in pairs if pair.partition("=")[0].strip() == EXPERT), None)
         source = self.source
         if source is None:
             source, reason = choose_source(self.env, expert is not None)
             print(f"source {source}: {reason}")
-        settings = parse_pairs(self.settings, fields(find_source(source).Settings))
+        settings = parse_pairs(pairs, fields(find_source(source).Settings))
         given = settings.pop(EXPERT, None)
         began = time.perf_counter()
         path = collect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 from icrl_agents.core.families import Family, make_tasks
+from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.core.steps import Steps
@@ -18,6 +20,8 @@ from icrl_agents.evaluation.evaluate import RandomLearner
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.studies.doctor.findings import Finding, fail, note, ok
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Gymnasium's warnings have colours, terminal or not
 
 
 def check_contract(family: Family) -> Iterable[Finding]:
@@ -27,9 +31,9 @@ def check_contract(family: Family) -> Iterable[Finding]:
         warnings.simplefilter("always")
         check_env(env.unwrapped, skip_render_check=True)
     env.close()
-    said = [" ".join(str(warning.message).split()) for warning in caught]
+    said = [" ".join(COLOUR.sub("", str(warning.message)).split()).removeprefix("WARN: ") for warning in caught]
     if said:
-        yield note("contract", f"gymnasium's check_env has {len(said)} warnings, the first: {said[0][:200]}")
+        yield note("contract", f"gymnasium's check_env has {counted(len(said), 'warning')}, the first: {said[0][:200]}")
     else:
         yield ok("contract", "gymnasium's check_env finds nothing")
 

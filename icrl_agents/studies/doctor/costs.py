@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from icrl_agents.core.families import Family
+from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods import METHODS
@@ -55,7 +56,7 @@ def _training_time(family: Family, method: str, steps: Steps) -> str:
     parameters = sum(value.numel() for value in model.parameters())
     return (
         f"{method}, {parameters:,} parameters: {updates:.2f} s an update, {duration(updates * config.updates)} for "
-        f"{config.updates} on {torch.get_num_threads()} threads, without the time of fresh lifetimes"
+        f"{config.updates} on {counted(torch.get_num_threads(), 'thread')}, without the time of fresh lifetimes"
     )
 
 

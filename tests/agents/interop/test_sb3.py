@@ -97,3 +97,7 @@ def test_another_env_is_refused(tiny_agent):
     obs = env.reset()
     model.predict(obs)
     one_line(lambda: model.predict(obs), RuntimeError, "sb3_policy")
+
+
+def test_an_environment_of_gymnasium_is_refused(pole_agent):
+    one_line(lambda: sb3_policy(pole_agent, gymnasium.make(POLE)), ValueError, "CartPole-v1", "make_vec_env")
