@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from icrl_agents.core.files.bundled import bundled
 from icrl_agents.core.files.strict_json import read_bounded
@@ -30,6 +31,32 @@ def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, 
             raise ValueError(f"--set gives {name} twice: once {values[name]!r}, then {text!r}")
         values[name] = _parse(text, kinds.get(name, ""))
     return values
+
+
+class GivenSource(NamedTuple):
+    """A source as options name it."""
+
+    name: str
+    reason: str  # of the choice; empty for a source that was named
+    settings: dict[str, Any]
+    expert: Any  # an Expert, or None
+
+
+def read_source(env_id: str, name: str | None, pairs: Iterable[str] | None) -> GivenSource:
+    """Source of --source, or the one that suits the environment, with the NAME=VALUE `pairs` of --set.
+
+    `source.NAME`, as `train` has it, is the same as `NAME`; `expert` is an import path or an agent.
+    """
+    from icrl_agents.sources import choose_source, find_source
+    from icrl_agents.sources.source import EXPERT
+    from icrl_agents.training.request import read_expert
+
+    plain = [pair.strip().removeprefix("source.") for pair in pairs or ()]
+    has_expert = any(pair.partition("=")[0].strip() == EXPERT for pair in plain)
+    chosen, reason = (name, "") if name else choose_source(env_id, has_expert)
+    settings = parse_pairs(plain, fields(find_source(chosen).Settings))
+    expert = settings.pop(EXPERT, None)
+    return GivenSource(chosen, reason, settings, None if expert is None else read_expert(expert))
 
 
 def _parse(text: str, kind: str) -> Any:

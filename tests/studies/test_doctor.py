@@ -126,3 +126,24 @@ def test_an_unknown_environment_or_method_is_one_line():
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations_are_readable(seconds, text):
     assert duration(seconds) == text
+
+
+class Knowing:
+    """An expert: pulls the lever of the task."""
+
+    def __call__(self, obs: np.ndarray, tasks: list[dict[str, Any]]) -> np.ndarray:
+        return np.array([task["lever"] for task in tasks])
+
+
+knowing = Knowing()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [""], indirect=True)
+def test_the_expert_of_a_user_is_examined(family):
+    words = ["doctor", "--env", family, "--set", "source.expert=tests.studies.test_doctor:knowing", "--sample", "4"]
+    result = CliRunner().invoke(app, [*words, "--episodes", "6", "--json"])
+    found = {finding["check"]: finding for finding in json.loads(result.stdout)}
+    assert result.exit_code == 0
+    assert ", noise from" in found["source"]["text"]
+    assert found["source"]["grade"] == Grade.OK

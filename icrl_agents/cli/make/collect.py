@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -38,36 +38,28 @@ class Collect:
 
     def run(self) -> None:
         from icrl_agents import collect
-        from icrl_agents.cli.settings import parse_pairs
+        from icrl_agents.cli.settings import read_source
         from icrl_agents.core.process.terminal import counted
         from icrl_agents.core.splits import split_tasks
-        from icrl_agents.sources import choose_source, find_source
-        from icrl_agents.sources.source import EXPERT
-        from icrl_agents.training.request import read_expert
 
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite contradict each other: give one of them")
         tasks = split_tasks(self.env).pick(self.split)
-        pairs = [pair.strip().removeprefix("source.") for pair in self.settings or ()]  # the names of `train` are good
-        expert = next((pair for pair in pairs if pair.partition("=")[0].strip() == EXPERT), None)
-        source = self.source
-        if source is None:
-            source, reason = choose_source(self.env, expert is not None)
-            print(f"source {source}: {reason}")
-        settings = parse_pairs(pairs, fields(find_source(source).Settings))
-        given = settings.pop(EXPERT, None)
+        given = read_source(self.env, self.source, self.settings)
+        if given.reason:
+            print(f"source {given.name}: {given.reason}")
         began = time.perf_counter()
         path = collect(
             self.env,
-            source,
+            given.name,
             self.output.expanduser(),
             tasks=tasks.ids.tolist(),
             streams=self.streams,
             episodes=self.episodes,
             seed=self.seed,
             processes=self.processes,
-            settings=settings,
-            expert=None if given is None else read_expert(given),
+            settings=given.settings,
+            expert=given.expert,
             resume=self.resume,
             overwrite=self.overwrite,
         )

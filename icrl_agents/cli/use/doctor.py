@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icrl_agents.cli.options import AsJson, Env, Tasks
+from icrl_agents.cli.options import AsJson, Env, Settings, Tasks
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,22 @@ class Doctor:
     task_file: Tasks = None
     method: Annotated[str, typer.Option(help="The method whose training time is estimated.")] = "ad"
     source: Annotated[str | None, typer.Option(help="The learner to measure. Default: the environment's.")] = None
+    settings: Settings = None
     sample: Annotated[int, typer.Option(help="Number of training tasks that are measured.")] = 12
     episodes: Annotated[int, typer.Option(help="Episodes of the source on each of them.")] = 20
     as_json: AsJson = False
 
     def run(self) -> None:
+        from icrl_agents.cli.settings import read_source
         from icrl_agents.core.process.terminal import print_json, print_table
+        from icrl_agents.sources import make_source
         from icrl_agents.studies.doctor.examine import examine
         from icrl_agents.studies.doctor.findings import Grade
 
-        found = list(
-            examine(self.env, method=self.method, source=self.source, tasks=self.sample, episodes=self.episodes)
-        )
+        given = read_source(self.env, self.source, self.settings)
+        source = make_source(given.name, self.env, given.settings)
+        source.expert = given.expert
+        found = list(examine(self.env, method=self.method, source=source, tasks=self.sample, episodes=self.episodes))
         if self.as_json:
             print_json([finding._asdict() for finding in found])
         else:

@@ -11,7 +11,8 @@ from icrl_agents.core.checks import pick, whole
 from icrl_agents.core.families import find_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
-from icrl_agents.sources import default_source, make_source
+from icrl_agents.sources import default_source, make_source, source_name
+from icrl_agents.sources.source import Source
 from icrl_agents.studies.doctor.contract import check_contract, check_seeds, check_spaces, check_splits
 from icrl_agents.studies.doctor.costs import check_costs
 from icrl_agents.studies.doctor.findings import Finding, Grade, attempted
@@ -19,13 +20,13 @@ from icrl_agents.studies.doctor.tasks import check_difference, check_returns, ch
 
 
 def examine(
-    env_id: str, *, method: str = "ad", source: str | None = None, tasks: int = 12, episodes: int = 20
+    env_id: str, *, method: str = "ad", source: str | Source | None = None, tasks: int = 12, episodes: int = 20
 ) -> Iterator[Finding]:
     """Check a registered environment id and its tasks; yields findings as they are made.
 
     Args:
         method: method whose training time is estimated.
-        source: learner to measure; default the environment's.
+        source: learner to measure, or its name; default the environment's.
         tasks: number of training tasks that are measured.
         episodes: episodes of the source on each of them.
 
@@ -35,8 +36,8 @@ def examine(
     family = find_family(env_id)
     pick(METHODS, method, "method")
     whole("tasks", tasks, 2), whole("episodes", episodes, 1)
-    name = source or default_source(env_id)
-    learner = make_source(name, env_id)
+    learner = source if isinstance(source, Source) else make_source(source or default_source(env_id), env_id)
+    name = source_name(learner) or type(learner).__name__
     yield from attempted("contract", partial(check_contract, family))
     yield from (found := attempted("spaces", partial(check_spaces, family)))
     if any(finding.grade == Grade.FAIL for finding in found):  # nothing can be recorded
