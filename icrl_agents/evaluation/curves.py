@@ -24,6 +24,7 @@ from icrl_agents.evaluation.intervals import (
     interquartile_mean,
     mean,
     sample_of,
+    share_of_optimum,
 )
 
 MAX_BYTES = 1 << 28  # maximum file size: about 100,000 lifetimes
@@ -130,8 +131,8 @@ class Curve:
         return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
 
     def share(self, first: int, last: int | None = None) -> np.ndarray:
-        """(N,) mean return of those episodes divided by the task's optimum."""
-        return self._scores(first, last).mean(0) / self.optimal  # NaN for tasks without an optimum
+        """(N,) mean returns of those episodes as shares of the task's optimum, see `share_of_optimum`."""
+        return share_of_optimum(self._scores(first, last).mean(0), self.random, self.optimal)
 
     def band(self) -> tuple[np.ndarray, np.ndarray]:
         """Bootstrap 95% interval of `mean` at every episode: (low, high), (E,) each."""

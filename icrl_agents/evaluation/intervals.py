@@ -35,6 +35,17 @@ class Interval(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+def share_of_optimum(value: Any, random: Any, optimal: Any) -> np.ndarray:
+    """Returns divided by the optimum, element by element; NaN where it is NaN.
+
+    Where the optimum is 0 or less, such as a sum of costs, a quotient says nothing: there 0 is random play, 1 the
+    optimum.
+    """
+    base = np.where(np.asarray(optimal) > 0, 0.0, random)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.asarray(value) - base) / (optimal - base)
+
+
 class Sample(NamedTuple):
     """Sizes of the resampled levels: `lives` lifetimes of each of `trainings` on each of `tasks`."""
 

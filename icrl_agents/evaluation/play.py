@@ -15,6 +15,7 @@ from icrl_agents.core.checks import check_value
 from icrl_agents.core.families import Capability, Family, find_family
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
+from icrl_agents.evaluation.intervals import share_of_optimum
 from icrl_agents.evaluation.recording import Recording
 
 if TYPE_CHECKING:
@@ -224,10 +225,11 @@ class Screen:
 
 def episode_line(episode: Episode, reference: ReferenceReturns, length: int = BAR) -> str:
     """Line of an episode: its number, a bar for its share of the optimum, and its return with both references."""
-    best = reference.optimal or 0.0
-    share = episode.total / best if best > 0 else 0.0
-    filled = round(length * min(max(share, 0.0), 1.0))
-    bar = f"  [{'#' * filled}{'.' * (length - filled)}]" if length and reference.optimal is not None else ""
+    bar = ""
+    if length and reference.optimal is not None:
+        share = float(share_of_optimum(episode.total, reference.random, reference.optimal))
+        filled = round(length * min(max(share, 0.0), 1.0)) if np.isfinite(share) else 0
+        bar = f"  [{'#' * filled}{'.' * (length - filled)}]"
     beside = f"random {reference.random:5.2f}"
     if reference.optimal is not None:
         beside += f"   optimal {reference.optimal:5.2f}"

@@ -17,6 +17,7 @@ from icrl_agents.evaluation.intervals import (
     interquartile_mean,
     mean,
     ratio_of_means,
+    share_of_optimum,
 )
 
 Statistic = Callable[[list[float]], float]
@@ -129,3 +130,12 @@ def test_they_say_what_was_drawn(sample, text):
 def test_values_alone_are_their_own_sample():
     assert bootstrap_mean([2.0]) == (2, 2, 2)
     assert bootstrap_mean([0.0, 1.0]) == (0.5, 0, 1)
+
+
+def test_a_share_of_an_optimum_below_zero_is_the_place_between_random_play_and_the_optimum():
+    value, random, optimal = (
+        np.array([3.0, -1.0, -8.0, 0.0, 1.0]),
+        np.array([1.0, -16, -16, -4, 0]),
+        np.array([4.0, -1, 0, 0, np.nan]),
+    )
+    np.testing.assert_allclose(share_of_optimum(value, random, optimal), [0.75, 1, 0.5, 1, np.nan])
