@@ -1,7 +1,7 @@
 """Gymnasium's CartPole with hidden physics: gravity, the length of the pole, and the side that a push goes to.
 
-A PPO that is told the physics is the expert. The agent is not told: from the expert's labels it learns to find out.
-The rival is a PPO that is not told, and trains for about as long as expert and agent together.
+The expert is a PPO that observes the physics. The agent does not: it learns from the expert's labels to infer them.
+The rival is a PPO without the physics, trained for about as long as expert and agent together.
 
     python examples/08_cartpole_hidden_physics.py
 """

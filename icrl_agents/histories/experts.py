@@ -5,6 +5,7 @@ Axis letter: B rows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,19 +16,19 @@ from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.families import Capability, Rules, env_family
 
 
-class Expert:
+class Expert(ABC):
     """An expert that the caller gives for an environment that has none, or a worse one."""
 
     name: str  # as histories record it
 
-    def begin(self, env: VectorEnv, tasks: Sequence[Mapping[str, Any]]) -> None:
+    def begin(self, env: VectorEnv, tasks: Sequence[Mapping[str, Any]]) -> None:  # noqa: B027 - optional
         """New lifetimes of the rows of `env`, whose tasks are these make() arguments (B)."""
 
+    @abstractmethod
     def act(self, obs: np.ndarray) -> Any:
         """The expert's actions (B, ...) on observations (B, ...)."""
-        raise NotImplementedError
 
-    def observe(self, action: np.ndarray, result: tuple[Any, ...]) -> None:
+    def observe(self, action: np.ndarray, result: tuple[Any, ...]) -> None:  # noqa: B027 - optional
         """See what `env.step(action)` returned; the actions (B, ...) need not be those of the expert."""
 
 

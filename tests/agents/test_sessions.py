@@ -151,7 +151,7 @@ def test_other_rows_are_untouched():
 
 
 def test_episode_ends_of_some_rows():
-    """In an env whose rows nobody knows to reset, each row's own observation shows it."""
+    """Without a known autoreset mode, a changed observation of a row shows that the row was reset."""
     agent = Variant("ad").build()
     agent.reset(num_envs=2)
     ended, obs = np.array([[3, 3]], np.int32), np.array([[1, 1]], np.int32)

@@ -39,7 +39,7 @@ def check_contract(family: Family) -> Iterable[Finding]:
 
 
 def check_spaces(family: Family) -> Iterable[Finding]:
-    """Codecs exist for both spaces; unbounded and very wide boxes are noted."""
+    """Codecs exist for both spaces."""
     for name, space in (("observations", family.observation_space), ("actions", family.action_space)):
         make_codec(space, width=8)  # ValueError for a space without a codec
         yield ok(name, _summary(space))
