@@ -32,6 +32,20 @@ def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
     return value
 
 
+def per_row(name: str, value: Any, rows: int) -> np.ndarray:
+    """Numbers (rows,) from one number or one for each row; NaN for None; ValueError for another value."""
+    if value is None:
+        return np.full(rows, np.nan)
+    try:
+        numbers = np.asarray(value, np.float64)
+        fits = np.asarray(value).dtype.kind in "iuf" and bool((abs(numbers) < 1e30).all())
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not (fits and numbers.shape in ((), (rows,))):
+        raise ValueError(f"{name}={printable(value)}: give a finite number, or one for each of the {rows} rows")
+    return np.broadcast_to(numbers, rows)
+
+
 def as_kinds(values: Mapping[str, Any], known: Iterable[Any]) -> dict[str, Any]:
     """Convert whole floats such as 1e3 to int where the dataclass fields `known` are annotated as int."""
     whole = {field.name for field in known if str(field.type).startswith("int")}

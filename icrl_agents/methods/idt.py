@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.printable import printable
+from icrl_agents.core.checks import per_row
 from icrl_agents.core.reward_range import range_before, with_reward_range
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import AgentConfig
@@ -26,6 +26,7 @@ from icrl_agents.nn.codecs.box import ReturnCodec
 from icrl_agents.nn.transformer import Transformer
 
 TARGET, NOISE, LATENT = "target_return", "noise", "latent"  # names of extra columns (B, T), (B, T, Z), (B, T, Z)
+REVIEW = "review"  # extra column (B, T, R) of a context: at the first step of a chunk, the review of the chunk before
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,9 @@ class IDT(PerceptMethod):
         return torch.cat([tokens[:, :, :1] + self.heed(steps.extras[LATENT])[:, :, None], tokens[:, :, 1:]], 2)
 
     def hidden(self, steps: Steps) -> Tensor:
-        chunks, tokens = self._outline(steps, steps.mask)
-        mean, log_std = self.decide(self.high(tokens))  # (B, C, Z)
+        chunks = Chunks.of(steps.first, steps.mask, self.config.chunk)
+        questions = self._questions(steps, chunks, self._reviews_before(steps, chunks))
+        mean, log_std = self.decide(self.high(questions))  # (B, C, Z)
         z = mean + log_std.exp() * chunks.firsts(steps.extras[NOISE]) if self.training else mean  # (B, C, Z)
         parts = chunks.split(steps)
         latent = {LATENT: z.flatten(0, 1)[:, None].expand(-1, chunks.size, -1)}
@@ -113,18 +115,15 @@ class IDT(PerceptMethod):
     def read(self, steps: Steps, last: Tensor) -> Tensor:
         return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
 
-    def _outline(self, steps: Steps, known: Tensor) -> tuple[Chunks, Tensor]:
-        """Chunks of the steps, and the high-level token (B, C, D) of each.
+    def _reviews_before(self, steps: Steps, chunks: Chunks) -> Tensor:
+        """Review (B, C, R) of the chunk before each chunk, zeros for the first."""
+        reviews = self._review(chunks.split(steps), chunks.real.sum(-1).flatten()).unflatten(0, chunks.begin.shape)
+        return nn.functional.pad(reviews[:, :-1], (0, 0, 1, 0))
 
-        `known` (B, T) bool marks the steps whose obs is known; `steps.mask` those whose outcome is known, too.
-        """
-        chunks = Chunks.of(steps.first, known, self.config.chunk)
-        parts = chunks.split(steps)
-        reviews = self._review(parts, chunks.real.sum(-1).flatten()).unflatten(0, chunks.begin.shape)  # (B, C, R)
+    def _questions(self, steps: Steps, chunks: Chunks, before: Tensor) -> Tensor:
+        """High-level token (B, C, D) of each chunk, from the steps and the reviews `before` (B, C, R) each chunk."""
         target = steps.extras.get(TARGET, torch.full_like(steps.reward, torch.nan))[:, 0]
-        asked, first = chunks.firsts(asked_return(steps, target)), chunks.firsts(steps.obs)
-        # shift by one: the token of a chunk embeds the review of the previous chunk, zeros for the first
-        return chunks, self._question(asked, first, nn.functional.pad(reviews[:, :-1], (0, 0, 1, 0)))
+        return self._question(chunks.firsts(asked_return(steps, target)), chunks.firsts(steps.obs), before)
 
     def _review(self, parts: Steps, length: Tensor) -> Tensor:
         """Encode chunks (N, chunk), whose first `length` (N,) steps are real, as reviews (N, R)."""
@@ -154,10 +153,11 @@ class IDT(PerceptMethod):
         Raises:
             ValueError: not a finite number, or not one per row.
         """
-        target = check_target(target_return, context.rows)
+        target = per_row("target_return", target_return, context.rows)
         if LATENT not in context.steps.extras:  # in every column: z of the current chunk
-            column = np.zeros((*context.steps.mask.shape, self.config.latent), np.float32)
-            context.steps = context.steps._replace(extras={**context.steps.extras, LATENT: column})
+            sizes = {LATENT: self.config.latent, REVIEW: 2 * self.config.latent}
+            added = {name: np.zeros((*context.steps.mask.shape, size), np.float32) for name, size in sizes.items()}
+            context.steps = context.steps._replace(extras={**context.steps.extras, **added})
         asked = context.memory.target.copy()
         asked[index] = target[index]
         context.memory.target = asked
@@ -168,6 +168,7 @@ class IDT(PerceptMethod):
             low=self.body.make_cache(rows, (2 * self.config.chunk + 1) * len(self.slots)),  # chunks of rows may differ
             begin=np.full(rows, -1),
             target=np.full(rows, np.nan, np.float32),
+            reviewed=np.zeros(rows, bool),
             chunk=self.config.chunk,
         )
 
@@ -191,7 +192,7 @@ class IDT(PerceptMethod):
         again = active & (memory.begin == length)  # (B,) a chunk was decided here, but at another observation
         if again.any():
             memory.forget(np.flatnonzero(again))
-        # (B,) over: the chunk is finished and its review is new; lost: nothing is cached, so encode all chunks again
+        # (B,) over: the chunk is finished and its review is new; lost: nothing is cached, so ask about all chunks again
         over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
         lost = active & (memory.begin < 0)
         over &= active & ~lost & (memory.begin < length)
@@ -210,34 +211,54 @@ class IDT(PerceptMethod):
     def _decide_next(self, context: Context, index: np.ndarray) -> Tensor:
         """Review the finished chunk of the rows `index` and decide z (n, Z) of the next one, with the cached tokens."""
         memory, length = context.memory, context.length[index]
-        count = length - memory.begin[index]  # (n,) steps of the finished chunk
-        progress = self.tensors(context.read(memory.begin[index], int(count.max()), index))
-        review = self._review(progress, torch.as_tensor(count, device=self.device))
+        review = self._review_finished(context, index, memory.begin[index], length)
+        context.steps.extras[REVIEW][index, length] = review.cpu().numpy()
         seen = self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(length, device=self.device)
         asked = asked_return(seen, seen.extras[TARGET][:, 0])[now]  # (n,)
         question = self._question(asked, seen.obs[now], review)[:, None]  # (n, 1, D)
-        cache = memory.high if len(index) == context.rows else memory.high.select(index)
-        hidden = self.high(question, cache)[:, 0]
-        cache.advance(torch.ones_like(cache.lengths))
-        if cache is not memory.high:
-            memory.high.assign(index, cache)
         memory.start(index, length)
-        return self.decide(hidden)[0]
+        return self._decide(memory, index, question, torch.zeros_like(now[1]))
 
     def _decide_from_window(self, context: Context, index: np.ndarray) -> Tensor:
-        """Decide z (n, Z) of the current chunk of the rows `index`, encoding all visible chunks again."""
+        """Decide z (n, Z) of the current chunk of the rows `index`, after a slide or with a history.
+
+        A slide changes the positions and target returns of the chunks that stay, but not their reviews.
+        """
         memory, seen = context.memory, self._seen(context, index)
         now = torch.arange(len(index), device=self.device), torch.as_tensor(context.length[index], device=self.device)
         known = torch.arange(seen.mask.shape[1], device=self.device) <= now[1][:, None]
-        chunks, tokens = self._outline(seen, known)
-        number = chunks.place[now] // chunks.size  # (n,) number of the current chunk
-        cache = self.high.make_cache(len(index), memory.high.capacity)
-        hidden = self.high(tokens, cache)[now[0], number]
+        chunks = Chunks.of(seen.first, known, self.config.chunk)
+        current = now[0], chunks.place[now] // chunks.size  # numbers of the current chunks
+        begin = chunks.begin[current].cpu().numpy()  # (n,)
+        if memory.reviewed[index].all():
+            before = chunks.firsts(seen.extras[REVIEW])  # (n, C, R)
+            previous = chunks.begin[now[0], (current[1] - 1).clamp_min(0)].cpu().numpy()
+            before[current] = self._review_finished(context, index, previous, begin)
+            before[:, 0] = 0  # the chunk before the first has left the window
+        else:
+            before = self._reviews_before(seen, chunks)
+        row, number = chunks.real[..., 0].nonzero(as_tuple=True)
+        column = index[row.cpu().numpy()], chunks.begin[row, number].cpu().numpy()
+        context.steps.extras[REVIEW][column] = before[row, number].cpu().numpy()
+        memory.review(index)
+        memory.start(index, begin)
+        return self._decide(memory, index, self._questions(seen, chunks, before), current[1])
+
+    def _decide(self, memory: Decisions, index: np.ndarray, questions: Tensor, number: Tensor) -> Tensor:
+        """Feed questions (n, C, D) to the high level, the first `number` + 1 (n,) of each row; z (n, Z) at the last."""
+        whole = len(index) == len(memory.begin)
+        cache = memory.high if whole else memory.high.select(index)
+        hidden = self.high(questions, cache)[torch.arange(len(index), device=self.device), number]
         cache.advance(number + 1)
-        memory.high.assign(index, cache)
-        memory.start(index, chunks.begin[now[0], number].cpu().numpy())
+        if not whole:
+            memory.high.assign(index, cache)
         return self.decide(hidden)[0]
+
+    def _review_finished(self, context: Context, index: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Tensor:
+        """Reviews (n, R) of the chunks of columns `begin` to `end` (n,) in the rows `index`."""
+        chunk = self.tensors(context.read(begin, max(int((end - begin).max()), 1), index))
+        return self._review(chunk, torch.as_tensor(end - begin, device=self.device))
 
     def _seen(self, context: Context, index: np.ndarray) -> Steps:
         """Visible steps (n, T) of the rows `index` as tensors, the open step and the target returns included."""
@@ -254,14 +275,15 @@ class Decisions:
     low: Cache  # low-level tokens of the current chunk
     begin: np.ndarray  # (B,) first column of the current chunk, -1: no decision yet
     target: np.ndarray  # (B,) target return, NaN: the best return in the window
+    reviewed: np.ndarray  # (B,) bool: the column `REVIEW` is known for all finished chunks in the window
     chunk: int  # maximum number of steps in a chunk
 
     def select(self, index: np.ndarray) -> Decisions:
         caches = self.high.select(index), self.low.select(index)
-        return Decisions(*caches, self.begin[index], self.target[index], self.chunk)
+        return Decisions(*caches, self.begin[index], self.target[index], self.reviewed[index], self.chunk)
 
     def draft(self) -> Decisions:
-        return Decisions(self.high.draft(), self.low.draft(), self.begin, self.target, self.chunk)
+        return Decisions(self.high.draft(), self.low.draft(), self.begin, self.target, self.reviewed, self.chunk)
 
     def wipe(self) -> None:
         self.high.wipe()
@@ -272,6 +294,11 @@ class Decisions:
         self.begin = self.begin.copy()
         self.begin[index] = column
 
+    def review(self, index: np.ndarray, known: bool | np.ndarray = True) -> None:
+        """Set whether all reviews of the rows `index` are known."""
+        self.reviewed = self.reviewed.copy()
+        self.reviewed[index] = known
+
     def drop(self, index: np.ndarray) -> None:
         self.high.drop(index)
         self.low.drop(index)
@@ -281,13 +308,15 @@ class Decisions:
         self.high.assign(index, part.high)
         self.low.assign(index, part.low)
         self.start(index, part.begin)
+        self.review(index, part.reviewed)
         self.target = self.target.copy()
         self.target[index] = part.target
 
     def arrays(self) -> dict[str, np.ndarray]:
         both = {"high": self.high.arrays(), "low": self.low.arrays()}
         caches = {f"{level}_{name}": value for level, found in both.items() for name, value in found.items()}
-        return {**caches, "begin": self.begin, "target": np.nan_to_num(self.target), "asked": ~np.isnan(self.target)}
+        own = {"begin": self.begin, "target": np.nan_to_num(self.target), "reviewed": self.reviewed}
+        return {**caches, **own, "asked": ~np.isnan(self.target)}
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
         for level, cache in (("high", self.high), ("low", self.low)):
@@ -296,6 +325,7 @@ class Decisions:
         begin, length = arrays["begin"], arrays["length"]
         if (begin < -1).any() or (begin > length).any() or ((begin >= 0) & (length - begin > self.chunk)).any():
             raise ValueError("a chunk that does not begin among the visible steps")
+        self.reviewed = arrays["reviewed"].copy()
         self.begin, self.target = begin.copy(), np.where(arrays["asked"], arrays["target"], np.nan).astype(np.float32)
 
     def forget(self, index: np.ndarray) -> None:
@@ -303,21 +333,4 @@ class Decisions:
         self.high.forget(index)
         self.low.forget(index)
         self.start(index, -1)
-
-
-def check_target(value: Any, rows: int) -> np.ndarray:
-    """Target returns (B,) from one number or one per row; NaN for None.
-
-    Raises:
-        ValueError: not a finite number, or not one per row.
-    """
-    if value is None:
-        return np.full(rows, np.nan)
-    try:
-        target = np.asarray(value, np.float64)
-        fits = np.asarray(value).dtype.kind in "iuf" and bool((abs(target) < 1e30).all())
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    if not (fits and target.shape in ((), (rows,))):
-        raise ValueError(f"target_return={printable(value)}: give a finite number, or one for each of the {rows} rows")
-    return np.broadcast_to(target, rows)
+        self.review(index, False)

@@ -17,6 +17,7 @@ from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.percepts import PerceptMethod, intended_action
 from icrl_agents.methods.base.transforms import END, START, confident_runs
+from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Distribution
 
@@ -70,7 +71,6 @@ class MarkedAD(PerceptMethod):
 
     Config = MarkedADConfig
     config: MarkedADConfig
-    looks_ahead = False  # where a run began before the slide, the marks of the steps that stay change
 
     def __init__(self, observation_space: Any, action_space: Any, config: MarkedADConfig | None = None):
         config = config or MarkedADConfig()
@@ -105,9 +105,20 @@ class MarkedAD(PerceptMethod):
         if self.config.marks == "own":
             for name, unknown in OPEN.items():  # an earlier call may have left a value in the open step
                 context.steps.extras[name][np.arange(context.rows), context.length] = unknown
-            extras = {**context.steps.extras, "mark": self.marks(context.steps)}
-            context = replace(context, steps=context.steps._replace(extras=extras))
+            context = self._marked(context, 0)
         return super().encode_open_step(context, active)
+
+    def look_ahead(self, context: Context, cache: Cache, before: np.ndarray) -> None:
+        """Steps are marked as they will be after the slide, which cuts a run that began before it."""
+        if self.config.marks == "own" and cache.ahead is not None:
+            context = self._marked(context, self.config.slide)
+        super().look_ahead(context, cache, before)
+
+    def _marked(self, context: Context, since: int) -> Context:
+        """The context with a column of marks, as of a window that begins at column `since`."""
+        marks = self.marks(context.steps.window(since, context.window))
+        marks = np.pad(marks, ((0, 0), (since, 0)))
+        return replace(context, steps=context.steps._replace(extras={**context.steps.extras, "mark": marks}))
 
     def load_history(self, context: Context, history: Steps) -> None:
         if (

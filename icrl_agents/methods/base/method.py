@@ -36,7 +36,6 @@ class Method(Trainable):
 
     slots: tuple[str, ...] = ("percept",)  # names of the tokens of a step; "percept" predicts the action
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
-    looks_ahead: ClassVar[bool] = True  # nor do they depend on steps that have left the window
     variable_actions: ClassVar[bool] = False  # acts in any set of actions 0, 1, ..., not only that of its space
     has_latents: ClassVar[bool] = False  # folds steps that leave the window into latents, see `replace_latents`
     reset_options: ClassVar[tuple[str, ...]] = ()  # keywords of `ICAgent.reset` that `begin` accepts
@@ -117,7 +116,7 @@ class Method(Trainable):
     def make_window(self, rows: int, capacity: int, outputs: bool = False) -> Cache:
         """Cache of a window that slides, see `Transformer.make_cache`, with one to encode the next window ahead."""
         cache = self.body.make_cache(rows, capacity, outputs)
-        if self.looks_ahead and self.config.slide > 1:  # with slide 1 nothing is left to spread
+        if self.config.slide > 1:  # with slide 1 nothing is left to spread
             cache.ahead = self.body.make_cache(rows, capacity, outputs)
         return cache
 
