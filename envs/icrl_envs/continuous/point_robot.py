@@ -20,6 +20,7 @@ COARSE = 3  # spacing of a belief's hypotheses, in goals
 SPEED = 0.2  # largest move along each axis
 NEAR = 0.2 + 1e-6  # sparse reward within this distance of the goal; no goal is at its rim from a reachable position
 TESTED = NEAR - COARSE * SPACING  # distance at which no reward also rules out all goals nearest to a hypothesis
+REWARDED = NEAR + COARSE * SPACING  # distance within which a reward leaves all goals nearest to a hypothesis possible
 ARENA = 2.0  # positions are within -ARENA..ARENA
 REWARDS = ("dense", "sparse")
 PIXELS = 192  # side of a frame
@@ -136,7 +137,10 @@ def toward(state: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 class GoalBelief(Belief):
-    """Posterior over goals after sparse rewards: a disc around the position is ruled out, or certain after a reward.
+    """Posterior over goals after sparse rewards: a disc around each position is ruled out, or all but that disc.
+
+    Once a position was rewarded, the action goes to the middle of the possible goals: there a small error is free,
+    while the first rewarded position is often at the rim of the disc that pays.
 
     Args:
         robot: the family.
@@ -152,7 +156,7 @@ class GoalBelief(Belief):
         self._goals = robot.goals[self._numbers]  # (H, 2)
         self.mask = np.ones((rows, len(self._numbers)), bool)  # (B, H)
         self.position = np.zeros((rows, 2))
-        self.rewarded = np.full((rows, 2), np.nan)  # (B, 2) a position that was rewarded
+        self.target = np.full((rows, 2), np.nan)  # (B, 2) middle of the possible goals, NaN before the first reward
 
     def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:
         """Set starting rows to the positions `obs` (B, 2)."""
@@ -163,19 +167,20 @@ class GoalBelief(Belief):
     ) -> None:
         """Keep the goals that explain the reward at `next_obs`."""
         self.position[live] = next_obs[live]
-        found = live & (np.asarray(reward) > 0)
-        self.rewarded[found] = self.position[found]
-        rows = np.flatnonzero(live & np.isnan(self.rewarded[:, 0]))
-        self.mask[rows] &= self._away(rows) > TESTED
+        rows, paid = np.flatnonzero(live), np.asarray(reward)[live] > 0
+        away = self._away(rows)  # (N, H)
+        self.mask[rows] &= np.where(paid[:, None], away <= REWARDED, away > TESTED)
+        known = rows[paid | ~np.isnan(self.target[rows, 0])]
+        self.target[known] = self._middle(known)
 
     def possible(self, task: np.ndarray) -> np.ndarray:
-        """Return (B,) bool: `task` (B,) explains all rewards; every task does in a row that knows a rewarded position.
+        """Return (B,) bool: `task` (B,) explains all rewards; every task does in a row that was rewarded.
 
-        Such a row goes to that position whatever the task.
+        Such a row goes to the middle of the possible goals whatever the task.
         """
         place = np.minimum(np.searchsorted(self._numbers, task), len(self._numbers) - 1)
         tested = self.mask[np.arange(len(task)), place] & (self._numbers[place] == task)
-        return tested | ~np.isnan(self.rewarded[:, 0])
+        return tested | ~np.isnan(self.target[:, 0])
 
     def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
         """Sample tasks (N,) among the possible ones, near ones preferred."""
@@ -189,9 +194,15 @@ class GoalBelief(Belief):
         return self._numbers[(logits + self.rng.gumbel(size=logits.shape)).argmax(1)]
 
     def action(self, task: np.ndarray) -> np.ndarray:
-        """Return the moves (B, 2) to a position that was rewarded, else to the goal of `task` (B,)."""
-        known = ~np.isnan(self.rewarded)
-        return toward(self.position, np.where(known, self.rewarded, self.robot.goals[task]))
+        """Return the moves (B, 2) to the goal of `task` (B,), after a reward to the middle of the possible goals."""
+        return toward(self.position, np.where(np.isnan(self.target), self.robot.goals[task], self.target))
+
+    def _middle(self, rows: np.ndarray) -> np.ndarray:
+        """Return the possible goal (N, 2) nearest to their mean, which itself may be none and could not be refuted."""
+        mask = self.mask[rows]
+        mean = mask @ self._goals / np.maximum(mask.sum(1), 1)[:, None]
+        away = np.linalg.norm(mean[:, None] - self._goals, axis=2)
+        return self._goals[np.where(mask, away, np.inf).argmin(1)]
 
     def _away(self, rows: np.ndarray) -> np.ndarray:
         """Return distances (N, H) from the positions of `rows` (N,) to all hypotheses."""
