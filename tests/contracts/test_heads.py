@@ -61,7 +61,7 @@ def test_trainings_resume_to_the_same_bits_in_any_micro_batch(head, store, tmp_p
 
 def test_a_checkpoint_without_a_head_is_gaussian(tmp_path):
     family = find_family(SPRING)
-    config = METHODS["ad"].Config(**SMALL)
+    config = METHODS["ad"].Config(**SMALL, head="gaussian")
     agent = ICAgent(METHODS["ad"](family.observation_space, family.action_space, config))
     agent.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())

@@ -33,7 +33,7 @@ class AgentConfig:
     slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
-    head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
+    head: str = "flow"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
     rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
