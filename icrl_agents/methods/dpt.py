@@ -47,6 +47,7 @@ class DPT(PerceptMethod):
 
     Config = DPTConfig
     config: DPTConfig
+    learns_from = ("expert_action",)
 
     def __init__(self, observation_space: Any, action_space: Any, config: DPTConfig | None = None):
         config = config or DPTConfig()

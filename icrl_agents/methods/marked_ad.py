@@ -71,6 +71,7 @@ class MarkedAD(PerceptMethod):
 
     Config = MarkedADConfig
     config: MarkedADConfig
+    learns_from = ("log_prob",)
 
     def __init__(self, observation_space: Any, action_space: Any, config: MarkedADConfig | None = None):
         config = config or MarkedADConfig()

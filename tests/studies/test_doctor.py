@@ -14,8 +14,10 @@ from icrl_envs import GymFamily, register_family, unregister_family
 from typer.testing import CliRunner
 
 from icrl_agents.cli.app import app
+from icrl_agents.core.families import find_family
+from icrl_agents.sources import make_source
 from icrl_agents.studies.doctor.contract import check_contract
-from icrl_agents.studies.doctor.costs import duration
+from icrl_agents.studies.doctor.costs import check_costs, duration
 from icrl_agents.studies.doctor.examine import examine
 from icrl_agents.studies.doctor.findings import Finding, Grade
 
@@ -45,6 +47,9 @@ class Lever(gymnasium.Env):
         if self.fault == "contract":
             return 7
         return "a" if self.fault == "spaces" else int(generator.integers(3))
+
+
+LACKING = [("q-learning", "dpt", "expert_action"), ("posterior", "marked-ad", "log_prob")]
 
 
 @pytest.fixture
@@ -106,6 +111,15 @@ def test_the_command_prints_findings_and_has_an_exit_code(family, code):
     assert code == any(finding["grade"] == "FAIL" for finding in found)
     table = CliRunner().invoke(app, words).stdout
     assert all(finding["check"] in table for finding in found)
+
+
+@pytest.mark.parametrize("family", [""], indirect=True)
+@pytest.mark.parametrize(("source", "method", "column"), LACKING, ids=[column for *_, column in LACKING])
+def test_a_source_without_what_a_method_learns_from_fails(source, method, column, family):
+    env_id = family if method == "dpt" else "icrl/Darkroom3x3-v0"
+    last = list(check_costs(find_family(env_id), make_source(source, env_id), method, 2))[-1]
+    assert (last.check, last.grade) == ("train", Grade.FAIL)
+    assert f"{method} learns from {column}, which this source does not record" in last.text
 
 
 def test_warnings_of_gymnasium_have_no_colours():

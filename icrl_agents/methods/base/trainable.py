@@ -40,6 +40,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     episode_aligned: ClassVar[bool] = False  # training windows begin with an episode
     has_memory: ClassVar[bool] = False  # steps that have left the window influence actions
     always_predicts: ClassVar[bool] = False  # obs and reward have heads also without `dynamics`
+    learns_from: ClassVar[tuple[str, ...]] = ()  # extra columns of histories that batches need
     tokens_per_step: int = 1  # transformer tokens per environment step
     stamp: Stamp | None = None  # identifies the weights last checked to be float32
 

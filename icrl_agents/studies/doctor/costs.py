@@ -16,7 +16,7 @@ from icrl_agents.core.steps import Steps
 from icrl_agents.methods import METHODS
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.sources.source import Source
-from icrl_agents.studies.doctor.findings import Finding, note, ok
+from icrl_agents.studies.doctor.findings import Finding, fail, note, ok
 from icrl_agents.training.config import split_settings
 from icrl_agents.training.windows import concatenate
 
@@ -38,7 +38,10 @@ def check_costs(family: Family, source: Source, method: str, episodes: int) -> I
         f"{duration(total * pace)} and {total * size / 2**20:,.0f} MB"
     )
     yield (note if total * size > LARGE else ok)("collect", text)
-    yield ok("train", _training_time(family, method, steps))
+    if missing := [name for name in METHODS[method].learns_from if name not in steps.extras]:
+        yield fail("train", f"{method} learns from {missing[0]}, which this source does not record: choose another one")
+    else:
+        yield ok("train", _training_time(family, method, steps))
 
 
 def _training_time(family: Family, method: str, steps: Steps) -> str:
@@ -48,8 +51,6 @@ def _training_time(family: Family, method: str, steps: Steps) -> str:
     window = steps.window(0, min(agent_config.span, steps.mask.shape[1]))
     rows = -(-config.micro_batch // len(window.mask))
     batch = concatenate([window] * rows).rows(slice(config.micro_batch))
-    if method == "dpt" and "expert_action" not in batch.extras:  # labels of any kind take the same time
-        batch = batch._replace(extras={**batch.extras, "expert_action": batch.action})
     batch = model.prepare_batch(batch, np.random.default_rng(0))
     seconds = min(_timed_pass(model, batch) for _ in range(2))
     updates = seconds * config.batch_size / config.micro_batch
