@@ -33,7 +33,7 @@ class MetaWorld(Family):
     task_names = ("rand_vec",)
     num_tasks = 2 * GOALS
     lifetime = 20
-    capabilities = frozenset({Capability.SUCCESS, Capability.EXPERT})
+    capabilities = frozenset({Capability.SUCCESS, Capability.EXPERT, Capability.TASK_EXPERTS})
     published = Split(0.5, 0, DeclaredTest(GOALS))
     named = {"ml1_train": range(GOALS), "ml1_test": range(GOALS, 2 * GOALS)}  # noqa: RUF012 - a mapping as in Family
     extra = {  # noqa: RUF012
