@@ -78,6 +78,7 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._fixed = None if rand_vec is None else check_goal(name, rand_vec)
         self._simulation, self._expert = Simulation(name), Expert(name)
         self.rand_vec: np.ndarray | None = None  # (D,) goal of the current task
+        self._advice: np.ndarray | None = None  # (4,) of the expert, on the current observation
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {"rand_vec": ...}}`."""
@@ -87,7 +88,7 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if wanted is not self.rand_vec:
             self._simulation.set_goal(wanted)
             self.rand_vec = wanted
-        self._obs = self._simulation.reset()
+        self._obs, self._advice = self._simulation.reset(), None
         return self._show(), {"success": False}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
@@ -95,6 +96,7 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._require_reset("step")
         checked = check_action(action, self.action_space, ())
         self._obs, reward, success = self._simulation.step(checked)
+        self._advice = None
         return self._show(), reward, False, False, {"success": success}
 
     def expert_action(self, task: int | None = None) -> np.ndarray:
@@ -104,8 +106,11 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             task: id of another task of the family, in whose goal the policy believes; the object stays where it is.
         """
         self._require_reset("expert_action")
-        goal = self._simulation.goal if task is None else shown_goal(self.name, goal_of(self.name, task))
-        return self._expert.act(self._obs, goal)
+        if task is not None:
+            return self._expert.act(self._obs, shown_goal(self.name, goal_of(self.name, task)))
+        if self._advice is None:  # a source and a recorder ask for the same action
+            self._advice = self._expert.act(self._obs, self._simulation.goal)
+        return self._advice.copy()
 
     def render(self) -> np.ndarray | None:
         """Return a frame (height, width, 3) uint8, or None without a render mode."""

@@ -10,6 +10,7 @@ import numpy as np
 from icrl_envs.metaworld.simulation import VERSION, Simulation, package
 from icrl_envs.metaworld.tasks import GOALS, published_goals
 
+CLIPPED = "Constant.* may be too high"  # a warning of the policies at most of their steps; actions are clipped here
 PROBES = 10  # goals from which the shown places of all goals are derived
 
 
@@ -18,12 +19,11 @@ class Expert:
 
     def __init__(self, name: str):
         self.policy = package("metaworld.policies").ENV_POLICY_MAP[f"{name}-{VERSION}"]()
+        warnings.filterwarnings("ignore", CLIPPED, module="metaworld.policies")
 
     def act(self, obs: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Return the action (4,) float32 on Meta-World's observation (39,), if the goal is shown at `goal` (3,)."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Constant(s) may be too high": actions are clipped here
-            action = self.policy.get_action(np.concatenate([obs[:36], goal]))
+        action = self.policy.get_action(np.concatenate([obs[:36], goal]))
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
 

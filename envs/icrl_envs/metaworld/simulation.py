@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from icrl_envs.metaworld.observing import observing
+
 VERSION = "v3"  # of the tasks' names in Meta-World
 
 
@@ -40,7 +42,8 @@ class Model:
 
     def __init__(self, name: str):
         self.mujoco = package("mujoco")
-        self.env = package("metaworld.env_dict").ALL_V3_ENVIRONMENTS[f"{name}-{VERSION}"]()
+        known = package("metaworld.env_dict").ALL_V3_ENVIRONMENTS
+        self.env: Any = observing(known[f"{name}-{VERSION}"])()
         self.env._set_task_called = True  # by hand: set_task() unpickles its argument
         self.bodies, self.sites = self.env.model.body_pos, self.env.model.site_pos  # views
         self.kind = self.mujoco.mjtState.mjSTATE_INTEGRATION
