@@ -11,12 +11,12 @@ from gymnasium.error import ResetNeeded
 from icrl_envs.base.actions import check_action
 from icrl_envs.base.checks import check_choice, check_int, reject_unknown
 from icrl_envs.metaworld.experts import Expert, shown_goal
+from icrl_envs.metaworld.frames import CAMERAS, prepare_frames
 from icrl_envs.metaworld.simulation import Simulation
 from icrl_envs.metaworld.spaces import ACTION_BOX, OBSERVATIONS, PUBLISHED, frame_size, observation_box, show
 from icrl_envs.metaworld.tasks import GOALS, SPACES, check_goal, goal_of
 
 Info = dict[str, Any]
-CAMERAS = ("corner", "corner2", "corner3", "topview", "behindGripper", "gripperPOV")
 MAX_PIXELS = 2048
 
 
@@ -76,6 +76,8 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         sides = (check_int(side, what, 1, MAX_PIXELS) for side, what in ((height, "height"), (width, "width")))
         self._frame = check_choice(camera, "camera", CAMERAS), *sides
         self._fixed = None if rand_vec is None else check_goal(name, rand_vec)
+        if render_mode is not None:
+            prepare_frames()
         self._simulation, self._expert = Simulation(name), Expert(name)
         self.rand_vec: np.ndarray | None = None  # (D,) goal of the current task
         self._advice: np.ndarray | None = None  # (4,) of the expert, on the current observation

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from icrl_envs.metaworld.frames import Frames
 from icrl_envs.metaworld.observing import observing
 
 VERSION = "v3"  # of the tasks' names in Meta-World
@@ -95,7 +96,7 @@ class Simulation:
         self.model = shared_model(name)
         self.env = self.model.row()
         self._new = self.model.new._replace(attributes=dict(vars(self.env)))
-        self._renderer: Any = None
+        self._frames: Frames | None = None
 
     def set_goal(self, rand_vec: np.ndarray) -> None:
         """Start the episodes from now on with the goal `rand_vec` (D,)."""
@@ -122,15 +123,14 @@ class Simulation:
         return np.array(self.env._get_pos_goal())
 
     def frame(self, camera: str, height: int, width: int) -> np.ndarray:
-        """Draw the row as uint8 (height, width, 3)."""
-        if self._renderer is None:
-            self._renderer = self.model.mujoco.Renderer(self.env.model, height, width)
+        """Draw the row as uint8 (height, width, 3), always from the same camera and in the same size."""
+        if self._frames is None:
+            self._frames = Frames(self.model.mujoco, self.env.model, camera, height, width)
         self.model.place(self._start)
-        self._renderer.update_scene(self.env.data, camera)
-        return self._renderer.render()
+        return self._frames.draw(self.env.data)
 
     def close(self) -> None:
-        """Release the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Release what frames are drawn with."""
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None

@@ -24,6 +24,8 @@ from icrl_agents.cli.options import (
 )
 from icrl_agents.cli.outputs import check_file
 
+MAX_SPACE = 60  # characters of a space in the list of environments
+
 if TYPE_CHECKING:
     from icrl_agents.evaluation.recording import Recording
 
@@ -146,8 +148,14 @@ def _env_row(family: Any) -> tuple[Any, ...]:
     train, test = family.tasks.split()
     knows = family.offers(Capability.OPTIMAL_RETURN)
     best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
-    spaces = str(family.observation_space), str(family.action_space)
+    spaces = _space_text(family.observation_space), _space_text(family.action_space)
     return (family.env_id, *spaces, family.horizon, len(train), len(test), best)
+
+
+def _space_text(space: Any) -> str:
+    """A space as text, without its bounds if they take more than a column."""
+    text = str(space)
+    return text if len(text) <= MAX_SPACE else f"{type(space).__name__}({space.shape}, {space.dtype})"
 
 
 def push(
