@@ -11,9 +11,9 @@ from gymnasium.error import ResetNeeded
 from icrl_envs.base.actions import check_action
 from icrl_envs.base.checks import check_choice, check_int, reject_unknown
 from icrl_envs.metaworld.experts import Expert, shown_goal
-from icrl_envs.metaworld.frames import CAMERAS, prepare_frames
+from icrl_envs.metaworld.frames import CAMERAS
 from icrl_envs.metaworld.simulation import Simulation
-from icrl_envs.metaworld.spaces import ACTION_BOX, OBSERVATIONS, PUBLISHED, frame_size, observation_box, show
+from icrl_envs.metaworld.spaces import ACTION_BOX, PUBLISHED, View, observation_box
 from icrl_envs.metaworld.tasks import GOALS, SPACES, check_goal, goal_of
 
 Info = dict[str, Any]
@@ -68,16 +68,13 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         height: int = 480,
     ):
         self.name = check_choice(name, "name", tuple(SPACES))
-        check_choice(obs, "obs", OBSERVATIONS)
-        self._shown = {"size": frame_size(name, obs), "kind": obs, "hide_goal": bool(hide_goal)}
-        self.observation_space = observation_box(self._shown["size"], obs, bool(hide_goal))
+        self._view = View.of(name, obs, hide_goal)
+        self.observation_space = observation_box(self._view)
         self.action_space = ACTION_BOX
         self.render_mode = check_choice(render_mode, "render_mode", [None, *self.metadata["render_modes"]])
         sides = (check_int(side, what, 1, MAX_PIXELS) for side, what in ((height, "height"), (width, "width")))
         self._frame = check_choice(camera, "camera", CAMERAS), *sides
         self._fixed = None if rand_vec is None else check_goal(name, rand_vec)
-        if render_mode is not None:
-            prepare_frames()
         self._simulation, self._expert = Simulation(name), Expert(name)
         self.rand_vec: np.ndarray | None = None  # (D,) goal of the current task
         self._advice: np.ndarray | None = None  # (4,) of the expert, on the current observation
@@ -137,7 +134,7 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.rand_vec
 
     def _show(self) -> np.ndarray:
-        return show(self._obs, self._simulation.goal, **self._shown)
+        return self._view.show(self._obs, self._simulation.goal)
 
     def _require_reset(self, what: str) -> None:
         if self.rand_vec is None:

@@ -11,7 +11,7 @@ from icrl_envs.base.capability import Capability
 from icrl_envs.base.family import Family
 from icrl_envs.base.registry import register_family
 from icrl_envs.base.split import DeclaredTest, Split
-from icrl_envs.metaworld.spaces import ACTION_BOX, PUBLISHED, frame_size, observation_box
+from icrl_envs.metaworld.spaces import ACTION_BOX, PUBLISHED, View, observation_box
 from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, goal_of
 
 ENTRY_POINT = "icrl_envs.metaworld.env:MetaWorldEnv"
@@ -48,8 +48,8 @@ class MetaWorld(Family):
         spec = gymnasium.spec(env_id)
         kwargs = spec.kwargs
         self.env_id, self.task, self.horizon = env_id, kwargs["name"], spec.max_episode_steps or HORIZON
-        obs = kwargs.get("obs", PUBLISHED)
-        self.observation_space = observation_box(frame_size(self.task, obs), obs, kwargs.get("hide_goal", True))
+        view = View.of(self.task, kwargs.get("obs", PUBLISHED), kwargs.get("hide_goal", True))
+        self.observation_space = observation_box(view)
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Return {"rand_vec": places of object and goal in metres}."""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import sys
 import weakref
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from icrl_envs.base.checks import short
+
 CAMERAS = ("corner", "corner2", "corner3", "topview", "behindGripper", "gripperPOV")
 UPSIDE_DOWN = CAMERAS[:3]
-VARIABLE = "MUJOCO_GL"  # read by MuJoCo when it is imported
-OFFSCREEN = ("egl", "osmesa")
-
-
-def prepare_frames() -> None:
-    """Let MuJoCo draw without a screen, unless the user chose otherwise; before MuJoCo is imported."""
-    if _needs_offscreen() and VARIABLE not in os.environ and ctypes.util.find_library("EGL"):
-        os.environ[VARIABLE] = "egl"
 
 
 class Frames:
@@ -31,14 +25,16 @@ class Frames:
 
     def __init__(self, mujoco: Any, model: Any, camera: str, height: int, width: int):
         self._camera = camera
-        if _needs_offscreen() and os.environ.get(VARIABLE, "").lower() not in OFFSCREEN:
-            raise OSError(
-                "MuJoCo draws no frames without a screen: install libegl1 or libosmesa6, and set MUJOCO_GL=egl or "
-                "osmesa before Python starts."
-            )
         size = model.vis.global_  # of the buffer that frames are drawn in
         size.offwidth, size.offheight = max(size.offwidth, width), max(size.offheight, height)
-        self._renderer = mujoco.Renderer(model, height, width)
+        try:
+            _draw_without_screen()
+            self._renderer = mujoco.Renderer(model, height, width)
+        except Exception as error:  # whatever the OpenGL library raises
+            raise OSError(
+                f"MuJoCo cannot draw frames here ({short(str(error), 100)}): on a machine without a screen install "
+                "libegl1, or libosmesa6 and set MUJOCO_GL=osmesa before Python starts."
+            ) from error
         self.close = weakref.finalize(self, self._renderer.close)  # at exit too, while OpenGL is still there
 
     def draw(self, data: Any) -> np.ndarray:
@@ -48,5 +44,9 @@ class Frames:
         return np.ascontiguousarray(frame[::-1, ::-1]) if self._camera in UPSIDE_DOWN else frame
 
 
-def _needs_offscreen() -> bool:
-    return sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY")
+def _draw_without_screen() -> None:
+    """Choose EGL where MuJoCo would ask for a window that cannot open, unless the user has chosen."""
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform != "linux"
+    if not screen and not os.environ.get("MUJOCO_GL"):
+        known: Any = import_module("mujoco.gl_context")
+        known.GLContext = import_module("mujoco.egl").GLContext

@@ -24,10 +24,11 @@ from icrl_agents.cli.options import (
 )
 from icrl_agents.cli.outputs import check_file
 
-MAX_SPACE = 60  # characters of a space in the list of environments
-
 if TYPE_CHECKING:
     from icrl_agents.evaluation.recording import Recording
+
+
+MAX_SPACE = 60  # characters of a space in the list of environments
 
 
 @dataclass(frozen=True)
