@@ -95,10 +95,12 @@ def test_free_goals_are_away_from_the_test_goals(name):
     assert len(np.unique(goals, axis=0)) == FREE
     assert ((low <= goals) & (goals <= high)).all()
     assert space.fits(goals).all()
-    told = space.hidden()
-    away = np.abs(goals[:, None, told] - published_goals(name)[GOALS:, told]) / (high - low)[told]  # (FREE, GOALS, D)
+    telling = space.hidden()
+    away = (
+        np.abs(goals[:, None, telling] - published_goals(name)[GOALS:, telling]) / (high - low)[telling]
+    )  # (FREE, GOALS, D)
     least = away.max(2).min(1)
-    assert least.min() > 0.5 * (0.25 / GOALS) ** (1 / len(told))
+    assert least.min() > 0.5 * (0.25 / GOALS) ** (1 / len(telling))
     assert np.percentile(least, 10) < 0.25  # and all over the rest of the space
 
 

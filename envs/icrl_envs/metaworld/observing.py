@@ -60,7 +60,7 @@ def _frame(env: Any) -> np.ndarray:
     data = env.data
     frame = np.zeros(4 + OBJECTS)
     frame[:3] = env.get_endeff_pos()
-    opening = np.linalg.norm(data.body("rightclaw").xpos - data.body("leftclaw").xpos) / 0.1
+    opening = float(np.linalg.norm(data.body("rightclaw").xpos - data.body("leftclaw").xpos)) / 0.1
     frame[3] = min(max(opening, 0.0), 1.0)
     places, turns = env._get_pos_objects().reshape(-1, 3), env._get_quat_objects().reshape(-1, 4)
     objects = np.concatenate([places, turns], axis=1).ravel()
