@@ -30,6 +30,7 @@ from icrl_envs.grids.dark_key_to_door import DarkKeyToDoor
 from icrl_envs.grids.darkroom import Darkroom
 from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
+from icrl_envs.metaworld.family import register_metaworld
 
 __all__ = [
     "BUILT_IN",
@@ -66,6 +67,7 @@ register_rules(LinearBandit, "icrl/LinearBandit-v0", 200)
 register_rules(PointRobot, "icrl/PointRobot-v0", 20, Split(0.95, 0))
 register_rules(PointRobot, "icrl/PointRobotSparse-v0", 20, Split(0.95, 0), reward="sparse")
 register_rules(PendulumMass, "icrl/PendulumMass-v0", 25, Split(0.8, 0))
+register_metaworld()
 
 BUILT_IN = frozenset(FAMILIES)
 """Ids of this package's own families."""

@@ -10,9 +10,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
-from icrl_envs import Capability, GymFamily, Rules, Split, register_family, register_rules, unregister_family
+from icrl_envs import FAMILIES, Capability, GymFamily, Rules, Split, register_family, register_rules, unregister_family
 from icrl_envs.base import noise
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
+
+NATIVE = tuple(env_id for env_id, tasks in FAMILIES.items() if isinstance(tasks.family, Rules))
+METAWORLD = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/MetaWorld-"))
 
 SPRING, WALK, POLES = "test/Spring-v0", "test/Walk-v0", "test/Poles-v0"
 ADDED = (SPRING, WALK, POLES)

@@ -17,9 +17,10 @@ from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.collection import lifetimes
+from tests.envs.families import NATIVE
 
 COINS, CONTEXTS, GAUSS, LINE = (f"icrl/{name}Bandit-v0" for name in ("Bernoulli", "Contextual", "Gaussian", "Linear"))
-BANDITS = [name for name, tasks in FAMILIES.items() if tasks.rules.stochastic]
+BANDITS = [name for name in NATIVE if FAMILIES[name].rules.stochastic]
 every = pytest.mark.parametrize("env_id", BANDITS)
 
 

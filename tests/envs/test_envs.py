@@ -15,9 +15,11 @@ from gymnasium.wrappers import TimeLimit
 from icrl_envs import FAMILIES, Capability
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
+from tests.envs.families import NATIVE
+
 MOVES = [(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
-ids = pytest.mark.parametrize("env_id", FAMILIES)
-STEADY = [name for name, tasks in FAMILIES.items() if not tasks.rules.stochastic]
+ids = pytest.mark.parametrize("env_id", NATIVE)
+STEADY = [name for name in NATIVE if not FAMILIES[name].rules.stochastic]
 solved = pytest.mark.parametrize(
     "env_id", [name for name in STEADY if FAMILIES[name].family.offers(Capability.OPTIMAL_RETURN)]
 )

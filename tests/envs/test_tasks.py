@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES
 
-ids = pytest.mark.parametrize("env_id", FAMILIES)
+from tests.envs.families import NATIVE
+
+ids = pytest.mark.parametrize("env_id", NATIVE)
 
 
 def optima(tasks):

@@ -10,6 +10,7 @@ from icrl_agents.core.families import find_family
 from icrl_agents.evaluation.references import reference_learners
 from icrl_agents.sources import SOURCES, choice, choose_source, default_source
 from tests.envs import families
+from tests.envs.families import METAWORLD
 from tests.sources import reach
 
 NUMBERS, REALS = spaces.Discrete(4), spaces.Box(-1, 1, (2,))
@@ -55,7 +56,7 @@ def test_our_environments_keep_their_sources():
     found = {env_id: default_source(env_id) for env_id in FAMILIES}
     grids = [env_id for env_id in found if "Bandit" not in env_id]
     others = {env_id: found[env_id] for env_id in grids if found[env_id] != "posterior"}
-    dense = {"icrl/PointRobot-v0": "noise", "icrl/PendulumMass-v0": "noise"}
+    dense = {"icrl/PointRobot-v0": "noise", "icrl/PendulumMass-v0": "noise", **dict.fromkeys(METAWORLD, "noise")}
     assert others == {"icrl/DarkroomMacro-v0": "q-learning", **dense}
     assert found["icrl/BernoulliBandit-v0"] == "thompson"
     assert found["icrl/ContextualBandit-v0"] == "linucb"

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from icrl_agents.evaluation.recording import Recording
 
 
+MAX_SPACE = 60  # characters of a space in the list of environments
+
+
 @dataclass(frozen=True)
 class Play:
     """Watch an agent learn a task it has never seen."""
@@ -146,8 +149,14 @@ def _env_row(family: Any) -> tuple[Any, ...]:
     train, test = family.tasks.split()
     knows = family.offers(Capability.OPTIMAL_RETURN)
     best = float(family.optimal_return(family.tasks.ids).mean()) if knows else None
-    spaces = str(family.observation_space), str(family.action_space)
+    spaces = _space_text(family.observation_space), _space_text(family.action_space)
     return (family.env_id, *spaces, family.horizon, len(train), len(test), best)
+
+
+def _space_text(space: Any) -> str:
+    """A space as text, without its bounds if they take more than a column."""
+    text = str(space)
+    return text if len(text) <= MAX_SPACE else f"{type(space).__name__}({space.shape}, {space.dtype})"
 
 
 def push(
