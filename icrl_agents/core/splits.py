@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,18 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
         held_out = set(_first_arguments(validation))
         train = train.among(np.array([argument not in held_out for argument in _first_arguments(train)]))
     return Splits(train, validation, test)
+
+
+def training_tasks(env_id: str, tasks: Sequence[int]) -> np.ndarray:
+    """Ids of the training tasks of the first set to train on that holds `tasks`, ids; else of the published split.
+
+    Without validation and test tasks, whatever `tasks` are.
+    """
+    for task_set in (TRAIN, *find_family(env_id).training):
+        train, validation, _ = split_tasks(env_id, task_set=task_set)
+        if np.isin(tasks, [*train.ids, *validation.ids]).all():
+            return train.ids
+    return split_tasks(env_id).train.ids
 
 
 def _first_arguments(tasks: TaskSet) -> list[Any]:

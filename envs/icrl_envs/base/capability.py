@@ -26,6 +26,10 @@ class Capability(StrEnum):
     """Infos hold `regret` (float): expected reward of the best action less that of the action just taken."""
     EXPERT = "expert"
     """Environments have `expert_action()`: an optimal action of a player that knows the task."""
+    TASK_EXPERTS = "task_experts"
+    """`expert_action` takes task ids: `expert_action(task)` of an environment and `expert_action(tasks)` of a vector
+    environment, with tasks (B,), return the actions of those tasks' experts in the present states. Array rules with an
+    expert have it without a declaration."""
     ACTION_MASKS = "action_masks"
     """Tasks differ in their legal actions: `Family.action_mask(tasks)` is defined, environments have `action_mask()`,
     and infos hold `action_mask` (A,) int8."""
