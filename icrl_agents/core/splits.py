@@ -67,15 +67,13 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
 
 
 def training_tasks(env_id: str, tasks: Sequence[int]) -> np.ndarray:
-    """Ids of the training tasks of the first set to train on that holds `tasks`, ids; else of the published split.
+    """Ids of the training tasks of the smallest set to train on that holds `tasks`, ids; else of the published split.
 
     Without validation and test tasks, whatever `tasks` are.
     """
-    for task_set in (TRAIN, *find_family(env_id).training):
-        train, validation, _ = split_tasks(env_id, task_set=task_set)
-        if np.isin(tasks, [*train.ids, *validation.ids]).all():
-            return train.ids
-    return split_tasks(env_id).train.ids
+    sets = [split_tasks(env_id, task_set=name) for name in (TRAIN, *find_family(env_id).training)]
+    holding = [one.train.ids for one in sets if np.isin(tasks, [*one.train.ids, *one.validation.ids]).all()]
+    return min(holding or [sets[0].train.ids], key=len)
 
 
 def _first_arguments(tasks: TaskSet) -> list[Any]:

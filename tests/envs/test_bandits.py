@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from icrl_envs import FAMILIES
+from icrl_envs import FAMILIES, Rules
 from icrl_envs.bandits.gaussian_bandit import LinearBandit
 from icrl_envs.base import noise
 
@@ -19,7 +19,7 @@ from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.collection import lifetimes
 
 COINS, CONTEXTS, GAUSS, LINE = (f"icrl/{name}Bandit-v0" for name in ("Bernoulli", "Contextual", "Gaussian", "Linear"))
-BANDITS = [name for name, tasks in FAMILIES.items() if tasks.rules.stochastic]
+BANDITS = [name for name, tasks in FAMILIES.items() if isinstance(tasks.family, Rules) and tasks.rules.stochastic]
 every = pytest.mark.parametrize("env_id", BANDITS)
 
 

@@ -12,12 +12,13 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
-from icrl_envs import FAMILIES, Capability
+from icrl_envs import FAMILIES, Capability, Rules
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 MOVES = [(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
-ids = pytest.mark.parametrize("env_id", FAMILIES)
-STEADY = [name for name, tasks in FAMILIES.items() if not tasks.rules.stochastic]
+NATIVE = [name for name, tasks in FAMILIES.items() if isinstance(tasks.family, Rules)]
+ids = pytest.mark.parametrize("env_id", NATIVE)
+STEADY = [name for name in NATIVE if not FAMILIES[name].rules.stochastic]
 solved = pytest.mark.parametrize(
     "env_id", [name for name in STEADY if FAMILIES[name].family.offers(Capability.OPTIMAL_RETURN)]
 )

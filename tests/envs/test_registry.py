@@ -248,4 +248,5 @@ def test_the_example_in_the_docstring_of_rules(monkeypatch):
 
 def test_rules_are_families():
     assert issubclass(Rules, Family)
-    assert all(isinstance(tasks.family, Rules) for tasks in FAMILIES.values())
+    others = {env_id for env_id, tasks in FAMILIES.items() if not isinstance(tasks.family, Rules)}
+    assert others == {"icrl/HalfCheetahVel-v0"}  # simulators of others

@@ -104,8 +104,8 @@ def test_other_warnings_are_printed_as_ever(monkeypatch):
 
 
 def test_bandits_are_those_whose_lifetime_is_one_episode():
-    assert {name for name, tasks in FAMILIES.items() if tasks.rules.bandit} == {
-        name for name, tasks in FAMILIES.items() if tasks.rules.lifetime == 1
+    assert {name for name, tasks in FAMILIES.items() if tasks.family.bandit} == {
+        name for name, tasks in FAMILIES.items() if tasks.family.lifetime == 1
     }
 
 
