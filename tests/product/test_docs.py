@@ -77,11 +77,11 @@ def test_environments():
     listed = {row[0].split("`")[1]: row for row in rows(section("Environments"))}
     assert set(listed) == set(FAMILIES)
     for env_id, row in listed.items():
-        rules, (train, test) = FAMILIES[env_id].rules, FAMILIES[env_id].split()
-        space = rules.action_space
+        family, (train, test) = FAMILIES[env_id].family, FAMILIES[env_id].split()
+        space = family.action_space
         actions = str(space.n) if isinstance(space, Discrete) else counted(space.shape[0], "real")
         assert row[2].split(",")[0] == actions
-        assert row[3] == f"{rules.horizon} steps"
+        assert row[3] == f"{family.horizon} steps"
         assert row[4].startswith(f"{len(train)} / {len(test)} ")
 
 

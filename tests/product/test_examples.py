@@ -230,7 +230,8 @@ def test_frozen_lake_random_maps(tmp_path, capsys, own_tasks):
 
 
 @pytest.mark.slow
-def test_half_cheetah_velocity(tmp_path, capsys):
+def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("icrl_agents.evaluation.evaluate"), "MOST_RANDOM", 1)  # episodes
     held_out = find_family("icrl/HalfCheetahVel-v0").tasks.split()[1].ids[:2].tolist()
     few = {"TASKS": [4, 5], "HELD_OUT": held_out, "STREAMS": 1, "EPISODES": 1, "EXPERT_STEPS": 10}
     example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS=TINY, **few)

@@ -13,6 +13,7 @@ from icrl_agents.histories.experts import find_task_experts
 from icrl_agents.sources import collection, make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.sources.experts import as_expert
+from icrl_agents.training.windows import FreshWindows, WindowSpec
 from tests.conftest import one_line
 from tests.sources import reach
 
@@ -92,6 +93,16 @@ def test_guesses_come_from_training_tasks_of_the_set_that_is_collected():
     cut = split_tasks(ARMS, task_set="cut_test_train")
     for some in (cut.train, cut.validation):
         assert training_tasks(ARMS, some.ids[:3]).tolist() == cut.train.ids.tolist()
+
+
+def test_a_training_guesses_its_own_training_tasks():
+    mine = split_tasks(ROOM, seed=3).train.ids  # of another split
+    windows = FreshWindows(
+        ROOM, make_source("wrong-goal", ROOM, {**PURE, "hold": 1e6}), mine[:1], 1, WindowSpec(20, 8, 0)
+    )
+    steps = windows.batch(0)
+    np.testing.assert_array_equal(steps.action, toward(ROOM, steps, mine[0]))
+    np.testing.assert_array_equal(steps.action, steps.extras["expert_action"])
 
 
 def half_speed(obs, tasks):
