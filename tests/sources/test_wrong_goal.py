@@ -97,9 +97,8 @@ def test_guesses_come_from_training_tasks_of_the_set_that_is_collected():
 
 def test_a_training_guesses_its_own_training_tasks():
     mine = split_tasks(ROOM, seed=3).train.ids  # of another split
-    windows = FreshWindows(
-        ROOM, make_source("wrong-goal", ROOM, {**PURE, "hold": 1e6}), mine[:1], 1, WindowSpec(20, 8, 0)
-    )
+    source = make_source("wrong-goal", ROOM, {**PURE, "hold": 1e6})
+    windows = FreshWindows(ROOM, source, mine[:1], 1, WindowSpec(20, 8, 0))
     steps = windows.batch(0)
     np.testing.assert_array_equal(steps.action, toward(ROOM, steps, mine[0]))
     np.testing.assert_array_equal(steps.action, steps.extras["expert_action"])
