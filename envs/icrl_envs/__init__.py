@@ -24,6 +24,7 @@ from icrl_envs.base.registry import (
 )
 from icrl_envs.base.rules import Rules
 from icrl_envs.base.split import Split, numpy_shuffle
+from icrl_envs.continuous.half_cheetah_vel import register_half_cheetah_vel
 from icrl_envs.continuous.pendulum_mass import PendulumMass
 from icrl_envs.continuous.point_robot import PointRobot
 from icrl_envs.grids.dark_key_to_door import DarkKeyToDoor
@@ -68,6 +69,7 @@ register_rules(PointRobot, "icrl/PointRobot-v0", 20, Split(0.95, 0))
 register_rules(PointRobot, "icrl/PointRobotSparse-v0", 20, Split(0.95, 0), reward="sparse")
 register_rules(PendulumMass, "icrl/PendulumMass-v0", 25, Split(0.8, 0))
 register_metaworld()
+register_half_cheetah_vel()
 
 BUILT_IN = frozenset(FAMILIES)
 """Ids of this package's own families."""

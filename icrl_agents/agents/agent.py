@@ -254,7 +254,8 @@ class ICAgent(MethodHolder):
             plan_kwargs: settings that override those of `plan`.
 
         Raises:
-            ValueError: the planner or a setting is unknown, or the agent was trained without dynamics.
+            ValueError: the planner or a setting is unknown or does not fit the agent's window, or the agent was trained
+                without dynamics.
         """
         self.planner = self._planner(plan, plan_kwargs)
 
@@ -267,6 +268,11 @@ class ICAgent(MethodHolder):
         if not self.config.dynamics:
             raise ValueError(
                 "a plan needs an agent that was trained with dynamics=True, this one was not: leave it out"
+            )
+        if planner.after >= self.config.window:
+            raise ValueError(
+                f"after={planner.after} steps, counted in the window, do not fit its {self.config.window}, "
+                "so the planner would never act: lower it"
             )
         if planner.caution:
             warn(planner.caution)

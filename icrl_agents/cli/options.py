@@ -32,6 +32,7 @@ Episodes = Annotated[int, typer.Option(help="Length of a lifetime: episodes on o
 Plan = Annotated[str | None, typer.Option(help="A planner: lookahead, beam (as published) or best-of-n.")]
 BeamWidth = Annotated[int | None, typer.Option(help="Branches a planner keeps. Default: the planner's.")]
 PlanDepth = Annotated[int | None, typer.Option(help="Steps it looks ahead. Default: the planner's.")]
+PlanAfter = Annotated[int | None, typer.Option(help="First steps of each episode without planning. Default: 0.")]
 Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Settings; --set and options override them.")]
 Settings = Annotated[
     list[str] | None,
@@ -137,11 +138,12 @@ def lifetime_of(agent: Any, given: str | None) -> int:
     return find_family(env_id).lifetime if is_family(env_id) else 1
 
 
-def planner_of(plan: str | None, width: int | None, depth: int | None) -> Any:
+def planner_of(plan: str | None, width: int | None, depth: int | None, after: int | None) -> Any:
     """The planner of that name with the given settings, or None without a name."""
     from icrl_agents.agents.planning.search import make_planner
 
-    settings = {name: value for name, value in (("width", width), ("depth", depth)) if value is not None}
+    given = {"width": width, "depth": depth, "after": after}
+    settings = {name: value for name, value in given.items() if value is not None}
     if plan is None and settings:
         raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
     return plan and make_planner(plan, settings)

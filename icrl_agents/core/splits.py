@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,16 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
         held_out = set(_first_arguments(validation))
         train = train.among(np.array([argument not in held_out for argument in _first_arguments(train)]))
     return Splits(train, validation, test)
+
+
+def training_tasks(env_id: str, tasks: Sequence[int]) -> np.ndarray:
+    """Ids of the training tasks of the smallest set to train on that holds `tasks`, ids; else of the published split.
+
+    Without validation and test tasks, whatever `tasks` are.
+    """
+    sets = [split_tasks(env_id, task_set=name) for name in (TRAIN, *find_family(env_id).training)]
+    holding = [one.train.ids for one in sets if np.isin(tasks, [*one.train.ids, *one.validation.ids]).all()]
+    return min(holding or [sets[0].train.ids], key=len)
 
 
 def _first_arguments(tasks: TaskSet) -> list[Any]:

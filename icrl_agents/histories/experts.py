@@ -28,6 +28,15 @@ class Expert(ABC):
     def act(self, obs: np.ndarray) -> Any:
         """The expert's actions (B, ...) on observations (B, ...)."""
 
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether `act_as` is defined."""
+        return False
+
+    def act_as(self, obs: np.ndarray, tasks: Sequence[Mapping[str, Any]]) -> Any:
+        """The actions (B, ...) of the experts of other tasks, given as make() arguments (B)."""
+        raise ValueError(f"the expert {self.name} does not read tasks: give a function of observations and tasks")
+
     def observe(self, action: np.ndarray, result: tuple[Any, ...]) -> None:  # noqa: B027 - optional
         """See what `env.step(action)` returned; the actions (B, ...) need not be those of the expert."""
 
@@ -61,11 +70,23 @@ class WithExpert(VectorWrapper):
         self._obs, self._advice = result[0], None
         return result
 
-    def expert_action(self) -> np.ndarray:
-        """The expert's actions (B, ...) now; ValueError if they do not fit the action space."""
+    def expert_action(self, tasks: np.ndarray | None = None) -> np.ndarray:
+        """The expert's actions (B, ...) now, on the rows' own tasks or as if the rows had the `tasks` (B,), ids.
+
+        Raises:
+            ValueError: the actions do not fit the action space, or the expert does not read tasks.
+        """
+        if tasks is not None:
+            return self._checked(self.expert.act_as(np.asarray(self._obs), self._describe(tasks)))
         if self._advice is None:
             self._advice = self._checked(self.expert.act(np.asarray(self._obs)))
         return self._advice.copy()
+
+    def _describe(self, tasks: np.ndarray) -> list[dict[str, Any]]:
+        """make() arguments of tasks, ids (B,)."""
+        if (family := env_family(self.env)) is None:
+            raise ValueError(f"{self.env} is of no registered family, so its task ids have no meaning")
+        return [family.task_kwargs(int(task)) for task in tasks]
 
     def _checked(self, actions: Any) -> np.ndarray:
         what, space = f"action of the expert {self.expert.name}", self.single_action_space
@@ -79,8 +100,8 @@ class WithExpert(VectorWrapper):
 class ExpertEnv(Protocol):
     """An environment with an expert."""
 
-    def expert_action(self) -> np.ndarray:
-        """The expert's actions now, (...) or (B, ...)."""
+    def expert_action(self, *tasks: Any) -> np.ndarray:
+        """The expert's actions now, (...) or (B, ...); with `Capability.TASK_EXPERTS` also of other tasks."""
 
 
 def find_expert(env: Any) -> Callable[[], np.ndarray] | None:
@@ -89,11 +110,8 @@ def find_expert(env: Any) -> Callable[[], np.ndarray] | None:
     An expert that is given (`WithExpert`) is preferred to the environment's. Array rules declare their expert. In other
     environments it is declared by the family, or an `expert_action()` of every row.
     """
-    layer = env
-    while isinstance(layer, VectorWrapper):
-        if isinstance(layer, WithExpert):
-            return layer.expert_action
-        layer = layer.env
+    if (given := _given(env)) is not None:
+        return given.expert_action
     family, inner = env_family(env), env.unwrapped
     declared = family is not None and family.offers(Capability.EXPERT)
     if not declared and (isinstance(family, Rules) or not _rows_have_expert(inner)):
@@ -101,6 +119,34 @@ def find_expert(env: Any) -> Callable[[], np.ndarray] | None:
     if isinstance(inner, SyncVectorEnv | AsyncVectorEnv):
         return lambda: np.array(inner.call("expert_action"))
     return lambda: np.array(inner.expert_action())
+
+
+def find_task_experts(env: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The function that returns the actions (B, ...) of the experts of tasks (B,), ids, in the present states.
+
+    None for a vector env whose family does not declare `Capability.TASK_EXPERTS`, and for a given expert that does not
+    read tasks. A vector env without `expert_action(tasks)` of its own needs its rows in this process.
+    """
+    if (given := _given(env)) is not None:
+        return given.expert_action if given.expert.knows_tasks else None
+    family, inner = env_family(env), env.unwrapped
+    if family is None or not family.offers(Capability.TASK_EXPERTS):
+        return None
+    if isinstance(inner, ExpertEnv):
+        return lambda tasks: np.array(inner.expert_action(tasks))
+    if not isinstance(inner, SyncVectorEnv):
+        return None
+    rows: list[Any] = [row.unwrapped for row in inner.envs]
+    return lambda tasks: np.array([row.expert_action(int(task)) for row, task in zip(rows, tasks, strict=True)])
+
+
+def _given(env: Any) -> WithExpert | None:
+    """The layer of `env` that has a given expert."""
+    while isinstance(env, VectorWrapper):
+        if isinstance(env, WithExpert):
+            return env
+        env = env.env
+    return None
 
 
 def _rows_have_expert(env: Any) -> bool:

@@ -27,6 +27,7 @@ SOURCES: dict[str, str] = {
     "epsilon-greedy": "icrl_agents.sources.bandits.counts:EpsilonGreedy",
     "uniform": "icrl_agents.sources.bandits.counts:Uniform",
     "noise": "icrl_agents.sources.noise:Noise",
+    "wrong-goal": "icrl_agents.sources.wrong_goal:WrongGoal",
     "ppo": "icrl_agents.sources.sb3:PPOSource",
     "sac": "icrl_agents.sources.sb3:SACSource",
 }

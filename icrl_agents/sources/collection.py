@@ -29,7 +29,7 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.process.worker_pool import worker_pool
-from icrl_agents.core.splits import TRAIN, split_tasks
+from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.experts import Expert, WithExpert
 from icrl_agents.histories.info import HistoryInfo
@@ -202,6 +202,7 @@ def run_block(block: Block) -> dict[int, Steps]:
     settings = {name: value for name, value in info.settings.items() if name != EXPERT}
     source = find_source(info.source).make(info.env_id, settings)
     source.expert = expert
+    source.hypotheses = None if source.hypotheses is None else training_tasks(info.env_id, tasks)
     seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
     steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
     # (tasks * streams, T) -> (streams, T) of each task

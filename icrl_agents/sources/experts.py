@@ -82,6 +82,13 @@ class FunctionExpert(Expert):
     def act(self, obs: np.ndarray) -> Any:
         return self.function(obs, self.tasks) if self.informed else self.function(obs)
 
+    @property
+    def knows_tasks(self) -> bool:
+        return self.informed
+
+    def act_as(self, obs: np.ndarray, tasks: Sequence[Mapping[str, Any]]) -> Any:
+        return self.function(obs, tasks) if self.informed else super().act_as(obs, tasks)
+
 
 def _parameters(function: Callable[..., Any]) -> int:
     """Number of required positional parameters; 1 for a builtin without a signature."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from icrl_agents.sources.source import Source, SourceSettings
 
 @dataclass(frozen=True)
 class PPOSettings(SourceSettings):
-    """Defaults are the published values for the dark room; `PRESETS` overrides them for other environments."""
+    """Defaults are the published values for the dark room; `PPO_PRESETS` overrides them for other environments."""
 
     n_steps: int = 20  # steps of each row between two updates
     batch_size: int = 50  # steps in a gradient step
@@ -50,7 +51,7 @@ class PPOSettings(SourceSettings):
 
 @dataclass(frozen=True)
 class SACSettings(SourceSettings):
-    """Defaults are the published values, with a smaller buffer."""
+    """Defaults are those of Stable-Baselines3, with a smaller buffer and a gradient step for each step of a row."""
 
     learning_rate: float = 3e-4  # learning rate of Adam
     buffer_size: int = 200_000  # steps of all rows in the replay buffer
@@ -71,12 +72,23 @@ class SACSettings(SourceSettings):
     }
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+Presets = dict[str, dict[str, Any]]  # settings of the environments whose ids match a pattern
+
+PPO_PRESETS: Presets = {
     "icrl/DarkroomPermuted-v0": {"n_steps": 50},
     "icrl/DarkKeyToDoor-v0": {"n_steps": 50, "batch_size": 100, "n_epochs": 10},
     "icrl/Darkroom17x17-v0": {"n_steps": 50},
     "icrl/Darkroom10x10-v0": {"n_steps": 100},
+    "icrl/MetaWorld-*": {"n_steps": 100, "batch_size": 200, "bootstrap": True},
 }
+SAC_PRESETS: Presets = {  # the public code; the table of its paper has train_freq=10 and gradient_steps=1
+    "icrl/MetaWorld-*": {"buffer_size": 1_000_000, "batch_size": 128, "gradient_steps": 10},
+}
+
+
+def preset_of(env_id: str, presets: Presets) -> dict[str, Any]:
+    """The settings of the first pattern that an id matches."""
+    return next((found for pattern, found in presets.items() if fnmatchcase(env_id, pattern)), {})
 
 
 class SB3Source(Source):
@@ -107,7 +119,7 @@ class PPOSource(SB3Source):
 
     @classmethod
     def preset(cls, env_id: str) -> Mapping[str, Any]:
-        return PRESETS.get(env_id, {})
+        return preset_of(env_id, PPO_PRESETS)
 
 
 class SACSource(SB3Source):
@@ -119,6 +131,10 @@ class SACSource(SB3Source):
 
     Settings = SACSettings
     algorithm = SAC
+
+    @classmethod
+    def preset(cls, env_id: str) -> Mapping[str, Any]:
+        return preset_of(env_id, SAC_PRESETS)
 
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         box = box_range(env.single_action_space)

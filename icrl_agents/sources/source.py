@@ -48,6 +48,7 @@ class Source(ABC):
     needs_bandit: ClassVar[bool] = False  # assumes that an action influences its own reward and nothing else
     packages: ClassVar[tuple[str, ...]] = ()  # packages whose versions affect the histories
 
+    hypotheses: np.ndarray | None = None  # (N,) ids of the training tasks, of a source that acts as their experts
     expert: Expert | None = None  # replaces the environment's expert, in the histories and in what the source does
 
     def __init__(self, settings: SourceSettings | None = None):

@@ -69,6 +69,7 @@ class FreshWindows:
     ):
         check_together(source, np.asarray(tasks))
         self.env_id, self.source, self.tasks = env_id, source, np.asarray(tasks)
+        source.hypotheses = self.tasks
         self.episodes, self.spec = episodes, spec
         self.batches_per_chunk = max(1, chunk // spec.batch_size)
         self._chunk: tuple[int, Steps] | None = None

@@ -98,6 +98,25 @@ def test_experts(env_id):
 
 
 @every
+def test_experts_of_other_tasks(env_id):
+    family, (env, _) = find_family(env_id), made(env_id)
+    if isinstance(family, Rules):
+        assert family.offers(Capability.TASK_EXPERTS) == family.offers(Capability.EXPERT)
+    if not family.offers(Capability.TASK_EXPERTS):
+        return
+    own, other = np.array([0, 1, 2]), family.num_tasks - 1
+    rows, options = family.make_rows(own)
+    rows.reset(seed=0, options=options)
+    vector = rows.unwrapped
+    np.testing.assert_array_equal(vector.expert_action(own), vector.expert_action())
+    assert vector.expert_action(np.full(3, other)) in vector.action_space
+    assert env.unwrapped.expert_action(other) in family.action_space
+    assert rows.step(vector.expert_action())[1].shape == (3,)  # asking for others changes nothing
+    for one in (lambda: vector.expert_action(own + family.set_tasks), lambda: env.unwrapped.expert_action(-1)):
+        one_line(one, ValueError, "task ids go from 0 to")
+
+
+@every
 def test_action_masks(env_id):
     family, ids = find_family(env_id), tasks_of(env_id)
     env, info = made(env_id, int(ids[-1]))

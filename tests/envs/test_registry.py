@@ -249,4 +249,5 @@ def test_the_example_in_the_docstring_of_rules(monkeypatch):
 
 def test_rules_are_families():
     assert issubclass(Rules, Family)
-    assert all(isinstance(tasks.family, Rules | MetaWorld) for tasks in FAMILIES.values())
+    others = {env_id for env_id, tasks in FAMILIES.items() if not isinstance(tasks.family, Rules | MetaWorld)}
+    assert others == {"icrl/HalfCheetahVel-v0"}  # a simulator of others

@@ -440,6 +440,7 @@ def test_lifetimes_are_as_long_as_published():
         "icrl/PointRobotSparse-v0": 8,
         "icrl/PendulumMass-v0": 8,
         **dict.fromkeys(METAWORLD, 20),
+        "icrl/HalfCheetahVel-v0": 5,
         "icrl/BernoulliBandit-v0": 1,
         "icrl/ContextualBandit-v0": 1,
         "icrl/GaussianBandit-v0": 1,

@@ -80,11 +80,11 @@ def test_environments():
         listed.pop(env_id.replace(env_id[len("icrl/MetaWorld-") : -len("-v0")], "<task>"), None)
     assert set(listed) == set(NATIVE)
     for env_id, row in listed.items():
-        rules, (train, test) = FAMILIES[env_id].rules, FAMILIES[env_id].split()
-        space = rules.action_space
+        family, (train, test) = FAMILIES[env_id].family, FAMILIES[env_id].split()
+        space = family.action_space
         actions = str(space.n) if isinstance(space, Discrete) else counted(space.shape[0], "real")
         assert row[2].split(",")[0] == actions
-        assert row[3] == f"{rules.horizon} steps"
+        assert row[3] == f"{family.horizon} steps"
         assert row[4].startswith(f"{len(train)} / {len(test)} ")
 
 

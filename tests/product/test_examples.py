@@ -227,3 +227,22 @@ def test_frozen_lake_random_maps(tmp_path, capsys, own_tasks):
     corner = {"desc": ["SHHH", "FHHH", "FHHH", "FFFG"], "is_slippery": False}
     assert example.best_walk([corner], [open_edge, closed, corner]) == pytest.approx(2 / 3)
     assert 0 <= walk <= 1
+
+
+@pytest.mark.slow
+def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("icrl_agents.evaluation.evaluate"), "MOST_RANDOM", 1)  # episodes
+    held_out = find_family("icrl/HalfCheetahVel-v0").tasks.split()[1].ids[:2].tolist()
+    few = {"TASKS": [4, 5], "HELD_OUT": held_out, "STREAMS": 1, "EPISODES": 1, "EXPERT_STEPS": 10}
+    example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS=TINY, **few)
+    agent, expert = example.main()
+    assert agent.tasks == expert.tasks == tuple(held_out)
+    assert capsys.readouterr().out.count("episode 1 ") == 2
+    env = example.ManyTargets()
+    targets = [env.reset(seed=0)[0][17] for _ in range(3)]
+    assert len(set(targets)) == 3
+    assert targets[-1] == np.float32(env.unwrapped.velocity)
+    expert = example.make_expert()  # from its file
+    first, other = (expert(np.zeros((1, 17)), [{"velocity": target}]) for target in (0.0, 3.0))
+    assert first.shape == (1, 6)
+    assert not np.array_equal(first, other)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from icrl_agents.histories.recorder import RecordHistory
-from icrl_agents.sources import make_source
+from icrl_agents.sources import find_source, make_source
 from icrl_agents.sources.collection import lifetimes
 from tests.sources.reach import REACH, registered
 
@@ -41,6 +41,15 @@ def test_first_actions_are_random_in_the_whole_range():
     low, high = steps.action.min((0, 1)), steps.action.max((0, 1))
     np.testing.assert_allclose(low, [-2, -1], atol=0.15)
     np.testing.assert_allclose(high, [1, 2], atol=0.15)
+
+
+def test_presets_of_meta_world_are_the_published_ones():
+    sac = find_source("sac").make("icrl/MetaWorld-peg-insert-side-v0").settings
+    assert (sac.learning_rate, sac.buffer_size, sac.batch_size, sac.learning_starts) == (3e-4, 1_000_000, 128, 100)
+    assert (sac.train_freq, sac.gradient_steps) == (1, 10)
+    ppo = find_source("ppo").make("icrl/MetaWorld-reach-v0").settings
+    assert (ppo.learning_rate, ppo.n_steps, ppo.batch_size, ppo.n_epochs, ppo.bootstrap) == (3e-4, 100, 200, 20, True)
+    assert find_source("sac").make(REACH).settings.gradient_steps == -1
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "icrl/Darkroom3x3-v0"])

@@ -80,12 +80,18 @@ class Rows:
         if not self.started.all():
             raise ResetNeeded(f"{method}() was called before reset(): call reset() first.")
 
-    def expert_action(self) -> np.ndarray:
-        """Return optimal actions (B, ...) given the tasks; UndeclaredError without an expert."""
+    def expert_action(self, tasks: Any = None) -> np.ndarray:
+        """Return optimal actions (B, ...) given the rows' own tasks, or other `tasks`, as `read_tasks` reads them.
+
+        Raises:
+            UndeclaredError: the family declares no expert.
+            ValueError: unknown tasks.
+        """
         if not self.rules.offers(Capability.EXPERT):
             self.rules.undeclared(Capability.EXPERT)
         self.require_reset("expert_action")
-        return self.rules.expert_action(self.state, self.task)
+        task = self.task if tasks is None else read_tasks(tasks, self.rules, self.num, "tasks")
+        return self.rules.expert_action(self.state, task)
 
     def action_mask(self) -> np.ndarray:
         """Return (B, A) int8, 1 for the legal actions of a row's task."""
@@ -127,8 +133,8 @@ def build_rules(rules_class: type[Rules], kwargs: dict[str, Any]) -> tuple[Rules
     return rules_class(**{name: kwargs[name] for name in options if name in kwargs}), task
 
 
-def read_tasks(task: Any, rules: Rules, num: int) -> np.ndarray:
-    """Return task ids (num,) from `options["task"]`: one dict or id for all of `num` rows, or one per row.
+def read_tasks(task: Any, rules: Rules, num: int, name: str = "options['task']") -> np.ndarray:
+    """Return task ids (num,) from the argument `name`: one dict or id for all of `num` rows, or one per row.
 
     Raises:
         ValueError: wrong type or shape, or an unknown task.
@@ -140,9 +146,9 @@ def read_tasks(task: Any, rules: Rules, num: int) -> np.ndarray:
     ids = as_array(task)
     if ids.dtype.kind not in "iu" or ids.shape not in ((), (num,)):
         raise ValueError(
-            f"options['task']={short(task)}: give a dict such as {rules.task_kwargs(0)}, "
+            f"{name}={short(task)}: give a dict such as {rules.task_kwargs(0)}, "
             f"or {num} of them (one a row), or an integer array of {num} task ids."
         )
     if ids.min() < 0 or ids.max() >= rules.known_tasks:
-        raise ValueError(f"options['task']={short(task)}: task ids go from 0 to {rules.known_tasks - 1}.")
+        raise ValueError(f"{name}={short(task)}: task ids go from 0 to {rules.known_tasks - 1}.")
     return np.broadcast_to(ids, num).astype(np.int64)

@@ -128,6 +128,10 @@ class Rules(Family):
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Return the observations (B, ...), which are independent of the task."""
 
+    def offers(self, capability: Capability) -> bool:
+        """Return whether the family declares a capability; with an expert it has the expert of every task."""
+        return super().offers(Capability.EXPERT if capability == Capability.TASK_EXPERTS else capability)
+
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return (B,) bool: the row has reached the goal of its task."""
         self.undeclared(Capability.SUCCESS)
@@ -137,7 +141,7 @@ class Rules(Family):
         self.undeclared(Capability.REGRET)
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return optimal actions (B, ...) given the task."""
+        """Return optimal actions (B, ...) given the task, which need not be the one that led to the state."""
         self.undeclared(Capability.EXPERT)
 
     def facts(self, state: np.ndarray, task: np.ndarray) -> dict[str, np.ndarray]:

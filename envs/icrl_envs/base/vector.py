@@ -76,9 +76,12 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         terminated = bool(self.rules.terminated(self._rows.state, self._rows.task)[0])
         return obs, float(reward[0]), terminated, False, info
 
-    def expert_action(self) -> Any:
-        """Return an optimal action, an int for `Discrete`; UndeclaredError if the family declares no expert."""
-        action = self._rows.expert_action()[0]
+    def expert_action(self, task: int | None = None) -> Any:
+        """Return an optimal action, an int for `Discrete`; UndeclaredError if the family declares no expert.
+
+        `task` is the id of another task, whose expert acts in the present state.
+        """
+        action = self._rows.expert_action(task)[0]
         return action.item() if action.ndim == 0 else action
 
     def action_mask(self) -> np.ndarray:
@@ -199,9 +202,12 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         info.update(self._rows.info())
         return self.rules.observe(self._rows.state), reward, terminated, truncated, info
 
-    def expert_action(self) -> np.ndarray:
-        """Return optimal actions (B, ...); UndeclaredError if the family declares no expert."""
-        return self._rows.expert_action()
+    def expert_action(self, tasks: np.ndarray | None = None) -> np.ndarray:
+        """Return optimal actions (B, ...); UndeclaredError if the family declares no expert.
+
+        `tasks` (B,) are ids of other tasks, whose experts act in the present states.
+        """
+        return self._rows.expert_action(tasks)
 
     def action_mask(self) -> np.ndarray:
         """Return (B, A) int8, 1 for the legal actions of a row's task."""

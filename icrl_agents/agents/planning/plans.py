@@ -150,7 +150,8 @@ def _signed(column: np.ndarray) -> np.ndarray:
 
 def _overrides(method: Method, planner: Planner, context: Context) -> np.ndarray:
     """(B,) bool: rows in which the planner may override the policy."""
+    late = context.episode_steps() >= planner.after
     if planner.when == "full":
-        return context.full
+        return late & context.full
     seen = context.visible()
-    return method.reward.stands_out(seen.reward, seen.mask) | (planner.when == "always")
+    return late & (method.reward.stands_out(seen.reward, seen.mask) | (planner.when == "always"))

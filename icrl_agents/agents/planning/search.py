@@ -94,6 +94,7 @@ class Planner:
     merge: bool = True  # keep only the best branch among those with the same imagined obs
     value: bool = True  # add the predicted return to go after the last step
     follow: int = 1  # number of planned steps before the next search, as long as outcomes are as predicted
+    after: int = 0  # number of steps at the start of each episode that the policy takes alone
     trust: float = 0.0  # minimum share of correct predictions among the latest steps (about 20) to override the policy
 
     WHEN: ClassVar = ("known", "full", "always")
@@ -103,6 +104,7 @@ class Planner:
         "branches": (1, 10_000),
         "prior": (0.0, 1e6),
         "follow": (1, 1000),
+        "after": (0, 1_000_000),
         "trust": (0.0, 0.95),  # the decayed counts cannot exceed 20 correct of 21
     }
 

@@ -13,7 +13,7 @@ from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings, Task
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
-    "uniform, noise, psrl, ppo, sac. Default: the one that suits the environment."
+    "uniform, psrl, noise, wrong-goal, ppo, sac. Default: the one that suits the environment."
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icrl_agents.cli.options import AsJson, BeamWidth, PlanDepth, planner_of
+from icrl_agents.cli.options import AsJson, BeamWidth, PlanAfter, PlanDepth, planner_of
 
 if TYPE_CHECKING:
     from icrl_agents.studies.compare import Entry
@@ -29,6 +29,7 @@ class Table:
     plan: Annotated[str, typer.Option(help="The planner to measure with as well.")] = "lookahead"
     beam_width: BeamWidth = None
     plan_depth: PlanDepth = None
+    plan_after: PlanAfter = None
     stored: Annotated[bool, typer.Option("--stored", help="Show what their cards hold and measure nothing.")] = False
     as_json: AsJson = False
 
@@ -40,7 +41,7 @@ class Table:
         if self.stored:
             found = [compare.stored(entry) for entry in entries]
         else:
-            planner = planner_of(self.plan, self.beam_width, self.plan_depth)
+            planner = planner_of(self.plan, self.beam_width, self.plan_depth, self.plan_after)
             found = compare.compare(entries, self.output, plan=planner, num_seeds=self.seeds, on_done=_report)
         if self.as_json:
             print_json([compare.to_json(measured) for measured in found])

@@ -15,6 +15,7 @@ from icrl_agents.cli.options import (
     Device,
     Overwrite,
     Plan,
+    PlanAfter,
     PlanDepth,
     ResultsAsJson,
     Seed,
@@ -49,6 +50,7 @@ class Evaluate:
     plan: Plan = None
     beam_width: BeamWidth = None
     plan_depth: PlanDepth = None
+    plan_after: PlanAfter = None
     plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None
     change: Annotated[
         str | None,
@@ -85,7 +87,7 @@ class Evaluate:
         """The curves of the agent's results.json; with --write its card and figure are made of them again."""
         from icrl_agents.evaluation import results
 
-        planning = self.plan, self.beam_width, self.plan_depth, self.plan_tasks
+        planning = self.plan, self.beam_width, self.plan_depth, self.plan_after, self.plan_tasks
         if any((self.env, self.episodes, self.seeds, self.seed, *planning, self.change, self.split != "test")):
             raise ValueError("--stored measures nothing: leave out --env, --split and all that measures, or --stored")
         if self.write:
@@ -103,7 +105,7 @@ class Evaluate:
         from icrl_agents.evaluation import results
         from icrl_agents.evaluation.protocol import EvalSpec
 
-        planner = planner_of(self.plan, self.beam_width, self.plan_depth)
+        planner = planner_of(self.plan, self.beam_width, self.plan_depth, self.plan_after)
         agent = ICAgent.from_pretrained(self.agent, device=self.device)
         if self.write and agent.source != "local":
             raise ValueError(

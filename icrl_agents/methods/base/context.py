@@ -243,6 +243,12 @@ class Context:
         """
         return self.steps.window(0, int(self.length.max(initial=0)))
 
+    def episode_steps(self) -> np.ndarray:
+        """Number of closed steps (B,) of the current episode, without those that have left the window."""
+        column = np.arange(int(self.length.max()) + 1)
+        first = self.steps.first[:, : len(column)] & (column <= self.length[:, None])
+        return self.length - np.where(first, column, 0).max(1)
+
     def steps_left(self) -> np.ndarray:
         """Estimated number of steps (B,) left in the current episode, the open step included.
 

@@ -131,6 +131,19 @@ def test_what_is_not_heard_is_not_followed():
     assert asked == [1, 1, 1]  # once a reward was seen
 
 
+def test_the_first_steps_of_each_episode_are_left_to_the_policy():
+    """In each row for itself: episodes of 4 and of 3 steps."""
+    agent, obs = AD.build(window=8, slide=3), np.zeros((2, 2), np.int32)
+    planner, asked = scripted(when="always", after=2)
+    agent.use_plan(planner)
+    agent.reset(num_envs=2, seed=0, autoreset_mode="Disabled")
+    for t in range(12):  # the window slides
+        agent.act(obs)
+        agent.observe(obs, np.zeros(2, np.float32), np.zeros(2, bool), np.array([t % 4 == 3, t % 3 == 2]), {})
+    planned = [(t % 4 >= 2) + (t % 3 >= 2) for t in range(12)]
+    assert [len(left) for left, _ in asked] == [rows for rows in planned if rows]
+
+
 def test_nobody_follows_the_plan_of_another_planner():
     agent, _ = follower(1, 4)
     planner, asked = scripted(-1, when="always")

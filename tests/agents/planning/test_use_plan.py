@@ -32,6 +32,8 @@ from tests.fakes import Variant, variants
         ("beam", {"branches": 2.5}, ("branches='2.5'", "int")),
         ("beam", {"prior": -0.1}, ("prior=-0.1", "0.0..")),
         ("beam", {"prior": float("nan")}, ("prior=nan",)),
+        ("beam", {"after": -1}, ("after=-1", "0..")),
+        ("best-of-n", {"after": 500}, ("after=500 steps", "window", "lower it")),
         ("beam", {"merge": 1}, ("merge='1'", "bool")),
         ("beam", {"when": "never"}, ("when='never'", "known, full, always")),
         (Planner(), {"width": True}, ("width='True'", "int")),

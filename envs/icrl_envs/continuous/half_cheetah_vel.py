@@ -1,0 +1,43 @@
+"""Half-cheetah with a hidden target velocity: the family. MuJoCo is imported when an environment is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import register
+
+from icrl_envs.base.family import Family
+from icrl_envs.base.registry import register_family
+from icrl_envs.base.split import Split
+
+ENV_ID = "icrl/HalfCheetahVel-v0"
+ENTRY_POINT = "icrl_envs.continuous.half_cheetah_env:HalfCheetahVelEnv"
+HORIZON = 200
+FASTEST, SPACING = 3.0, 0.01  # target velocities in m/s: from 0 to FASTEST
+VELOCITIES = np.arange(round(FASTEST / SPACING) + 1) * SPACING  # (N,)
+
+
+class HalfCheetahVel(Family):
+    """Target velocities of `HalfCheetahVelEnv`, all multiples of 0.01 m/s from 0 to 3."""
+
+    env_id = ENV_ID
+    task_names = ("velocity",)
+    num_tasks = len(VELOCITIES)
+    horizon = HORIZON
+    lifetime = 5
+    published = Split(0.8, 0)
+    max_rows = 64  # rows simulate one after the other: more are not faster
+    observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
+    action_space = spaces.Box(-1.0, 1.0, (6,), np.float32)
+
+    def task_kwargs(self, task_id: int) -> dict[str, Any]:
+        """Return {"velocity": target in m/s}."""
+        return {"velocity": round(float(VELOCITIES[task_id]), 2)}
+
+
+def register_half_cheetah_vel() -> None:
+    """Register the id and its family."""
+    register(ENV_ID, ENTRY_POINT, max_episode_steps=HORIZON)
+    register_family(HalfCheetahVel())

@@ -1,0 +1,85 @@
+"""Half-cheetah with a hidden target velocity: rewards, tasks, and what a missing MuJoCo says."""
+
+import pickle
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from icrl_agents.core.families import find_family, make_tasks
+from icrl_agents.core.splits import split_tasks
+from tests.conftest import one_line
+
+CHEETAH = "icrl/HalfCheetahVel-v0"
+
+
+@pytest.fixture(scope="module")
+def env():
+    made = gymnasium.make(CHEETAH)
+    yield made
+    made.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*Box observation space m")
+def test_gymnasium_accepts_it(env):
+    check_env(env.unwrapped, skip_render_check=True)
+    family = find_family(CHEETAH)
+    assert (env.observation_space, env.action_space) == (family.observation_space, family.action_space)
+    assert env.spec.max_episode_steps == family.horizon == 200
+
+
+def test_rewards_are_those_of_the_target(env):
+    env.reset(seed=0, options={"task": {"velocity": 1.5}})
+    still = gymnasium.make("HalfCheetah-v5", ctrl_cost_weight=0.05)
+    still.reset(seed=0)
+    for action in np.random.default_rng(0).uniform(-1, 1, (5, 6)).astype(np.float32):
+        obs, reward, _, _, info = env.step(action)
+        seen, _, _, _, told = still.step(action)
+        np.testing.assert_array_equal(obs, seen)
+        speed = told["x_velocity"]
+        assert reward == pytest.approx(-abs(speed - 1.5) - 0.05 * np.square(action).sum())
+        assert reward == pytest.approx(info["reward_forward"] + info["reward_ctrl"])
+    still.close()
+
+
+def test_a_task_is_kept_until_a_seed(env):
+    env.reset(seed=3)
+    one = env.unwrapped.velocity
+    env.reset()
+    assert env.unwrapped.velocity == one
+    env.reset(seed=4)
+    assert env.unwrapped.velocity != one
+    env.reset(seed=3)
+    assert env.unwrapped.velocity == one
+    assert round(one, 2) == pytest.approx(one)
+
+
+def test_tasks_are_velocities_and_rows_stay_on_theirs():
+    family, splits = find_family(CHEETAH), split_tasks(CHEETAH)
+    assert [family.task_kwargs(task)["velocity"] for task in (0, 57, 300)] == [0.0, 0.57, 3.0]
+    assert [len(part) for part in splits] == [217, 24, 60]
+    rows, options = make_tasks(CHEETAH, [0, 300])
+    rows.reset(seed=0, options=options)
+    rewards = [rows.step(np.zeros((2, 6), np.float32))[1] for _ in range(201)]  # over the end of an episode
+    np.testing.assert_allclose(np.mean(rewards, 0), [0, -3], atol=0.2)
+    copy = pickle.loads(pickle.dumps(rows.envs[1].unwrapped))
+    copy.reset(seed=0)
+    assert copy.velocity == 3
+    rows.close()
+
+
+@pytest.mark.parametrize("velocity", [-0.1, 3.01, "fast", True, np.nan])
+def test_other_targets_are_refused(env, velocity):
+    one_line(lambda: env.reset(options={"task": {"velocity": velocity}}), ValueError, "velocity=", "from 0 to 3.0")
+
+
+@pytest.mark.slow
+def test_without_mujoco_the_id_is_known_and_making_it_says_what_to_install():
+    code = "import sys; sys.modules['mujoco'] = None\nimport icrl_envs, gymnasium\n"
+    code += f"assert '{CHEETAH}' in icrl_envs.FAMILIES and 'gymnasium.envs.mujoco' not in sys.modules\n"
+    code += f"gymnasium.make('{CHEETAH}')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr.strip().endswith(f'ImportError: {CHEETAH} needs mujoco: pip install "icrl-agents[mujoco]"')
