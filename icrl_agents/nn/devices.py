@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from icrl_agents.core.process.launched import is_launched, local_rank
 from icrl_agents.core.process.packages import need
 
 ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # environment variable with which Accelerate selects its device
@@ -35,8 +36,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 def training_device(device: str | torch.device) -> torch.device:
     """`pick_device`; under `accelerate launch` the GPU of this process."""
     found = pick_device(device)
-    if found.type == "cuda" and _launched():
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    if found.type == "cuda" and is_launched():
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return found
 
 
@@ -67,7 +68,7 @@ def accelerate_on(device: torch.device) -> Iterator[None]:
     """
     need("accelerate", "train")
     before = os.environ.get(ACCELERATE_DEVICE)
-    if not _launched():
+    if not is_launched():
         os.environ[ACCELERATE_DEVICE] = str(device)
         _reset_accelerate()
     try:
@@ -76,12 +77,8 @@ def accelerate_on(device: torch.device) -> Iterator[None]:
         os.environ.pop(ACCELERATE_DEVICE, None)
         if before is not None:
             os.environ[ACCELERATE_DEVICE] = before
-        if not _launched():
+        if not is_launched():
             _reset_accelerate()
-
-
-def _launched() -> bool:
-    return int(os.environ.get("LOCAL_RANK", -1)) != -1
 
 
 def _reset_accelerate() -> None:

@@ -1,7 +1,7 @@
 """Training loop: reads batches of windows, writes a checkpoint folder.
 
 It runs through Accelerate, so the same code serves one CPU, a GPU and `accelerate launch` on several processes; every
-process takes its rows of the same global batch, so the result equals that of one process.
+process takes micro-batches of the same global batch, so the result equals that of one process.
 
 A run folder is a checkpoint folder (config.json, model.safetensors, README.md) with `train.json` (resolved settings
 and versions), `metrics.jsonl` and, during the run, `checkpoints/`. One process at a time owns it. Ctrl-C and SIGTERM
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PREPARING = 1  # separates the random stream of `prepare_batch` from that of the windows
+UNREAD = {"cuda": 20}  # updates between readings of their metrics, for which the device must finish; others: 1
 
 
 def train(
@@ -127,6 +128,16 @@ def train(
             return run.go()
 
 
+class Work(NamedTuple):
+    """Tokens that were trained on, and the time that it took."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, tokens: int, seconds: float) -> Work:
+        return Work(self.tokens + tokens, self.seconds + seconds)
+
+
 @dataclass
 class Run:
     """A training run in this process."""
@@ -137,12 +148,13 @@ class Run:
     track: Sequence[Any]  # trackers, besides metrics.jsonl
     overwrite: bool = False  # whether histories that an earlier run collected are replaced
     seconds: float = 0.0  # training time so far, including earlier parts of a resumed run
+    unread: Work = Work()  # since the last reading of the metrics
 
     def go(self) -> ICAgent:
         config, accelerator = self.request.config, self._accelerator()
-        if config.batch_size % accelerator.num_processes:
+        if config.batch_size < accelerator.num_processes:
             raise ValueError(
-                f"batch_size={config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
+                f"batch_size={config.batch_size} is less than the {accelerator.num_processes} processes: raise it"
             )
         if config.init:
             self._new_method()  # refuses an agent of other spaces, sizes or tasks before hours of collecting
@@ -241,14 +253,17 @@ class Run:
         ):
             validation = random = ""
             for number in range(start, cfg.updates):
-                row = self._update(updater, windows, number)
                 due = _due(number + 1, cfg.eval_every) or (cfg.eval_every and number + 1 == cfg.updates)
+                if not (rows := self._update(updater, windows, number, bool(due))):
+                    continue
+                row = rows[-1]
                 if due and method.trains_policy(number / cfg.updates):
                     row |= validate(method, request) if main else {}
                     accelerator.wait_for_everyone()
                     validation, random = validation_notes(row)
-                write(row)
-                send(row)
+                for each in rows:
+                    write(each)
+                    send(each)
                 bar(number + 1, f"{validation}loss {row['loss']:.3f}{random}  {row['tokens_per_s']:,} tokens/s")
                 asked = _agreed(accelerator, stop)
                 if main and (asked or (_due(number + 1, cfg.checkpoint_every) and number + 1 < cfg.updates)):
@@ -259,15 +274,23 @@ class Run:
                     accelerator.wait_for_everyone()  # the launcher ends all processes when the first one exits
                     stop.leave()
 
-    def _update(self, updater: Updater, windows: Windows, number: int) -> dict[str, Any]:
-        """One update; its metrics row includes the time for the batch."""
-        began = time.perf_counter()
+    def _update(self, updater: Updater, windows: Windows, number: int, due: bool) -> list[dict[str, Any]]:
+        """One update; returns the metrics rows since the last reading, or [] if this update is not read.
+
+        The times of a row include those for its batches, and are those of all updates of the reading.
+        """
+        began, cfg, done = time.perf_counter(), self.request.config, number + 1
+        read = due or _due(done, UNREAD.get(self.device.type, 1)) or _due(done, cfg.checkpoint_every)
         batch = self._batch(updater.method, windows, number)
-        row = updater.update(batch, number)
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
+        rows = updater.update(batch, number, read or done == cfg.updates)
         tokens = int(batch.mask.sum()) * updater.method.tokens_per_step
-        return row | {"tokens_per_s": round(tokens / seconds), "seconds": round(self.seconds, 3)}
+        self.unread = self.unread.plus(tokens, time.perf_counter() - began)
+        if rows:
+            work, self.unread = self.unread, Work()
+            self.seconds += work.seconds
+            rate = {"tokens_per_s": round(work.tokens / work.seconds), "seconds": round(self.seconds, 3)}
+            rows = [row | rate for row in rows]
+        return rows
 
     def _batch(self, method: Method, windows: Windows, number: int, whole: bool = False) -> Steps:
         cfg, progress = self.request.config, number / self.request.config.updates
