@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +35,9 @@ from icrl_agents.evaluation.evaluate import trained_on
 from icrl_agents.hub.unfinished import newest_checkpoint
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.method import Method
+from icrl_agents.nn.compiled import compile_bodies, require_compiler
 from icrl_agents.nn.devices import accelerate_on, training_device
+from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings
 from icrl_agents.training.augment import hide_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
@@ -148,7 +150,7 @@ class Run:
     track: Sequence[Any]  # trackers, besides metrics.jsonl
     overwrite: bool = False  # whether histories that an earlier run collected are replaced
     seconds: float = 0.0  # training time so far, including earlier parts of a resumed run
-    unread: Work = Work()  # since the last reading of the metrics
+    unread: Work = field(default_factory=Work)  # since the last reading of the metrics
 
     def go(self) -> ICAgent:
         config, accelerator = self.request.config, self._accelerator()
@@ -156,6 +158,8 @@ class Run:
             raise ValueError(
                 f"batch_size={config.batch_size} is less than the {accelerator.num_processes} processes: raise it"
             )
+        if config.compile:
+            require_compiler(self.device)
         if config.init:
             self._new_method()  # refuses an agent of other spaces, sizes or tasks before hours of collecting
         if accelerator.is_main_process:
@@ -175,7 +179,10 @@ class Run:
             if not config.init:
                 method.fit_normalization(method.tensors(first))
             start = self._restore(method, optimizer)
+            set_precision(method, accelerator.mixed_precision)
             model, optimizer = accelerator.prepare(method, optimizer)
+            if config.compile:
+                compile_bodies(method)
             updater = Updater(accelerator, model, optimizer, config, request.agent_config.span)
             self._loop(updater, windows, start, data)
             agent = ICAgent(method.eval(), self._facts(method, data))
@@ -192,8 +199,11 @@ class Run:
         precision = PRECISIONS[self.request.config.precision] or ("bf16" if kind == "cuda" else "no")
         # a window may be too short for the weights of a memory to receive gradients
         unused = METHODS[self.request.method].has_memory
-        handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused)
-        return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=[handler])
+        handlers = [
+            accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused),
+            accelerate.utils.AutocastKwargs(enabled=False),  # `set_precision` lowers the transformers only
+        ]
+        return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
 
     # ---- the start ------------------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Updater:
         sums: dict[str, Tensor] = {}
         for part in parts:
             last = part is parts[-1]  # processes exchange gradients once per update
-            with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
+            with nullcontext() if last else accelerator.no_sync(self.model):
                 rows = batch.rows(part.rows)
                 torch.manual_seed(_seed(self.config.seed, number, part.number))
                 terms = self.model(method.tensors(rows))
