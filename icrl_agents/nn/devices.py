@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from icrl_agents.core.process.launched import is_launched, local_rank
 from icrl_agents.core.process.packages import need
 
+PINNED = 64 << 10  # bytes; CUDA itself copies up to that many without waiting
 ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # environment variable with which Accelerate selects its device
 
 
@@ -58,6 +61,16 @@ def _parse(device: object) -> torch.device | None:
         return torch.device(device)
     except RuntimeError:
         return None
+
+
+def to_device(x: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Tensor of an array; large copies to a GPU come from pinned memory, so that nothing waits for them."""
+    if device.type != "cuda":
+        return torch.as_tensor(x, dtype=dtype, device=device)
+    value = torch.as_tensor(x)
+    if value.nbytes > PINNED:
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True).to(dtype or value.dtype)
 
 
 @contextmanager
