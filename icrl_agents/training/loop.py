@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ from icrl_agents.training.run_folder import (
     trim_metrics,
 )
 from icrl_agents.training.tracking import Track, check_trackers, open_trackers
-from icrl_agents.training.update import Updater
+from icrl_agents.training.update import Updater, Work
 from icrl_agents.training.validation import validate, validation_notes, warn_few
 from icrl_agents.training.windows import Windows
 
@@ -130,16 +130,6 @@ def train(
             return run.go()
 
 
-class Work(NamedTuple):
-    """Tokens that were trained on, and the time that it took."""
-
-    tokens: int = 0
-    seconds: float = 0.0
-
-    def plus(self, tokens: int, seconds: float) -> Work:
-        return Work(self.tokens + tokens, self.seconds + seconds)
-
-
 @dataclass
 class Run:
     """A training run in this process."""
@@ -178,7 +168,7 @@ class Run:
             optimizer = make_optimizer(method, config)
             if not config.init:
                 method.fit_normalization(method.tensors(first))
-            start = self._restore(method, optimizer)
+            start = _same(accelerator, self._restore(method, optimizer), request.out)
             set_precision(method, accelerator.mixed_precision)
             model, optimizer = accelerator.prepare(method, optimizer)
             if config.compile:
@@ -325,6 +315,17 @@ def _agreed(accelerator: Accelerator, stop: Stop) -> int:
         asked = accelerator.reduce(torch.tensor(float(stop.asked > 0), device=accelerator.device), "sum")
         stop.asked = stop.asked or (signal.SIGTERM if asked.item() else 0)
     return stop.asked
+
+
+def _same(accelerator: Accelerator, start: int, out: Path) -> int:
+    """The number of updates of the checkpoint that all processes have found; ValueError if they differ."""
+    found = accelerator.gather(torch.tensor([start], device=accelerator.device)).tolist()
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"processes found checkpoints of updates {found[:8]} in {printable(out, 160)}: put the run folder on a "
+            "file system that all machines see"
+        )
+    return start
 
 
 def _due(update: int, every: int) -> bool:

@@ -33,6 +33,16 @@ class Part(NamedTuple):
     rows: np.ndarray  # row indices
 
 
+class Work(NamedTuple):
+    """Tokens that were trained on, and the time that it took."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, tokens: int, seconds: float) -> Work:
+        return Work(self.tokens + tokens, self.seconds + seconds)
+
+
 class Updater:
     """Computes gradients on batches and applies optimizer steps.
 
