@@ -211,7 +211,7 @@ def test_metrics_may_be_read_later(tmp_path, monkeypatch):
 
 OWN = {
     "ad": {"dynamics": True},
-    "idt": {"dynamics": True, "chunk": 3},
+    "idt": {"dynamics": True, "chunk": 3, "micro_batch": 1},
     "cad": {"latents": 4, "slide": 5, "episodes": 5},  # three folds
     "marked-ad": {"source": "q-learning"},  # which tells its probabilities
     "headless-ad": {"vector_size": 8},
@@ -221,46 +221,48 @@ OWN = {
 # --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-TWO = ("--nproc-per-node", "2", "--master-port", "0")
+
+
+def stop_at(monkeypatch, method, number):
+    """Ctrl-C in forward pass `number`, which counts from 1."""
+    calls, loss = [], METHODS[method].loss
+
+    def counted(agent, steps):
+        calls.append(1)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        return loss(agent, steps)
+
+    monkeypatch.setattr(METHODS[method], "loss", counted)
 
 
 @pytest.mark.parametrize("method", OWN)
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path, method):
-    """With a micro-batch for each process the sums have the order of one process, so the weights are equal bits."""
+def test_two_processes_equal_one(tmp_path, monkeypatch, method):
+    """Dropout included; also where they resume what one process has begun.
+
+    With one micro-batch for each process sums have the order of one process, so the weights have the same bits.
+    """
     settings = {**FAST, "updates": 5, "micro_batch": 2, "dropout": 0.1, **OWN[method]}
-    process = start(tmp_path, tmp_path / "two", settings, launcher=LAUNCH, method=method)
+    resumed = ["resume"] if method == "ad" else []
+    if resumed:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="continues at update 3"):
+            stop_at(patch, method, 5)  # the third update
+            train(method, ID, tmp_path / "two", settings=settings, device="cpu", quiet=True)
+    process = start(tmp_path, tmp_path / "two", settings, *resumed, launcher=LAUNCH, method=method)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert output.count("<2>") == 2
     one = train(method, ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
-    assert same(weights(tmp_path / "two"), one.state_dict())
-    assert losses(tmp_path / "two") == losses(tmp_path / "one")
-
-
-@pytest.mark.slow
-def test_another_number_of_processes_resumes(tmp_path, monkeypatch):
-    """One process stops in the third of five updates, two go on, each with three micro-batches."""
-    settings = {**FAST, "updates": 5, "batch_size": 12, "micro_batch": 2, "dropout": 0.1}
-    whole = train("ad", ID, tmp_path / "whole", settings=settings, device="cpu", quiet=True)
-    loss, calls = METHODS["ad"].loss, []
-
-    def stop_at_the_third(agent, steps):
-        calls.append(1)
-        if len(calls) == 2 * 6 + 1:
-            signal.raise_signal(signal.SIGINT)
-        return loss(agent, steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(METHODS["ad"], "loss", stop_at_the_third)
-        with pytest.raises(KeyboardInterrupt, match="continues at update 3"):
-            train("ad", ID, tmp_path / "run", settings=settings, device="cpu", quiet=True)
-    process = start(tmp_path, tmp_path / "run", settings, "resume", launcher=("-m", "torch.distributed.run", *TWO))
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    for name, weight in weights(tmp_path / "run").items():  # sums of another order
-        torch.testing.assert_close(weight, whole.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
-    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    if settings["micro_batch"] == 2:
+        assert same(weights(tmp_path / "two"), one.state_dict())
+        assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    for name, weight in weights(tmp_path / "two").items():
+        pair = weight, one.state_dict()[name].clone()
+        if name.endswith(("key_value.bias", "qkv.bias")):  # softmax ignores those of keys: their gradients are noise
+            for value in pair:
+                value.unflatten(0, (-1, settings["width"]))[-2] = 0
+        torch.testing.assert_close(*pair, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.slow

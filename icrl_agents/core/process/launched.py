@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-FIRST_REPORTS = 3.0  # seconds in which a launcher ends all processes after the first one has failed
+FIRST_REPORTS = 10.0  # seconds; a launcher ends all processes as soon as the first one has left
 
 
 def is_launched() -> bool:
