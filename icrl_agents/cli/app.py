@@ -20,6 +20,7 @@ from icrl_agents.cli.use.evaluate import Evaluate
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.process.caution import one_line_warnings
 from icrl_agents.core.process.interrupts import Interrupted, Terminated
+from icrl_agents.core.process.launched import await_first, is_first
 
 
 class Commands(TyperGroup):
@@ -36,6 +37,7 @@ class Commands(TyperGroup):
         except Exception as error:
             if debug or not is_mistake(error):
                 raise
+            await_first()
             print(f"error: {one_line(error)}", file=sys.stderr)
             code = 2
         sys.exit(code or 0)
@@ -44,7 +46,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, Terminated) as end:
-            print(str(end) or "interrupted", file=sys.stderr)
+            if is_first():
+                print(str(end) or "interrupted", file=sys.stderr)
             raise typer.Exit(getattr(end, "code", Interrupted.code)) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icrl_agents.nn.lowered import Lowered
+
 QUERY_STD = 0.5  # initial standard deviation of queries and position vectors
 
 
-class Reader(nn.Module):
+class Reader(Lowered):
     """Learned queries (Q, D) that attend to each other and to source vectors (N, M, D) in every layer.
 
     Args:
@@ -35,11 +37,12 @@ class Reader(nn.Module):
 
     def forward(self, source: Tensor, count: int | None = None) -> Tensor:
         """Outputs (N, Q', D) of the first `count` queries (None: all) after reading `source` (N, M, D)."""
-        source = self.source_norm(source)
-        x = self.queries[:count].expand(len(source), -1, -1)  # (N, Q', D)
-        for block in self.blocks:
-            x = block(x, source)
-        return self.norm(x)
+        with self.products(source):
+            source = self.source_norm(source)
+            x = self.queries[:count].expand(len(source), -1, -1)  # (N, Q', D)
+            for block in self.blocks:
+                x = block(x, source)
+            return self.norm(x)
 
 
 class ReaderBlock(nn.Module):
@@ -108,5 +111,5 @@ class Compressor(nn.Module):
         if self.gate == "residual":
             return self.merge(old + new)
         both = torch.cat([old, new], -1)  # (N, Z, 2 D)
-        share = torch.sigmoid(self.open(both)).to(old.dtype)  # (N, Z, D) weight of new; lerp needs one dtype (autocast)
+        share = torch.sigmoid(self.open(both))  # (N, Z, D) weight of new
         return torch.lerp(old, new + torch.tanh(self.change(both)), share)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from icrl_agents.core.process.launched import is_launched, local_rank
 from icrl_agents.core.process.packages import need
 
+PINNED = 64 << 10  # bytes; CUDA itself copies up to that many without waiting
 ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # environment variable with which Accelerate selects its device
 
 
@@ -35,8 +39,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 def training_device(device: str | torch.device) -> torch.device:
     """`pick_device`; under `accelerate launch` the GPU of this process."""
     found = pick_device(device)
-    if found.type == "cuda" and _launched():
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    if found.type == "cuda" and is_launched():
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return found
 
 
@@ -59,6 +63,16 @@ def _parse(device: object) -> torch.device | None:
         return None
 
 
+def to_device(x: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Tensor of an array; large copies to a GPU come from pinned memory, so that nothing waits for them."""
+    if device.type != "cuda":
+        return torch.as_tensor(x, dtype=dtype, device=device)
+    value = torch.as_tensor(x)
+    if value.nbytes > PINNED:
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True).to(dtype or value.dtype)
+
+
 @contextmanager
 def accelerate_on(device: torch.device) -> Iterator[None]:
     """Make Accelerate use `device` instead of the first GPU inside the block, and reset its global state afterwards.
@@ -67,7 +81,7 @@ def accelerate_on(device: torch.device) -> Iterator[None]:
     """
     need("accelerate", "train")
     before = os.environ.get(ACCELERATE_DEVICE)
-    if not _launched():
+    if not is_launched():
         os.environ[ACCELERATE_DEVICE] = str(device)
         _reset_accelerate()
     try:
@@ -76,12 +90,8 @@ def accelerate_on(device: torch.device) -> Iterator[None]:
         os.environ.pop(ACCELERATE_DEVICE, None)
         if before is not None:
             os.environ[ACCELERATE_DEVICE] = before
-        if not _launched():
+        if not is_launched():
             _reset_accelerate()
-
-
-def _launched() -> bool:
-    return int(os.environ.get("LOCAL_RANK", -1)) != -1
 
 
 def _reset_accelerate() -> None:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.decode import Views, can_decode, decode
+from icrl_agents.nn.lowered import Lowered
 
 
-class Transformer(nn.Module):
+class Transformer(Lowered):
     """Causal transformer: `body(x)` for whole sequences, `body(x, cache)` for tokens after the cached ones.
 
     Args:
@@ -47,7 +48,7 @@ class Transformer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """State without `views`: copies and unpickled modules build views of their own weights."""
-        return {**vars(self), "views": None}
+        return {**super().__getstate__(), "views": None}
 
     def make_cache(self, rows: int, capacity: int, outputs: bool = False) -> Cache:
         """Empty cache for `rows` sequences of up to `capacity` tokens; with `outputs` it also stores the outputs."""
@@ -72,8 +73,12 @@ class Transformer(nn.Module):
             if self.views is None or not self.views.stamp.holds():
                 self.views = Views.of(self)
             x = decode(self.views, x, cache)
+        elif self.compiled and self.training:
+            with self.products(x):
+                x = self.compiled(x, torch.view_as_real(rotations(x.shape[1], self.head_width, x.device)))
         else:
-            x = self.run(x, Positions(x, cache, self.head_width))
+            with self.products(x):
+                x = self.run(x, Positions(x, cache, self.head_width))
         if cache is not None:
             cache.write(x)
         return x

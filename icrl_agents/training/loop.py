@@ -1,7 +1,7 @@
 """Training loop: reads batches of windows, writes a checkpoint folder.
 
 It runs through Accelerate, so the same code serves one CPU, a GPU and `accelerate launch` on several processes; every
-process takes its rows of the same global batch, so the result equals that of one process.
+process takes micro-batches of the same global batch, so the result equals that of one process.
 
 A run folder is a checkpoint folder (config.json, model.safetensors, README.md) with `train.json` (resolved settings
 and versions), `metrics.jsonl` and, during the run, `checkpoints/`. One process at a time owns it. Ctrl-C and SIGTERM
@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,9 @@ from icrl_agents.evaluation.evaluate import trained_on
 from icrl_agents.hub.unfinished import newest_checkpoint
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.method import Method
+from icrl_agents.nn.compiled import compile_bodies, require_compiler
 from icrl_agents.nn.devices import accelerate_on, training_device
+from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings
 from icrl_agents.training.augment import hide_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
@@ -56,7 +58,7 @@ from icrl_agents.training.run_folder import (
     trim_metrics,
 )
 from icrl_agents.training.tracking import Track, check_trackers, open_trackers
-from icrl_agents.training.update import Updater
+from icrl_agents.training.update import Updater, Work
 from icrl_agents.training.validation import validate, validation_notes, warn_few
 from icrl_agents.training.windows import Windows
 
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PREPARING = 1  # separates the random stream of `prepare_batch` from that of the windows
+UNREAD = {"cuda": 20}  # updates between readings of their metrics, for which the device must finish; others: 1
 
 
 def train(
@@ -137,13 +140,16 @@ class Run:
     track: Sequence[Any]  # trackers, besides metrics.jsonl
     overwrite: bool = False  # whether histories that an earlier run collected are replaced
     seconds: float = 0.0  # training time so far, including earlier parts of a resumed run
+    unread: Work = field(default_factory=Work)  # since the last reading of the metrics
 
     def go(self) -> ICAgent:
         config, accelerator = self.request.config, self._accelerator()
-        if config.batch_size % accelerator.num_processes:
+        if config.batch_size < accelerator.num_processes:
             raise ValueError(
-                f"batch_size={config.batch_size} is not a multiple of the {accelerator.num_processes} processes"
+                f"batch_size={config.batch_size} is less than the {accelerator.num_processes} processes: raise it"
             )
+        if config.compile:
+            require_compiler(self.device)
         if config.init:
             self._new_method()  # refuses an agent of other spaces, sizes or tasks before hours of collecting
         if accelerator.is_main_process:
@@ -162,8 +168,11 @@ class Run:
             optimizer = make_optimizer(method, config)
             if not config.init:
                 method.fit_normalization(method.tensors(first))
-            start = self._restore(method, optimizer)
+            start = _same(accelerator, self._restore(method, optimizer), request.out)
+            set_precision(method, accelerator.mixed_precision)
             model, optimizer = accelerator.prepare(method, optimizer)
+            if config.compile:
+                compile_bodies(method)
             updater = Updater(accelerator, model, optimizer, config, request.agent_config.span)
             self._loop(updater, windows, start, data)
             agent = ICAgent(method.eval(), self._facts(method, data))
@@ -180,8 +189,11 @@ class Run:
         precision = PRECISIONS[self.request.config.precision] or ("bf16" if kind == "cuda" else "no")
         # a window may be too short for the weights of a memory to receive gradients
         unused = METHODS[self.request.method].has_memory
-        handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused)
-        return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=[handler])
+        handlers = [
+            accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused),
+            accelerate.utils.AutocastKwargs(enabled=False),  # `set_precision` lowers the transformers only
+        ]
+        return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
@@ -241,14 +253,17 @@ class Run:
         ):
             validation = random = ""
             for number in range(start, cfg.updates):
-                row = self._update(updater, windows, number)
                 due = _due(number + 1, cfg.eval_every) or (cfg.eval_every and number + 1 == cfg.updates)
+                if not (rows := self._update(updater, windows, number, bool(due))):
+                    continue
+                row = rows[-1]
                 if due and method.trains_policy(number / cfg.updates):
                     row |= validate(method, request) if main else {}
                     accelerator.wait_for_everyone()
                     validation, random = validation_notes(row)
-                write(row)
-                send(row)
+                for each in rows:
+                    write(each)
+                    send(each)
                 bar(number + 1, f"{validation}loss {row['loss']:.3f}{random}  {row['tokens_per_s']:,} tokens/s")
                 asked = _agreed(accelerator, stop)
                 if main and (asked or (_due(number + 1, cfg.checkpoint_every) and number + 1 < cfg.updates)):
@@ -259,15 +274,23 @@ class Run:
                     accelerator.wait_for_everyone()  # the launcher ends all processes when the first one exits
                     stop.leave()
 
-    def _update(self, updater: Updater, windows: Windows, number: int) -> dict[str, Any]:
-        """One update; its metrics row includes the time for the batch."""
-        began = time.perf_counter()
+    def _update(self, updater: Updater, windows: Windows, number: int, due: bool) -> list[dict[str, Any]]:
+        """One update; returns the metrics rows since the last reading, or [] if this update is not read.
+
+        The times of a row include those for its batches, and are those of all updates of the reading.
+        """
+        began, cfg, done = time.perf_counter(), self.request.config, number + 1
+        read = due or _due(done, UNREAD.get(self.device.type, 1)) or _due(done, cfg.checkpoint_every)
         batch = self._batch(updater.method, windows, number)
-        row = updater.update(batch, number)
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
+        rows = updater.update(batch, number, read or done == cfg.updates)
         tokens = int(batch.mask.sum()) * updater.method.tokens_per_step
-        return row | {"tokens_per_s": round(tokens / seconds), "seconds": round(self.seconds, 3)}
+        self.unread = self.unread.plus(tokens, time.perf_counter() - began)
+        if rows:
+            work, self.unread = self.unread, Work()
+            self.seconds += work.seconds
+            rate = {"tokens_per_s": round(work.tokens / work.seconds), "seconds": round(self.seconds, 3)}
+            rows = [row | rate for row in rows]
+        return rows
 
     def _batch(self, method: Method, windows: Windows, number: int, whole: bool = False) -> Steps:
         cfg, progress = self.request.config, number / self.request.config.updates
@@ -292,6 +315,17 @@ def _agreed(accelerator: Accelerator, stop: Stop) -> int:
         asked = accelerator.reduce(torch.tensor(float(stop.asked > 0), device=accelerator.device), "sum")
         stop.asked = stop.asked or (signal.SIGTERM if asked.item() else 0)
     return stop.asked
+
+
+def _same(accelerator: Accelerator, start: int, out: Path) -> int:
+    """The number of updates of the checkpoint that all processes have found; ValueError if they differ."""
+    found = accelerator.gather(torch.tensor([start], device=accelerator.device)).tolist()
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"processes found checkpoints of updates {found[:8]} in {printable(out, 160)}: put the run folder on a "
+            "file system that all machines see"
+        )
+    return start
 
 
 def _due(update: int, every: int) -> bool:

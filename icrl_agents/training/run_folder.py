@@ -27,6 +27,7 @@ from icrl_agents.core.files.folder_lock import OURS, FolderLock
 from icrl_agents.core.files.strict_json import dump_json, read_json, refuse_special
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
+from icrl_agents.core.process.launched import is_first
 from icrl_agents.hub.checkpoint import CONFIG, WEIGHTS
 from icrl_agents.hub.unfinished import NOTE, STATES, newest_checkpoint, read_note
 
@@ -81,7 +82,7 @@ def own(out: Path) -> AbstractContextManager[Any]:
     Raises:
         BlockingIOError: another run trains in the folder.
     """
-    return FolderLock(out, "training in") if os.environ.get("RANK", "0") == "0" else nullcontext()
+    return FolderLock(out, "training in") if is_first() else nullcontext()
 
 
 def resumable(out: Path) -> AbstractContextManager[None]:

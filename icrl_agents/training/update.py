@@ -1,14 +1,19 @@
-"""One weight update from a global batch, in micro-batches and over processes. Axis letters: B rows, T steps."""
+"""One weight update from a global batch, in micro-batches and over processes.
+
+The micro-batches of an update, and the random numbers of each, do not depend on the number of processes, which take
+turns with them. N processes therefore compute the gradient of one process; only the order of its sum differs.
+Axis letters: B rows, T steps.
+"""
 
 from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from icrl_agents.core.steps import Steps
 from icrl_agents.training.config import TrainConfig
@@ -16,6 +21,26 @@ from icrl_agents.training.optimizer import learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+FORWARD = 2  # separates the random streams of forward passes, for dropout, from that of `prepare_batch`
+
+
+class Part(NamedTuple):
+    """Micro-batch of an update."""
+
+    number: int  # 0, 1, ... in the global batch
+    rows: np.ndarray  # row indices
+
+
+class Work(NamedTuple):
+    """Tokens that were trained on, and the time that it took."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, tokens: int, seconds: float) -> Work:
+        return Work(self.tokens + tokens, self.seconds + seconds)
 
 
 class Updater:
@@ -29,55 +54,76 @@ class Updater:
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, config: TrainConfig, span: int):
         self.accelerator, self.model, self.optimizer, self.config = accelerator, model, optimizer, config
         self.method, self.span = accelerator.unwrap_model(model), span
+        self.unread: list[tuple[int, list[str], Tensor]] = []  # update, names and values of its metrics
 
-    def update(self, batch: Steps, number: int) -> dict[str, Any]:
-        """Apply update `number` (from 0) on the global batch (B, T); returns its metrics.
+    def update(self, batch: Steps, number: int, read: bool = True) -> list[dict[str, Any]]:
+        """Apply update `number` (from 0) on the global batch (B, T).
+
+        Returns:
+            Metrics of this update and of those before it that are unread, one row each; [] unless `read`, which waits
+            for the device.
 
         Raises:
-            ValueError: the loss is not finite.
+            ValueError: a loss is not finite.
         """
         cfg, accelerator = self.config, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, cfg)
         self.method.train()
-        sums = self._backward(batch, self._parts(number))
-        # before the optimizer step, so that the saved weights stay finite
-        if not math.isfinite(sums["loss"]):
-            raise ValueError(
-                f"the loss became {sums['loss']} at update {number + 1}: lower lr={cfg.lr} or clip={cfg.clip}"
-            )
+        sums = self._backward(batch, number)
+        names, values = list(sums), torch.stack(list(sums.values()))
+        if accelerator.num_processes > 1:  # metrics only: gradients are averaged in `backward`
+            values = accelerator.reduce(values, "mean")
+        self.unread.append((number, names, values))
+        # before the optimizer step, so that the weights stay finite where every update is read
+        rows = self.read() if read else []
         accelerator.clip_grad_norm_(self.model.parameters(), cfg.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if accelerator.num_processes > 1:
-            # metrics only: gradients are averaged in `backward`
-            values = accelerator.reduce(torch.tensor(list(sums.values()), device=accelerator.device), "mean")
-            sums = dict(zip(sums, values.tolist(), strict=True))
-        rounded = {name: round(value, 6) for name, value in sums.items()}
-        return {"update": number + 1, **rounded, "lr": learning_rate(number, cfg)}
+        return rows
 
-    def _parts(self, number: int) -> list[np.ndarray]:
-        """Row indices of each micro-batch of this process; shorter windows allow more rows per micro-batch."""
-        cfg = self.config
-        ours = np.arange(cfg.batch_size)[self.accelerator.process_index :: self.accelerator.num_processes]
+    def read(self) -> list[dict[str, Any]]:
+        """Metrics of all unread updates; ValueError for a loss that is not finite."""
+        cfg, unread, self.unread = self.config, self.unread, []
+        rows = []
+        for number, names, values in unread:
+            row = dict(zip(names, (round(value, 6) for value in values.tolist()), strict=True))
+            if not math.isfinite(row["loss"]):
+                raise ValueError(
+                    f"the loss became {row['loss']} at update {number + 1}: lower lr={cfg.lr} or clip={cfg.clip}"
+                )
+            rows.append({"update": number + 1, **row, "lr": learning_rate(number, cfg)})
+        return rows
+
+    def _parts(self, number: int) -> list[Part]:
+        """Micro-batches of this process; shorter windows allow more rows per micro-batch."""
+        cfg, processes = self.config, self.accelerator.num_processes
         # micro_batch is for whole windows: `shorter` times as many rows of shorter ones fit
         shorter = max(1, self.span // (cfg.most_steps(number / cfg.updates) or self.span))
-        return np.array_split(ours, math.ceil(len(ours) / (cfg.micro_batch * shorter)))
+        count = max(math.ceil(cfg.batch_size / (cfg.micro_batch * shorter)), processes)
+        parts = [Part(*part) for part in enumerate(np.array_split(np.arange(cfg.batch_size), count))]
+        return parts[self.accelerator.process_index :: processes]
 
-    def _backward(self, batch: Steps, parts: list[np.ndarray]) -> dict[str, float]:
+    def _backward(self, batch: Steps, number: int) -> dict[str, Tensor]:
         """Accumulate the gradients of all micro-batches; returns the loss terms and their sum ("loss")."""
-        accelerator, method = self.accelerator, self.method
+        accelerator, method, parts = self.accelerator, self.method, self._parts(number)
         whole = max(1.0, float(method.loss_weight(batch)))  # over the global batch
-        sums: dict[str, float] = {}
-        for number, part in enumerate(parts):
-            last = number + 1 == len(parts)  # processes exchange gradients once per update
-            with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
-                rows = batch.rows(part)
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            last = part is parts[-1]  # processes exchange gradients once per update
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                rows = batch.rows(part.rows)
+                torch.manual_seed(_seed(self.config.seed, number, part.number))
                 terms = self.model(method.tensors(rows))
                 # terms are means over `rows`, and processes are averaged: rescale to a mean over the global batch
                 share = float(method.loss_weight(rows)) * accelerator.num_processes / whole
                 loss = torch.stack(list(terms.values())).sum() * share
             accelerator.backward(loss)
             for name, value in {**terms, "loss": sum(terms.values())}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
+                sums[name] = sums.get(name, 0.0) + value.detach() * share
         return sums
+
+
+def _seed(*numbers: int) -> int:
+    """Seed of PyTorch's generators for a forward pass."""
+    return int(np.random.SeedSequence([*numbers, FORWARD]).generate_state(1, np.uint64)[0] >> 1)

@@ -96,3 +96,19 @@ def test_dropout_only_while_training():
 def test_odd_head_width_is_refused():
     with pytest.raises(ValueError, match="width 12 must be an even multiple of heads 4"):
         Transformer(12, layers=1, heads=4, inner=8)
+
+
+def test_whole_windows_attend_without_a_mask(body, monkeypatch):
+    """Flash kernels take `is_causal`, but no mask; later padding has no influence on what stands before it."""
+    calls, attention = [], torch.nn.functional.scaled_dot_product_attention
+
+    def listen(*qkv, attn_mask=None, is_causal=False):
+        calls.append((attn_mask, is_causal))
+        return attention(*qkv, attn_mask=attn_mask, is_causal=is_causal)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", listen)
+    x = tokens(2, 12)
+    y = body(x)
+    assert calls == [(None, True)] * 2
+    padded = torch.cat([x[:, :7], tokens(2, 5, seed=1)], 1)
+    torch.testing.assert_close(body(padded)[:, :7], y[:, :7])

@@ -209,11 +209,12 @@ def test_front_pages_have_the_same_loop():
 
 # ---- commands ---------------------------------------------------------------------------------------------------
 
-PROGRAMS = r"(?:icrl-agents|pip|python|accelerate|tensorboard|wandb|mkdocs|ruff|pytest|for|[A-Z_]+=\S+ python)"
+PROGRAMS = r"(?:icrl-agents|pip|python|accelerate|torchrun|tensorboard|wandb|mkdocs|ruff|pytest|for|[A-Z_]+=\S+ python)"
 NOT_RUN = {  # the beginning of a command: why it is not run here; its words are checked all the same
     "pip install": "needs a package index",
     "icrl-agents push": "needs the Hub, of which tests/hub has a local one",
     "accelerate launch": "needs two GPUs; tests of training start two processes",
+    "torchrun": "needs two GPUs or machines; tests of training start two processes",
     "tensorboard --logdir": "serves until it is interrupted",
     "mkdocs serve": "serves until it is interrupted",
     "mkdocs build": "a step of .ci/run",

@@ -17,9 +17,13 @@ from safetensors.torch import load_file
 from icrl_agents import ICAgent, evaluate, train
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
+from icrl_agents.nn import compiled
+from icrl_agents.nn.codecs.distributions import Categorical
+from icrl_agents.nn.transformer import Block
 from icrl_agents.sources import make_source
 from icrl_agents.training import request
 from icrl_agents.training.config import TrainConfig
+from icrl_agents.training.loop import UNREAD
 from icrl_agents.training.optimizer import learning_rate
 from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec, cut_windows
 from tests.conftest import one_line
@@ -151,32 +155,109 @@ def test_the_caller_keeps_its_random_numbers(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_another_precision_in_the_same_process(tmp_path):
-    run(tmp_path / "1", updates=1, precision="fp32")
-    run(tmp_path / "2", updates=1, precision="bf16")
+def losses(out):
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_lower_precision_trains_nearly_the_same(tmp_path, monkeypatch):
+    """The transformer computes in bf16; heads, log-probabilities and losses are float32."""
+    seen, logits, inside = [], Categorical.log_prob, Block.forward
+
+    def listen(self, value):
+        seen.append(("head", self.logits.dtype, torch.is_autocast_enabled("cpu")))
+        return logits(self, value)
+
+    def enter(self, *args):
+        seen.append(("body", torch.float32, torch.is_autocast_enabled("cpu")))
+        return inside(self, *args)
+
+    monkeypatch.setattr(Categorical, "log_prob", listen)
+    monkeypatch.setattr(Block, "forward", enter)
+    exact = run(tmp_path / "1", precision="fp32")
+    assert set(seen) == {("head", torch.float32, False), ("body", torch.float32, False)}
+    seen.clear()
+    lower = run(tmp_path / "2", precision="bf16")  # in the same process
+    assert set(seen) == {("head", torch.float32, False), ("body", torch.float32, True)}
+    assert {weight.dtype for weight in lower.state_dict().values()} == {torch.float32}
+    assert losses(tmp_path / "1") != losses(tmp_path / "2")
+    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), rel=0.01)
+    for name, weight in exact.state_dict().items():
+        torch.testing.assert_close(weight, lower.state_dict()[name], atol=0.02, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_nearly_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    plain, fast = run(tmp_path / "1", eval_every=6), run(tmp_path / "2", eval_every=6, compile=True)
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=1e-4)
+    assert weights(tmp_path / "1").keys() == weights(tmp_path / "2").keys()
+    assert plain.method.body.compiled is None
+    assert fast.method.body.compiled is not None
+
+
+@pytest.mark.slow
+def test_metrics_may_be_read_later(tmp_path, monkeypatch):
+    """On a GPU several updates are read together: the rows are the same, and those before a checkpoint are there."""
+    each = run(tmp_path / "1", checkpoint_every=4, updates=10)
+    monkeypatch.setitem(UNREAD, "cpu", 3)
+    together = run(tmp_path / "2", checkpoint_every=4, updates=10)
+    assert same(each.state_dict(), together.state_dict())
+    assert losses(tmp_path / "1") == losses(tmp_path / "2")
+    rows = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(1, 11))
+    assert len({row["seconds"] for row in rows}) == 6  # read at 3, 4, 6, 8, 9 and 10
 
 
 OWN = {
     "ad": {"dynamics": True},
-    "idt": {"dynamics": True, "chunk": 3},
+    "idt": {"dynamics": True, "chunk": 3, "micro_batch": 1},
     "cad": {"latents": 4, "slide": 5, "episodes": 5},  # three folds
     "marked-ad": {"source": "q-learning"},  # which tells its probabilities
     "headless-ad": {"vector_size": 8},
 }
 
 
+# --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
+LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
+
+
+def stop_at(monkeypatch, method, number):
+    """Ctrl-C in forward pass `number`, which counts from 1."""
+    calls, loss = [], METHODS[method].loss
+
+    def counted(agent, steps):
+        calls.append(1)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        return loss(agent, steps)
+
+    monkeypatch.setattr(METHODS[method], "loss", counted)
+
+
 @pytest.mark.parametrize("method", OWN)
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path, method):
-    settings = {**FAST, "updates": 5, **OWN[method]}
-    # --multi_gpu is what starts several processes, CPUs or not; --cpu would start one
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-    process = start(tmp_path, tmp_path / "two", settings, launcher=launcher, method=method)
+def test_two_processes_equal_one(tmp_path, monkeypatch, method):
+    """Dropout included; also where they resume what one process has begun.
+
+    With one micro-batch for each process sums have the order of one process, so the weights have the same bits.
+    """
+    settings = {**FAST, "updates": 5, "micro_batch": 2, "dropout": 0.1, **OWN[method]}
+    resumed = ["resume"] if method == "ad" else []
+    if resumed:
+        with monkeypatch.context() as patch:
+            stop_at(patch, method, 5)  # the third update
+            with pytest.raises(KeyboardInterrupt, match="continues at update 3"):
+                train(method, ID, tmp_path / "two", settings=settings, device="cpu", quiet=True)
+    process = start(tmp_path, tmp_path / "two", settings, *resumed, launcher=LAUNCH, method=method)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert output.count("<2>") == 2
     one = train(method, ID, tmp_path / "one", settings=settings, device="cpu", quiet=True)
+    if settings["micro_batch"] == 2:
+        assert same(weights(tmp_path / "two"), one.state_dict())
+        assert losses(tmp_path / "two") == losses(tmp_path / "one")
     for name, weight in weights(tmp_path / "two").items():
         pair = weight, one.state_dict()[name].clone()
         if name.endswith(("key_value.bias", "qkv.bias")):  # softmax ignores those of keys: their gradients are noise

@@ -51,7 +51,7 @@ def test_what_never_acts_is_trained(updater: Updater):
     assert not isinstance(updater.method, Method)
     assert updater.method.observation_space == GRID
     before = {name: weight.clone() for name, weight in updater.method.state_dict().items()}
-    rows = [updater.update(batch(), number) for number in range(CONFIG.updates)]
+    rows = [row for number in range(CONFIG.updates) for row in updater.update(batch(), number)]
     assert [row["update"] for row in rows] == [1, 2]
     assert [row["lr"] for row in rows] == [learning_rate(number, CONFIG) for number in range(2)]
     assert rows[1]["loss"] < rows[0]["loss"]
@@ -62,7 +62,7 @@ def test_the_loss_is_that_of_the_whole_batch(updater: Updater):
     """Micro-batches of rows with different numbers of steps weigh as their steps do."""
     with torch.no_grad():
         whole = updater.method.loss(updater.method.tensors(batch()))["next_obs"].item()
-    row = updater.update(batch(), 0)
+    (row,) = updater.update(batch(), 0)
     assert row["next_obs"] == row["loss"] == pytest.approx(whole, abs=1e-5)
 
 

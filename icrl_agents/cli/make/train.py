@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import time
 from dataclasses import dataclass
@@ -86,13 +85,14 @@ class Train:
 
     def run(self) -> None:
         from icrl_agents import train
+        from icrl_agents.core.process.launched import is_first
         from icrl_agents.evaluation.plots import require_matplotlib
         from icrl_agents.training.run_folder import is_finished
 
         if self.with_report:
             require_matplotlib()
         settings = self._all_settings()
-        first = os.environ.get("RANK", "0") == "0"  # of the processes that `accelerate launch` starts one reports
+        first = is_first()  # of the processes that `accelerate launch` starts one reports
         if first and self.histories is None and not self.resume:
             print_source(self.env, settings)
         began, finished = time.perf_counter(), self.resume and is_finished(self.output.expanduser())

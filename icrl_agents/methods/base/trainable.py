@@ -18,6 +18,7 @@ from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.rewards import REWARD_CODECS
+from icrl_agents.nn.devices import to_device
 from icrl_agents.nn.numerics import BuiltInFloat32
 from icrl_agents.nn.stamp import Stamp
 
@@ -122,17 +123,17 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
             prev_obs=obs(steps.prev_obs, device),
             prev_action=action(steps.prev_action, device),
             prev_reward=reward(steps.prev_reward, device),
-            first=torch.as_tensor(steps.first, device=device),
-            start=torch.as_tensor(steps.start, device=device),
+            first=to_device(steps.first, device),
+            start=to_device(steps.start, device),
             action=action(steps.action, device),
             reward=reward(steps.reward, device),
             next_obs=obs(steps.next_obs, device),
-            terminated=torch.as_tensor(steps.terminated, device=device),
-            truncated=torch.as_tensor(steps.truncated, device=device),
-            mask=torch.as_tensor(steps.mask, device=device),
+            terminated=to_device(steps.terminated, device),
+            truncated=to_device(steps.truncated, device),
+            mask=to_device(steps.mask, device),
             static=self.static_tensors(steps),
             extras={
-                name: action(value, device) if name.endswith(OF_ACTIONS) else torch.as_tensor(value, device=device)
+                name: action(value, device) if name.endswith(OF_ACTIONS) else to_device(value, device)
                 for name, value in steps.extras.items()
             },
         )
@@ -140,7 +141,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     def static_tensors(self, steps: Steps) -> dict[str, Tensor]:
         """Static values (B, ...) of NumPy steps, such as action masks, as tensors."""
-        return {name: torch.as_tensor(value, device=self.device) for name, value in steps.static.items()}
+        return {name: to_device(value, self.device) for name, value in steps.static.items()}
 
     def validate(self) -> None:
         """Refuse (ValueError) impossible normalisation statistics, in loaded weights."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.nn.codecs.distributions import Distribution
+from icrl_agents.nn.devices import to_device
 
 EMBEDDING_STD = 0.5  # sums of unit-scale embeddings would dominate the residual stream of a narrow model
 
@@ -48,7 +49,7 @@ class Codec(nn.Module, ABC):
         """
         if self.ends is not None:
             x = np.clip(x, *self.ends)
-        return torch.as_tensor(x, dtype=self.dtype, device=device)
+        return to_device(x, device, self.dtype)
 
     def array(self, x: Tensor) -> np.ndarray:
         """NumPy values of the space from the head's samples or mode; the inverse of `tensor`."""

@@ -1,0 +1,31 @@
+"""The processes of one training, as `accelerate launch` and `torchrun` start them and describe them to each other."""
+
+from __future__ import annotations
+
+import os
+import time
+
+FIRST_REPORTS = 10.0  # seconds; a launcher ends all processes as soon as the first one has left
+
+
+def is_launched() -> bool:
+    return int(os.environ.get("LOCAL_RANK", -1)) != -1
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, from 0; 0 without a launcher."""
+    return max(0, int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def is_first() -> bool:
+    """Whether this process writes and prints for all: the first of all machines, or one without a launcher."""
+    return int(os.environ.get("RANK", 0)) <= 0
+
+
+def await_first() -> None:
+    """Give the first process time to report an error that all processes have found; then the launcher ends this one.
+
+    It returns if the first process goes on, because the error is of this process only.
+    """
+    if not is_first():
+        time.sleep(FIRST_REPORTS)
