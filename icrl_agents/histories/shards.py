@@ -16,7 +16,7 @@ import gymnasium
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.info import HistoryInfo
-from icrl_agents.histories.layout import Part
+from icrl_agents.histories.parts import Part
 from icrl_agents.histories.store import HistoryStore
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")

@@ -19,7 +19,7 @@ from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import ACTION_MASK, Steps, check_steps
 from icrl_agents.histories.columns import MAX_READ_BYTES
-from icrl_agents.histories.layout import Part, check_same_columns
+from icrl_agents.histories.parts import Part, check_same_columns
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.nn.codecs import make_codec

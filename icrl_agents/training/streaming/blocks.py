@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from icrl_agents.histories.layout import Part
+from icrl_agents.histories.parts import Part
 
 MB = 1 << 20
 MOST = 16 * MB  # memory in bytes of a block while it is read

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.steps import ACTION_MASK, Steps
-from icrl_agents.histories.layout import MASK, check_same_columns
+from icrl_agents.histories.parts import MASK, check_same_columns
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.training.streaming.blocks import LEAST, MB, MOST, Block, Sizes, cut_blocks
 from icrl_agents.training.streaming.order import Group, Order
@@ -75,7 +75,7 @@ class StreamedWindows:
         self.blocks = cut_blocks(parts, min(MOST, half // LEAST))
         counts = np.array([len(block.filled) for block in self.blocks]) * sizes.visits
         if (need := 2 * int(counts.max()) * sizes.bytes) > pool * MB:
-            raise ValueError(f"pool={pool} MB is too small for these histories: give at least {2 * need // MB + 1}")
+            raise ValueError(f"pool={pool} MB is too small for these histories: give at least {need // MB + 1}")
         self.order = Order(counts, half // sizes.bytes, spec.seed)
         self._loaded: Loaded | None = None
         self._ahead = Ahead(self._load)
