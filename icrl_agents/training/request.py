@@ -162,6 +162,8 @@ class Request:
         spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, aligned)
         if self.histories is None:
             assert self.source is not None
+            if cfg.pool:
+                raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
             return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, spec)
         with HistoryShards(*self.histories) as shards:
             if shards.info.env_id != self.env_id:

@@ -210,6 +210,14 @@ def test_a_file_that_is_cut_off_during_training_is_named(files, tmp_path):
         windows.close()
 
 
+def test_a_pool_of_fresh_lifetimes_is_refused(tmp_path):
+    def run() -> None:
+        train("ad", ID, tmp_path / "run", settings={**FAST, "pool": 3}, device="cpu", quiet=True, track=[])
+
+    one_line(run, ValueError, "pool=3 streams recorded histories", "--histories")
+    assert not list(tmp_path.glob("run/*.json"))
+
+
 # ---- trainings ------------------------------------------------------------------------------------------------------
 
 
