@@ -34,9 +34,9 @@ MAX_EXPANSION = 500  # bytes in memory per byte of the file, beyond FREE_BYTES
 FREE_BYTES = 1 << 26  # bytes in memory that are always allowed
 
 
-def check_expansion(nbytes: int, stored: int, most: int) -> None:
+def check_expansion(nbytes: int, stored: int, most: int | None = None) -> None:
     """Refuse (ValueError) to expand a file of `stored` bytes to `nbytes` in memory, above `most` or `MAX_EXPANSION`."""
-    if nbytes > most:
+    if most is not None and nbytes > most:
         raise ValueError(
             f"it takes {nbytes} bytes of memory, at most {most} are read: read fewer tasks, or shorter ones"
         )

@@ -25,10 +25,8 @@ from icrl_agents.histories.columns import (
     FIELDS,
     GIVEN,
     LENGTH,
-    MAX_READ_BYTES,
     check_expansion,
     column_name,
-    memory_bytes,
     open_columns,
     read_column,
     read_length,
@@ -37,6 +35,7 @@ from icrl_agents.histories.columns import (
 )
 from icrl_agents.histories.hdf5 import reading, writing
 from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.layout import Layout
 
 
 class HistoryStore(AbstractContextManager):
@@ -123,22 +122,28 @@ class HistoryStore(AbstractContextManager):
         seen = stack_steps(**{name: read.pop(name) for name in FIELDS}, mask=mask, extras=read, static=static)
         return seen.window(wanted.start - early, None)
 
-    def require_room(self, tasks: Iterable[int]) -> None:
-        """Refuse (ValueError) to read these tasks if together they exceed the limits of `check_expansion`."""
+    def layouts(self, tasks: Iterable[int]) -> list[Layout]:
+        """Lengths, dtypes and shapes of these tasks, whose values are not read.
+
+        Raises:
+            ValueError: they are damaged, or would expand the file more than `check_expansion` allows.
+        """
         found: dict[tuple[Path, int], str] = {}  # (file, address) -> column stored there
-        total = 0
+        layouts = []
         for task in tasks:
             path = self._where[task]
             file = self._file(path)
             with reading(path, f"task {task}"):
                 columns = open_columns(file, task)
-                total += memory_bytes(columns.values())
+                layouts.append(Layout.of(columns))
                 for name, column in columns.items():
                     place, what = (path, h5py.h5o.get_info(column.id).addr), f"{name!r} of task {task}"
                     if (other := found.setdefault(place, what)) != what:
                         raise ValueError(f"{printable(what)} is {printable(other)}")
         with reading(self.path, "it"):
-            check_expansion(total, sum(path.stat().st_size for path in {path for path, _ in found}), MAX_READ_BYTES)
+            stored = sum(path.stat().st_size for path in {path for path, _ in found})
+            check_expansion(sum(layout.nbytes for layout in layouts), stored)
+        return layouts
 
     def annotate(self, field: str, fn: Callable[[Steps], Any]) -> None:
         """Add or replace the column `field`; the file is replaced atomically.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ from icrl_agents.core.steps import Steps
 from icrl_agents.histories.columns import CHECKSUMS, FIELDS, GIVEN, LENGTH, write_column
 from icrl_agents.histories.hdf5 import reading, writing
 from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.shards import shard_files, shards_of
 from icrl_agents.histories.store import HistoryStore, partial_folder
 
 
@@ -28,11 +29,12 @@ class HistoryWriter:
     Until `finish` the parts are in `<path>.partial/`, where `HistoryStore(path)` reads them. One writer per path.
 
     Args:
-        path: file of the finished store.
+        path: file of the finished store; with `shard_tasks` the name of its shards, see `shard_files`.
         info: header of the store.
         tasks: ids of all tasks of the finished store, sorted.
         resume: continue an interrupted collection with the same header and tasks.
         overwrite: replace a finished store, or an interrupted one that `resume` does not continue.
+        shard_tasks: number of tasks in each shard; None for one file. Both have the same histories.
 
     Raises:
         FileExistsError: without `overwrite`, `path` exists, or an interrupted collection that `resume` cannot continue.
@@ -41,18 +43,28 @@ class HistoryWriter:
     """
 
     def __init__(
-        self, path: Path, info: HistoryInfo, tasks: Sequence[int], *, resume: bool = True, overwrite: bool = False
+        self,
+        path: Path,
+        info: HistoryInfo,
+        tasks: Sequence[int],
+        *,
+        resume: bool = True,
+        overwrite: bool = False,
+        shard_tasks: int | None = None,
     ):
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder: name a file, such as {path / 'histories.h5'}")
         self.path, self.info, self.tasks = path, info, list(tasks)
         self.folder = partial_folder(path)
         self.header = self.folder / "header.h5"
+        self.files = shard_files(path, self.tasks, shard_tasks)
         self.done: set[int] = set()
-        # A finished file with parts left over: the writer was killed while it deleted them.
-        self.finished = path.exists() and not overwrite
-        if self.finished and not (self.folder.exists() and self._is_mine()):
-            raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
+        self._parts: dict[int, Path] = {}  # task -> part file
+        # Finished files with parts left over: the writer was killed while it wrote the others, or deleted the parts.
+        self.kept = set() if overwrite else set(self._existing())
+        if self.kept and not (self.folder.exists() and all(map(self._is_mine, self.kept))):
+            raise FileExistsError(f"{min(self.kept)} exists: choose another path, or overwrite it")
+        self.finished = len(self.kept) == len(self.files)
         self._lock = FolderLock(self.folder, "collecting to")
         try:
             self._begin(resume, overwrite)
@@ -66,9 +78,14 @@ class HistoryWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _is_mine(self) -> bool:
-        with HistoryStore(self.path) as store:
-            return store.tasks == self.tasks and _made_as(store.info) == _made_as(self.info)
+    def _existing(self) -> list[Path]:
+        return [*([self.path] if self.path.exists() else []), *shards_of(self.path)]
+
+    def _is_mine(self, file: Path) -> bool:
+        if file not in self.files:
+            return False
+        with HistoryStore(file) as store:
+            return store.tasks == self.files[file] and _made_as(store.info) == _made_as(self.info)
 
     def _begin(self, resume: bool, overwrite: bool) -> None:
         if self.finished:
@@ -79,7 +96,7 @@ class HistoryWriter:
             if resume and not different:  # the parts on the disk are complete: skip their tasks
                 for part in self.folder.glob("part-*.h5"):
                     with HistoryStore(part) as store:
-                        self.done.update(store.tasks)
+                        self._note(part, store.tasks)
                 return
             if not overwrite:
                 said = f"{self.path} was interrupted{different}"
@@ -103,13 +120,18 @@ class HistoryWriter:
 
     def add(self, histories: Mapping[int, Steps]) -> None:
         """Write the histories (B, T) of one or more tasks as a part file."""
-        with self._new_file(self.folder / f"part-{min(histories)}.h5") as file:
+        part = self.folder / f"part-{min(histories)}.h5"
+        with self._new_file(part) as file:
             for task, steps in histories.items():
                 _write_task(file.create_group(str(task)), steps)
-        self.done |= set(histories)
+        self._note(part, histories)
+
+    def _note(self, part: Path, tasks: Iterable[int]) -> None:
+        self._parts.update((task, part) for task in tasks)
+        self.done.update(tasks)
 
     def finish(self) -> None:
-        """Join the parts into the final file.
+        """Join the parts into the final file, or into the shards one by one; finished files of another one go first.
 
         Raises:
             ValueError: a task has no histories yet.
@@ -118,12 +140,21 @@ class HistoryWriter:
             raise ValueError(f"task {missing[0]} has no histories yet: add them before you finish")
         if self.finished:
             return
-        with self._new_file(self.path) as file:
-            for part in sorted(self.folder.glob("part-*.h5")):
+        # a single file is replaced by its renaming; old shards must not stay among new ones
+        for old in {*self._existing()} - self.kept - ({self.path} & self.files.keys()):
+            old.unlink()
+        for file, tasks in self.files.items():
+            if file not in self.kept:
+                self._join(file, set(tasks))
+        self.finished = True
+
+    def _join(self, path: Path, tasks: set[int]) -> None:
+        with self._new_file(path) as file:
+            for part in sorted({self._parts[task] for task in tasks}):
                 with reading(part, "it"), h5py.File(part) as source:
                     for name in source:
-                        source.copy(name, file)
-        self.finished = True
+                        if int(name) in tasks:
+                            source.copy(name, file)
 
     def close(self) -> None:
         """Release the folder; the parts of an unfinished store stay, to be resumed."""

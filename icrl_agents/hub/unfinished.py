@@ -21,7 +21,7 @@ class Note(NamedTuple):
     agent: dict[str, Any]  # fields of the method's config
     source: dict[str, Any]  # settings of the source that are not its defaults
     command: str
-    histories: str | None = None
+    histories: str | list[str] | None = None  # files
     family: str | None = None  # checksum of the tasks of a user's environment
 
 

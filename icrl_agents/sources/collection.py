@@ -80,6 +80,7 @@ def collect(
     episodes: int = 50,
     seed: int = 0,
     processes: int = 1,
+    shard_size: int | None = None,
     settings: Mapping[str, Any] | None = None,
     expert: Any = None,
     resume: bool = True,
@@ -94,6 +95,8 @@ def collect(
         streams: number of histories of each task.
         episodes: number of episodes in each history.
         processes: number of worker processes; several speed up sources that train networks.
+        shard_size: histories in each of several files `<stem>-00000-of-00012.h5`, rounded to whole tasks; `path` is
+            then their common name, which `train` and `HistoryShards` read. None: one file, of the same histories.
         settings: source settings that override its presets for this environment.
         expert: replaces the environment's expert, see `as_expert`: source "noise" acts on it, and its actions are the
             column `expert_action` of any source.
@@ -117,7 +120,8 @@ def collect(
     info = _describe(env_id, source, learner, seed, streams, episodes)
     if processes > 1:
         sendable([env_id])  # ValueError before anything is written
-    with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
+    shard = None if shard_size is None else max(1, whole("shard_size", shard_size, 1) // streams)
+    with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite, shard_tasks=shard) as writer:
         rows = find_family(env_id).max_rows or ROWS
         size = 1 if learner.one_task else max(1, rows // streams)
         blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]

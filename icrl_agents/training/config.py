@@ -27,6 +27,7 @@ class TrainConfig:
     updates: int = 1000  # number of gradient updates
     batch_size: int = 32  # windows per update, over all processes
     micro_batch: int = 16  # windows per forward pass; small ones fit a CPU's cache and are several times faster there
+    pool: int = 0  # MB of windows that a stream of histories holds; 0: no stream if they fit half of the memory
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
     blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
     blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones
@@ -73,6 +74,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "updates": (1, 10**9),
     "batch_size": (1, 1 << 20),
     "micro_batch": (1, 1 << 20),
+    "pool": (0, 1 << 24),
     "blind": (0.0, 1.0),
     "blind_after": (1, 1_000_000),
     "lr": (1e-30, 10.0),  # 0 would leave the weights unchanged

@@ -10,10 +10,11 @@ take effect at the end of the update, after its state is saved.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,12 @@ from icrl_agents.core.families import check_same_tasks
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import Stop, stopping
+from icrl_agents.core.process.memory import memory_limit
 from icrl_agents.core.process.packages import need
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.steps import Steps
 from icrl_agents.evaluation.evaluate import trained_on
+from icrl_agents.histories.shards import Paths, listed
 from icrl_agents.hub.unfinished import newest_checkpoint
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.method import Method
@@ -74,7 +77,7 @@ def train(
     env_id: str,
     out: str | Path,
     *,
-    histories: str | Path | None = None,
+    histories: Paths | None = None,
     settings: dict[str, Any] | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -87,8 +90,9 @@ def train(
     Args:
         method: a name in `METHODS`.
         env_id: a registered environment id; its training tasks are used, without the validation tasks.
-        histories: an HDF5 file of `collect`; without it fresh lifetimes are generated on the fly, or collected first
-            into `<out>-histories.h5` if the source learns one task at a time.
+        histories: files of `collect`: one, several, a folder, or a pattern; they may be larger than memory (setting
+            `pool`). Without them fresh lifetimes are generated on the fly, or collected first into
+            `<out>-histories.h5` if the source learns one task at a time.
         settings: fields of `TrainConfig` and of the method's config, and source settings as "source.<name>"; the
             others keep their defaults. "source.expert" is an expert (`as_expert`), or the name of an agent.
         device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda" or "cuda:1". Under `accelerate
@@ -109,7 +113,7 @@ def train(
     """
     chosen = training_device(device)
     out = Path(out).expanduser()
-    check_utf8(out, "" if histories is None else histories)
+    check_utf8(out, *listed(histories or ()))
     if resume and overwrite:
         raise ValueError("resume and overwrite contradict each other: give one of them")
     given = Given.of(settings)
@@ -126,7 +130,7 @@ def train(
             return ICAgent.from_pretrained(out, device=device)
         # leave the caller's PyTorch settings and random state unchanged
         forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
-        with own_settings(), _threads(request.config.threads), forked, accelerate_on(chosen):
+        with own_settings(), _threads(request.config.threads), forked, accelerate_on(chosen), closing(run):
             return run.go()
 
 
@@ -141,6 +145,12 @@ class Run:
     overwrite: bool = False  # whether histories that an earlier run collected are replaced
     seconds: float = 0.0  # training time so far, including earlier parts of a resumed run
     unread: Work = field(default_factory=Work)  # since the last reading of the metrics
+    windows: Windows | None = None
+
+    def close(self) -> None:
+        """End the reading of histories."""
+        if self.windows is not None:
+            self.windows.close()
 
     def go(self) -> ICAgent:
         config, accelerator = self.request.config, self._accelerator()
@@ -155,8 +165,10 @@ class Run:
         if accelerator.is_main_process:
             self.request.collect(self.quiet, self.overwrite)
         accelerator.wait_for_everyone()
-        request = self.request = self.request.collected()
-        windows, method = request.windows(), self._new_method()
+        request = self.request.collected()
+        windows = self.windows = request.windows(_memory(accelerator))
+        request, method = request.with_pool(windows.pool), self._new_method()
+        self.request = request
         # refuses unusable histories before an old run is deleted; whole windows, for the normalisation statistics
         first = self._first(method, windows)
         data = describe_data(config, request.source, request.histories)
@@ -326,6 +338,12 @@ def _same(accelerator: Accelerator, start: int, out: Path) -> int:
             "file system that all machines see"
         )
     return start
+
+
+def _memory(accelerator: Accelerator) -> float:
+    """Memory in bytes that each process may use, the same number in all of them, as batches depend on it."""
+    here = min(memory_limit() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 2.0**53)
+    return float(accelerator.gather(torch.tensor([here], dtype=torch.float32, device=accelerator.device)).min())
 
 
 def _due(update: int, every: int) -> bool:

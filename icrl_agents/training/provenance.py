@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from icrl_agents.core.families import define
 from icrl_agents.core.process.packages import versions
-from icrl_agents.histories.store import HistoryStore
+from icrl_agents.histories.shards import HistoryShards, common_name
 from icrl_agents.sources import source_name
 from icrl_agents.sources.collection import collect_command
 from icrl_agents.sources.source import Source
@@ -41,7 +42,7 @@ def describe_training(
     }
 
 
-def describe_data(config: TrainConfig, source: Source | None, histories: Path | None) -> dict[str, Any]:
+def describe_data(config: TrainConfig, source: Source | None, histories: Sequence[Path] | None) -> dict[str, Any]:
     """Facts about the training data: fresh lifetimes of `source`, or recorded `histories` if it is None."""
     if source is None:
         assert histories is not None
@@ -54,10 +55,12 @@ def describe_data(config: TrainConfig, source: Source | None, histories: Path | 
     }
 
 
-def _describe_store(histories: Path) -> dict[str, Any]:
-    with HistoryStore(histories) as store:
-        info, tasks = store.info, store.tasks
-    data = {"histories": histories.name, "streams": info.streams, "episodes": info.episodes}
+def _describe_store(histories: Sequence[Path]) -> dict[str, Any]:
+    with HistoryShards(*histories) as shards:
+        info, tasks, one = shards.info, shards.tasks, len({store.info.seed for store in shards.stores}) == 1
+    name, files = common_name(histories), len(histories)
+    data = {"histories": name, **({"files": files} if files > 1 else {})}
+    data |= {"streams": info.streams, "episodes": info.episodes}
     facts = {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
-    command = collect_command(info, tasks, histories.name)
+    command = collect_command(info, tasks, name) if one else None
     return facts | ({"collect": command} if command else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.splits import Splits, split_tasks
 from icrl_agents.histories.experts import Expert
+from icrl_agents.histories.shards import HistoryShards, Paths
 from icrl_agents.histories.store import HistoryStore, partial_folder
 from icrl_agents.hub.unfinished import NOTE
 from icrl_agents.methods import METHODS
@@ -27,8 +29,9 @@ from icrl_agents.sources.experts import IMPORT_PATH, as_expert
 from icrl_agents.sources.source import EXPERT, Source
 from icrl_agents.training.config import TrainConfig, split_settings
 from icrl_agents.training.provenance import describe_training
-from icrl_agents.training.run_folder import absolute, command_line, read_started
-from icrl_agents.training.windows import FreshWindows, StoreWindows, Windows, WindowSpec
+from icrl_agents.training.run_folder import command_line, note_files, read_started, stored_files
+from icrl_agents.training.streaming.choice import recorded_windows
+from icrl_agents.training.windows import FreshWindows, Windows, WindowSpec
 
 OWN_EPISODES = 50  # default of `episodes` for sources that learn one task at a time
 EXPERT_SETTING = f"source.{EXPERT}"
@@ -55,7 +58,7 @@ class Request:
     method: str
     env_id: str
     out: Path
-    histories: Path | None
+    histories: tuple[Path, ...] | None  # files
     source: Source | None  # generates fresh lifetimes; None with histories
     source_settings: dict[str, Any]  # source settings that override its presets
     config: TrainConfig
@@ -64,9 +67,7 @@ class Request:
     resumed: bool
 
     @classmethod
-    def of(
-        cls, method: str, env_id: str, out: Path, histories: str | Path | None, given: Given, resume: bool
-    ) -> Request:
+    def of(cls, method: str, env_id: str, out: Path, histories: Paths | None, given: Given, resume: bool) -> Request:
         """Check the arguments of `train`, without writing anything.
 
         Raises:
@@ -79,23 +80,23 @@ class Request:
             histories, settings, command = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
         split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
-        path = None if histories is None else absolute(histories)
-        check_utf8(path or "")
-        if path and path != own_histories(out) and (config.source or for_source):
+        files = None if histories is None else tuple(stored_files(histories))
+        check_utf8(*(files or ()))
+        if files and files != (own_histories(out),) and (config.source or for_source):
             raise ValueError(
-                f"source={config.source!r} makes fresh lifetimes, {path.name} holds its own: leave one of them out"
+                f"source={config.source!r} makes fresh lifetimes, {files[0].name} holds its own: leave one of them out"
             )
-        source = None if path else _source(env_id, config.source, for_source, expert)
+        source = None if files else _source(env_id, config.source, for_source, expert)
         if source and source.one_task and "episodes" not in settings:
             config = replace(config, episodes=OWN_EPISODES)
-        return cls(method, env_id, out, path, source, for_source, config, agent_config, command, resume)
+        return cls(method, env_id, out, files, source, for_source, config, agent_config, command, resume)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `train.json`."""
         return {
             "method": self.method,
             "env_id": self.env_id,
-            "histories": None if self.histories is None else str(self.histories),
+            "histories": note_files(self.histories),
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.source_settings,
@@ -141,25 +142,36 @@ class Request:
         """This request, with the histories that `collect` has collected."""
         if self.source is None or not self.source.one_task:
             return self
-        return replace(self, histories=own_histories(self.out), source=None)
+        return replace(self, histories=(own_histories(self.out),), source=None)
 
     def splits(self) -> Splits:
         return split_tasks(self.env_id, self.config.split_seed, self.config.task_set)
 
-    def windows(self) -> Windows:
-        """Batches of windows on the training tasks, from the stored histories or from fresh lifetimes."""
+    def with_pool(self, pool: int) -> Request:
+        """This request with the pool that the stream has, so that a resumed run has the same one."""
+        return replace(self, config=replace(self.config, pool=pool))
+
+    def windows(self, memory: float = math.inf) -> Windows:
+        """Batches of windows on the training tasks, from the stored histories or from fresh lifetimes.
+
+        Args:
+            memory: bytes that this process may use; a resumed run holds what it held before.
+        """
         cfg, tasks = self.config, self.splits().train.ids
         aligned = METHODS[self.method].episode_aligned
         spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, aligned)
         if self.histories is None:
             assert self.source is not None
+            if cfg.pool:
+                raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
             return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, spec)
-        with HistoryStore(self.histories) as store:
-            if store.info.env_id != self.env_id:
-                theirs = printable(store.info.env_id)
-                raise ValueError(f"{self.histories} holds {theirs}, not {self.env_id}: give --env {theirs}")
-            check_same_tasks(self.env_id, store.info.env_kwargs, f"{self.histories} was recorded")
-            return StoreWindows(store, tasks, spec, env_spaces(self.env_id))
+        with HistoryShards(*self.histories) as shards:
+            if shards.info.env_id != self.env_id:
+                theirs = printable(shards.info.env_id)
+                raise ValueError(f"{shards.name} holds {theirs}, not {self.env_id}: give --env {theirs}")
+            check_same_tasks(self.env_id, shards.info.env_kwargs, f"{shards.name} was recorded")
+            room = math.inf if self.resumed else memory
+            return recorded_windows(shards, tasks, spec, env_spaces(self.env_id), cfg.pool, room)
 
     def facts(
         self, data: dict[str, Any], seconds: float, device: torch.device, limits: Sequence[str]

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from icrl_agents.core.files.strict_json import dump_json, read_json, refuse_spec
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.launched import is_first
+from icrl_agents.histories.shards import Paths, find_files
 from icrl_agents.hub.checkpoint import CONFIG, WEIGHTS
 from icrl_agents.hub.unfinished import NOTE, STATES, newest_checkpoint, read_note
 
@@ -38,20 +39,18 @@ OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 class Started(NamedTuple):
     """Original arguments of a run."""
 
-    histories: str | None
+    histories: str | list[str] | None
     settings: dict[str, Any]
     command: str
 
 
-def read_started(
-    out: Path, method: str, env_id: str, histories: str | Path | None, settings: dict[str, Any]
-) -> Started:
+def read_started(out: Path, method: str, env_id: str, histories: Paths | None, settings: dict[str, Any]) -> Started:
     """Original arguments of the run in `out`; ValueError if the given ones differ from them."""
     note = read_note(out)
     started = {**note.train, **note.agent, **{f"source.{name}": value for name, value in note.source.items()}}
     given = {"method": method, "env_id": env_id, "family": tasks_checksum(env_id), **settings}
     if histories is not None:
-        given["histories"] = str(absolute(histories))
+        given["histories"] = note_files(stored_files(histories))
     # learning rate and stages depend on the total number of updates: a longer run differs from its first update on
     way = (
         f"go on with its agent in another folder, --init {shlex.quote(str(out))}"
@@ -65,11 +64,17 @@ def read_started(
     return Started(note.histories, started, note.command)
 
 
-def absolute(path: str | Path) -> Path:
-    """Absolute path with links resolved; ValueError for special files such as pipes."""
-    path = Path(path).expanduser()
-    refuse_special(path)
-    return Path(os.path.realpath(path))
+def stored_files(histories: Paths) -> list[Path]:
+    """Absolute paths, links resolved, of the files that `find_files` finds; ValueError for special files like pipes."""
+    files = find_files(histories)
+    for path in files:
+        refuse_special(path)
+    return [Path(os.path.realpath(path)) for path in files]
+
+
+def note_files(files: Sequence[Path] | None) -> str | list[str] | None:
+    """Files of histories as `train.json` names them: one as a text."""
+    return None if files is None else str(files[0]) if len(files) == 1 else [str(path) for path in files]
 
 
 def is_finished(out: Path) -> bool:

@@ -18,7 +18,9 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import ACTION_MASK, Steps, check_steps
-from icrl_agents.histories.columns import GIVEN
+from icrl_agents.histories.columns import MAX_READ_BYTES
+from icrl_agents.histories.parts import Part, check_same_columns
+from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.codec import Codec
@@ -30,8 +32,13 @@ from icrl_agents.sources.source import Source
 class Windows(Protocol):
     """Training batches, indexed by the update."""
 
+    pool: int  # MB of histories that a stream holds; 0 without a stream
+
     def batch(self, update: int) -> Steps:
         """Global batch (B, T) of update 0, 1, 2, ..."""
+
+    def close(self) -> None:
+        """Stop reading; there are no more batches."""
 
 
 class WindowSpec(NamedTuple):
@@ -58,6 +65,8 @@ class FreshWindows:
         ValueError: the source learns one task at a time, and there are several.
     """
 
+    pool = 0
+
     def __init__(
         self,
         env_id: str,
@@ -80,6 +89,9 @@ class FreshWindows:
             self._chunk = (number, self._make(number))
         start = place * self.spec.batch_size
         return self._chunk[1].rows(slice(start, start + self.spec.batch_size))
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _make(self, number: int) -> Steps:
         rng = np.random.default_rng([self.spec.seed, number])  # any chunk can be recomputed by its number
@@ -109,7 +121,7 @@ def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bo
 
 
 class StoreWindows:
-    """Windows of histories drawn uniformly from a `HistoryStore`; all histories are held in memory.
+    """Windows of recorded histories, drawn uniformly; all histories are held in memory.
 
     Half of the windows start with the history, as in `FreshWindows`. Windows are at most as long as the longest
     history; shorter histories are padded with their last step, masked.
@@ -124,87 +136,85 @@ class StoreWindows:
         ValueError: the store has none of `tasks`, no step of them, or values outside the spaces.
     """
 
+    pool = 0
+
     def __init__(
         self,
-        store: HistoryStore,
+        store: HistoryStore | HistoryShards,
         tasks: Sequence[int] | np.ndarray,
         spec: WindowSpec,
         spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None,
     ):
-        wanted = {int(task) for task in tasks}
-        found = [task for task in store.tasks if task in wanted]
-        if not found:
-            raise ValueError(
-                f"{store.path} has none of the {len(tasks)} training tasks: collect the split or set of tasks that you "
-                "train on"
-            )
-        codecs = _codecs(store, spaces)
-        store.require_room(found)
-        self.histories = [_checked(store, task, codecs) for task in found]
-        _check_together(self.histories, found, store)
-        self.lengths = [history.mask.sum(1) for history in self.histories]  # (streams,) each
+        shards = store if isinstance(store, HistoryShards) else HistoryShards(store)
+        codecs, parts = codecs_of(shards, spaces), index_tasks(shards, tasks)
+        _require_room(shards, parts)
+        self.histories = [checked(shards, part, codecs) for part in parts]
+        check_same_columns(parts)
+        self.lengths = [part.layout.lengths for part in parts]  # (streams,) each
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
         if not self.places:
-            raise ValueError(f"the histories of {store.path} have no steps: collect them again")
+            raise ValueError(f"the histories of {shards.name} have no steps: collect them again")
         self.spec = spec._replace(window=min(spec.window, max(int(lengths.max()) for lengths in self.lengths)))
 
     def batch(self, update: int) -> Steps:
         rng = np.random.default_rng([self.spec.seed, update])  # any batch can be recomputed by its number
         return concatenate([self._draw(rng) for _ in range(self.spec.batch_size)])
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _draw(self, rng: np.random.Generator) -> Steps:
         number, stream = self.places[int(rng.integers(len(self.places)))]
         length = int(self.lengths[number][stream])
         start = draw_starts(max(length - self.spec.window, 0), 1, rng)
         start = align(start, self.histories[number].first[stream, None]) if self.spec.episode_aligned else start
-        columns = start[0] + np.arange(self.spec.window)
-        # padding repeats the last step, as zeros may lie outside the spaces
-        row = self.histories[number].rows(slice(stream, stream + 1))
-        row = row.map(lambda value: value[:, np.minimum(columns, length - 1)])
-        return row._replace(mask=(columns < length)[None])  # (1, T)
+        return cut_padded(self.histories[number], np.array([stream]), start, np.array([length]), self.spec.window)
 
 
-def _checked(store: HistoryStore, task: int, codecs: dict[str, Codec]) -> Steps:
-    """Histories of a task; ValueError for values outside the spaces or illegal actions."""
-    history, where = store[task, :], f"{store.path}, task {task}"
+def cut_padded(steps: Steps, rows: np.ndarray, start: np.ndarray, lengths: np.ndarray, window: int) -> Steps:
+    """Windows (B, window) of the histories `rows` (B,) from step `start` (B,), padded from step `lengths` (B,) on.
+
+    Padding repeats the last step, as zeros may lie outside the spaces; it is masked.
+    """
+    columns = start[:, None] + np.arange(window)  # (B, window)
+    places = rows[:, None], np.minimum(columns, lengths[:, None] - 1)
+    static = {name: value[rows] for name, value in steps.static.items()}
+    return steps.map(lambda value: value[places])._replace(mask=columns < lengths[:, None], static=static)
+
+
+def index_tasks(shards: HistoryShards, tasks: Sequence[int] | np.ndarray) -> list[Part]:
+    """The histories of `tasks`, whose values are not read; ValueError without any."""
+    parts = shards.index(int(task) for task in tasks)
+    if not parts:
+        raise ValueError(
+            f"{shards.name} has none of the {len(tasks)} training tasks: collect the split or set of tasks that you "
+            "train on"
+        )
+    return parts
+
+
+def _require_room(shards: HistoryShards, parts: Sequence[Part]) -> None:
+    if (nbytes := sum(part.layout.nbytes for part in parts)) > MAX_READ_BYTES:
+        way = "stream them (--set pool=2000), or read fewer tasks"
+        raise ValueError(f"{shards.name} takes {nbytes} bytes of memory, at most {MAX_READ_BYTES} are read: {way}")
+
+
+def checked(shards: HistoryShards, part: Part, codecs: dict[str, Codec], rows: slice = slice(None)) -> Steps:
+    """Histories `rows` of a part; ValueError for values outside the spaces or illegal actions."""
+    history, where = shards.read(part, rows), f"{part.store.path}, task {part.task}"
     check_steps(history, codecs, where)
     check_given(history, codecs["action"].options, where)
     return with_reward_range(history)
 
 
-def _check_together(histories: list[Steps], tasks: list[int], store: HistoryStore) -> None:
-    """ValueError for tasks whose histories differ in columns and so fit no common batch; action masks are optional."""
-    wanted = _signature(histories[0])
-    for task, history in zip(tasks, histories, strict=True):
-        found = _signature(history)
-        for name in sorted((wanted.keys() ^ found.keys()) - {MASK}):
-            one = f"only one of the tasks {tasks[0]} and {task} has '{printable(name)}'"
-            raise ValueError(f"{store.path}: {one}: {AGAIN}")
-        for name in wanted.keys() & found.keys():
-            if wanted[name] != found[name]:
-                one, other = printable(wanted[name]), printable(found[name])
-                raise ValueError(f"{store.path}: '{printable(name)}' is {one}, but {other} in task {task}: {AGAIN}")
-        wanted = {**found, **wanted}  # the first tasks may have no action mask
-
-
-MASK = f"{GIVEN}action_mask"  # optional: without it all actions are legal
-AGAIN = "collect all tasks in the same way"
-
-
-def _signature(steps: Steps) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtype and shape of one entry in each column."""
-    columns = {name: (value.dtype, value.shape[2:]) for name, value in {**steps.columns, **steps.extras}.items()}
-    return columns | {GIVEN + name: (value.dtype, value.shape[1:]) for name, value in steps.static.items()}
-
-
-def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
-    """Codec that checks each field; ValueError if the store has other spaces."""
-    own = store.spaces
+def codecs_of(shards: HistoryShards, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
+    """Codec that checks each field; ValueError if the histories have other spaces."""
+    own = shards.spaces
     names = ("observation", "action")
     for name, has, wanted in zip(names, own, own if spaces is None else spaces, strict=True):
         if space_to_json(has) != space_to_json(wanted):
             raise ValueError(
-                f"{store.path} has the {name} space {printable(has)}, the environment {printable(wanted)}: "
+                f"{shards.name} has the {name} space {printable(has)}, the environment {printable(wanted)}: "
                 "collect histories of this one"
             )
     try:
@@ -212,7 +222,7 @@ def _codecs(store: HistoryStore, spaces: tuple[gymnasium.Space, gymnasium.Space]
             obs, action = (make_codec(space, width=1, predicts=False) for space in own)
             return {"obs": obs, "next_obs": obs, "action": action, "reward": RewardCodec(width=1, predicts=False)}
     except ValueError as error:
-        raise ValueError(f"{store.path}: {error}") from None
+        raise ValueError(f"{shards.name}: {error}") from None
 
 
 def concatenate(parts: list[Steps]) -> Steps:

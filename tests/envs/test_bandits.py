@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from icrl_envs import FAMILIES, Rules
+from icrl_envs import FAMILIES
 from icrl_envs.bandits.gaussian_bandit import LinearBandit
 from icrl_envs.base import noise
 

@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
-from icrl_envs import FAMILIES, Capability, Rules
+from icrl_envs import FAMILIES, Capability
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 from tests.envs.families import NATIVE

@@ -23,6 +23,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.histories import store as history
 from icrl_agents.histories import writer as history_writer
+from icrl_agents.histories.shards import HistoryShards, shards_of
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.sources import collection, make_source
 from icrl_agents.sources.collection import collect, collect_command, lifetimes
@@ -78,7 +79,7 @@ def test_a_store_says_what_it_is(undisturbed):
         assert not np.array_equal(store[1].action[0], store[1].action[1])  # streams differ
 
 
-def _killed_at(path: Path, instant: int) -> None:
+def _killed_at(path: Path, instant: int, changes: dict) -> None:
     """Collect, but die at the file system call of this number."""
     calls = itertools.count()
 
@@ -98,12 +99,12 @@ def _killed_at(path: Path, instant: int) -> None:
         (h5py.File, "create_group"),
     ):
         setattr(module, name, deadly(getattr(module, name)))
-    make(path)
+    make(path, **changes)
 
 
-def kill_at(path: Path, instant: int) -> bool:
+def kill_at(path: Path, instant: int, **changes) -> bool:
     """Whether the collection lived long enough to be killed."""
-    child = multiprocessing.get_context("fork").Process(target=_killed_at, args=(path, instant))
+    child = multiprocessing.get_context("fork").Process(target=_killed_at, args=(path, instant, changes))
     child.start()
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL)
@@ -138,6 +139,51 @@ def test_killed_at_any_instant_it_opens_resumes_and_ends_the_same(tmp_path, undi
     assert instant > 20
     assert sorted(finished_at) == finished_at
     assert {0, 2, 4, 5} == set(finished_at)
+
+
+def in_shards(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in shards_of(path)}
+
+
+@pytest.mark.slow
+def test_shards_are_the_same_bytes_from_any_number_of_processes_and_after_any_kill(tmp_path, undisturbed, monkeypatch):
+    """Shards of two tasks, of which one lies in another block than the other."""
+    wanted = in_shards(make(tmp_path / "w" / "h.h5", shard_size=4, tasks=[1, 2, 3, 5]))
+    assert len(wanted) == 2
+    assert in_shards(make(tmp_path / "p" / "h.h5", shard_size=5, tasks=[1, 2, 3, 5], processes=2)) == wanted
+    with HistoryShards(tmp_path / "w" / "h.h5") as shards, HistoryStore(undisturbed) as whole:
+        for task in (1, 2, 3, 5):
+            np.testing.assert_array_equal(shards[task].action, whole[task].action)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    seen = set()
+    for instant in itertools.count(12):  # once the parts are there
+        path = tmp_path / f"k{instant}" / "h.h5"
+        path.parent.mkdir()
+        if not kill_at(path, instant, shard_size=4, tasks=[1, 2, 3, 5]):
+            break
+        seen.add(len(in_shards(path)))
+        make(path, shard_size=4, tasks=[1, 2, 3, 5])
+        assert in_shards(path) == wanted
+        assert len(list(path.parent.iterdir())) == 2
+    assert seen == {0, 1, 2}
+
+
+def test_finished_shards_are_replaced_only_when_asked_and_all_of_them(tmp_path):
+    path = tmp_path / "h.h5"
+    make(path, shard_size=2)
+    assert len(before := in_shards(path)) == 5
+    for changes in ({"seed": 1, "shard_size": 2}, {"shard_size": 4}, {}):
+        with pytest.raises(FileExistsError, match=r"h-00000-of-00005\.h5 exists"):
+            make(path, **changes)
+    assert in_shards(path) == before
+    make(path, shard_size=4, overwrite=True)
+    assert list(in_shards(path)) == [f"h-0000{number}-of-00003.h5" for number in range(3)]
+    make(path, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileExistsError, match=r"h\.h5 exists"):
+        make(path, shard_size=4)
+    with pytest.raises(ValueError, match=r"shard_size=0 is outside 1"):
+        make(path, shard_size=0)
 
 
 SLOW = """

@@ -31,6 +31,10 @@ class Collect:
         str, typer.Option("--split", "--tasks-split", help="Tasks: train, validation, test, all or a named set.")
     ] = "train"
     processes: Annotated[int, typer.Option(help="Worker processes; more than one pay for ppo.")] = 1
+    shard_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Histories a file: FILE-00000-of-00012.h5, ... Default: all in one file."),
+    ] = None
     seed: Seed = 0
     settings: Settings = None
     resume: Resume = False
@@ -58,6 +62,7 @@ class Collect:
             episodes=self.episodes,
             seed=self.seed,
             processes=self.processes,
+            shard_size=self.shard_size,
             settings=given.settings,
             expert=given.expert,
             resume=self.resume,

@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +42,22 @@ class TrainCommand(TyperCommand):
             rest = [word for word in args if word != "--help-settings"]
             show(rest[0] if rest and not rest[0].startswith("-") else None)
             raise typer.Exit
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, list(_each_named("--histories", args)))
+
+
+def _each_named(option: str, args: list[str]) -> Iterator[str]:
+    """Repeat an option before each further file of its value, which a shell makes of a pattern such as DIR/*.h5."""
+    since: int | None = None  # words since the option, while its files go on
+    for word in args:
+        if word.startswith("-") or since is None:
+            since = 0 if word == option else None
+        elif since and Path(word).suffix != ".h5":
+            since = None
+        else:
+            if since:
+                yield option
+            since += 1
+        yield word
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,11 @@ class Train:
     output: Folder
     task_file: Tasks = None
     histories: Annotated[
-        Path | None, typer.Option(metavar="FILE.h5", help="What `collect` recorded. Default: fresh lifetimes.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.h5...",
+            help="What `collect` recorded: files, a folder, a pattern. Default: fresh lifetimes.",
+        ),
     ] = None
     config: Config = None
     settings: Settings = None
@@ -93,14 +113,14 @@ class Train:
             require_matplotlib()
         settings = self._all_settings()
         first = is_first()  # of the processes that `accelerate launch` starts one reports
-        if first and self.histories is None and not self.resume:
+        if first and not self.histories and not self.resume:
             print_source(self.env, settings)
         began, finished = time.perf_counter(), self.resume and is_finished(self.output.expanduser())
         agent = train(
             self.method,
             self.env,
             self.output,
-            histories=self.histories,
+            histories=self.histories or None,
             settings=settings,
             device=self.device,
             resume=self.resume,

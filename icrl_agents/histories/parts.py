@@ -1,0 +1,50 @@
+"""Part: the histories of one task in one file, and whether several fit a common batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from icrl_agents.core.printable import printable
+from icrl_agents.core.steps import ACTION_MASK
+from icrl_agents.histories.columns import GIVEN
+from icrl_agents.histories.layout import Layout
+from icrl_agents.histories.store import HistoryStore
+
+MASK = GIVEN + ACTION_MASK  # optional: without it all actions are legal
+AGAIN = "collect all tasks in the same way"
+
+
+class Part(NamedTuple):
+    """Histories of one task in one file."""
+
+    task: int
+    store: HistoryStore
+    layout: Layout
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes of all of them as `Steps`."""
+        return len(self.layout.lengths) * self.layout.row_bytes
+
+
+def check_same_columns(parts: Sequence[Part]) -> None:
+    """ValueError for histories that differ in columns and so fit no common batch; action masks are optional."""
+    first, wanted = parts[0], parts[0].layout.columns
+    for part in parts:
+        found, which = part.layout.columns, _names(first, part)
+        for name in sorted((wanted.keys() ^ found.keys()) - {MASK}):
+            raise ValueError(f"{part.store.path}: only one of {which} has '{printable(name)}': {AGAIN}")
+        for name in wanted.keys() & found.keys():
+            if wanted[name] != found[name]:
+                one, other = printable(wanted[name]), printable(found[name])
+                raise ValueError(
+                    f"{part.store.path}: '{printable(name)}' is {one}, but {other} in task {part.task}: {AGAIN}"
+                )
+        wanted = {**found, **wanted}  # the first tasks may have no action mask
+
+
+def _names(first: Part, other: Part) -> str:
+    if first.store.path == other.store.path:
+        return f"the tasks {first.task} and {other.task}"
+    return f"the tasks {first.task} ({first.store.path}) and {other.task}"
