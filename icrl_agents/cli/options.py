@@ -40,7 +40,13 @@ Settings = Annotated[
     ),
 ]
 TrainingSeeds = Annotated[str, typer.Option(help="Seeds of the training.")]
-Jobs = Annotated[int, typer.Option(help="Trainings at a time.")]
+Jobs = Annotated[int | None, typer.Option(help="Trainings at a time. Default: 1, on a cluster two for each CPU.")]
+BackendName = Annotated[str, typer.Option("--backend", metavar="NAME", help="Where the work is done: local or ray.")]
+Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster. Default: as Ray chooses.")]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option("--resource", metavar="NAME=VALUE", help="What a job gets on ray, such as num_cpus=2; repeatable."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")]
@@ -145,6 +151,14 @@ def planner_of(plan: str | None, width: int | None, depth: int | None) -> Any:
     if plan is None and settings:
         raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
     return plan and make_planner(plan, settings)
+
+
+def backend_of(name: str, address: str | None, resources: list[str] | None) -> Any:
+    """The `Backend` of --backend, --address and --resource."""
+    from icrl_agents.cli.settings import parse_pairs
+    from icrl_agents.core.process.backends import Backend
+
+    return Backend(name, address, parse_pairs(resources, (), "--resource", "num_cpus=2"))
 
 
 def known_settings(method: str) -> list[Any]:

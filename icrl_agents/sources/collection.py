@@ -1,8 +1,8 @@
 """Collect histories: fresh lifetimes in memory, or a store on disk whose collection can be interrupted and resumed.
 
 A collection consists of blocks of tasks, each with its own seed. Finished blocks become part files next to the
-store, which are merged at the end. A history depends on its own block only, so neither the number of processes
-nor an interruption changes it.
+store, which are merged at the end. A history depends on its own block only, so neither the number of processes nor an
+interruption changes it, nor the machines that compute it: workers return their block, and only this process writes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import os
 import pickle
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -26,9 +24,9 @@ import numpy as np
 from icrl_agents.core.checks import whole
 from icrl_agents.core.families import find_family, is_family, make_tasks, sendable, tasks_checksum
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
-from icrl_agents.core.process.worker_pool import worker_pool
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.experts import Expert, WithExpert
@@ -79,7 +77,8 @@ def collect(
     streams: int = 100,
     episodes: int = 50,
     seed: int = 0,
-    processes: int = 1,
+    processes: int | None = None,
+    backend: str | Backend = "local",
     settings: Mapping[str, Any] | None = None,
     expert: Any = None,
     resume: bool = True,
@@ -93,7 +92,9 @@ def collect(
         tasks: task ids; default the training tasks of the published split, without the validation tasks.
         streams: number of histories of each task.
         episodes: number of episodes in each history.
-        processes: number of worker processes; several speed up sources that train networks.
+        processes: number of worker processes; several speed up sources that train networks. On a cluster, blocks at a
+            time, by default two for each of its CPUs; that many are in memory at most.
+        backend: "local", "ray" or a `Backend`. The histories are the same on each of them.
         settings: source settings that override its presets for this environment.
         expert: replaces the environment's expert, see `as_expert`: source "noise" acts on it, and its actions are the
             column `expert_action` of any source.
@@ -106,17 +107,19 @@ def collect(
         FileExistsError: a finished store exists, or an interrupted collection with other settings.
         IsADirectoryError, BlockingIOError: `path` is a folder, or another process is collecting to it.
         ValueError: an argument is not allowed; the message names the allowed values.
+        ChildProcessError: a worker died; what is done is kept.
     """
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
-    processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
+    seed, backend = whole("seed", seed, 0, 2**63 - 1), Backend.of(backend)
+    processes = None if processes is None else whole("processes", processes, 1)
     source = source or choose_source(env_id, expert is not None).name
     learner = make_source(source, env_id, dict(settings or {}))
     learner.expert = None if expert is None else as_expert(expert)
-    _check_sendable(learner.expert, processes)
     info = _describe(env_id, source, learner, seed, streams, episodes)
-    if processes > 1:
-        sendable([env_id])  # ValueError before anything is written
+    if backend.elsewhere(processes):  # ValueError before anything is written
+        _check_sendable(learner.expert)
+        sendable([env_id])
     with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
         rows = find_family(env_id).max_rows or ROWS
         size = 1 if learner.one_task else max(1, rows // streams)
@@ -125,7 +128,7 @@ def collect(
         with (
             continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
             _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
-            closing(_run_all(missing, min(processes, len(missing)))) as made,
+            closing(_run_all(missing, backend, processes)) as made,
         ):
             report(len(writer.done) * streams, len(ids) * streams)
             for histories in made:
@@ -135,16 +138,14 @@ def collect(
     return Path(path)
 
 
-def _check_sendable(expert: Expert | None, processes: int) -> None:
+def _check_sendable(expert: Expert | None) -> None:
     """Refuse (ValueError) an expert that worker processes cannot get."""
-    if processes == 1 or expert is None:
-        return
     try:
         pickle.dumps(expert)
     except Exception as error:
         why = printable(f"{type(error).__name__}: {error}", 160)
         way = "define it at the top of a module, or collect in one process"
-        raise ValueError(f"expert {expert.name} cannot be sent to {processes} processes ({why}): {way}") from None
+        raise ValueError(f"expert {expert and expert.name} cannot be sent to workers ({why}): {way}") from None
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
@@ -208,17 +209,14 @@ def run_block(block: Block) -> dict[int, Steps]:
     return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
 
 
-def _run_all(blocks: list[Block], processes: int) -> Generator[dict[int, Steps], None, None]:
+def _run_all(blocks: list[Block], backend: Backend, processes: int | None) -> Generator[dict[int, Steps], None, None]:
     """Yield the histories of each block as it finishes."""
-    if processes <= 1:
-        yield from map(run_block, blocks)
+    if not blocks:
         return
-    with worker_pool(processes, sendable([blocks[0].info.env_id])) as pool:
-        try:
-            for future in as_completed([pool.submit(run_block, block) for block in blocks]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise RuntimeError(f"a collecting process died: is memory short for {processes}? Run again") from None
+    count = processes and min(processes, len(blocks))
+    families = sendable([blocks[0].info.env_id]) if backend.elsewhere(count) else []
+    with open_workers(backend, count, families) as workers:
+        yield from workers.as_finished(run_block, blocks)
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.core.families import sendable
+from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
-from icrl_agents.core.process.worker_pool import worker_pool
+from icrl_agents.core.process.shared_folder import SharedFolder, shared
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread
@@ -34,25 +36,34 @@ class Cell(NamedTuple):
     most_tasks: int | None = None  # maximum number of test tasks, evenly spaced; None for all
 
 
-def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
+def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Backend()) -> Iterator[Curve]:
     """Train and evaluate missing cells; yields the test curve of every cell in order.
 
     Args:
         cells: the cells of a study.
-        jobs: number of cells in parallel, each in its own process.
+        jobs: number of cells in parallel, each in its own process; None: the backend's default.
+        backend: where they run. The machines of a cluster share the folders of the cells, so that a training whose
+            machine died continues from its last checkpoint.
 
     Raises:
         ValueError: a cell's folder has another training or evaluation; nothing is trained then.
+        FileNotFoundError: a machine of the cluster does not have the folder.
     """
     for cell in cells:  # all checks come before the first training
         check_cell(cell)
-    families = sendable(cell.env_id for cell in cells) if jobs > 1 else []
-    with continuing(lambda: "the same command continues"):
-        if jobs == 1:
-            yield from map(run_cell, cells)
+    families = sendable(cell.env_id for cell in cells) if backend.elsewhere(jobs) else []
+    with continuing(lambda: "the same command continues"), open_workers(backend, jobs, families) as workers:
+        if backend.name == "local":
+            yield from workers.in_order(run_cell, cells)
             return
-        with worker_pool(jobs, families) as pool:
-            yield from pool.map(run_cell, cells)
+        placed = [cell._replace(folder=cell.folder.absolute()) for cell in cells]
+        with shared(placed[0].folder.parent) as folder:
+            yield from workers.in_order(partial(_run_there, folder), placed)
+
+
+def _run_there(folder: SharedFolder, cell: Cell) -> Curve:
+    folder.check()
+    return run_cell(cell)
 
 
 def check_cell(cell: Cell) -> None:

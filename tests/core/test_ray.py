@@ -1,0 +1,119 @@
+"""On a Ray cluster of two nodes everything is as on this machine, also if one of them is killed in the middle."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import pytest
+from icrl_envs import unregister_family
+
+from icrl_agents.cli.own_env import import_env
+from icrl_agents.core.process.backends import Backend
+from icrl_agents.sources import collection
+from icrl_agents.sources.collection import collect
+
+ray = pytest.importorskip("ray", reason='needs the package ray: pip install "icrl-agents[ray]"')
+pytestmark = pytest.mark.slow
+
+MODULE = '''
+"""A user's environment, whose module and its neighbour are installed nowhere."""
+import gymnasium, numpy as np, {name}_neighbour
+from icrl_envs import register_family
+
+class Steps(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(0, 9, (1,), np.float32), gymnasium.spaces.Discrete(3)
+
+    def __init__(self, value=0, render_mode=None):
+        self.value = value
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        {name}_neighbour.trace(self.value)
+        return self.np_random.random(1, np.float32), {{}}
+
+    def step(self, action):
+        return self.np_random.random(1, np.float32), float(self.value * action), True, False, {{}}
+
+gymnasium.register("test/{name}-v0", Steps)
+register_family("test/{name}-v0", [{{"value": number}} for number in range(8)], horizon=1, lifetime=2)
+'''
+NEIGHBOUR = '''
+import os
+import time
+
+def trace(task):
+    """A worker of Ray is slow, and writes a line for each episode that begins: task and node."""
+    if "RAY_RAYLET_PID" in os.environ:
+        import ray
+        time.sleep(0.1)
+        with open({log!r}, "a") as file:
+            file.write(f"{{task}} {{ray.get_runtime_context().get_node_id()}}\\n")
+'''
+QUIET = {"progress": lambda done, total: None}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster on this machine whose head and second node have one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args=node)
+        try:
+            found.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+            yield found
+        finally:
+            found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The id of an environment of a user, in a folder that only this process has in its path, and its trace."""
+    folder, name = tmp_path_factory.mktemp("own"), "steps_of_a_user"
+    log = folder / "trace.txt"
+    (folder / f"{name}.py").write_text(MODULE.format(name=name))
+    (folder / f"{name}_neighbour.py").write_text(NEIGHBOUR.format(log=str(log)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        env_id = import_env(f"{name}:test/{name}-v0")
+        yield env_id, log
+        unregister_family(env_id)
+        del gymnasium.registry[env_id], sys.modules[name], sys.modules[f"{name}_neighbour"]
+
+
+def started(log: Path) -> list[tuple[str, ...]]:
+    return [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_a_node_killed_in_the_middle_changes_no_byte(cluster, own, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "ROWS", 1)  # a block for each task
+    (env_id, log), doomed = own, next(iter(cluster.worker_nodes))
+    killed: list[tuple[str, ...]] = []
+
+    def kill(done: int, total: int) -> None:
+        """Kill the second node while it runs a block, once the first block of all is written."""
+        until = time.monotonic() + 60
+        while done and not killed:
+            assert time.monotonic() < until, started(log)
+            before = len(started(log))
+            time.sleep(0.02)
+            new = [start for start in started(log)[before:] if start[1] == doomed.node_id]
+            if new:
+                cluster.remove_node(doomed, allow_graceful=False)
+                killed.append(new[-1])
+
+    words = {"tasks": list(range(6)), "streams": 1, "episodes": 6}
+    local = collect(env_id, "uniform", tmp_path / "local.h5", **words, **QUIET)
+    backend = Backend("ray", cluster.address)
+    spread = collect(env_id, "uniform", tmp_path / "ray.h5", **words, backend=backend, progress=kill)
+    assert spread.read_bytes() == local.read_bytes()
+    [(task, node)] = killed
+    nodes = [place for begun, place in started(log) if begun == task]
+    assert nodes[0] == node != nodes[-1]  # repeated elsewhere
+    assert sorted(path.name for path in tmp_path.glob("*.h5*")) == ["local.h5", "ray.h5"]
+    assert not ray.is_initialized()
