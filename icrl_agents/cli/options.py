@@ -40,12 +40,20 @@ Settings = Annotated[
     ),
 ]
 TrainingSeeds = Annotated[str, typer.Option(help="Seeds of the training.")]
-Jobs = Annotated[int | None, typer.Option(help="Trainings at a time. Default: 1, on a cluster two for each CPU.")]
-BackendName = Annotated[str, typer.Option("--backend", metavar="NAME", help="Where the work is done: local or ray.")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Trainings at a time. Default: 1, on ray two for each CPU, on slurm all.")
+]
+BackendName = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="Where the work is done: local or ray; trainings also slurm.")
+]
 Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster. Default: as Ray chooses.")]
 Resources = Annotated[
     list[str] | None,
-    typer.Option("--resource", metavar="NAME=VALUE", help="What a job gets on ray, such as num_cpus=2; repeatable."),
+    typer.Option(
+        "--resource",
+        metavar="NAME=VALUE",
+        help="What a job gets: num_gpus=1 (ray), slurm_partition=gpu (slurm); repeatable.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import gymnasium
@@ -11,9 +15,14 @@ import pytest
 from icrl_envs import unregister_family
 
 from icrl_agents.cli.own_env import import_env
-from icrl_agents.core.process.backends import Backend
+from icrl_agents.core.process.backends import Backend, open_workers
+from icrl_agents.evaluation import evaluate as evaluation
+from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.sources import collection
 from icrl_agents.sources.collection import collect
+from icrl_agents.studies import seeds
+from tests.conftest import one_line
+from tests.training.test_training import FAST, ID
 
 ray = pytest.importorskip("ray", reason='needs the package ray: pip install "icrl-agents[ray]"')
 pytestmark = pytest.mark.slow
@@ -72,6 +81,14 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
+def connected(cluster):
+    """A connection of the caller, which the backend uses and keeps: its workers serve several tests."""
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield Backend("ray")
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """The id of an environment of a user, in a folder that only this process has in its path, and its trace."""
     folder, name = tmp_path_factory.mktemp("own"), "steps_of_a_user"
@@ -90,7 +107,70 @@ def started(log: Path) -> list[tuple[str, ...]]:
     return [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
 
+def test_an_evaluation_and_a_study_are_those_of_this_machine(connected, tiny_agent, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_ROWS", 4)
+    agent = tiny_agent()
+    words = {"env_id": "icrl/Darkroom-v0", "episodes": 2, "tasks": list(range(4, 10)), "num_seeds": 2, "name": "agent"}
+    reports = list[int]()
+    with open_workers(connected) as workers:
+        there = evaluate(agent, **words, workers=workers, on_episode=reports.append)
+    here = evaluate(agent, **words)
+    assert json.dumps(there.to_json()) == json.dumps(here.to_json())
+    assert reports[-1] == 2
+    study = {"splits": [0], "seeds": [1], "settings": {**FAST, "updates": 2, "threads": 1}, "episodes": 2}
+    for folder, where in (("here", "local"), ("there", connected)):
+        seeds.study("ad", ID, tmp_path / folder, **study, num_seeds=1, backend=where)
+    for name in ("study.json", "split0-seed1/model.safetensors", "split0-seed1/curve.json"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    assert [path.name for path in (tmp_path / "there").glob(".*")] == []
+
+
+def fail(tries: Path) -> None:
+    """A job with a mistake of the user."""
+    with tries.open("a") as file:
+        file.write("try\n")
+    raise ValueError("lr=-1.0 is outside 0.0..1.0")
+
+
+def die(tries: Path) -> int:
+    """A job whose worker is killed at its first try."""
+    with tries.open("a") as file:
+        file.write("try\n")
+    if tries.read_text() == "try\n":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 7
+
+
+def test_mistakes_are_not_repeated_dead_workers_are(connected, tmp_path):
+    with open_workers(connected, 2) as workers:
+        assert list(workers.as_finished(die, [tmp_path / "die"])) == [7]
+        one_line(
+            lambda: list(workers.as_finished(fail, [tmp_path / "fail"])), ValueError, "lr=-1.0 is outside 0.0..1.0"
+        )
+        assert (tmp_path / "fail").read_text() == "try\n"
+        assert sum(workers.in_order(abs, range(-20, 0))) == 210
+        stop = pytest.raises(KeyboardInterrupt)
+        with stop, open_workers(connected) as again:
+            lost = again.pool.submit(time.sleep, 600)
+            raise KeyboardInterrupt
+        with pytest.raises(BrokenExecutor):
+            lost.result(60)
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        (Backend("ray", "127.0.0.1:1"), "no Ray cluster at address 127.0.0.1:1"),
+        (Backend("ray", "auto:70000"), "no Ray cluster at address auto:70000"),
+    ],
+)
+def test_an_address_without_a_cluster_is_one_line(backend, words):
+    one_line(lambda: open_workers(backend).__enter__(), ConnectionError, words)
+
+
 def test_a_node_killed_in_the_middle_changes_no_byte(cluster, own, tmp_path, monkeypatch):
+    ray.shutdown()  # the connection of the other tests: a new one brings the modules of the user
     monkeypatch.setattr(collection, "ROWS", 1)  # a block for each task
     (env_id, log), doomed = own, next(iter(cluster.worker_nodes))
     killed: list[tuple[str, ...]] = []

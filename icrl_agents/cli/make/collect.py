@@ -43,7 +43,7 @@ class Collect:
     ] = "train"
     processes: Annotated[
         int | None,
-        typer.Option(help="Worker processes; more than one pay for ppo. Default: 1, on a cluster two for each CPU."),
+        typer.Option(help="Worker processes; more than one pay for ppo. Default: 1, on ray two for each CPU."),
     ] = None
     backend: BackendName = "local"
     address: Address = None

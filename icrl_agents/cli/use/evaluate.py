@@ -63,7 +63,7 @@ class Evaluate:
     device: Device = "auto"
     processes: Annotated[
         int | None,
-        typer.Option(help="Worker processes, for many lifetimes. Default: 1, on a cluster two for each CPU."),
+        typer.Option(help="Worker processes, for many lifetimes. Default: 1, on ray two for each CPU."),
     ] = None
     backend: BackendName = "local"
     address: Address = None

@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, in worker processes of this machine, or on a Ray cluster.
+"""Where jobs run: in this process, in worker processes of this machine, on a Ray cluster, or on SLURM.
 
 A job is a function of its arguments alone (a block of tasks and its seed), so that it can run anywhere and be repeated
 after a machine fails, with the same result.
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ from icrl_agents.core.families import Registration
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.worker_pool import worker_pool
 
-BACKENDS = ("local", "ray")
+BACKENDS = ("local", "ray", "slurm")
+QUEUED = 1000  # most jobs in the queue of SLURM
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -33,7 +35,8 @@ class Backend:
         name: one of `BACKENDS`.
         address: of a Ray cluster, as `ray.init` takes it; None: RAY_ADDRESS, a cluster that runs on this machine, or
             one that is started for the call.
-        resources: of one job: options of a Ray task, such as num_cpus and num_gpus.
+        resources: of one job: options of a Ray task, such as num_cpus and num_gpus, or parameters of submitit, such as
+            slurm_partition and timeout_min.
 
     Raises:
         ValueError: an unknown name, or values that the backend does not use.
@@ -103,17 +106,20 @@ def _numbered(function: Callable[[Item], Result], item: tuple[int, Item]) -> tup
 
 @contextmanager
 def open_workers(
-    backend: Backend, count: int | None = None, families: Sequence[Registration] = ()
+    backend: Backend, count: int | None = None, families: Sequence[Registration] = (), folder: Path | None = None
 ) -> Iterator[Workers]:
     """Workers of a backend; an error or Ctrl-C in the block cancels their jobs.
 
     Args:
-        count: number of jobs at a time; None: one on this machine, on a cluster as many as it has CPUs.
+        count: number of jobs at a time; None: one on this machine, two for each CPU of a Ray cluster, `QUEUED` on
+            SLURM.
         families: families that the workers register, see `sendable`; those of the package they know.
+
+        folder: for files of SLURM, on a file system that all machines share.
 
     Raises:
         ImportError: the package of the backend is not installed.
-        ValueError: the backend refuses its resources.
+        ValueError: the backend refuses its resources, or needs a folder.
         ConnectionError: no Ray cluster has the address.
     """
     if backend.name == "ray":
@@ -121,6 +127,13 @@ def open_workers(
 
         with ray_pool(backend.address, backend.resources, families) as (pool, cpus):
             yield Workers(pool, lambda: count or 2 * cpus())
+    elif backend.name == "slurm":
+        from icrl_agents.core.process.slurm_pool import slurm_pool
+
+        if folder is None:
+            raise ValueError("backend 'slurm' is for trainings, one job each: use 'local' or 'ray' for this")
+        with slurm_pool(folder, backend.resources, families) as queue:
+            yield Workers(queue, lambda: count or QUEUED)
     elif count is None or count == 1:
         yield Workers(_Here(), lambda: 1)
     else:

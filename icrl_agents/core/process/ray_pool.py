@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from icrl_agents.core.process.local_modules import local_modules
 from icrl_agents.core.process.packages import need, versions
 
 RETRIES = 3  # how often a job is repeated whose worker died; errors of the job itself are not repeated
+PATIENCE = 10.0  # seconds until an address counts as not reachable
 COMPARED = ("icrl-agents", "torch", "numpy", "gymnasium")  # packages that must be the same on all machines
 QUIET = {  # environment of Ray while it is imported and started
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
@@ -64,11 +67,23 @@ def ray_pool(
 
 
 def _connect(ray: ModuleType, address: str | None) -> None:
+    _reach(address)
     runtime_env = {"py_modules": found} if (found := local_modules()) else None
     try:
         ray.init(address, runtime_env=runtime_env, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError) as error:  # RuntimeError: another version of Ray or Python
         raise ConnectionError(f"Ray at address {address or 'default'}: {printable(error, 240)}") from error
+
+
+def _reach(address: str | None) -> None:
+    """Refuse (ConnectionError) an address HOST:PORT where nothing listens: Ray tries it for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            fix = "give that of `ray start --head`, such as 10.0.0.1:6379"
+            raise ConnectionError(f"no Ray cluster at address {printable(address)} ({error}): {fix}") from None
 
 
 @contextmanager
@@ -119,8 +134,11 @@ class RayExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Cancel the jobs that have no result yet: `Workers` leaves none behind unless it was interrupted."""
-        for reference in list(self._running.values()):
-            self._ray.cancel(reference, force=True)
+        until = time.monotonic() + PATIENCE
+        while self._running and time.monotonic() < until:  # Ray misses some that have only just been submitted
+            for reference in list(self._running.values()):
+                self._ray.cancel(reference, force=True)
+            wait_for(list(self._running), 0.5)
 
 
 def run_job(start: Start, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
