@@ -107,6 +107,14 @@ def started(log: Path) -> list[tuple[str, ...]]:
     return [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
 
+def test_an_address_without_a_cluster_is_one_line():
+    for address in ("127.0.0.1:1", "auto:70000"):
+        one_line(
+            open_workers(Backend("ray", address)).__enter__, ConnectionError, f"no Ray cluster at address {address}"
+        )
+    assert not ray.is_initialized()
+
+
 def test_an_evaluation_and_a_study_are_those_of_this_machine(connected, tiny_agent, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_ROWS", 4)
     agent = tiny_agent()
@@ -155,18 +163,9 @@ def test_mistakes_are_not_repeated_dead_workers_are(connected, tmp_path):
             raise KeyboardInterrupt
         with pytest.raises(BrokenExecutor):
             lost.result(60)
+        elsewhere = open_workers(Backend("ray", "127.0.0.1:1"))
+        one_line(elsewhere.__enter__, ConnectionError, "Ray is connected to", "127.0.0.1:1")
     assert ray.is_initialized()
-
-
-@pytest.mark.parametrize(
-    ("backend", "words"),
-    [
-        (Backend("ray", "127.0.0.1:1"), "no Ray cluster at address 127.0.0.1:1"),
-        (Backend("ray", "auto:70000"), "no Ray cluster at address auto:70000"),
-    ],
-)
-def test_an_address_without_a_cluster_is_one_line(backend, words):
-    one_line(lambda: open_workers(backend).__enter__(), ConnectionError, words)
 
 
 def test_a_node_killed_in_the_middle_changes_no_byte(cluster, own, tmp_path, monkeypatch):

@@ -55,7 +55,9 @@ def ray_pool(
     with _environment(QUIET):
         ray = need("ray", "ray")
         connected = ray.is_initialized()
-        if not connected:
+        if connected:
+            _check_same(ray, address)
+        else:
             _connect(ray, address)
     try:
         pool = RayExecutor(ray, resources, Start(tuple(families), versions()))
@@ -64,6 +66,14 @@ def ray_pool(
     finally:
         if not connected:
             ray.shutdown()
+
+
+def _check_same(ray: ModuleType, address: str | None) -> None:
+    """Refuse (ConnectionError) an address other than that of the caller's connection."""
+    ours = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", ours):
+        fix = "leave the address out, or call ray.shutdown() first"
+        raise ConnectionError(f"Ray is connected to {ours} already, not to {printable(address)}: {fix}")
 
 
 def _connect(ray: ModuleType, address: str | None) -> None:
