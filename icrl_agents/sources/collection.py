@@ -11,8 +11,8 @@ import json
 import os
 import pickle
 import shlex
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import whole
-from icrl_agents.core.families import find_family, is_family, make_tasks, sendable, tasks_checksum
+from icrl_agents.core.families import Registration, find_family, is_family, make_tasks, sendable, tasks_checksum
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
@@ -117,35 +117,34 @@ def collect(
     learner = make_source(source, env_id, dict(settings or {}))
     learner.expert = None if expert is None else as_expert(expert)
     info = _describe(env_id, source, learner, seed, streams, episodes)
-    if backend.elsewhere(processes):  # ValueError before anything is written
-        _check_sendable(learner.expert)
-        sendable([env_id])
-    with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer:
-        rows = find_family(env_id).max_rows or ROWS
-        size = 1 if learner.one_task else max(1, rows // streams)
-        blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
+    families = _check_sendable(env_id, learner.expert) if backend.elsewhere(processes) else []
+    rows = find_family(env_id).max_rows or ROWS
+    size = 1 if learner.one_task else max(1, rows // streams)
+    blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
+    with (  # workers first: nothing is written if there are none
+        open_workers(backend, processes, families) as workers,
+        HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite) as writer,
+        continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
+        _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
+    ):
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
-        with (
-            continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
-            _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
-            closing(_run_all(missing, backend, processes)) as made,
-        ):
+        report(len(writer.done) * streams, len(ids) * streams)
+        for histories in workers.as_finished(run_block, missing):
+            writer.add(histories)
             report(len(writer.done) * streams, len(ids) * streams)
-            for histories in made:
-                writer.add(histories)
-                report(len(writer.done) * streams, len(ids) * streams)
-            writer.finish()
+        writer.finish()
     return Path(path)
 
 
-def _check_sendable(expert: Expert | None) -> None:
-    """Refuse (ValueError) an expert that worker processes cannot get."""
+def _check_sendable(env_id: str, expert: Expert | None) -> list[Registration]:
+    """The families that workers must get; ValueError for one, or an expert, that they cannot get."""
     try:
         pickle.dumps(expert)
     except Exception as error:
         why = printable(f"{type(error).__name__}: {error}", 160)
         way = "define it at the top of a module, or collect in one process"
         raise ValueError(f"expert {expert and expert.name} cannot be sent to workers ({why}): {way}") from None
+    return sendable([env_id])
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
@@ -207,16 +206,6 @@ def run_block(block: Block) -> dict[int, Steps]:
     steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
     # (tasks * streams, T) -> (streams, T) of each task
     return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
-
-
-def _run_all(blocks: list[Block], backend: Backend, processes: int | None) -> Generator[dict[int, Steps], None, None]:
-    """Yield the histories of each block as it finishes."""
-    if not blocks:
-        return
-    count = processes and min(processes, len(blocks))
-    families = sendable([blocks[0].info.env_id]) if backend.elsewhere(count) else []
-    with open_workers(backend, count, families) as workers:
-        yield from workers.as_finished(run_block, blocks)
 
 
 @contextmanager

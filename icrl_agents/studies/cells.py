@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
 
 def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Backend()) -> Iterator[Curve]:
-    """Train and evaluate missing cells; yields the test curve of every cell in order.
+    """Train and evaluate missing cells; yields the curve of every cell in order.
 
     Args:
         cells: the cells of a study.
@@ -52,6 +52,8 @@ def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Ba
     """
     for cell in cells:  # all checks come before the first training
         check_cell(cell)
+    if all((cell.folder / CURVE).is_file() for cell in cells):
+        jobs, backend = 1, Backend()  # no cluster is started to read files
     families = sendable(cell.env_id for cell in cells) if backend.elsewhere(jobs) else []
     placed = [cell._replace(folder=cell.folder.absolute()) for cell in cells]
     above = placed[0].folder.parent

@@ -107,11 +107,14 @@ def started(log: Path) -> list[tuple[str, ...]]:
     return [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def test_an_address_without_a_cluster_is_one_line():
+def test_an_address_without_a_cluster_is_one_line(tmp_path):
     for address in ("127.0.0.1:1", "auto:70000"):
         one_line(
             open_workers(Backend("ray", address)).__enter__, ConnectionError, f"no Ray cluster at address {address}"
         )
+    backend = Backend("ray", "127.0.0.1:1")
+    one_line(lambda: collect(ID, "posterior", tmp_path / "h.h5", backend=backend), ConnectionError, "no Ray cluster")
+    assert list(tmp_path.iterdir()) == []
     assert not ray.is_initialized()
 
 

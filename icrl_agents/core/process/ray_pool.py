@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from icrl_agents.core.families import Registration, restore
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.interrupts import same_handler
 from icrl_agents.core.process.local_modules import local_modules
 from icrl_agents.core.process.packages import need, versions
 
@@ -80,7 +82,10 @@ def _connect(ray: ModuleType, address: str | None) -> None:
     _reach(address)
     runtime_env = {"py_modules": found} if (found := local_modules()) else None
     try:
-        ray.init(address, runtime_env=runtime_env, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        with same_handler(signal.SIGTERM):  # that of Ray prints its stack and aborts
+            ray.init(
+                address, runtime_env=runtime_env, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            )
     except (ConnectionError, RuntimeError) as error:  # RuntimeError: another version of Ray or Python
         raise ConnectionError(f"Ray at address {address or 'default'}: {printable(error, 240)}") from error
 
@@ -140,7 +145,10 @@ class RayExecutor(Executor):
             return BrokenExecutor(printable(error, 240))
         if isinstance(cause, ModuleNotFoundError):
             return ImportError(f"a worker has no module {cause.name}: install the same packages on every machine")
-        return cause or RuntimeError(str(error))
+        if cause is None:  # an error that cannot be sent
+            return RuntimeError(str(error))
+        cause.add_note(str(error))  # where it happened in the worker, for --debug
+        return cause
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Cancel the jobs that have no result yet: `Workers` leaves none behind unless it was interrupted."""

@@ -6,6 +6,7 @@ Submitit pickles functions and results into a folder of its own, which only its 
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ class Attempt:
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            error.add_note(traceback.format_exc())  # for --debug
             return Failed(error)
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
