@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -54,14 +56,17 @@ import os
 import time
 
 def trace(task):
-    """A worker of Ray is slow, and writes a line for each episode that begins: task and node."""
+    """A worker of Ray is slow, writes a line for each episode that begins (task and node), and waits for the other."""
     if "RAY_RAYLET_PID" in os.environ:
         import ray
-        time.sleep(0.1)
+        node = ray.get_runtime_context().get_node_id()
         with open({log!r}, "a") as file:
-            file.write(f"{{task}} {{ray.get_runtime_context().get_node_id()}}\\n")
+            file.write(f"{{task}} {{node}}\\n")
+        time.sleep(0.1)
+        until = time.monotonic() + 60
+        while len({{line.split()[1] for line in open({log!r})}}) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
 '''
-QUIET = {"progress": lambda done, total: None}
 
 
 @pytest.fixture(scope="module")
@@ -171,31 +176,31 @@ def test_mistakes_are_not_repeated_dead_workers_are(connected, tmp_path):
     assert ray.is_initialized()
 
 
+def kill_busy(cluster: Any, node: Any, log: Path) -> None:
+    """Kill a node as soon as it has begun its second block."""
+    until = time.monotonic() + 120
+    while len({task for task, place in started(log) if place == node.node_id}) < 2:
+        if time.monotonic() > until:
+            return
+        time.sleep(0.02)
+    cluster.remove_node(node, allow_graceful=False)
+
+
 def test_a_node_killed_in_the_middle_changes_no_byte(cluster, own, tmp_path, monkeypatch):
     ray.shutdown()  # the connection of the other tests: a new one brings the modules of the user
     monkeypatch.setattr(collection, "ROWS", 1)  # a block for each task
     (env_id, log), doomed = own, next(iter(cluster.worker_nodes))
-    killed: list[tuple[str, ...]] = []
-
-    def kill(done: int, total: int) -> None:
-        """Kill the second node while it runs a block, once the first block of all is written."""
-        until = time.monotonic() + 60
-        while done and not killed:
-            assert time.monotonic() < until, started(log)
-            before = len(started(log))
-            time.sleep(0.02)
-            new = [start for start in started(log)[before:] if start[1] == doomed.node_id]
-            if new:
-                cluster.remove_node(doomed, allow_graceful=False)
-                killed.append(new[-1])
-
-    words = {"tasks": list(range(6)), "streams": 1, "episodes": 6}
-    local = collect(env_id, "uniform", tmp_path / "local.h5", **words, **QUIET)
-    backend = Backend("ray", cluster.address)
-    spread = collect(env_id, "uniform", tmp_path / "ray.h5", **words, backend=backend, progress=kill)
+    words = {"tasks": list(range(8)), "streams": 1, "episodes": 5, "progress": lambda done, total: None}
+    local = collect(env_id, "uniform", tmp_path / "local.h5", **words)
+    killer = threading.Thread(target=kill_busy, args=(cluster, doomed, log))
+    killer.start()
+    spread = collect(env_id, "uniform", tmp_path / "ray.h5", **words, backend=Backend("ray", cluster.address))
+    killer.join()
     assert spread.read_bytes() == local.read_bytes()
-    [(task, node)] = killed
-    nodes = [place for begun, place in started(log) if begun == task]
-    assert nodes[0] == node != nodes[-1]  # repeated elsewhere
+    assert doomed not in cluster.worker_nodes
+    nodes = {task: [place for begun, place in started(log) if begun == task] for task, _ in started(log)}
+    assert set(nodes) == {str(task) for task in range(8)}
+    repeated = [places for places in nodes.values() if len(set(places)) == 2]
+    assert [(places[0], places[-1] != places[0]) for places in repeated] == [(doomed.node_id, True)]
     assert sorted(path.name for path in tmp_path.glob("*.h5*")) == ["local.h5", "ray.h5"]
     assert not ray.is_initialized()
