@@ -41,7 +41,21 @@ Settings = Annotated[
     ),
 ]
 TrainingSeeds = Annotated[str, typer.Option(help="Seeds of the training.")]
-Jobs = Annotated[int, typer.Option(help="Trainings at a time.")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Trainings at a time. Default: 1, on ray two for each CPU, on slurm all.")
+]
+BackendName = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="Where the work is done: local or ray; trainings also slurm.")
+]
+Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster. Default: as Ray chooses.")]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        metavar="NAME=VALUE",
+        help="What a job gets: num_gpus=1 (ray), slurm_partition=gpu (slurm); repeatable.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")]
@@ -147,6 +161,14 @@ def planner_of(plan: str | None, width: int | None, depth: int | None, after: in
     if plan is None and settings:
         raise ValueError(f"{settings} are a planner's settings: give --plan, such as --plan lookahead")
     return plan and make_planner(plan, settings)
+
+
+def backend_of(name: str, address: str | None, resources: list[str] | None) -> Any:
+    """The `Backend` of --backend, --address and --resource."""
+    from icrl_agents.cli.settings import parse_pairs
+    from icrl_agents.core.process.backends import Backend
+
+    return Backend(name, address, parse_pairs(resources, (), "--resource", "num_cpus=2"))
 
 
 def known_settings(method: str) -> list[Any]:

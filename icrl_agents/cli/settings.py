@@ -13,7 +13,9 @@ from icrl_agents.core.files.strict_json import read_bounded
 from icrl_agents.core.printable import printable
 
 
-def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, Any]:
+def parse_pairs(
+    pairs: Iterable[str] | None, known: Iterable[Any], option: str = "--set", example: str = "lr=3e-4"
+) -> dict[str, Any]:
     """Parse `NAME=VALUE` pairs: TOML values with optional quotes, with the types of the dataclass fields `known`.
 
     Types are validated by the config class: a value that does not parse stays a string.
@@ -26,9 +28,9 @@ def parse_pairs(pairs: Iterable[str] | None, known: Iterable[Any]) -> dict[str, 
     for pair in pairs or ():
         name, equals, text = (part.strip() for part in pair.partition("="))
         if not name or not equals:
-            raise ValueError(f"--set {pair!r} is not NAME=VALUE, such as --set lr=3e-4")
+            raise ValueError(f"{option} {pair!r} is not NAME=VALUE, such as {option} {example}")
         if name in values:
-            raise ValueError(f"--set gives {name} twice: once {values[name]!r}, then {text!r}")
+            raise ValueError(f"{option} gives {name} twice: once {values[name]!r}, then {text!r}")
         values[name] = _parse(text, kinds.get(name, ""))
     return values
 

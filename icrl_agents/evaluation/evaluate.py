@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -22,6 +22,7 @@ from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.families import Capability, Family, check_same_tasks, find_family, is_native, make_tasks
+from icrl_agents.core.process.backends import Workers
 from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
@@ -48,6 +49,7 @@ def evaluate(
     tasks: Sequence[int] | np.ndarray | None = None,
     on_episode: Callable[[int], None] | None = None,
     name: str | None = None,
+    workers: Workers | None = None,
 ) -> Curve:
     """Roll out `agent` for `episodes` episodes on every task of a split, from an empty context, with frozen weights.
 
@@ -65,6 +67,7 @@ def evaluate(
         on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes run in consecutive
             blocks, and the number is averaged over all of them.
         name: name of the curve; default the agent's method or the source's name, with ", planned" for a planner.
+        workers: run the blocks, see `open_workers`; the curve is the same. Default: one after the other, here.
 
     Raises:
         TypeError: `agent` lacks reset, act or observe, such as the name of an agent.
@@ -83,7 +86,8 @@ def evaluate(
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)  # (num_seeds * N,), grouped by seed
     with _planning(agent, plan, plan_kwargs) as planner:
-        returns, optimal, pace = _lifetimes(agent, env_id, rows, episodes, seed, on_episode)
+        blocks = _blocks(agent, env_id, rows, episodes, seed)
+        returns, optimal, pace = _joined(list(_run_all(blocks, workers, on_episode)))
     runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]  # (R, N, E), (N,)
     facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
     random = random_returns(env_id, ids, seed)
@@ -121,24 +125,62 @@ def _planning(
         agent.planner = before  # restored after an error too
 
 
-def _lifetimes(
-    agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int, on_episode: Callable[[int], None] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Returns (B, E), optimal returns (B,) and pace (T,) of the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
+class Block(NamedTuple):
+    """Unit of an evaluation: lifetimes that are rolled out together, with a seed of their own."""
+
+    agent: Learner
+    env_id: str
+    tasks: np.ndarray  # (B,) task ids
+    episodes: int
+    seed: int
+
+
+class Lived(NamedTuple):
+    """Results of a block."""
+
+    returns: np.ndarray  # (B, E)
+    optimal: np.ndarray  # (B,)
+    pace: Pace
+
+
+def _blocks(agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int) -> list[Block]:
+    """The lifetimes on the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
     most = min(MAX_ROWS, find_family(env_id).max_rows or MAX_ROWS)
-    blocks = np.array_split(rows, -(-len(rows) // most))  # ceiling division
-    returns, optimal, paces = [], [], []
-    for number, (block, own) in enumerate(zip(blocks, block_seeds(seed, len(blocks)), strict=True)):
-        (env, options), pace = make_tasks(env_id, block), Pace()
-        tell = on_episode and _share_done(on_episode, number, len(blocks), episodes)
-        returns.append(rollout(agent, env, episodes, seed=own, options=options, on_episode=tell, on_step=pace))
-        paces.append(pace)
-        optimal.append(optimal_returns(env_id, block))
-        env.close()
+    parts = np.array_split(rows, -(-len(rows) // most))  # ceiling division
+    seeds = block_seeds(seed, len(parts))
+    return [Block(agent, env_id, part, episodes, own) for part, own in zip(parts, seeds, strict=True)]
+
+
+def _run_all(blocks: list[Block], workers: Workers | None, on_episode: Callable[[int], None] | None) -> Iterator[Lived]:
+    """Yield the results of the blocks in order; workers report progress by the block."""
+    if workers is None:
+        for number, block in enumerate(blocks):
+            yield run_block(block, on_episode and _share_done(on_episode, number, len(blocks), block.episodes))
+        return
+    for number, lived in enumerate(workers.in_order(run_block, blocks), 1):
+        yield lived
+        if on_episode:
+            on_episode(number * blocks[0].episodes // len(blocks))
+
+
+def run_block(block: Block, on_episode: Callable[[int], None] | None = None) -> Lived:
+    """Roll out the lifetimes of a block."""
+    (env, options), pace = make_tasks(block.env_id, block.tasks), Pace()
+    returns = rollout(
+        block.agent, env, block.episodes, seed=block.seed, options=options, on_episode=on_episode, on_step=pace
+    )
+    env.close()
+    return Lived(returns, optimal_returns(block.env_id, block.tasks), pace)
+
+
+def _joined(lived: Sequence[Lived]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns (B, E), optimal returns (B,) and mean reward of each step (T,) of all blocks."""
+    returns, optimal = (np.concatenate([getattr(one, name) for one in lived]) for name in ("returns", "optimal"))
+    paces = [one.pace for one in lived]
     # a mean per step needs lifetimes of one episode and equal length
     same = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
-    mean = np.sum([pace.total for pace in paces], 0) / len(rows) if episodes == 1 and same else None
-    return np.concatenate(returns), np.concatenate(optimal), mean
+    mean = np.sum([pace.total for pace in paces], 0) / len(returns) if returns.shape[1] == 1 and same else None
+    return returns, optimal, mean
 
 
 def block_seeds(seed: int, count: int) -> list[int]:

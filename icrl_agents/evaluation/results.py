@@ -16,6 +16,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Planner
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.process.backends import Workers
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted, print_table
 from icrl_agents.core.rollout import facts_of
@@ -44,6 +45,7 @@ def measure(
     plan: str | Planner | None = None,
     on_episode: Callable[[int], None] | None = None,
     plan_tasks: int | None = None,
+    workers: Workers | None = None,
 ) -> list[Curve]:
     """Curves of the agent, of the agent with a planner, on all tasks, and of its source, as far as they apply.
 
@@ -54,6 +56,7 @@ def measure(
         plan: measure with this planner too; the first curve is then without any.
         on_episode: called with the number of the agent's finished episodes.
         plan_tasks: with `plan`, number of evenly spaced tasks to measure with the planner; default all.
+        workers: as in `evaluate`.
 
     Raises:
         ValueError: as `evaluate`.
@@ -69,17 +72,19 @@ def measure(
     if num_seeds is None:
         num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
     try:
-        curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode)]
-        every = all_tasks(agent, env_id, episodes, seed) if split == "test" else []
+        curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, workers=workers)]
+        every = all_tasks(agent, env_id, episodes, seed, workers) if split == "test" else []
         if plan is not None:
-            curves.append(_planned(agent, curves[0], seed, plan, plan_tasks))
+            curves.append(_planned(agent, curves[0], seed, plan, plan_tasks, workers))
     finally:
         if before is not None:
             agent.use_plan(before)
-    return [*curves, *every, *source_curve(agent, curves[0], num_seeds, seed)]
+    return [*curves, *every, *source_curve(agent, curves[0], num_seeds, seed, workers)]
 
 
-def all_tasks(agent: Any, env_id: str, episodes: int | None = None, seed: int = 0) -> list[Curve]:
+def all_tasks(
+    agent: Any, env_id: str, episodes: int | None = None, seed: int = 0, workers: Workers | None = None
+) -> list[Curve]:
     """The agent's curve on all tasks of the family, training tasks included; [] if the test tasks are enough.
 
     They are too few with fewer than `FEW` test tasks in a family of at most `FAMILY` tasks. One lifetime on each task
@@ -89,7 +94,7 @@ def all_tasks(agent: Any, env_id: str, episodes: int | None = None, seed: int = 
     count = len(splits.pick(ALL))
     if len(splits.test) >= FEW or count > FAMILY:
         return []
-    found = evaluate(agent, env_id, ALL, episodes, seed=seed)
+    found = evaluate(agent, env_id, ALL, episodes, seed=seed, workers=workers)
     parts = {name: len(tasks) for name, tasks in splits._asdict().items()}
     return [replace(found, name=f"all {count} tasks", facts={**found.facts, "tasks": parts})]
 
@@ -99,11 +104,13 @@ def usual_seeds(tasks: int) -> int:
     return max(1, min(SEEDS, LIFETIMES // tasks))
 
 
-def _planned(agent: Any, plain: Curve, seed: int, plan: str | Planner, most: int | None) -> Curve:
+def _planned(
+    agent: Any, plain: Curve, seed: int, plan: str | Planner, most: int | None, workers: Workers | None
+) -> Curve:
     """The evaluation of `plain` repeated with a planner, on up to `most` of its tasks."""
     num_seeds, count, episodes = plain.runs.shape
     tasks = spread(plain.tasks, most) if most and most < count else None
-    found = evaluate(agent, plain.env_id, plain.split, episodes, num_seeds, seed, plan, tasks=tasks)
+    found = evaluate(agent, plain.env_id, plain.split, episodes, num_seeds, seed, plan, tasks=tasks, workers=workers)
     return replace(found, name=PLANNED, split=plain.split)
 
 
@@ -113,7 +120,7 @@ def spread(tasks: Sequence[int] | np.ndarray, most: int) -> tuple[int, ...]:
     return tuple(int(task) for task in np.asarray(tasks)[places])
 
 
-def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Curve]:
+def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int, workers: Workers | None = None) -> list[Curve]:
     """Curve of the agent's source on the same tasks; [] for unknown sources and those that cannot be measured here."""
     facts = facts_of(agent)
     name, data = facts.get("source"), facts.get("data")
@@ -126,7 +133,8 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int) -> list[Cu
         ):  # one learner for hundreds of episodes of a task: not comparable by episode
             return []
         source.episodes = episodes = curve.runs.shape[2]  # for schedules
-        found = evaluate(source, curve.env_id, episodes=episodes, num_seeds=num_seeds, seed=seed, tasks=curve.tasks)
+        words = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, "tasks": curve.tasks}
+        found = evaluate(source, curve.env_id, **words, workers=workers)
     except (ImportError, TypeError, ValueError):  # not installed, or of another environment: keep the agent's curve
         return []
     return [replace(found, name=f"source {name}", split=curve.split)]

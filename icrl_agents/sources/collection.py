@@ -1,8 +1,8 @@
 """Collect histories: fresh lifetimes in memory, or a store on disk whose collection can be interrupted and resumed.
 
 A collection consists of blocks of tasks, each with its own seed. Finished blocks become part files next to the
-store, which are merged at the end. A history depends on its own block only, so neither the number of processes
-nor an interruption changes it.
+store, which are merged at the end. A history depends on its own block only, so neither the number of processes nor an
+interruption changes it, nor the machines that compute it: workers return their block, and only this process writes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import json
 import os
 import pickle
 import shlex
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,11 +22,11 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.checks import whole
-from icrl_agents.core.families import find_family, is_family, make_tasks, sendable, tasks_checksum
+from icrl_agents.core.families import Registration, find_family, is_family, make_tasks, sendable, tasks_checksum
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.terminal import progress_bar
-from icrl_agents.core.process.worker_pool import worker_pool
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.experts import Expert, WithExpert
@@ -79,7 +77,8 @@ def collect(
     streams: int = 100,
     episodes: int = 50,
     seed: int = 0,
-    processes: int = 1,
+    processes: int | None = None,
+    backend: str | Backend = "local",
     shard_size: int | None = None,
     settings: Mapping[str, Any] | None = None,
     expert: Any = None,
@@ -94,7 +93,9 @@ def collect(
         tasks: task ids; default the training tasks of the published split, without the validation tasks.
         streams: number of histories of each task.
         episodes: number of episodes in each history.
-        processes: number of worker processes; several speed up sources that train networks.
+        processes: number of worker processes; several speed up sources that train networks. On a cluster, blocks at a
+            time, by default two for each of its CPUs; that many are in memory at most.
+        backend: "local", "ray" or a `Backend`. The histories are the same on each of them.
         shard_size: histories in each of several files `<stem>-00000-of-00012.h5`, rounded to whole tasks; `path` is
             then their common name, which `train` and `HistoryShards` read. None: one file, of the same histories.
         settings: source settings that override its presets for this environment.
@@ -109,46 +110,45 @@ def collect(
         FileExistsError: a finished store exists, or an interrupted collection with other settings.
         IsADirectoryError, BlockingIOError: `path` is a folder, or another process is collecting to it.
         ValueError: an argument is not allowed; the message names the allowed values.
+        ChildProcessError: a worker died; what is done is kept.
     """
     ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
-    processes, seed = whole("processes", processes, 1), whole("seed", seed, 0, 2**63 - 1)
+    seed, backend = whole("seed", seed, 0, 2**63 - 1), Backend.of(backend)
+    processes = None if processes is None else whole("processes", processes, 1)
     source = source or choose_source(env_id, expert is not None).name
     learner = make_source(source, env_id, dict(settings or {}))
     learner.expert = None if expert is None else as_expert(expert)
-    _check_sendable(learner.expert, processes)
     info = _describe(env_id, source, learner, seed, streams, episodes)
-    if processes > 1:
-        sendable([env_id])  # ValueError before anything is written
+    families = _check_sendable(env_id, learner.expert) if backend.elsewhere(processes) else []
+    rows = find_family(env_id).max_rows or ROWS
+    size = 1 if learner.one_task else max(1, rows // streams)
+    blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
     shard = None if shard_size is None else max(1, whole("shard_size", shard_size, 1) // streams)
-    with HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite, shard_tasks=shard) as writer:
-        rows = find_family(env_id).max_rows or ROWS
-        size = 1 if learner.one_task else max(1, rows // streams)
-        blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
+    with (  # workers first: nothing is written if there are none
+        open_workers(backend, processes, families) as workers,
+        HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite, shard_tasks=shard) as writer,
+        continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
+        _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
+    ):
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
-        with (
-            continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
-            _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
-            closing(_run_all(missing, min(processes, len(missing)))) as made,
-        ):
+        report(len(writer.done) * streams, len(ids) * streams)
+        for histories in workers.as_finished(run_block, missing):
+            writer.add(histories)
             report(len(writer.done) * streams, len(ids) * streams)
-            for histories in made:
-                writer.add(histories)
-                report(len(writer.done) * streams, len(ids) * streams)
-            writer.finish()
+        writer.finish()
     return Path(path)
 
 
-def _check_sendable(expert: Expert | None, processes: int) -> None:
-    """Refuse (ValueError) an expert that worker processes cannot get."""
-    if processes == 1 or expert is None:
-        return
+def _check_sendable(env_id: str, expert: Expert | None) -> list[Registration]:
+    """The families that workers must get; ValueError for one, or an expert, that they cannot get."""
     try:
         pickle.dumps(expert)
     except Exception as error:
         why = printable(f"{type(error).__name__}: {error}", 160)
         way = "define it at the top of a module, or collect in one process"
-        raise ValueError(f"expert {expert.name} cannot be sent to {processes} processes ({why}): {way}") from None
+        raise ValueError(f"expert {expert and expert.name} cannot be sent to workers ({why}): {way}") from None
+    return sendable([env_id])
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
@@ -211,19 +211,6 @@ def run_block(block: Block) -> dict[int, Steps]:
     steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
     # (tasks * streams, T) -> (streams, T) of each task
     return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
-
-
-def _run_all(blocks: list[Block], processes: int) -> Generator[dict[int, Steps], None, None]:
-    """Yield the histories of each block as it finishes."""
-    if processes <= 1:
-        yield from map(run_block, blocks)
-        return
-    with worker_pool(processes, sendable([blocks[0].info.env_id])) as pool:
-        try:
-            for future in as_completed([pool.submit(run_block, block) for block in blocks]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise RuntimeError(f"a collecting process died: is memory short for {processes}? Run again") from None
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.core.families import sendable
+from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
-from icrl_agents.core.process.worker_pool import worker_pool
+from icrl_agents.core.process.shared_folder import SharedFolder, shared
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread
@@ -31,28 +33,44 @@ class Cell(NamedTuple):
     settings: dict[str, Any]
     episodes: int
     num_seeds: int
-    most_tasks: int | None = None  # maximum number of test tasks, evenly spaced; None for all
+    most_tasks: int | None = None  # maximum number of tasks, evenly spaced; None for all
+    split: str = "test"  # tasks of the evaluation
 
 
-def run_cells(cells: Sequence[Cell], jobs: int) -> Iterator[Curve]:
-    """Train and evaluate missing cells; yields the test curve of every cell in order.
+def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Backend()) -> Iterator[Curve]:
+    """Train and evaluate missing cells; yields the curve of every cell in order.
 
     Args:
         cells: the cells of a study.
-        jobs: number of cells in parallel, each in its own process.
+        jobs: number of cells in parallel, each in its own process; None: the backend's default.
+        backend: where they run. The machines of a cluster share the folders of the cells, so that a training whose
+            machine died continues from its last checkpoint.
 
     Raises:
         ValueError: a cell's folder has another training or evaluation; nothing is trained then.
+        FileNotFoundError: a machine of the cluster does not have the folder.
     """
     for cell in cells:  # all checks come before the first training
         check_cell(cell)
-    families = sendable(cell.env_id for cell in cells) if jobs > 1 else []
-    with continuing(lambda: "the same command continues"):
-        if jobs == 1:
-            yield from map(run_cell, cells)
+    if all((cell.folder / CURVE).is_file() for cell in cells):
+        jobs, backend = 1, Backend()  # no cluster is started to read files
+    families = sendable(cell.env_id for cell in cells) if backend.elsewhere(jobs) else []
+    placed = [cell._replace(folder=cell.folder.absolute()) for cell in cells]
+    above = placed[0].folder.parent
+    with (
+        continuing(lambda: "the same command continues"),
+        open_workers(backend, jobs, families, above / "jobs") as workers,
+    ):
+        if backend.name == "local":
+            yield from workers.in_order(run_cell, cells)
             return
-        with worker_pool(jobs, families) as pool:
-            yield from pool.map(run_cell, cells)
+        with shared(above) as folder:
+            yield from workers.in_order(partial(_run_there, folder), placed)
+
+
+def _run_there(folder: SharedFolder, cell: Cell) -> Curve:
+    folder.check()
+    return run_cell(cell)
 
 
 def check_cell(cell: Cell) -> None:
@@ -76,16 +94,16 @@ def check_cell(cell: Cell) -> None:
         found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
         evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
         task_set = cell.settings.get("task_set", TRAIN)
-        held_out = len(split_tasks(cell.env_id, task_set=task_set).test)  # the same number for every split seed
+        held_out = len(split_tasks(cell.env_id, task_set=task_set).pick(cell.split))  # of every split seed the same
         count = min(cell.most_tasks or held_out, held_out)
-        wanted |= {"env_id": cell.env_id, "split": "test", **evaluation, "tasks": count}
+        wanted |= {"env_id": cell.env_id, "split": cell.split, **evaluation, "tasks": count}
     for name, value in wanted.items():
         if (before := found.get(name)) != value:
             raise ValueError(f"{name}={value!r}, but {cell.folder} has {before!r}: give the study another folder")
 
 
 def run_cell(cell: Cell) -> Curve:
-    """Train and evaluate a cell, except for the parts that are done; returns its test curve."""
+    """Train and evaluate a cell, except for the parts that are done; returns its curve."""
     from icrl_agents.agents.agent import ICAgent
     from icrl_agents.evaluation.evaluate import evaluate, learner_splits
     from icrl_agents.training.loop import train
@@ -97,8 +115,10 @@ def run_cell(cell: Cell) -> Curve:
         begun = (cell.folder / NOTE).is_file()
         train(cell.method, cell.env_id, cell.folder, settings=cell.settings, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)
-    tasks = spread(learner_splits(agent, cell.env_id).test.ids, cell.most_tasks) if cell.most_tasks else None
-    curve = evaluate(agent, cell.env_id, "test", cell.episodes, cell.num_seeds, tasks=tasks)
-    curve = replace(curve, split="test")  # "tasks" if task ids were given
+    tasks = (
+        spread(learner_splits(agent, cell.env_id).pick(cell.split).ids, cell.most_tasks) if cell.most_tasks else None
+    )
+    curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, tasks=tasks)
+    curve = replace(curve, split=cell.split)  # "tasks" if task ids were given
     curve.save(done)
     return curve

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icrl_agents.core.files.atomic import write_text
+from icrl_agents.core.process.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import TRAIN, split_tasks
@@ -32,7 +33,8 @@ def study(
     settings: dict[str, Any] | None = None,
     episodes: int | None = None,
     num_seeds: int | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
+    backend: str | Backend = "local",
 ) -> dict[tuple[int, int], Curve]:
     """Train every combination of `splits` and `seeds`, and evaluate it on its held-out tasks.
 
@@ -45,7 +47,8 @@ def study(
         settings: as in `train`, the same for all cells.
         episodes: episodes in an evaluated lifetime; default as published.
         num_seeds: lifetimes on each test task; default `usual_seeds`.
-        jobs: number of cells in parallel, each in its own process.
+        jobs: number of cells in parallel, each in its own process; None: the backend's default.
+        backend: "local", "ray" or a `Backend`; machines of a cluster share the folder `out`.
 
     Returns:
         The test curve of every (split, seed).
@@ -53,7 +56,7 @@ def study(
     Raises:
         ValueError: a bad argument, or a cell in `out` of another method, environment, setting or evaluation.
     """
-    if jobs < 1 or not splits or not seeds:
+    if (jobs is not None and jobs < 1) or not splits or not seeds:
         raise ValueError(f"jobs={jobs}, splits={list(splits)}, seeds={list(seeds)}: give at least one of each")
     fixed = {"split_seed", "seed"} & set(settings or {})
     if fixed:
@@ -79,7 +82,7 @@ def study(
         for seed in seeds
         for split in splits
     }
-    found = dict(zip(cells, run_cells(list(cells.values()), jobs), strict=True))
+    found = dict(zip(cells, run_cells(list(cells.values()), jobs, Backend.of(backend)), strict=True))
     table = [row._asdict() for row in study_table(found)]
     note = {
         "env_id": env_id,

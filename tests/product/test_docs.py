@@ -235,6 +235,9 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "icrl-agents evaluate icrl/ad-darkroom --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents evaluate icrl/idt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents evaluate icrl/dpt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
+    "icrl-agents collect --backend ray": "starts Ray for many seconds; tests of the core run it on a cluster",
+    "icrl-agents research sweep --backend slurm": "needs a queue, or many seconds; tests of studies run it",
+    "icrl-agents research seeds --backend ray": "needs the cluster of its page",
     "icrl-agents doctor": "its exit code is a verdict on the measured source; tests of studies run it",
     "for card in": "writes the released cards; tests of cards do it for one",
 }
@@ -250,6 +253,7 @@ LESS = {  # options after those of a command, so that it takes no more than seco
     "collect": ["--streams", "1", "--episodes", "1"],
     "train": [*SETTINGS, *LIFETIMES, "--device", "cpu", "--track", "none"],
     "research seeds": [*SETTINGS, *LIFETIMES, "--splits", "0", "--seeds", "0", "--jobs", "1"],
+    "research sweep": [*SETTINGS, *LIFETIMES, "--seeds", "0", "--episodes", "1"],
     "research windows": [*SETTINGS, "--windows", "120", "--latents", "8", *ONE_TASK, "--jobs", "1"],
     "research memory": ["--episodes", "3", "--seeds", "1", "--device", "cpu"],
     "research actions": [*ONE_TASK, "--seeds", "1", "--device", "cpu"],

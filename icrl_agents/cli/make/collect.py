@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from icrl_agents.cli.options import Env, Overwrite, Resume, Seed, Settings, Tasks
+from icrl_agents.cli.options import (
+    Address,
+    BackendName,
+    Env,
+    Overwrite,
+    Resources,
+    Resume,
+    Seed,
+    Settings,
+    Tasks,
+    backend_of,
+)
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
@@ -30,11 +41,17 @@ class Collect:
     split: Annotated[
         str, typer.Option("--split", "--tasks-split", help="Tasks: train, validation, test, all or a named set.")
     ] = "train"
-    processes: Annotated[int, typer.Option(help="Worker processes; more than one pay for ppo.")] = 1
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Worker processes; more than one pay for ppo. Default: 1, on ray two for each CPU."),
+    ] = None
     shard_size: Annotated[
         int | None,
         typer.Option(metavar="N", help="Histories a file: FILE-00000-of-00012.h5, ... Default: all in one file."),
     ] = None
+    backend: BackendName = "local"
+    address: Address = None
+    resources: Resources = None
     seed: Seed = 0
     settings: Settings = None
     resume: Resume = False
@@ -63,6 +80,7 @@ class Collect:
             seed=self.seed,
             processes=self.processes,
             shard_size=self.shard_size,
+            backend=backend_of(self.backend, self.address, self.resources),
             settings=given.settings,
             expert=given.expert,
             resume=self.resume,

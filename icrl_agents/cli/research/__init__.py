@@ -10,11 +10,13 @@ from icrl_agents.cli.research.marks import Marks
 from icrl_agents.cli.research.memory import Memory
 from icrl_agents.cli.research.runs import Runs
 from icrl_agents.cli.research.seeds import Seeds
+from icrl_agents.cli.research.sweep import Sweep
 from icrl_agents.cli.research.table import Table
 from icrl_agents.cli.research.windows import Windows
 
 STUDIES: dict[str, type[Command]] = {  # in the order of --help
     "seeds": Seeds,
+    "sweep": Sweep,
     "windows": Windows,
     "memory": Memory,
     "actions": Actions,
@@ -33,7 +35,7 @@ ALIASES = {  # earlier names, which are commands of the top level: icrl-agents p
 }
 
 research = typer.Typer(
-    help="Studies: seeds, windows, memory, actions, marks, table and runs.",
+    help="Studies: seeds, sweep, windows, memory, actions, marks, table and runs.",
     rich_markup_mode=None,
 )
 research.callback(invoke_without_command=True)(show_overview)

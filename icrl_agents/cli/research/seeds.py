@@ -9,15 +9,19 @@ from typing import Annotated
 import typer
 
 from icrl_agents.cli.options import (
+    Address,
     AsJson,
+    BackendName,
     Config,
     Env,
     Folder,
     Jobs,
     Method,
+    Resources,
     Settings,
     Tasks,
     TrainingSeeds,
+    backend_of,
     numbers,
     read_settings,
 )
@@ -35,7 +39,10 @@ class Seeds:
     seeds: TrainingSeeds = "0,1,2"
     config: Config = None
     settings: Settings = None
-    jobs: Jobs = 1
+    jobs: Jobs = None
+    backend: BackendName = "local"
+    address: Address = None
+    resources: Resources = None
     into: Annotated[Path | None, typer.Option(help="A measured agent, whose results and card get the table.")] = None
     as_json: AsJson = False
 
@@ -51,6 +58,7 @@ class Seeds:
             seeds=numbers(self.seeds),
             settings=read_settings(self.config, self.settings, self.method),
             jobs=self.jobs,
+            backend=backend_of(self.backend, self.address, self.resources),
         )
         rows = seeds.study_table(curves)
         if self.as_json:

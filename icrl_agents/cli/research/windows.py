@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icrl_agents.cli.options import (
+    Address,
     AsJson,
+    BackendName,
     Config,
     Env,
     Episodes,
     Folder,
     Jobs,
+    Resources,
     Settings,
     TaskFile,
     TrainingSeeds,
+    backend_of,
     numbers,
     read_settings,
 )
@@ -40,7 +44,10 @@ class Windows:
     settings: Settings = None
     episodes: Episodes = 100
     tasks: Annotated[int, typer.Option(help="Maximum number of held-out tasks to measure, evenly spaced.")] = 32
-    jobs: Jobs = 1
+    jobs: Jobs = None
+    backend: BackendName = "local"
+    address: Address = None
+    resources: Resources = None
     as_json: AsJson = False
 
     def run(self) -> None:
@@ -59,6 +66,7 @@ class Windows:
                 seeds=seeds,
                 spec=EvalSpec(episodes=self.episodes, num_seeds=study.RUNS, tasks=self.tasks),
                 jobs=self.jobs,
+                backend=backend_of(self.backend, self.address, self.resources),
                 on_done=step,
             )
         self._show(plan, found)

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icrl_agents.cli.options import (
+    Address,
     Agent,
     AgentEnv,
+    BackendName,
     BeamWidth,
     Device,
     Overwrite,
     Plan,
     PlanAfter,
     PlanDepth,
+    Resources,
     ResultsAsJson,
     Seed,
     Split,
     Tasks,
+    backend_of,
     env_of,
     lifetime_of,
     planner_of,
@@ -29,6 +33,8 @@ from icrl_agents.cli.outputs import check_file
 
 if TYPE_CHECKING:
     from icrl_agents import ICAgent
+    from icrl_agents.core.families import Registration
+    from icrl_agents.core.process.backends import Backend
     from icrl_agents.evaluation.curves import Curve
 
 
@@ -57,6 +63,13 @@ class Evaluate:
         typer.Option(hidden=True, help="Change latents after every fold: zeroed, swapped, shuffled or frozen."),
     ] = None
     device: Device = "auto"
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Worker processes, for many lifetimes. Default: 1, on ray two for each CPU."),
+    ] = None
+    backend: BackendName = "local"
+    address: Address = None
+    resources: Resources = None
     as_json: ResultsAsJson = False
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None
     curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None
@@ -101,6 +114,7 @@ class Evaluate:
     def _measured(self) -> list[Curve]:
         """The curves of lifetimes that are rolled out now."""
         from icrl_agents import ICAgent
+        from icrl_agents.core.process.backends import open_workers
         from icrl_agents.core.process.terminal import progress_bar
         from icrl_agents.evaluation import results
         from icrl_agents.evaluation.protocol import EvalSpec
@@ -112,7 +126,11 @@ class Evaluate:
                 f"--write needs an agent in a folder of yours, {self.agent} is {agent.source}: use --output"
             )
         learner, env_id = self._learner(agent), env_of(agent, self.env)
-        with progress_bar("evaluating", self.episodes or lifetime_of(agent, self.env), "episodes") as step:
+        backend, families = self._workers(env_id)
+        with (
+            open_workers(backend, self.processes, families) as workers,
+            progress_bar("evaluating", self.episodes or lifetime_of(agent, self.env), "episodes") as step,
+        ):
             curves = results.measure(
                 learner,
                 env_id,
@@ -120,10 +138,20 @@ class Evaluate:
                 plan=planner,
                 on_episode=step,
                 plan_tasks=self.plan_tasks,
+                workers=workers if backend.elsewhere(self.processes) else None,
             )
         if self.change:
             curves[0] = replace(curves[0], facts={**curves[0].facts, "latents": self.change})
         return curves
+
+    def _workers(self, env_id: str) -> tuple[Backend, list[Registration]]:
+        """The backend, and the families that its workers must get."""
+        from icrl_agents.core.checks import check_value
+        from icrl_agents.core.families import sendable
+
+        check_value("processes", "int | None", self.processes, (1, 4096))
+        backend = backend_of(self.backend, self.address, self.resources)
+        return backend, sendable([env_id]) if backend.elsewhere(self.processes) else []
 
     def _learner(self, agent: ICAgent) -> Any:
         """The agent, or with --change the agent whose latents are changed after every fold."""

@@ -91,5 +91,16 @@ def unbroken() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+@contextmanager
+def same_handler(number: signal.Signals) -> Iterator[None]:
+    """Put the handler of a signal back at the end of the block, in which a library may install its own."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if _in_main() and before is not None:
+            signal.signal(number, before)
+
+
 def _in_main() -> bool:
     return threading.current_thread() is threading.main_thread()

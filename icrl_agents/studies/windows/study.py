@@ -17,6 +17,7 @@ import numpy as np
 
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.process.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.curves import Curve
@@ -74,7 +75,8 @@ def study_windows(
     *,
     seeds: Sequence[int] = (0,),
     spec: EvalSpec = EvalSpec(episodes=EPISODES, num_seeds=RUNS, tasks=TASKS),
-    jobs: int = 1,
+    jobs: int | None = 1,
+    backend: str | Backend = "local",
     on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Measured]:
     """Train every design of `make_plan` with every seed, and measure it on held-out tasks.
@@ -85,7 +87,8 @@ def study_windows(
     Args:
         seeds: of the training.
         spec: of the measurement on the test split; all its numbers are needed.
-        jobs: trainings at a time, each in a process of its own.
+        jobs: trainings at a time, each in a process of its own; None: the backend's default.
+        backend: "local", "ray" or a `Backend`; machines of a cluster share the folder `out`.
         on_done: called with the number of trainings that are done and measured.
 
     Raises:
@@ -94,7 +97,7 @@ def study_windows(
     """
     require_matplotlib()
     episodes, num_seeds, tasks = (whole(name, getattr(spec, name), 1) for name in ("episodes", "num_seeds", "tasks"))
-    check_value("jobs", "int", jobs, (1, 2**31 - 1))
+    check_value("jobs", "int | None", jobs, (1, 2**31 - 1))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)}: give at least one, each once")
     out = Path(out).expanduser()
@@ -112,7 +115,7 @@ def study_windows(
         for seed in seeds
     ]
     curves = []
-    for curve in run_cells(cells, jobs):
+    for curve in run_cells(cells, jobs, Backend.of(backend)):
         curves.append(curve)
         on_done(len(curves))
     found = _measured(plan.designs, cells, curves)

@@ -1,0 +1,190 @@
+"""Sweep: one training for each combination of settings and seed, each as a job of its own, and one JSON of results.
+
+Every cell is a training run in `out/<setting>=<value>-...-seed<n>`, the same as `train` alone makes. Settings are
+compared on the validation tasks by default: a choice among them on the test tasks would be measured too high.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icrl_agents.core.checks import check_value
+from icrl_agents.core.files.atomic import write_text
+from icrl_agents.core.process.backends import Backend
+from icrl_agents.core.process.packages import versions
+from icrl_agents.core.splits import TRAIN, split_tasks
+from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.intervals import Interval
+from icrl_agents.evaluation.protocol import EvalSpec
+from icrl_agents.evaluation.results import usual_seeds
+from icrl_agents.evaluation.results_table import LAST, span_name
+from icrl_agents.studies.cells import Cell, run_cells
+
+JSON = "sweep.json"
+VALIDATION = EvalSpec(split="validation")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is trained: a method in an environment, with every combination of the values of some settings and seeds.
+
+    Args:
+        settings: as in `train`, the same for all cells.
+        values: settings that vary, and the values of each.
+        seeds: training seeds.
+
+    Raises:
+        ValueError: nothing to train, a value or seed twice, or a setting that is given as fixed and as varied.
+    """
+
+    method: str
+    env_id: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+
+    def __post_init__(self) -> None:
+        for name, values in {**self.values, "seeds": self.seeds}.items():
+            if not values or len({json.dumps(value) for value in values}) < len(values):
+                raise ValueError(f"{name}={list(values)}: give at least one, each once")
+        if "seed" in {*self.settings, *self.values}:
+            raise ValueError("seed varies by itself: give seeds instead")
+        if both := sorted(set(self.settings) & set(self.values)):
+            raise ValueError(f"{both[0]}={self.settings[both[0]]!r} is fixed and varied: give it once")
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination of the values that vary; one that is empty if none do."""
+        return [dict(zip(self.values, chosen, strict=True)) for chosen in itertools.product(*self.values.values())]
+
+    def cells(self, out: Path, spec: EvalSpec) -> list[list[Cell]]:
+        """The cells of each point, one for each seed."""
+        task_set = self.settings.get("task_set", TRAIN)
+        tasks = split_tasks(self.env_id, task_set=task_set).pick(spec.split)
+        episodes = tasks.family.lifetime if spec.episodes is None else spec.episodes
+        count = min(spec.tasks or len(tasks), len(tasks))
+        runs = usual_seeds(count) if spec.num_seeds is None else spec.num_seeds
+        return [
+            [
+                Cell(
+                    self.method,
+                    self.env_id,
+                    out / folder_name(point, seed),
+                    {**self.settings, **point, "seed": seed},
+                    episodes,
+                    runs,
+                    spec.tasks,
+                    spec.split,
+                )
+                for seed in self.seeds
+            ]
+            for point in self.points()
+        ]
+
+
+def folder_name(point: Mapping[str, Any], seed: int) -> str:
+    """Name of a cell's folder, such as lr=0.001-width=64-seed0."""
+    words = [f"{name}={value}" for name, value in point.items()]
+    return "-".join(re.sub(r"[^\w.=+-]", "_", word) for word in [*words, f"seed{seed}"])
+
+
+class Measured(NamedTuple):
+    """Results of a point over its seeds."""
+
+    point: dict[str, Any]
+    cells: list[Cell]
+    curves: list[Curve]  # one for each cell
+
+    @property
+    def joined(self) -> Curve:
+        return Curve.join(self.curves, "agent")
+
+    def last(self, curve: Curve | None = None) -> Interval:
+        """Mean return at the end of a lifetime, over all seeds or of one curve."""
+        curve, episodes = curve or self.joined, self.curves[0].runs.shape[2]
+        return curve.at(max(1, episodes - LAST + 1), episodes)
+
+    def to_json(self) -> dict[str, Any]:
+        episodes = self.curves[0].runs.shape[2]
+        return {
+            "settings": self.point,
+            "last": self.last()._asdict(),
+            "whole": self.joined.at(1, episodes)._asdict(),
+            "seeds": [
+                {"seed": cell.settings["seed"], "folder": cell.folder.name, "last": self.last(curve)._asdict()}
+                for cell, curve in zip(self.cells, self.curves, strict=True)
+            ],
+        }
+
+
+def sweep(
+    grid: Grid,
+    out: str | Path,
+    *,
+    spec: EvalSpec = VALIDATION,
+    jobs: int | None = 1,
+    backend: str | Backend = "local",
+    on_done: Callable[[int], None] = lambda done: None,
+) -> list[Measured]:
+    """Train every cell of a grid and measure it; called again, it continues. Writes `sweep.json` into `out`.
+
+    Args:
+        spec: of the measurement; numbers that are None as in `study`.
+        jobs: trainings at a time; None: the backend's default.
+        backend: "local", "ray", "slurm" or a `Backend`; machines of a cluster share the folder `out`.
+        on_done: called with the number of trainings that are done and measured.
+
+    Returns:
+        Results of every point, best first.
+
+    Raises:
+        ValueError: a bad value, or `out` has agents of another training or evaluation.
+    """
+    check_value("jobs", "int | None", jobs, (1, 2**31 - 1))
+    points = grid.cells(Path(out).expanduser(), spec)
+    cells = [cell for point in points for cell in point]
+    if len({cell.folder for cell in cells}) < len(cells):
+        raise ValueError(f"values of {', '.join(grid.values)} have the same folder: give shorter or plainer ones")
+    curves = []
+    for curve in run_cells(cells, jobs, Backend.of(backend)):
+        curves.append(curve)
+        on_done(len(curves))
+    count = len(grid.seeds)
+    parts = [curves[place : place + count] for place in range(0, len(curves), count)]
+    found = [Measured(*one) for one in zip(grid.points(), points, parts, strict=True)]
+    found.sort(key=lambda measured: measured.last().value, reverse=True)
+    write_text(cells[0].folder.parent / JSON, json.dumps(_note(grid, cells[0], found), indent=1) + "\n")
+    return found
+
+
+def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
+    return {
+        "env_id": grid.env_id,
+        "method": grid.method,
+        "settings": dict(grid.settings),
+        "seeds": list(grid.seeds),
+        "split": cell.split,
+        "tasks": found[0].curves[0].tasks,
+        "episodes": cell.episodes,
+        "num_seeds": cell.num_seeds,
+        "versions": versions(),
+        "points": [measured.to_json() for measured in found],
+    }
+
+
+def table(found: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the results, best first, as text."""
+    first = found[0].curves[0]
+    episodes = first.runs.shape[2]
+    span = span_name(max(1, episodes - LAST + 1), episodes)
+    header = (*found[0].point, "seeds", f"mean return, {span}, {first.split} tasks", "of the seeds")
+    rows: list[tuple[str, ...]] = []
+    for measured in found:
+        each = ", ".join(f"{measured.last(curve).value:.2f}" for curve in measured.curves)
+        rows.append((*map(str, measured.point.values()), str(len(measured.cells)), str(measured.last()), each))
+    return header, rows

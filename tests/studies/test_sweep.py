@@ -1,0 +1,97 @@
+"""A sweep trains every cell as `train` alone does, wherever it runs, and continues after an interruption."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from icrl_agents import train
+from icrl_agents.core.process.backends import Backend, open_workers
+from icrl_agents.evaluation.protocol import EvalSpec
+from icrl_agents.studies.sweep import Grid, folder_name, sweep, table
+from tests.conftest import one_line
+from tests.training.test_training import FAST, ID
+
+GRID = Grid("ad", ID, {**FAST, "updates": 2, "threads": 1}, {"lr": [1e-3, 3e-2]}, (0, 3))
+SPEC = EvalSpec("validation", 2, 1)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A sweep in this process."""
+    out = tmp_path_factory.mktemp("sweep")
+    return out, sweep(GRID, out, spec=SPEC)
+
+
+@pytest.mark.slow
+def test_every_cell_is_the_training_alone(here, tmp_path):
+    out, found = here
+    train("ad", ID, tmp_path / "alone", settings={**GRID.settings, "lr": 3e-2, "seed": 3}, quiet=True)
+    weights = "model.safetensors"
+    assert (out / "lr=0.03-seed3" / weights).read_bytes() == (tmp_path / "alone" / weights).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["sweep.json", *(f"lr={lr}-seed{seed}" for lr in (0.001, 0.03) for seed in (0, 3))]
+    )
+    written = json.loads((out / "sweep.json").read_text())
+    assert (written["split"], written["seeds"], written["episodes"]) == ("validation", [0, 3], 2)
+    assert [point["settings"] for point in written["points"]] == [measured.point for measured in found]
+    assert found[0].last().value >= found[1].last().value
+    for measured in found:
+        mean = sum(measured.last(curve).value for curve in measured.curves) / 2
+        assert measured.last().value == pytest.approx(mean)
+    assert {row[0] for row in table(found)[1]} == {"0.001", "0.03"}
+
+
+@pytest.mark.slow
+def test_on_slurm_it_is_the_same(here, tmp_path):
+    """Submitit's own executor of one machine takes the place of the queue."""
+    pytest.importorskip("submitit", reason='needs the package submitit: pip install "icrl-agents[slurm]"')
+    out, _ = here
+    one = replace(GRID, values={"lr": [3e-2]}, seeds=(3,))
+    backend = Backend("slurm", None, {"cluster": "local", "timeout_min": 5})
+    sweep(one, tmp_path / "there", spec=SPEC, jobs=None, backend=backend)
+    for name in ("model.safetensors", "curve.json"):
+        there = tmp_path / "there/lr=0.03-seed3" / name
+        assert there.read_bytes() == (out / "lr=0.03-seed3" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["jobs", "lr=0.03-seed3", "sweep.json"]
+
+
+def mistake(item: int) -> None:
+    raise ValueError(f"lr={item} is outside 0.0..1.0")
+
+
+def test_mistakes_of_slurm_jobs_are_one_line(tmp_path):
+    pytest.importorskip("submitit", reason='needs the package submitit: pip install "icrl-agents[slurm]"')
+    debug = Backend("slurm", None, {"cluster": "debug"})
+    with open_workers(debug, None, (), tmp_path) as workers:
+        assert list(workers.in_order(abs, [-3, -2])) == [3, 2]
+        one_line(lambda: list(workers.as_finished(mistake, [7])), ValueError, "lr=7 is outside 0.0..1.0")
+    unknown = Backend("slurm", None, {"cluster": "debug", "colour": "red"})
+    one_line(lambda: open_workers(unknown, None, (), tmp_path).__enter__(), ValueError, "colour")
+    one_line(lambda: open_workers(debug).__enter__(), ValueError, "backend 'slurm' is for trainings")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": ()}, "seeds=[]: give at least one"),
+        ({"seeds": (1, 1)}, "seeds=[1, 1]: give at least one, each once"),
+        ({"values": {"lr": []}}, "lr=[]: give at least one"),
+        ({"values": {"seed": [1]}}, "seed varies by itself"),
+        ({"values": {"updates": [1, 2]}}, "updates=2 is fixed and varied"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line(changes, words):
+    one_line(lambda: replace(GRID, **changes), ValueError, words)
+
+
+def test_backends_say_what_they_do_not_use():
+    one_line(lambda: Backend("rey"), ValueError, "backend='rey', choose from local, ray, slurm")
+    one_line(lambda: Backend("local", "auto"), ValueError, "address='auto' is of a Ray cluster")
+    one_line(lambda: Backend(resources={"num_cpus": 2}), ValueError, "{'num_cpus': 2}", "not of 'local'")
+
+
+def test_folder_names_are_plain():
+    assert folder_name({"lr": 1e-3, "init": "a/b c"}, 2) == "lr=0.001-init=a_b_c-seed2"
