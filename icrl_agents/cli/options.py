@@ -166,7 +166,7 @@ def planner_of(plan: str | None, width: int | None, depth: int | None, after: in
 def backend_of(name: str, address: str | None, resources: list[str] | None) -> Any:
     """The `Backend` of --backend, --address and --resource."""
     from icrl_agents.cli.settings import parse_pairs
-    from icrl_agents.core.process.backends import Backend
+    from icrl_agents.core.process.jobs.backends import Backend
 
     return Backend(name, address, parse_pairs(resources, (), "--resource", "num_cpus=2"))
 

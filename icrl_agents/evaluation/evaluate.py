@@ -22,7 +22,7 @@ from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.families import Capability, Family, check_same_tasks, find_family, is_native, make_tasks
-from icrl_agents.core.process.backends import Workers
+from icrl_agents.core.process.jobs.backends import Workers
 from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve

@@ -16,7 +16,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Planner
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
-from icrl_agents.core.process.backends import Workers
+from icrl_agents.core.process.jobs.backends import Workers
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted, print_table
 from icrl_agents.core.rollout import facts_of

@@ -24,8 +24,8 @@ import numpy as np
 from icrl_agents.core.checks import whole
 from icrl_agents.core.families import Registration, find_family, is_family, make_tasks, sendable, tasks_checksum
 from icrl_agents.core.printable import printable
-from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
+from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.core.families import sendable
-from icrl_agents.core.process.backends import Backend, open_workers
 from icrl_agents.core.process.interrupts import continuing
-from icrl_agents.core.process.shared_folder import SharedFolder, shared
+from icrl_agents.core.process.jobs.backends import Backend, open_workers
+from icrl_agents.core.process.jobs.shared_folder import SharedFolder, shared
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread

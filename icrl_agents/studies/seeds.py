@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icrl_agents.core.files.atomic import write_text
-from icrl_agents.core.process.backends import Backend
+from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import TRAIN, split_tasks

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_text
-from icrl_agents.core.process.backends import Backend
+from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve

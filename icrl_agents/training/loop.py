@@ -10,8 +10,6 @@ take effect at the end of the update, after its state is saved.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -28,8 +26,7 @@ from icrl_agents.core.action_masks import check_legal
 from icrl_agents.core.families import check_same_tasks
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
-from icrl_agents.core.process.interrupts import Stop, stopping
-from icrl_agents.core.process.memory import memory_limit
+from icrl_agents.core.process.interrupts import stopping
 from icrl_agents.core.process.packages import need
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.steps import Steps
@@ -44,7 +41,7 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings
 from icrl_agents.training.augment import hide_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
-from icrl_agents.training.optimizer import make_optimizer
+from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start
 from icrl_agents.training.provenance import describe_data
 from icrl_agents.training.request import Given, Request, collecting, env_spaces
 from icrl_agents.training.run_folder import (
@@ -61,7 +58,7 @@ from icrl_agents.training.run_folder import (
     trim_metrics,
 )
 from icrl_agents.training.tracking import Track, check_trackers, open_trackers
-from icrl_agents.training.update import Updater, Work
+from icrl_agents.training.update import Updater, Work, make_optimizer
 from icrl_agents.training.validation import validate, validation_notes, warn_few
 from icrl_agents.training.windows import Windows
 
@@ -166,7 +163,7 @@ class Run:
             self.request.collect(self.quiet, self.overwrite)
         accelerator.wait_for_everyone()
         request = self.request.collected()
-        windows = self.windows = request.windows(_memory(accelerator))
+        windows = self.windows = request.windows(agreed_memory(accelerator))
         request, method = request.with_pool(windows.pool), self._new_method()
         self.request = request
         # refuses unusable histories before an old run is deleted; whole windows, for the normalisation statistics
@@ -180,7 +177,7 @@ class Run:
             optimizer = make_optimizer(method, config)
             if not config.init:
                 method.fit_normalization(method.tensors(first))
-            start = _same(accelerator, self._restore(method, optimizer), request.out)
+            start = agreed_start(accelerator, self._restore(method, optimizer), request.out)
             set_precision(method, accelerator.mixed_precision)
             model, optimizer = accelerator.prepare(method, optimizer)
             if config.compile:
@@ -277,7 +274,7 @@ class Run:
                     write(each)
                     send(each)
                 bar(number + 1, f"{validation}loss {row['loss']:.3f}{random}  {row['tokens_per_s']:,} tokens/s")
-                asked = _agreed(accelerator, stop)
+                asked = agreed_signal(accelerator, stop)
                 if main and (asked or (_due(number + 1, cfg.checkpoint_every) and number + 1 < cfg.updates)):
                     facts = self._facts(method, data, f"It was saved at update {number + 1} of {cfg.updates}.")
                     agent = ICAgent(method, facts)
@@ -319,31 +316,6 @@ class Run:
     def _facts(self, method: Method, data: dict[str, Any], *limits: str) -> dict[str, Any]:
         untrained = [] if method.trains_policy(1.0) else ["It was pretrained only and has not learned to act."]
         return self.request.facts(data, self.seconds, method.device, [*limits, *untrained])
-
-
-def _agreed(accelerator: Accelerator, stop: Stop) -> int:
-    """The stop signal that any process has received, 0 for none; all processes stop after the same update."""
-    if accelerator.num_processes > 1:
-        asked = accelerator.reduce(torch.tensor(float(stop.asked > 0), device=accelerator.device), "sum")
-        stop.asked = stop.asked or (signal.SIGTERM if asked.item() else 0)
-    return stop.asked
-
-
-def _same(accelerator: Accelerator, start: int, out: Path) -> int:
-    """The number of updates of the checkpoint that all processes have found; ValueError if they differ."""
-    found = accelerator.gather(torch.tensor([start], device=accelerator.device)).tolist()
-    if len(set(found)) > 1:
-        raise ValueError(
-            f"processes found checkpoints of updates {found[:8]} in {printable(out, 160)}: put the run folder on a "
-            "file system that all machines see"
-        )
-    return start
-
-
-def _memory(accelerator: Accelerator) -> float:
-    """Memory in bytes that each process may use, the same number in all of them, as batches depend on it."""
-    here = min(memory_limit() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 2.0**53)
-    return float(accelerator.gather(torch.tensor([here], dtype=torch.float32, device=accelerator.device)).min())
 
 
 def _due(update: int, every: int) -> bool:

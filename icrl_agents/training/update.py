@@ -1,4 +1,4 @@
-"""One weight update from a global batch, in micro-batches and over processes.
+"""The optimizer, and one weight update from a global batch, in micro-batches and over processes.
 
 The micro-batches of an update, and the random numbers of each, do not depend on the number of processes, which take
 turns with them. N processes therefore compute the gradient of one process; only the order of its sum differs.
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from icrl_agents.core.steps import Steps
 from icrl_agents.training.config import TrainConfig
-from icrl_agents.training.optimizer import learning_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -127,3 +126,22 @@ class Updater:
 def _seed(*numbers: int) -> int:
     """Seed of PyTorch's generators for a forward pass."""
     return int(np.random.SeedSequence([*numbers, FORWARD]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def make_optimizer(agent: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with weight decay on the matrices of linear layers only: not on norms, biases and embeddings."""
+    decayed = {module.weight for module in agent.modules() if isinstance(module, nn.Linear)}
+    groups = [
+        {"params": [p for p in agent.parameters() if p in decayed], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in agent.parameters() if p not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, cfg.beta2), fused=True)
+
+
+def learning_rate(update: int, cfg: TrainConfig) -> float:
+    """Learning rate of update 0, 1, ...: linear warm-up to `cfg.lr`, then cosine decay to 1 % of it."""
+    warm = max(1, round(cfg.warmup * cfg.updates))
+    if update < warm:
+        return cfg.lr * (update + 1) / warm
+    done = (update - warm) / max(1, cfg.updates - warm)
+    return cfg.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))  # done: share of the updates after warm-up

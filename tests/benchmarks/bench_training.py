@@ -25,9 +25,8 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.training.config import TrainConfig
-from icrl_agents.training.optimizer import make_optimizer
 from icrl_agents.training.request import env_spaces
-from icrl_agents.training.update import Updater
+from icrl_agents.training.update import Updater, make_optimizer
 
 ID, EPISODE, TASKS = "icrl/Darkroom-v0", 20, 81
 

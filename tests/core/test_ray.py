@@ -17,7 +17,7 @@ import pytest
 from icrl_envs import unregister_family
 
 from icrl_agents.cli.own_env import import_env
-from icrl_agents.core.process.backends import Backend, open_workers
+from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.sources import collection

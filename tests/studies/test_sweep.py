@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from icrl_agents import train
-from icrl_agents.core.process.backends import Backend, open_workers
+from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.studies.sweep import Grid, folder_name, sweep, table
 from tests.conftest import one_line

@@ -24,7 +24,7 @@ from icrl_agents.sources import make_source
 from icrl_agents.training import request
 from icrl_agents.training.config import TrainConfig
 from icrl_agents.training.loop import UNREAD
-from icrl_agents.training.optimizer import learning_rate
+from icrl_agents.training.update import learning_rate
 from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec, cut_windows
 from tests.conftest import one_line
 from tests.fakes import lifetimes

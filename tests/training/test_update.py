@@ -13,8 +13,7 @@ from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.training.config import TrainConfig
-from icrl_agents.training.optimizer import learning_rate, make_optimizer
-from icrl_agents.training.update import Updater
+from icrl_agents.training.update import Updater, learning_rate, make_optimizer
 from tests.fakes import GRID, SPACES, lifetimes
 
 CONFIG = TrainConfig(updates=2, batch_size=6, micro_batch=4, lr=0.05, warmup=0.0)

@@ -34,7 +34,7 @@ from icrl_agents.cli.outputs import check_file
 if TYPE_CHECKING:
     from icrl_agents import ICAgent
     from icrl_agents.core.families import Registration
-    from icrl_agents.core.process.backends import Backend
+    from icrl_agents.core.process.jobs.backends import Backend
     from icrl_agents.evaluation.curves import Curve
 
 
@@ -114,7 +114,7 @@ class Evaluate:
     def _measured(self) -> list[Curve]:
         """The curves of lifetimes that are rolled out now."""
         from icrl_agents import ICAgent
-        from icrl_agents.core.process.backends import open_workers
+        from icrl_agents.core.process.jobs.backends import open_workers
         from icrl_agents.core.process.terminal import progress_bar
         from icrl_agents.evaluation import results
         from icrl_agents.evaluation.protocol import EvalSpec

@@ -17,7 +17,7 @@ import numpy as np
 
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.files.atomic import write_files
-from icrl_agents.core.process.backends import Backend
+from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.curves import Curve

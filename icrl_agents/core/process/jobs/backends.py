@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from icrl_agents.core.checks import check_choice
 from icrl_agents.core.families import Registration
 from icrl_agents.core.printable import printable
-from icrl_agents.core.process.worker_pool import worker_pool
+from icrl_agents.core.process.jobs.worker_pool import worker_pool
 
 BACKENDS = ("local", "ray", "slurm")
 QUEUED = 1000  # most jobs in the queue of SLURM
@@ -123,12 +123,12 @@ def open_workers(
         ConnectionError: no Ray cluster has the address.
     """
     if backend.name == "ray":
-        from icrl_agents.core.process.ray_pool import ray_pool
+        from icrl_agents.core.process.jobs.ray_pool import ray_pool
 
         with ray_pool(backend.address, backend.resources, families) as (pool, cpus):
             yield Workers(pool, lambda: count or 2 * cpus())
     elif backend.name == "slurm":
-        from icrl_agents.core.process.slurm_pool import slurm_pool
+        from icrl_agents.core.process.jobs.slurm_pool import slurm_pool
 
         if folder is None:
             raise ValueError("backend 'slurm' is for trainings, one job each: use 'local' or 'ray' for this")

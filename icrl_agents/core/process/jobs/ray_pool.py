@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from icrl_agents.core.families import Registration, restore
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import same_handler
-from icrl_agents.core.process.local_modules import local_modules
+from icrl_agents.core.process.jobs.local_modules import local_modules
 from icrl_agents.core.process.packages import need, versions
 
 RETRIES = 3  # how often a job is repeated whose worker died; errors of the job itself are not repeated

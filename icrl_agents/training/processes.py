@@ -1,0 +1,42 @@
+"""What the processes of one training agree on: each finds a value of its own, and all go on with the same one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from icrl_agents.core.printable import printable
+from icrl_agents.core.process.interrupts import Stop
+from icrl_agents.core.process.memory import memory_limit
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def agreed_signal(accelerator: Accelerator, stop: Stop) -> int:
+    """The stop signal that any process has received, 0 for none; all processes stop after the same update."""
+    if accelerator.num_processes > 1:
+        asked = accelerator.reduce(torch.tensor(float(stop.asked > 0), device=accelerator.device), "sum")
+        stop.asked = stop.asked or (signal.SIGTERM if asked.item() else 0)
+    return stop.asked
+
+
+def agreed_start(accelerator: Accelerator, start: int, out: Path) -> int:
+    """The number of updates of the checkpoint that all processes have found; ValueError if they differ."""
+    found = accelerator.gather(torch.tensor([start], device=accelerator.device)).tolist()
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"processes found checkpoints of updates {found[:8]} in {printable(out, 160)}: put the run folder on a "
+            "file system that all machines see"
+        )
+    return start
+
+
+def agreed_memory(accelerator: Accelerator) -> float:
+    """Memory in bytes that each process may use, the same number in all of them, as batches depend on it."""
+    here = min(memory_limit() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 2.0**53)
+    return float(accelerator.gather(torch.tensor([here], dtype=torch.float32, device=accelerator.device)).min())
