@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
 import numpy as np
+import pytest
 from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 from icrl_envs import FAMILIES, Capability, GymFamily, Rules, Split, register_family, register_rules, unregister_family
@@ -15,6 +17,10 @@ from icrl_envs.base import noise
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
 NATIVE = tuple(env_id for env_id, tasks in FAMILIES.items() if isinstance(tasks.family, Rules))
+REACH = pytest.param(  # of Meta-World's families, which differ in little but names
+    "icrl/MetaWorld-reach-v0",
+    marks=pytest.mark.skipif(find_spec("metaworld") is None, reason='pip install "icrl-agents[metaworld]"'),
+)
 METAWORLD = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/MetaWorld-"))
 
 SPRING, WALK, POLES = "test/Spring-v0", "test/Walk-v0", "test/Poles-v0"

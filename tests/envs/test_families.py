@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from icrl_envs import FAMILIES, Capability, Rules, UndeclaredError, env_family, find_family
 
 from tests.conftest import one_line
-from tests.envs.families import ADDED, POLES, SPRING, WALK, Spring, registered
+from tests.envs.families import ADDED, NATIVE, POLES, REACH, SPRING, WALK, Spring, registered
 
-every = pytest.mark.parametrize("env_id", [*FAMILIES, *ADDED])
+every = pytest.mark.parametrize("env_id", [*NATIVE, REACH, *ADDED])
 modes = pytest.mark.parametrize("mode", AutoresetMode)
 of_rules = pytest.mark.parametrize("env_id", [SPRING, WALK])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 import warnings
@@ -11,8 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from icrl_envs import FAMILIES, Capability, find_family
+from icrl_envs.metaworld.rows import MetaWorldRows
 from icrl_envs.metaworld.spaces import TWO_OBJECTS
 from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, free_goals, goal_of, published_goals
 
@@ -213,7 +213,7 @@ def test_bad_calls_are_one_line(env):
 def test_rows_end_with_their_true_final_observation(metaworld, mode):
     """Two rows on two goals with episodes of three steps, against single environments that are reset by hand."""
     family = find_family(REACH)
-    rows = SyncVectorEnv([lambda i=i: family.make(i, max_episode_steps=3) for i in (4, 7)], autoreset_mode=mode)
+    rows = MetaWorldRows([lambda i=i: family.make(i, max_episode_steps=3) for i in (4, 7)], autoreset_mode=mode)
     alone = [family.make(i, max_episode_steps=3) for i in (4, 7)]
     action = np.full((2, 4), 0.5, np.float32)
     np.testing.assert_array_equal(rows.reset(seed=0)[0], [env.reset()[0] for env in alone])
@@ -244,11 +244,11 @@ class Advised:
         self.tasks = tasks
 
     def reset(self, env, *, seed=None):
-        self.rows = [row.unwrapped for row in env.unwrapped.envs]
+        self.rows = env.unwrapped
 
     def act(self, obs):
-        self.obs, tasks = obs, self.tasks or itertools.repeat(None)
-        return np.array([row.expert_action(task) for row, task in zip(self.rows, tasks, strict=False)])
+        self.obs = obs
+        return self.rows.expert_action(self.tasks)
 
     def observe(self, *result):
         pass

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import register
+from gymnasium.vector import AutoresetMode
 
 from icrl_envs.base.capability import Capability
-from icrl_envs.base.family import Family
+from icrl_envs.base.family import Family, VectorRows
 from icrl_envs.base.registry import register_family
 from icrl_envs.base.split import DeclaredTest, Split
 from icrl_envs.metaworld.spaces import ACTION_BOX, PUBLISHED, View, observation_box
 from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, goal_of
 
 ENTRY_POINT = "icrl_envs.metaworld.env:MetaWorldEnv"
+ROWS = "icrl_envs.metaworld.rows:make_rows"
 HORIZON = 100  # of the published evaluation; Meta-World's own is 500
 FEWER = 1000
 
@@ -55,10 +58,18 @@ class MetaWorld(Family):
         """Return {"rand_vec": places of object and goal in metres}."""
         return {"rand_vec": tuple(goal_of(self.task, task_id).tolist())}
 
+    def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
+        """Return a vector environment with a row for each task id (B,), on one model."""
+        from icrl_envs.metaworld.rows import MetaWorldRows
+
+        makes = [partial(self.make, int(task)) for task in task_ids]
+        return VectorRows(MetaWorldRows(makes, autoreset_mode=autoreset_mode))
+
 
 def register_metaworld() -> None:
     """Register an id and a family for each of Meta-World's tasks, such as icrl/MetaWorld-reach-v0."""
     for name in SPACES:
         env_id = f"icrl/MetaWorld-{name}-v0"
-        register(env_id, ENTRY_POINT, max_episode_steps=HORIZON, kwargs={"name": name})
+        ways = {"entry_point": ENTRY_POINT, "vector_entry_point": ROWS}
+        register(env_id, **ways, max_episode_steps=HORIZON, kwargs={"name": name})
         register_family(MetaWorld(env_id))

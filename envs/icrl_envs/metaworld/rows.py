@@ -1,0 +1,36 @@
+"""Vector environments of Meta-World: rows in this process, one after the other. Axis letter: B rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from icrl_envs.metaworld.env import MetaWorldEnv
+
+
+class MetaWorldRows(SyncVectorEnv):
+    """Gymnasium's vector environment of `MetaWorldEnv`s, with their experts."""
+
+    def expert_action(self, tasks: Any = None) -> np.ndarray:
+        """Return the actions (B, 4) float32 of the scripted policies.
+
+        Args:
+            tasks: ids (B,) of the tasks in whose goals the policies believe; None for the rows' own.
+        """
+        wanted = [None] * self.num_envs if tasks is None else [int(task) for task in tasks]
+        rows: list[Any] = [env.unwrapped for env in self.envs]
+        return np.stack([row.expert_action(task) for row, task in zip(rows, wanted, strict=True)])
+
+
+def make_rows(
+    num_envs: int = 1,
+    max_episode_steps: int = 100,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    **kwargs: Any,
+) -> MetaWorldRows:
+    """Make `num_envs` rows with the same arguments of `MetaWorldEnv`; `gymnasium.make_vec` calls it."""
+    rows = [lambda: TimeLimit(MetaWorldEnv(**kwargs), max_episode_steps)] * num_envs
+    return MetaWorldRows(rows, autoreset_mode=autoreset_mode)
