@@ -1,1 +1,1 @@
-"""Process-level services: terminal output, signals, worker processes, optional packages."""
+"""Process-level services: terminal output, signals, where jobs run, optional packages."""
