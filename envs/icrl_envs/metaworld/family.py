@@ -70,6 +70,6 @@ def register_metaworld() -> None:
     """Register an id and a family for each of Meta-World's tasks, such as icrl/MetaWorld-reach-v0."""
     for name in SPACES:
         env_id = f"icrl/MetaWorld-{name}-v0"
-        ways = {"entry_point": ENTRY_POINT, "vector_entry_point": ROWS}
-        register(env_id, **ways, max_episode_steps=HORIZON, kwargs={"name": name})
+        kwargs = {"name": name}
+        register(env_id, ENTRY_POINT, vector_entry_point=ROWS, max_episode_steps=HORIZON, kwargs=kwargs)
         register_family(MetaWorld(env_id))
