@@ -13,7 +13,7 @@ GROUP_OF_PROCESS = Path("/proc/self/cgroup")
 
 
 def memory_limit() -> float:
-    """The lowest limit in bytes; infinite where the system tells none, as on Windows."""
+    """The lowest limit in bytes; infinite where the system states none, as on Windows."""
     return min(_physical(), _of_container(), _of_process())
 
 
