@@ -1,5 +1,7 @@
 """Wrong-goal behaviour: whose experts act, for how long, and how seldom the right one."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from gymnasium.vector import AsyncVectorEnv
 from icrl_envs import Capability, GymFamily, register_family, unregister_family
 
 from icrl_agents import HistoryStore, collect
+from icrl_agents.core import splits
 from icrl_agents.core.families import find_family
 from icrl_agents.core.splits import split_tasks, training_tasks
 from icrl_agents.histories.experts import find_task_experts
@@ -18,6 +21,7 @@ from tests.conftest import one_line
 from tests.sources import reach
 
 POINT, ROOM, ARMS = "icrl/PointRobot-v0", "icrl/Darkroom-v0", "icrl/DarkroomMacro-v0"
+BANDIT = "icrl/BernoulliBandit-v0"
 PURE = {"noise": 0.0, "drift": 0.0}
 
 
@@ -79,20 +83,33 @@ def test_it_drifts_and_is_noisy_as_its_settings_say():
 
 
 def test_actions_are_legal_in_the_task_of_the_row():
-    steps = live(ARMS, 61, drift=0.0, noise=0.0)
-    legal = find_family(ARMS).action_mask(split_tasks(ARMS).train.ids[:61]).astype(bool)
-    assert np.take_along_axis(legal, steps.action, 1).all()
+    family = find_family(BANDIT)
+    few, many = (family.tasks.named(name).ids[:20] for name in ("num_10", "num_50"))
+    steps = live(BANDIT, few, 1, hypotheses=many, drift=0.0, noise=0.0)
+    assert (find_family(BANDIT).rules.expert_action(np.zeros(20, int), many) >= 10).any()  # an arm that `few` lack
+    assert np.take_along_axis(family.action_mask(few).astype(bool), steps.action, 1).all()
 
 
 def test_guesses_come_from_training_tasks_of_the_set_that_is_collected():
     for env_id in (POINT, ROOM):
-        splits = split_tasks(env_id)
-        assert make_source("wrong-goal", env_id).hypotheses.tolist() == splits.train.ids.tolist()
-        for some in splits:
-            assert training_tasks(env_id, some.ids[:3]).tolist() == splits.train.ids.tolist()
+        parts = split_tasks(env_id)
+        assert make_source("wrong-goal", env_id).hypotheses.tolist() == parts.train.ids.tolist()
+        for some in parts:
+            assert training_tasks(env_id, some.ids[:3]).tolist() == parts.train.ids.tolist()
     cut = split_tasks(ARMS, task_set="cut_test_train")
     for some in (cut.train, cut.validation):
         assert training_tasks(ARMS, some.ids[:3]).tolist() == cut.train.ids.tolist()
+
+
+def test_of_nested_sets_the_smallest_is_meant(monkeypatch):
+    sets = {"train": [0, 1, 2], "large": [*range(10, 30)], "small": [*range(10, 20)]}
+    part = {name: SimpleNamespace(ids=np.array(ids)) for name, ids in sets.items()}
+    monkeypatch.setattr(splits, "find_family", lambda env_id: SimpleNamespace(training=("large", "small")))
+    none = SimpleNamespace(ids=np.array([], int))
+    split = lambda env_id, task_set: SimpleNamespace(train=part[task_set], validation=none)  # noqa: E731
+    monkeypatch.setattr(splits, "split_tasks", split)
+    for tasks, name in (([12], "small"), ([12, 25], "large"), ([1], "train"), ([99], "train")):
+        assert training_tasks("test/Nested-v0", tasks).tolist() == sets[name]
 
 
 def test_a_training_guesses_its_own_training_tasks():
