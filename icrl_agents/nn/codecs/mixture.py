@@ -12,7 +12,9 @@ from icrl_agents.nn.codecs.box import BoxCodec, Units
 from icrl_agents.nn.codecs.distributions import Categorical, Likelihood, mode_and_samples
 
 COMPONENTS = 8  # K
-LOWEST, HIGHEST = -5.0, 2.0  # log standard deviations, in units of the normalised action
+LOWEST, HIGHEST = -2.5, 2.0  # log standard deviations, in units of the normalised action
+# Many labels lie exactly on a bound. A narrower component there gains more likelihood than the task explains: with -5
+# the point robot does not learn in 900 updates.
 
 
 class Mixture(Likelihood):
