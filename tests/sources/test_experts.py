@@ -118,7 +118,7 @@ def test_worker_processes_get_it(given, tmp_path):
 
 def test_mistakes_are_one_line(tmp_path):
     out = tmp_path / "h.h5"
-    one_line(lambda: collect(ROOM, "noise", out, processes=2, expert=lambda obs: stay(obs)), ValueError, "processes")
+    one_line(lambda: collect(ROOM, "noise", out, processes=2, expert=lambda obs: stay(obs)), ValueError, "workers")
     one_line(lambda: as_expert(3), ValueError, "expert=3 cannot act", "module:function")
     one_line(lambda: as_expert("nowhere"), ValueError, "'nowhere' is no import path")
     one_line(lambda: as_expert("nowhere:go"), ValueError, "'nowhere:go' is not found", "Python path")

@@ -16,6 +16,7 @@ from icrl_envs.base.checks import as_array, short
 
 GOALS = 50  # training goals of ML1, and as many for tests
 FREE = 10_000  # goals drawn beyond them
+TASKS = 2 * GOALS + FREE
 TAKEN = 0.25  # largest share of the space that the margins around the test goals take
 NOTICED = 0.02  # metres; entries of a rand_vec with a smaller range do not tell goals apart
 FREE_SEED = 20_000
@@ -136,8 +137,9 @@ def free_goals(name: str) -> np.ndarray:
 
 def goal_of(name: str, task_id: int) -> np.ndarray:
     """Return the rand_vec (D,) of a task id: of ML1's training goals, its test goals, then the free goals."""
-    published = published_goals(name)
-    return published[task_id] if task_id < len(published) else free_goals(name)[task_id - len(published)]
+    if not 0 <= task_id < TASKS:
+        raise ValueError(f"task={short(task_id)}: task ids go from 0 to {TASKS - 1}.")
+    return published_goals(name)[task_id] if task_id < 2 * GOALS else free_goals(name)[task_id - 2 * GOALS]
 
 
 def check_goal(name: str, rand_vec: Any) -> np.ndarray:
