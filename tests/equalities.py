@@ -75,7 +75,9 @@ def initial_weights() -> dict[str, str]:
             for dynamics in (False, True):
                 torch.manual_seed(0)
                 try:
-                    model = cls(obs_space, action_space, cls.Config(dynamics=dynamics, head="gaussian", rewards="fixed"))
+                    model = cls(
+                        obs_space, action_space, cls.Config(dynamics=dynamics, head="gaussian", rewards="fixed")
+                    )
                 except ValueError:  # a method without dynamics, or without such actions
                     continue
                 found[f"{method} {kind} dynamics={dynamics}"] = digest(weights(model))

@@ -78,6 +78,13 @@ def acting(module: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def computed_like(hidden: torch.Tensor) -> Iterator[None]:
+    """For a network that runs on `hidden` later, maybe outside `acting`: gradients only if `hidden` has any."""
+    with _undisturbed(), torch.set_grad_enabled(torch.is_grad_enabled() and hidden.requires_grad):
+        yield
+
+
 def check_float32(module: Any) -> None:
     """Refuse converted weights: codecs, caches and checkpoints are float32.
 

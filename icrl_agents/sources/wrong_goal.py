@@ -22,7 +22,7 @@ class WrongGoalSettings(SourceSettings):
     hold: float = 16.0  # mean number of steps for which a guess is held; its length is geometric
     drift: float = 0.25  # probability that the source drifts instead of acting on a guess
     right: float = 0.0  # probability that a guess in the first episode is the row's own task
-    right_end: float = 0.2  # the same in the last episode; linear between
+    right_end: float = 0.2  # probability in the last episode; linear between
     noise: float = 0.1  # share of noise in the actions on a guess
     correlation: float = 0.9  # correlation of the noise of Box actions between two steps, 0 for white noise
     scale: float = 0.7  # standard deviation of the noise of Box actions, in half ranges of the action

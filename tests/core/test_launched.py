@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ MISTAKE = ("train", "ad", "--env", "icrl/Nowhere-v0", "-o", "run")
 
 def test_the_others_report_errors_after_the_first(monkeypatch: pytest.MonkeyPatch):
     waited: list[float] = []
-    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr(launched, "time", SimpleNamespace(sleep=waited.append))
     refused(*MISTAKE)
     assert waited == []
     monkeypatch.setenv("RANK", "1")

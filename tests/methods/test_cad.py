@@ -297,10 +297,10 @@ def interrupted(after: int):
     """Ctrl-C after so many updates."""
     update = Updater.update
 
-    def stopping(self, batch, number):
+    def stopping(self, batch, number, *rest):
         if number == after:
             raise KeyboardInterrupt
-        return update(self, batch, number)
+        return update(self, batch, number, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Updater, "update", stopping)

@@ -246,7 +246,7 @@ def test_a_resumed_stream_is_the_uninterrupted_one(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_remembers_the_pool_that_the_memory_of_the_machine_gave_it(tmp_path, monkeypatch):
     path = collect(ID, "posterior", tmp_path / "h.h5", streams=4, episodes=4)
-    monkeypatch.setattr("icrl_agents.training.loop.memory_limit", lambda: 10_000.0)
+    monkeypatch.setattr("icrl_agents.training.processes.memory_limit", lambda: 10_000.0)
     settings = {**FAST, "updates": 1}
     train("ad", ID, tmp_path / "run", histories=path, settings=settings, device="cpu", quiet=True, track=[])
     assert json.loads((tmp_path / "run" / "train.json").read_text())["train"]["pool"] == 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from icrl_agents.nn.codecs.box import BoxCodec, Units
 from icrl_agents.nn.codecs.distributions import mode_and_samples
+from icrl_agents.nn.numerics import computed_like
 
 DRAWS = 4  # M, noise and times drawn for each action of a loss: the network is small, a transformer's output dear
 STEPS = 8  # steps of Heun's method from noise to an action
@@ -54,10 +55,11 @@ class Flow:
         """Log-density of noise at the start of the path to `value`, minus the path's divergence (Chen et al. 2018)."""
         x, step = self.units.flat(value), 1 / DENSITY_STEPS
         total = torch.zeros_like(x[..., 0])
-        for now, before in pairwise(reversed(self._moments(DENSITY_STEPS))):
-            here, spread = self.field.with_divergence(x, now)
-            there, other = self.field.with_divergence(x - step * here, before)
-            x, total = x - 0.5 * step * (here + there), total + 0.5 * step * (spread + other)
+        with computed_like(self.field.condition):
+            for now, before in pairwise(reversed(self._moments(DENSITY_STEPS))):
+                here, spread = self.field.with_divergence(x, now)
+                there, other = self.field.with_divergence(x - step * here, before)
+                x, total = x - 0.5 * step * (here + there), total + 0.5 * step * (spread + other)
         normal = (-0.5 * x**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
         return normal - total - self.units.log_volume
 
@@ -77,10 +79,11 @@ class Flow:
     def _carried(self, x: Tensor) -> Tensor:
         """Actions (..., *shape) at the end of the paths that begin at `x` (..., N)."""
         step = 1 / STEPS
-        for now, after in pairwise(self._moments(STEPS)):
-            here = self.field.velocity(x, now)
-            there = self.field.velocity(x + step * here, after)
-            x = x + 0.5 * step * (here + there)
+        with computed_like(self.field.condition):
+            for now, after in pairwise(self._moments(STEPS)):
+                here = self.field.velocity(x, now)
+                there = self.field.velocity(x + step * here, after)
+                x = x + 0.5 * step * (here + there)
         return self.units.value(x)
 
     def _moments(self, steps: int) -> list[Moment]:
