@@ -56,7 +56,7 @@ import os
 import time
 
 def trace(task):
-    """A worker of Ray is slow, writes a line for each episode that begins (task and node), and waits for the other."""
+    """A worker of Ray writes a line for each episode that begins (task, node), waits for the other, or to be killed."""
     if "RAY_RAYLET_PID" in os.environ:
         import ray
         node = ray.get_runtime_context().get_node_id()
@@ -64,6 +64,9 @@ def trace(task):
             file.write(f"{{task}} {{node}}\\n")
         time.sleep(0.1)
         until = time.monotonic() + 60
+        begun = {{tuple(line.split()) for line in open({log!r})}}
+        if node == open({doomed!r}).read() and sum(place == node for _, place in begun) > 1:
+            time.sleep(60)  # until the node is killed
         while len({{line.split()[1] for line in open({log!r})}}) < 2 and time.monotonic() < until:
             time.sleep(0.02)
 '''
@@ -99,13 +102,18 @@ def own(tmp_path_factory):
     folder, name = tmp_path_factory.mktemp("own"), "steps_of_a_user"
     log = folder / "trace.txt"
     (folder / f"{name}.py").write_text(MODULE.format(name=name))
-    (folder / f"{name}_neighbour.py").write_text(NEIGHBOUR.format(log=str(log)))
+    (folder / f"{name}_neighbour.py").write_text(NEIGHBOUR.format(log=str(log), doomed=str(doomed_of(log))))
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         env_id = import_env(f"{name}:test/{name}-v0")
         yield env_id, log
         unregister_family(env_id)
         del gymnasium.registry[env_id], sys.modules[name], sys.modules[f"{name}_neighbour"]
+
+
+def doomed_of(log: Path) -> Path:
+    """The file with the id of the node that will be killed."""
+    return log.with_name("doomed.txt")
 
 
 def started(log: Path) -> list[tuple[str, ...]]:
@@ -192,6 +200,7 @@ def test_a_node_killed_in_the_middle_changes_no_byte(cluster, own, tmp_path, mon
     (env_id, log), doomed = own, next(iter(cluster.worker_nodes))
     words = {"tasks": list(range(8)), "streams": 1, "episodes": 5, "progress": lambda done, total: None}
     local = collect(env_id, "uniform", tmp_path / "local.h5", **words)
+    doomed_of(log).write_text(doomed.node_id)
     killer = threading.Thread(target=kill_busy, args=(cluster, doomed, log))
     killer.start()
     spread = collect(env_id, "uniform", tmp_path / "ray.h5", **words, backend=Backend("ray", cluster.address))
