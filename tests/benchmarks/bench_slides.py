@@ -13,7 +13,14 @@ import numpy as np
 
 from icrl_agents import ICAgent
 
-AGENTS = ("ad-bernoulli", "headless-ad-bernoulli", "ad-darkroom", "cad-darkroom")
+AGENTS = (
+    "ad-bernoulli",
+    "headless-ad-bernoulli",
+    "ad-darkroom",
+    "marked-ad-darkroom",
+    "idt-darkroom",
+    "cad-darkroom",
+)
 
 
 def acts(agent: ICAgent, rows: int, count: int) -> list[float]:

@@ -102,7 +102,7 @@ CALLS: dict[str, Callable[[ICAgent, int], Any]] = {
     "reset": forget,
     "policy": lambda agent, t: agent.policy(agent.context, STEPS.obs[:, t]),
 }
-STRIDE = int(os.environ.get("STRIDE", 83))  # of the places at which calls are interrupted; 1 is all 20,000 of them
+STRIDE = int(os.environ.get("STRIDE", 127))  # of the places at which calls are interrupted; 1 is all 20,000 of them
 
 
 @pytest.mark.parametrize("name", CALLS)

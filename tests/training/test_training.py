@@ -209,12 +209,10 @@ def test_metrics_may_be_read_later(tmp_path, monkeypatch):
     assert len({row["seconds"] for row in rows}) == 6  # read at 3, 4, 6, 8, 9 and 10
 
 
-OWN = {
+OWN = {  # one window a pass, random numbers, windows with a memory
     "ad": {"dynamics": True},
     "idt": {"dynamics": True, "chunk": 3, "micro_batch": 1},
     "cad": {"latents": 4, "slide": 5, "episodes": 5},  # three folds
-    "marked-ad": {"source": "q-learning"},  # which tells its probabilities
-    "headless-ad": {"vector_size": 8},
 }
 
 
