@@ -135,7 +135,7 @@ class Block(NamedTuple):
     seed: int
 
 
-class Lived(NamedTuple):
+class BlockReturns(NamedTuple):
     """Results of a block."""
 
     returns: np.ndarray  # (B, E)
@@ -151,32 +151,35 @@ def _blocks(agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: 
     return [Block(agent, env_id, part, episodes, own) for part, own in zip(parts, seeds, strict=True)]
 
 
-def _run_all(blocks: list[Block], workers: Workers | None, on_episode: Callable[[int], None] | None) -> Iterator[Lived]:
+def _run_all(
+    blocks: list[Block], workers: Workers | None, on_episode: Callable[[int], None] | None
+) -> Iterator[BlockReturns]:
     """Yield the results of the blocks in order; workers report progress by the block."""
     if workers is None:
         for number, block in enumerate(blocks):
             yield run_block(block, on_episode and _share_done(on_episode, number, len(blocks), block.episodes))
         return
-    for number, lived in enumerate(workers.in_order(run_block, blocks), 1):
-        yield lived
+    for number, found in enumerate(workers.in_order(run_block, blocks), 1):
+        yield found
         if on_episode:
             on_episode(number * blocks[0].episodes // len(blocks))
 
 
-def run_block(block: Block, on_episode: Callable[[int], None] | None = None) -> Lived:
+def run_block(block: Block, on_episode: Callable[[int], None] | None = None) -> BlockReturns:
     """Roll out the lifetimes of a block."""
     (env, options), pace = make_tasks(block.env_id, block.tasks), Pace()
     returns = rollout(
         block.agent, env, block.episodes, seed=block.seed, options=options, on_episode=on_episode, on_step=pace
     )
     env.close()
-    return Lived(returns, optimal_returns(block.env_id, block.tasks), pace)
+    return BlockReturns(returns, optimal_returns(block.env_id, block.tasks), pace)
 
 
-def _joined(lived: Sequence[Lived]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _joined(found: Sequence[BlockReturns]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Returns (B, E), optimal returns (B,) and mean reward of each step (T,) of all blocks."""
-    returns, optimal = (np.concatenate([getattr(one, name) for one in lived]) for name in ("returns", "optimal"))
-    paces = [one.pace for one in lived]
+    returns = np.concatenate([one.returns for one in found])
+    optimal = np.concatenate([one.optimal for one in found])
+    paces = [one.pace for one in found]
     # a mean per step needs lifetimes of one episode and equal length
     same = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
     mean = np.sum([pace.total for pace in paces], 0) / len(returns) if returns.shape[1] == 1 and same else None

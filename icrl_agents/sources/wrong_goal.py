@@ -65,7 +65,7 @@ class WrongGoal(StepSource):
         if advise is None or advise_as is None or self.hypotheses is None:
             way = "declare Capability.TASK_EXPERTS, give an expert that reads tasks, or use source 'noise'"
             raise ValueError(f"source 'wrong-goal' needs the experts of all tasks of {printable(env)}: {way}")
-        self.pool = self.hypotheses
+        self.pool = self.hypotheses  # (N,)
         knobs, box = self.settings, box_range(env.single_action_space)
         self.advise, self.advise_as = advise, advise_as
         self.drift = None if box is None else Drift(box, knobs.correlation, knobs.scale)
@@ -77,7 +77,7 @@ class WrongGoal(StepSource):
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         self._guess_again()
-        expert = self.advise_as(self.guess)
+        expert = np.array(self.advise_as(self.guess))  # a copy: an expert may keep its own
         if self.right.any():
             expert[self.right] = self.advise()[self.right]
         share = np.where(self.drifting, 1.0, self.settings.noise)  # (B,)

@@ -9,6 +9,7 @@ from icrl_envs.continuous.pendulum_mass import MASSES
 from icrl_agents.core.families import make_tasks
 from icrl_agents.core.rollout import rollout
 from icrl_agents.sources import make_source
+from icrl_agents.sources.collection import lifetimes
 
 DENSE, SPARSE, PENDULUM = "icrl/PointRobot-v0", "icrl/PointRobotSparse-v0", "icrl/PendulumMass-v0"
 
@@ -80,6 +81,16 @@ def test_posterior_sampling_finds_every_goal():
     assert (found[:, -1] >= best - 1).all()
     assert found[:, 4].mean() > 0.9 * best.mean()
     assert found[:, 0].mean() < 0.5 * best.mean()
+
+
+def test_posterior_sampling_stays_in_the_middle_of_the_disc_that_pays():
+    """The first place that paid is often at its rim, where a learner's small error loses the reward."""
+    env_id = "icrl/PointRobotSparse-v0"
+    ids = np.arange(0, 7800, 156)
+    last = lifetimes(env_id, make_source("posterior", env_id), ids, 8, 0).next_obs[:, -1]
+    away = np.linalg.norm(last - find_family(env_id).goals[ids], axis=1)
+    assert np.median(away) < 0.13
+    assert away.max() < 0.2 + 1e-3
 
 
 def test_a_dense_reward_needs_no_search():

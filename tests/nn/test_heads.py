@@ -89,6 +89,15 @@ def two_ways(rows):
 
 
 @pytest.mark.slow
+def test_components_of_a_mixture_have_a_width():
+    """Labels on a bound must not draw a component together until it gains more than the task explains."""
+    codec = make_codec(LINE, 8, head="mixture")
+    with torch.no_grad():
+        codec.outputs.weight.zero_()
+        codec.outputs.bias.fill_(-100.0)
+    assert codec.head(torch.zeros(1, 8)).log_std.exp().min() > 0.08
+
+
 @pytest.mark.parametrize(("head", "low", "high"), [("gaussian", 0, 0.3), ("mixture", 0.95, 1), ("flow", 0.9, 1)])
 def test_two_equally_good_actions(head, low, high):
     drawn = fitted(head, 300, two_ways).sample(torch.Generator().manual_seed(0)).detach()
