@@ -15,8 +15,8 @@ __all__ = ["SOURCES", "Choice", "choose_source", "default_source", "find_source"
 
 # Import paths instead of classes: "ppo" imports Stable-Baselines3.
 SOURCES: dict[str, str] = {
-    "q-learning": "icrl_agents.sources.q_learning:QLearning",
-    "psrl": "icrl_agents.sources.psrl:PSRL",
+    "q-learning": "icrl_agents.sources.tables.q_learning:QLearning",
+    "psrl": "icrl_agents.sources.tables.psrl:PSRL",
     "posterior": "icrl_agents.sources.posterior:Posterior",
     "thompson": "icrl_agents.sources.bandits.thompson:Thompson",
     "gaussian-thompson": "icrl_agents.sources.bandits.thompson:GaussianThompson",
