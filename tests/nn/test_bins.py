@@ -5,9 +5,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from icrl_agents import ICAgent
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
 from icrl_agents.nn.codecs.rewards import REWARD_CODECS
+from tests.conftest import same_weights
+from tests.fakes import Variant
 
 
 def encoded(edges: list[float], x: list[float]) -> np.ndarray:
@@ -72,3 +75,22 @@ def test_only_inputs_of_floats_have_bins():
     assert make_codec(box, width, bins=5).linear.weight.shape == (8, 3 * 6)
     assert not hasattr(make_codec(spaces.Discrete(4), width, bins=5), "linear")
     assert type(number_layer(3, width, 0)) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("broken", [[0.0, 2.0, 1.0], [0.0, 1.0, 1.0], [0.0, 1.0, np.inf], [np.nan, 1.0, 2.0]], ids=str)
+def test_broken_edges_are_refused(broken):
+    for codec in (make_codec(spaces.Box(-1, 1, (1,), np.float32), 4, bins=2), REWARD_CODECS["fixed"](4, True, bins=2)):
+        codec.validate()
+        codec.linear.edges.copy_(torch.tensor([broken]))
+        with pytest.raises(ValueError, match="checkpoint is damaged"):
+            codec.validate()
+
+
+def test_an_agent_without_bins_has_none_in_its_checkpoint_and_one_with_them_loads(tmp_path):
+    for bins in (0, 4):
+        agent = Variant("ad", (("bins", bins),), "vector").build()
+        agent.save_pretrained(tmp_path / str(bins))
+        assert any("edges" in name for name in agent.state_dict()) == bool(bins)
+        again = ICAgent.from_pretrained(tmp_path / str(bins), device="cpu")
+        assert again.config.bins == bins
+        assert same_weights(again, agent)

@@ -40,6 +40,11 @@ class BinnedLinear(nn.Linear):
         rising = torch.arange(count, device=x.device) * narrowest
         self.edges.copy_((edges - rising).cummax(1).values + rising)
 
+    def validate(self, what: str) -> None:
+        """Refuse (ValueError) impossible edges, in loaded weights; the message names them as `what`."""
+        if not (self.edges.isfinite().all() and (self.edges.diff(dim=1) > 0).all()):
+            raise ValueError(f"{what} have edges that do not ascend or are not finite: the checkpoint is damaged")
+
 
 def number_layer(size: int, width: int, bins: int) -> nn.Linear:
     """Layer (..., size) -> (..., width); with 0 bins a linear one."""

@@ -122,6 +122,8 @@ class BoxCodec(Codec):
                 f"mean {printable(self.mean.numpy(force=True))}, "
                 "expected finite numbers and std > 0: the checkpoint is damaged"
             )
+        if isinstance(layer := getattr(self, "linear", None), BinnedLinear):
+            layer.validate(f"the bins of {printable(self.space, 60)}")
 
 
 def check_finite(array: np.ndarray, what: str) -> None:
