@@ -22,7 +22,8 @@ from icrl_agents.histories.store import HistoryStore
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")
 SAME = ("env_id", "env_kwargs", "observation_space", "action_space")  # fields of HistoryInfo that all files share
-COLLECTION = ("source", "settings", "seed", "streams", "episodes")  # fields that tell two collections apart
+DRAWN = ("source", "settings", "seed")  # fields that tell apart two histories of a task
+COLLECTION = (*DRAWN, "streams", "episodes")  # fields that tell two collections apart
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -63,7 +64,7 @@ class HistoryShards(AbstractContextManager):
     @property
     def collections(self) -> list[list[HistoryStore]]:
         """The files by the collection that they are of, which has a source and a seed of its own."""
-        return [list(stores) for stores in _collections(self.stores).values()]
+        return _grouped(self.stores, COLLECTION)
 
     @property
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
@@ -124,12 +125,13 @@ class HistoryShards(AbstractContextManager):
         return store
 
 
-def _collections(stores: list[HistoryStore]) -> dict[str, list[HistoryStore]]:
+def _grouped(stores: list[HistoryStore], names: tuple[str, ...]) -> list[list[HistoryStore]]:
+    """The stores whose headers agree in the fields `names`, in order."""
     found: dict[str, list[HistoryStore]] = {}
     for store in stores:
-        key = json.dumps([getattr(store.info, name) for name in COLLECTION], sort_keys=True)
+        key = json.dumps([getattr(store.info, name) for name in names], sort_keys=True)
         found.setdefault(key, []).append(store)
-    return found
+    return list(found.values())
 
 
 def _check_fit(stores: list[HistoryStore]) -> None:
@@ -141,9 +143,9 @@ def _check_fit(stores: list[HistoryStore]) -> None:
             if one != two:
                 said = f"{other.path} has {name} {printable(two, 60)}, {first.path} {printable(one, 60)}"
                 raise ValueError(f"{said}: give histories of one environment")
-    for collection in _collections(stores).values():
+    for group in _grouped(stores, DRAWN):
         seen: dict[int, HistoryStore] = {}
-        for store in collection:
+        for store in group:
             for task in store.tasks:
                 if (other := seen.setdefault(task, store)) is not store:
                     said = f"{store.path} and {other.path} both have task {task} of seed {store.info.seed}"

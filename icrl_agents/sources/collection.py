@@ -148,7 +148,9 @@ def _learner(env_id: str, source: str | Learner | None, settings: dict[str, Any]
         name = source or choose_source(env_id, expert is not None).name
         learner = make_source(name, env_id, settings)
     elif settings:
-        raise ValueError(f"settings={printable(settings)} are for a source of SOURCES, an agent has none: leave them out")
+        raise ValueError(
+            f"settings={printable(settings)} are for a source of SOURCES, an agent has none: leave them out"
+        )
     else:
         name, learner = AGENT, OwnLifetimes(source)
     learner.expert = None if expert is None else as_expert(expert)
@@ -256,7 +258,12 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
     settings = {name: value for name, value in info.settings.items() if name not in (AGENT, WEIGHTS)}
     source = str(info.settings.get(AGENT, info.source))
     object_given = any(str(name).startswith("<") for name in (source, settings.get(EXPERT, "")))
-    if info.source not in (*SOURCES, AGENT) or not is_family(info.env_id) or object_given or tasks_checksum(info.env_id):
+    if (
+        info.source not in (*SOURCES, AGENT)
+        or not is_family(info.env_id)
+        or object_given
+        or tasks_checksum(info.env_id)
+    ):
         return None
     splits = split_tasks(info.env_id)
     sets = {name: splits.pick(name) for name in splits.names()}

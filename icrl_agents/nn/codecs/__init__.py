@@ -19,7 +19,9 @@ from icrl_agents.nn.codecs.mixture import MixtureCodec
 BOX_HEADS: dict[str, type[BoxCodec]] = {"gaussian": BoxCodec, "mixture": MixtureCodec, "flow": FlowCodec}
 
 
-def make_codec(space: gymnasium.Space, width: int, predicts: bool = True, head: str = "gaussian", bins: int = 0) -> Codec:
+def make_codec(
+    space: gymnasium.Space, width: int, predicts: bool = True, head: str = "gaussian", bins: int = 0
+) -> Codec:
     """Codec of `space` with embeddings of size `width`, and with an output head if `predicts`.
 
     Args:

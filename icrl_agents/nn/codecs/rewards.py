@@ -15,8 +15,8 @@ from torch import Tensor
 
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
 from icrl_agents.core.steps import HIGHEST, LOWEST, Steps
-from icrl_agents.nn.codecs.box import MIN_SPREAD, BoxCodec, check_finite
 from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
+from icrl_agents.nn.codecs.box import MIN_SPREAD, BoxCodec, check_finite
 from icrl_agents.nn.codecs.distributions import Gaussian
 
 VARIED, VARIED_BEFORE = (
