@@ -17,11 +17,11 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 from icrl_agents.evaluation.intervals import share_of_optimum
 from icrl_agents.evaluation.recording import Recording
+from icrl_agents.evaluation.watching import SUCCESS
 
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
-SUCCESS = "success"  # key of infos
 ANSI = "ansi"  # render mode whose frames are text
 FRAMES = "rgb_array"  # that of recordings
 BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
