@@ -65,8 +65,8 @@ def evaluate(
         plan: a planner or its name, for this evaluation; None keeps the planner set by `use_plan`.
         plan_kwargs: settings of the planner that override its defaults.
         tasks: task ids instead of a split.
-        on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes run in consecutive
-            blocks, and the number is averaged over all of them.
+        on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes, or half of the
+            family's `max_rows`, run in consecutive blocks, and the number is averaged over all of them.
         name: name of the curve; default the agent's method or the source's name, with ", planned" for a planner.
         workers: run the blocks, see `open_workers`; the curve is the same. Default: one after the other, here.
 
@@ -146,8 +146,12 @@ class BlockReturns(NamedTuple):
 
 
 def _blocks(agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int) -> list[Block]:
-    """The lifetimes on the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
-    most = min(MAX_ROWS, find_family(env_id).max_rows or MAX_ROWS)
+    """The lifetimes on the tasks `rows` (B,), in blocks of up to `MAX_ROWS`; of a family with a limit, half of that.
+
+    Rows of such a family take longer to simulate than to act in: 50 tasks become work for several processes.
+    """
+    limit = find_family(env_id).max_rows
+    most = min(MAX_ROWS, -(-limit // 2)) if limit else MAX_ROWS
     parts = np.array_split(rows, -(-len(rows) // most))  # ceiling division
     seeds = block_seeds(seed, len(parts))
     return [Block(agent, env_id, part, episodes, own) for part, own in zip(parts, seeds, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ANSI = "ansi"  # render mode whose frames are text
 FRAMES = "rgb_array"  # that of recordings
+MAX_NAME = 80  # characters of a task in the caption of a recording
 BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
 
 
@@ -103,8 +105,16 @@ def play(
         played = _live(agent, env, episodes, seed, reference, screen, shown)
     env.close()
     if record is not None:
-        _say(console, f"Recorded {record.save(fps)}.")
+        where = f"{env_id}, {split} task {index}" + (f" ({named})" if len(named) <= MAX_NAME else "")
+        _say(console, f"Recorded {record.save(fps, recorded_note(where, shown.episodes, episodes))}.")
     return played
+
+
+def recorded_note(where: str, recorded: Iterable[int], episodes: int) -> str:
+    """Caption of recorded episodes, such as "icrl/Darkroom-v0, test task 3: episodes 1 and 12 of a lifetime of 12"."""
+    *first, last = map(str, sorted(recorded))
+    numbers = f"episodes {', '.join(first)} and {last}" if first else f"episode {last}"
+    return f"{where}: {numbers} of a lifetime of {episodes}"
 
 
 def _render_mode(family: Family, recorded: bool) -> str | None:
