@@ -157,7 +157,7 @@ def fill_curves(axes: Any, curves: Sequence[Plotted], measure: str = RETURN) -> 
     axes.set_ylabel(_so_far_of(curves[0]) if inside else MEASURES[measure])
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(1, None if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
-    axes.set_ylim(min(0.0, axes.get_ylim()[0]), None if measure == RETURN else 1.02)
+    axes.set_ylim(*((min(0.0, axes.get_ylim()[0]), None) if measure == RETURN else (-0.02, 1.02)))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 

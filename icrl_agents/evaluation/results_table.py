@@ -21,7 +21,7 @@ LONG = 50  # lifetimes of more episodes are reported as a whole too
 PLANNED = "planned"  # name of a curve measured with a planner
 SOURCE = "source "  # name prefix of a source's curve
 SHOWN = 20  # maximum number of tasks in the task table, and of episodes in that of episodes
-FIFTH = 5  # success is that of the last fifth of the episodes
+QUARTER = 4  # success is that of the last quarter of the episodes, 16 to 20 of 20
 SUCCESS_RATE = "success rate"  # unit
 
 
@@ -104,15 +104,15 @@ def success_rows(curve: Curve) -> list[Row]:
     if curve.success is None:
         return []
     last, note = curve.runs.shape[2], "an episode is a success if one of its steps is"
-    span = last_fifth(last)
+    span = last_quarter(last)
     rate = interval_row(f"success, {span_name(*span)}", curve.success_rate.at(*span), curve, SUCCESS_RATE, note)
     name, note = f"best-so-far success, {span_name(last, last)}", "a success in this episode or an earlier one"
     return [rate, interval_row(name, curve.best_so_far.at(last), curve, SUCCESS_RATE, note)]
 
 
-def last_fifth(episodes: int) -> tuple[int, int]:
-    """The last fifth of a lifetime, at least one episode: (16, 20) of 20."""
-    return episodes - max(1, episodes // FIFTH) + 1, episodes
+def last_quarter(episodes: int) -> tuple[int, int]:
+    """The last quarter of a lifetime, at least one episode: (16, 20) of 20."""
+    return episodes - max(1, episodes // QUARTER) + 1, episodes
 
 
 def _of_source(other: Curve) -> list[Row]:
@@ -189,10 +189,10 @@ def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def _task_success(curve: Curve) -> dict[str, tuple[np.ndarray, str]]:
-    """Column of the success rate by task in the last fifth of a lifetime, with its format; {} if none was recorded."""
+    """Column of the success rate by task at the end of a lifetime, with its format; {} if none was recorded."""
     if curve.success is None:
         return {}
-    span = last_fifth(curve.runs.shape[2])
+    span = last_quarter(curve.runs.shape[2])
     return {f"success, {span_name(*span)}": (curve.success_rate.within(*span).mean(0), ".2f")}
 
 

@@ -11,6 +11,7 @@ from icrl_agents.core.families import Capability
 from icrl_agents.core.rollout import Moment
 
 SUCCESS = Capability.SUCCESS.value  # key of infos
+NUMBERS = (bool, int, float, np.bool_, np.number)
 UNKNOWN = -1  # of rows whose info holds no success
 
 
@@ -78,7 +79,11 @@ def read_success(info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
 
 def _read(info: Mapping[str, Any], rows: int) -> np.ndarray:
     values = np.asarray(info.get(SUCCESS))
-    if values.shape != (rows,) or values.dtype.kind not in "biuf":  # none, or no numbers
+    if values.shape != (rows,):
+        return np.full(rows, UNKNOWN)
+    if values.dtype == object:  # Gymnasium's way with np.bool_, None in rows without
+        values = np.array([value if isinstance(value, NUMBERS) else np.nan for value in values], float)
+    if values.dtype.kind not in "biuf":
         return np.full(rows, UNKNOWN)
     held = np.asarray(info.get(f"_{SUCCESS}", np.ones(rows)), bool)  # Gymnasium's mask of the rows that have it
-    return np.where(held, values > 0, UNKNOWN)
+    return np.where(held & ~np.isnan(values), values > 0, UNKNOWN)

@@ -20,7 +20,7 @@ from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import bootstrap_mean
 from icrl_agents.evaluation.results import include_rows, usual_seeds
-from icrl_agents.evaluation.results_table import span_name, spans, success_rows
+from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, span_name, spans
 from icrl_agents.hub.cards import Row
 from icrl_agents.studies.cells import Cell, run_cells
 
@@ -130,8 +130,16 @@ def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
 
 def _successes(name: str, curves: Sequence[Curve]) -> list[Row]:
     """Rows of the success rates over cells."""
-    of_cells = zip(*map(success_rows, curves), strict=False)  # none unless all cells have some
-    return [_row(f"{name}: {rows[0].name}", [row.value for row in rows], rows[0].unit) for rows in of_cells]
+    if any(curve.success is None for curve in curves):
+        return []
+    last = min(curve.runs.shape[2] for curve in curves)
+    span = last_quarter(last)
+    rates = [curve.success_rate.at(*span).value for curve in curves]
+    best = [curve.best_so_far.at(last).value for curve in curves]
+    return [
+        _row(f"{name}: success, {span_name(*span)}", rates, SUCCESS_RATE),
+        _row(f"{name}: best-so-far success, {span_name(last, last)}", best, SUCCESS_RATE),
+    ]
 
 
 def _worst(name: str, curves: dict[tuple[int, int], Curve], span: tuple[int, int]) -> list[Row]:
