@@ -93,7 +93,10 @@ class Curve(Scores):
 
     def _known_success(self) -> np.ndarray:
         if self.success is None:
-            raise ValueError(f"no success of {self.env_id} was recorded, its infos hold none: take the returns, at()")
+            raise ValueError(
+                f"the curve of {self.env_id} has no success, its infos hold none or it was measured before that was "
+                f"recorded: {AGAIN}, or take the returns"
+            )
         return self.success
 
     def iqm(self, first: int, last: int | None = None) -> Interval:
@@ -133,15 +136,15 @@ class Curve(Scores):
         """Whether `normalised` is defined: every task has an optimum above random play."""
         return bool((self.optimal > self.random).all())
 
-    def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
-        """Mean return of this curve minus that of `other` in those episodes, on the same tasks and seeds.
+    def gain(self, other: Curve, first: int, last: int | None = None, measure: str = RETURN) -> Interval:
+        """Mean of this curve minus that of `other` in those episodes, on the same tasks and seeds.
 
         The bootstrap is paired: both have the same resampled trainings, tasks and lifetimes.
 
         Raises:
-            ValueError: other tasks, or another number of runs.
+            ValueError: other tasks, another number of runs, or as `measured`.
         """
-        mine, theirs = self.within(first, last), other.within(first, last)  # (R, N) each
+        mine, theirs = (curve.measured(measure).within(first, last) for curve in (self, other))  # (R, N) each
         if self.tasks != other.tasks or mine.shape != theirs.shape:
             raise ValueError(f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: {AGAIN}")
         return bootstrap(mean, mine - theirs, trainings=self.trainings)

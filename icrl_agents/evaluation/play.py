@@ -182,7 +182,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
     success: bool | None = None
     while not done:
         if viewer:
-            viewer.draw(env, f"{caption}, return {total:g}, step {steps}")
+            viewer.draw(env, _caption(caption, total, steps, success))
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
         total, steps = total + float(reward), steps + 1
@@ -190,8 +190,12 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
             success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
     if viewer:
-        viewer.draw(env, f"{caption}, return {total:g}, step {steps}", last=True)
+        viewer.draw(env, _caption(caption, total, steps, success), last=True)
     return Episode(number, total, success)
+
+
+def _caption(episode: str, total: float, steps: int, success: bool | None) -> str:
+    return f"{episode}, return {total:g}, step {steps}" + (", success" if success else "")
 
 
 class Screen:

@@ -157,14 +157,15 @@ def show(curves: Sequence[Curve]) -> None:
 
 
 def headline(results: dict[str, Any]) -> str:
-    """Summary of `results.json` in one line: mean return at the end of a lifetime, and the optimum; "" without one."""
+    """Summary of `results.json` in one line: return at the end of a lifetime, its optimum, success; "" without one."""
     rows = {row.name: row for row in table_rows(results)}
     means = [row for row in rows.values() if row.unit == "return" and row.name.startswith("mean return, ")]
     if not means:
         return ""
     end = means[-1].name.removeprefix("mean return, ")
     possible = f" of {rows['optimal'].value:.2f}" if "optimal" in rows else ""
-    return f"{means[-1].value:.2f}{possible} in {end}"
+    successes = [f", success {row.value:.2f}" for row in rows.values() if row.name.startswith("success, ")]
+    return f"{means[-1].value:.2f}{possible} in {end}{''.join(successes)}"
 
 
 # ---- files ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import ALL
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import Interval
-from icrl_agents.evaluation.protocol import MEASURES
+from icrl_agents.evaluation.protocol import MEASURES, SUCCESS
 from icrl_agents.hub.cards import Row
 
 SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50))  # (first, last) episodes reported in papers
@@ -62,12 +62,20 @@ def _beside(other: Curve, curve: Curve) -> list[Row]:
 
 
 def _gains(planned: Curve, curve: Curve) -> list[Row]:
-    episodes, rows = curve.runs.shape[2], []
-    for span in dict.fromkeys([(1, episodes), spans(episodes)[-1]]):
-        gain = planned.gain(curve.on(planned.tasks), *span)
-        verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
-        rows.append(interval_row(f"gain by planning, {span_name(*span)}", gain, planned, note=f"planning: {verdict}"))
-    return rows
+    episodes, same = curve.runs.shape[2], curve.on(planned.tasks)
+    gains = {
+        f"gain by planning, {span_name(*span)}": (planned.gain(same, *span), "return")
+        for span in dict.fromkeys([(1, episodes), spans(episodes)[-1]])
+    }
+    if planned.success is not None and curve.success is not None:
+        span = last_quarter(episodes)
+        gain = planned.gain(same, *span, measure=SUCCESS)
+        gains[f"gain in success by planning, {span_name(*span)}"] = gain, SUCCESS_RATE
+    return [interval_row(name, gain, planned, unit, _verdict(gain)) for name, (gain, unit) in gains.items()]
+
+
+def _verdict(gain: Interval) -> str:
+    return f"planning: {'helps' if gain.low > 0 else 'hurts' if gain.high < 0 else 'no clear difference'}"
 
 
 def _levels(curve: Curve) -> list[Row]:

@@ -160,7 +160,10 @@ def test_success_and_the_best_so_far_have_intervals_over_tasks():
     assert found.measured("return").at(1) == (1, 1, 1)
     assert found.measured("best_so_far").at(5) == (1, 1, 1)
     one_line(lambda: found.measured("best"), ValueError, "measure='best'", "best_so_far")
-    one_line(lambda: curve(np.ones((1, 2, 3))).success_rate, ValueError, ID, "no success", "at()")
+    one_line(lambda: curve(np.ones((1, 2, 3))).success_rate, ValueError, ID, "no success", "evaluate again")
+    better = replace(found, success=np.ones_like(REACHES))
+    assert better.gain(found, 3, 5, "success").value == 0.5
+    assert better.gain(found, 3, 5).value == 0
 
 
 def test_success_is_kept_joined_and_restricted():
@@ -181,7 +184,9 @@ def test_the_table_has_the_success_of_the_last_quarter_and_the_best_so_far(capsy
     rng = np.random.default_rng(0)
     found = curve(rng.normal(size=(4, 3, 20)), success=rng.random((4, 3, 20)) < 0.1)
     source = replace(found, name="source noise", success=np.ones((4, 3, 20), bool))
-    rows = {row.name: row for row in results_table([found, replace(found, name=PLANNED), source])}
+    planned = replace(found, name=PLANNED)
+    rows = {row.name: row for row in results_table([found, planned, source])}
+    assert rows["gain in success by planning, episodes 16-20"].note == "planning: no clear difference"
     row, best = rows["success, episodes 16-20"], rows["best-so-far success, episode 20"]
     assert (row.value, row.low, row.high) == pytest.approx(tuple(found.success_rate.at(16, 20)), abs=1e-4)
     assert (best.value, best.low, best.high) == pytest.approx(tuple(found.best_so_far.at(20)), abs=1e-4)

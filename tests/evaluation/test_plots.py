@@ -222,6 +222,8 @@ def test_the_headline_is_the_end_of_the_agents_own_curve():
     end = learning().at(40, 50).value
     assert headline(results) == f"{end:.2f} of 18.50 in episodes 40-50"
     assert headline({**results, "table": []}) == ""
+    reached = build_results([learning(success=np.ones((4, 2, 50), bool))])
+    assert headline(reached) == f"{end:.2f} of 18.50 in episodes 40-50, success 1.00"
 
 
 @pytest.mark.parametrize(
