@@ -24,7 +24,7 @@ from icrl_agents.evaluation.evaluate import RandomLearner, evaluate, random_retu
 from icrl_agents.evaluation.intervals import bootstrap_mean
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results_table import PLANNED, last_quarter, results_table
-from icrl_agents.evaluation.watching import Watch
+from icrl_agents.evaluation.watching import Watch, read_success
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
 from tests.envs.families import METAWORLD
@@ -98,7 +98,7 @@ def test_all_autoreset_modes_give_the_same_returns(mode, vectorization):
 
 
 class Bell(gymnasium.Env):
-    """Episodes of `steps` steps; every second one ends with a success, which no other info mentions."""
+    """Episodes of `steps` steps; every second one ends with a success, which no other step's info mentions."""
 
     observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(2)
 
@@ -107,7 +107,7 @@ class Bell(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[int, dict[str, Any]]:
         self.episode, self.now = self.episode + 1, 0
-        return 0, {}
+        return 0, {"success": self.success}  # of no step
 
     def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
         self.now += 1
@@ -119,10 +119,18 @@ class Bell(gymnasium.Env):
 def test_a_success_in_an_episodes_last_step_is_that_episodes(mode):
     """In rows whose episodes end at different times, and in infos that mention successes only."""
     env = gymnasium.vector.SyncVectorEnv([lambda: Bell(2), lambda: Bell(3), lambda: Bell(5)], autoreset_mode=mode)
-    watch = Watch(3, 4)
-    rollout(RandomLearner(), env, 4, on_step=watch)
+    watch = Watch(3, 3)
+    rollout(RandomLearner(), env, 3, on_step=watch)  # the first row has seven episodes by then
     assert watch.success.known
-    assert watch.success.found.tolist() == [[False, True, False, True]] * 3
+    assert watch.success.found.tolist() == [[False, True, False]] * 3
+
+
+def test_only_rows_of_gymnasiums_mask_have_a_success():
+    info = {"success": np.ones(3, bool), "_success": np.array([True, False, True])}
+    assert read_success(info, np.zeros(3, bool)).tolist() == [1, -1, 1]
+    last = {"final_info": {"success": np.zeros(3, bool), "_success": np.array([False, False, True])}}
+    ended = np.array([False, False, True])
+    assert read_success({**info, **last, "_final_info": ended}, ended).tolist() == [1, -1, 0]
 
 
 @pytest.mark.parametrize(
