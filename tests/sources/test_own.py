@@ -103,7 +103,8 @@ def test_the_command_takes_the_folder_of_an_agent(folder, tmp_path):
         assert replace(store.info, versions={}).source == "agent"
     for name, said in ((folder / "none", "none"), ("nobody", "source 'nobody'")):
         wrong = call("--source", name, "--overwrite")
-        assert wrong.exit_code and wrong.stderr.count("\n") == 1, wrong.stderr
+        assert wrong.exit_code
+        assert wrong.stderr.count("\n") == 1
         assert said in wrong.stderr
     wrong = call("--source", folder / "agent", "--set", "noise=0.1", "--overwrite")
     assert "noise" in wrong.stderr

@@ -10,7 +10,7 @@ LEAST = 1e-6  # and in units of the number, as float32 rounding is about as larg
 
 
 class BinnedLinear(nn.Linear):
-    """Linear layer of N numbers and of their piecewise linear encodings (Gorishniy et al. 2022, arXiv 2203.05556, eq. 1).
+    """Linear layer of N numbers and their piecewise linear encodings (Gorishniy et al. 2022, arXiv 2203.05556, eq. 1).
 
     A number has K further entries, one for each bin: 0 below the bin, 1 above it, linear within it. The bins are
     equally frequent in the data, so values that lie close together, such as rewards near the best one, are as easy to
