@@ -5,6 +5,7 @@ its own actions lead to (DAgger). All goals are drawn freely, away from the test
 the first one stopped. (Needs the extras train and metaworld.)
 """
 
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ LONG = {"window": 400, "slide": 100, "batch_size": 24, "micro_batch": 24, "lr": 
 class Round(NamedTuple):
     """Histories that are added, and a training on all so far."""
 
-    goals: int  # number of goals, each new to the agent, with one history each
+    goals: int  # number of goals, new in each round, with one history each
     episodes: int
     settings: dict
 
@@ -39,16 +40,20 @@ ROUNDS = [
 
 def main(task: str = "reach", folder: Path | None = None, seed: int = 0, processes: int = 1) -> None:
     env_id, folder = f"icrl/MetaWorld-{task}-v0", folder or Path("runs", f"ml1-{task}")
-    goals, agent, histories = split_tasks(env_id, task_set=FREE).train.ids.tolist(), None, []
+    goals, agent, seconds = iter(split_tasks(env_id, task_set=FREE).train.ids.tolist()), None, 0.0
+    histories, out = [], Path()
     for number, (count, episodes, settings) in enumerate(ROUNDS, 1):
-        out, histories = folder / f"round-{number}", [*histories, folder / f"round-{number}.h5"]
-        source = {"source": "wrong-goal", "settings": {"right_end": 0.5}} if agent is None else {"source": agent}
+        how = {"tasks": list(islice(goals, count)), "streams": 1, "episodes": episodes, "seed": seed}
+        histories.append(folder / f"round-{number}.h5")
         if not histories[-1].exists():
-            how = {"tasks": goals[:count], "streams": 1, "episodes": episodes, "seed": seed, "processes": processes}
-            collect(env_id, path=histories[-1], **source, **how)
-        goals, start = goals[count:], {} if agent is None else {"init": str(folder / f"round-{number - 1}")}
-        settings = {**SETTINGS, **settings, **start, "seed": seed}
+            own = {"source": agent} if agent else {"source": "wrong-goal", "settings": {"right_end": 0.5}}
+            collect(env_id, path=histories[-1], processes=processes, **own, **how)
+        settings = {**SETTINGS, **settings, "seed": seed, "init": str(out) if agent else ""}
+        out = folder / f"round-{number}"
         agent = train("dpt", env_id, out, histories=histories, settings=settings, device="cpu", resume=out.exists())
+        seconds += agent.facts["seconds"]
+    agent.facts |= {"command": f"python examples/11_meta_world.py --task {task} --seed {seed}", "seconds": seconds}
+    agent.save_pretrained(folder / "agent")
 
 
 if __name__ == "__main__":
