@@ -24,8 +24,8 @@ from icrl_agents.cli.options import (
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
-    "uniform, psrl, noise, wrong-goal, ppo, sac; or an agent, by its folder or org/name. Default: the one that suits the "
-    "environment."
+    "uniform, psrl, noise, wrong-goal, ppo, sac; or an agent, by its folder or org/name. Default: the one that suits "
+    "the environment."
 )
 
 
