@@ -119,7 +119,8 @@ def collect(
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     seed, backend = whole("seed", seed, 0, 2**63 - 1), Backend.of(backend)
     processes = None if processes is None else whole("processes", processes, 1)
-    learner, name = _learner(env_id, source, dict(settings or {}), expert)
+    learner = make_source(source or choose_source(env_id, expert is not None).name, env_id, dict(settings or {}))
+    learner.expert, name = None if expert is None else as_expert(expert), str(source_name(learner))
     info = _describe(env_id, name, learner, seed, streams, episodes)
     given = Objects(learner.expert, learner.agent if isinstance(learner, OwnLifetimes) else None)
     families = _check_sendable(env_id, given) if backend.elsewhere(processes) else []
@@ -140,21 +141,6 @@ def collect(
             report(len(writer.done) * streams, len(ids) * streams)
         writer.finish()
     return Path(path)
-
-
-def _learner(env_id: str, source: str | Learner | None, settings: dict[str, Any], expert: Any) -> tuple[Source, str]:
-    """The source learner of a collection, and its name in the header of the store."""
-    if isinstance(source, str) or source is None:
-        name = source or choose_source(env_id, expert is not None).name
-        learner = make_source(name, env_id, settings)
-    elif settings:
-        raise ValueError(
-            f"settings={printable(settings)} are for a source of SOURCES, an agent has none: leave them out"
-        )
-    else:
-        name, learner = AGENT, OwnLifetimes(source)
-    learner.expert = None if expert is None else as_expert(expert)
-    return learner, name
 
 
 def _check_sendable(env_id: str, given: Objects) -> list[Registration]:
