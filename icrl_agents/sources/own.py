@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from icrl_agents.core.printable import printable
 from icrl_agents.core.rollout import Learner, Named, rollout
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.nn.stamp import weights_digest
@@ -24,6 +25,8 @@ class OwnLifetimes(Source):
     assumes = "what its agent was trained on."
 
     def __init__(self, agent: Learner):
+        if not isinstance(agent, Learner):
+            raise ValueError(f"source={printable(agent)} cannot act: give a name of SOURCES, or an agent")
         super().__init__()
         self.agent = agent
 

@@ -90,6 +90,7 @@ def test_settings_are_for_sources_with_a_name(agent, tmp_path):
     one_line(
         lambda: collect(ENV, agent, tmp_path / "x.h5", settings={"noise": 0.1}, **HOW), ValueError, "noise", "leave"
     )
+    one_line(lambda: collect(ENV, 5, tmp_path / "x.h5", **HOW), ValueError, "source=5", "an agent")
     assert not list(tmp_path.iterdir())
 
 
