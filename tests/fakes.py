@@ -70,10 +70,10 @@ def variants() -> list[Variant]:
 
 
 def heads() -> list[Variant]:
-    """A mixture and a flow of Box actions in AD, and a flow in every other method with such actions."""
+    """A mixture and a flow of Box actions in AD, and a flow in every other method with such actions; all with bins."""
     methods = [name for name in METHODS if name not in ("ad", "headless-ad")]
-    found = [Variant("ad", (("head", head),), "vector") for head in ("mixture", "flow")]
-    return found + [Variant(name, (("head", "flow"),), "vector") for name in methods]
+    found = [Variant("ad", (("head", head), ("bins", 3)), "vector") for head in ("mixture", "flow")]
+    return found + [Variant(name, (("head", "flow"), ("bins", 3)), "vector") for name in methods]
 
 
 def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:

@@ -5,7 +5,6 @@ One file, so that a killed process leaves the old context or the new one. Axis l
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.files.strict_json import dump_json
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.numerics import check_float32
+from icrl_agents.nn.stamp import weights_digest
 
 CONTEXT = "context.safetensors"
 FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer files
@@ -79,14 +79,9 @@ def _facts(method: Method, session: Session) -> Facts:
 
 def identity(method: Method) -> dict[str, Any]:
     """What a context depends on: method, config, spaces, and the SHA-256 of the weights."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(method.state_dict().items()):
-        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(array.data)
     described = pretrained.to_json(method, {})
     del described["facts"]
-    return {**described, "weights": total.hexdigest()}
+    return {**described, "weights": weights_digest(method)}
 
 
 def arrays_of(session: Session) -> dict[str, np.ndarray]:

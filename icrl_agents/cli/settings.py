@@ -38,7 +38,7 @@ def parse_pairs(
 class GivenSource(NamedTuple):
     """A source as options name it."""
 
-    name: str
+    source: Any  # a name in SOURCES, or an agent
     reason: str  # of the choice; empty for a source that was named
     settings: dict[str, Any]
     expert: Any  # an Expert, or None
@@ -47,18 +47,22 @@ class GivenSource(NamedTuple):
 def read_source(env_id: str, name: str | None, pairs: Iterable[str] | None) -> GivenSource:
     """Source of --source, or the one that suits the environment, with the NAME=VALUE `pairs` of --set.
 
-    `source.NAME`, as `train` has it, is the same as `NAME`; `expert` is an import path or an agent.
+    A name with a slash, or of a folder, is that of an agent. `source.NAME`, as `train` has it, is the same as `NAME`;
+    `expert` is an import path or an agent.
     """
-    from icrl_agents.sources import choose_source, find_source
+    from icrl_agents.agents.agent import ICAgent
+    from icrl_agents.sources import SOURCES, choose_source, find_source
     from icrl_agents.sources.source import EXPERT
     from icrl_agents.training.request import read_expert
 
     plain = [pair.strip().removeprefix("source.") for pair in pairs or ()]
     has_expert = any(pair.partition("=")[0].strip() == EXPERT for pair in plain)
     chosen, reason = (name, "") if name else choose_source(env_id, has_expert)
-    settings = parse_pairs(plain, fields(find_source(chosen).Settings))
+    agent = chosen not in SOURCES and ("/" in chosen or Path(chosen).is_dir())
+    settings = parse_pairs(plain, () if agent else fields(find_source(chosen).Settings))
     expert = settings.pop(EXPERT, None)
-    return GivenSource(chosen, reason, settings, None if expert is None else read_expert(expert))
+    source = ICAgent.from_pretrained(chosen) if agent else chosen
+    return GivenSource(source, reason, settings, None if expert is None else read_expert(expert))
 
 
 def _parse(text: str, kind: str) -> Any:

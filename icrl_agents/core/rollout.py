@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -42,6 +42,16 @@ def facts_of(learner: Any) -> Mapping[str, Any]:
     return learner.facts if isinstance(learner, Trained) else {}
 
 
+class Moment(NamedTuple):
+    """One step of all rows, as `on_step` reads it."""
+
+    reward: np.ndarray  # (B,) 0 at the dummy steps of NEXT_STEP
+    active: np.ndarray  # (B,) bool, False at these
+    ended: np.ndarray  # (B,) bool: the row's episode ends
+    episode: np.ndarray  # (B,) int64 number of the row's episode, from 0
+    info: dict[str, Any]  # of `env.step`
+
+
 def rollout(
     learner: Learner,
     env: VectorEnv,
@@ -50,7 +60,7 @@ def rollout(
     seed: int | None = None,
     options: dict[str, Any] | None = None,
     on_episode: Callable[[int], None] | None = None,
-    on_step: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    on_step: Callable[[Moment], None] | None = None,
 ) -> np.ndarray:
     """Roll out one lifetime of `episodes` episodes in every row, in any autoreset mode.
 
@@ -58,7 +68,7 @@ def rollout(
         seed: seed of the first environment reset and of the learner.
         options: options of the first environment reset, such as {"task": [...]}.
         on_episode: called with the number of episodes that all rows have finished.
-        on_step: called at each step with the rewards (B,) and the episode ends (B,) bool.
+        on_step: called at each step.
 
     Returns:
         Undiscounted episode returns (B, episodes).
@@ -78,11 +88,11 @@ def rollout(
         obs, reward, terminated, truncated, info = env.step(learner.act(obs))
         learner.observe(obs, reward, terminated, truncated, info)
         _, active = boundary.read(obs, terminated, truncated, info)  # (B,) bool: False at NEXT_STEP dummy steps
-        reward = to_array(reward, "reward")
-        returns[rows, np.minimum(episode, episodes)] += reward * active
-        episode += boundary.ended
+        reward = to_array(reward, "reward") * active
+        returns[rows, np.minimum(episode, episodes)] += reward
         if on_step:
-            on_step(reward * active, boundary.ended)
+            on_step(Moment(reward, active, boundary.ended, episode.copy(), info))
+        episode += boundary.ended
         if boundary.ended.any() and on_episode and episode.min() > done:
             on_episode(min(int(episode.min()), episodes))
         done = int(episode.min())

@@ -1,4 +1,4 @@
-"""Curve: return against in-context episode on every task, with bootstrap intervals.
+"""Curve: return and success against in-context episode on every task, with bootstrap intervals.
 
 Axis letters: R runs (lifetimes per task, over all trainings), N tasks, E in-context episodes, T steps of an episode.
 """
@@ -13,29 +13,30 @@ from typing import Any
 
 import numpy as np
 
+from icrl_agents.core.checks import check_choice
 from icrl_agents.core.files.atomic import write_text
 from icrl_agents.core.files.strict_json import read_json
 from icrl_agents.core.printable import printable
 from icrl_agents.evaluation.intervals import (
     Interval,
-    Sample,
+    Rates,
+    Scores,
     bootstrap,
-    bootstrap_band,
     interquartile_mean,
     mean,
-    sample_of,
     share_of_optimum,
 )
+from icrl_agents.evaluation.protocol import MEASURES, RETURN, SUCCESS
 
 MAX_BYTES = 1 << 28  # maximum file size: about 100,000 lifetimes
 AGAIN = "evaluate again"
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Return against in-context episode, for every task and run.
+class Curve(Scores):
+    """Return, and success where there is one, against in-context episode, for every task and run.
 
-    `Curve.join` combines the curves of several training seeds or splits.
+    `mean`, `at` and `band` are of the returns. `Curve.join` combines the curves of several training seeds or splits.
     """
 
     env_id: str
@@ -49,6 +50,7 @@ class Curve:
     pace: np.ndarray | None = None  # (T,) mean reward of each step; None unless a lifetime is one episode of T steps
     trainings: int = 1  # number of trained agents in the runs; each has R / trainings consecutive runs
     origin: str = ""  # folder or id of the agent, to distinguish curves of the same name
+    success: np.ndarray | None = None  # (R, N, E) bool, success in some step of the episode; None without any in infos
 
     @property
     def returns(self) -> np.ndarray:
@@ -61,18 +63,41 @@ class Curve:
         return self.optimal[:, None] - self.returns
 
     @property
-    def mean(self) -> np.ndarray:
-        """(E,) mean return over tasks and runs."""
-        return self.runs.mean((0, 1))
+    def success_rate(self) -> Rates:
+        """Share of lifetimes with a success in each episode, such as `success_rate.at(16, 20)` with its interval.
+
+        Raises:
+            ValueError: the environment reports no success.
+        """
+        return Rates(self._known_success().astype(float), self.trainings)
 
     @property
-    def sample(self) -> Sample:
-        """Numbers of trainings, tasks and lifetimes that the intervals resample."""
-        return sample_of(self.runs, self.trainings)
+    def best_so_far(self) -> Rates:
+        """Share of lifetimes with a success in this episode or an earlier one: the published measure of Meta-World.
 
-    def at(self, first: int, last: int | None = None) -> Interval:
-        """Mean return over tasks, runs and episodes `first`..`last` (from 1, inclusive; default `last` = `first`)."""
-        return bootstrap(mean, self._scores(first, last), trainings=self.trainings)
+        Raises:
+            ValueError: as `success_rate`.
+        """
+        return Rates(np.maximum.accumulate(self._known_success(), 2).astype(float), self.trainings)
+
+    def measured(self, measure: str) -> Scores:
+        """Returns, success rate or best so far, as `measure` is "return", "success" or "best_so_far".
+
+        Raises:
+            ValueError: another measure, or as `success_rate`.
+        """
+        check_choice("measure", measure, MEASURES)
+        if measure == RETURN:
+            return self
+        return self.success_rate if measure == SUCCESS else self.best_so_far
+
+    def _known_success(self) -> np.ndarray:
+        if self.success is None:
+            raise ValueError(
+                f"the curve of {self.env_id} has no success, its infos hold none or it was measured before that was "
+                f"recorded: {AGAIN}, or take the returns"
+            )
+        return self.success
 
     def iqm(self, first: int, last: int | None = None) -> Interval:
         """Interquartile mean (Agarwal et al. 2021) of the normalised returns of all (run, task) pairs.
@@ -104,22 +129,22 @@ class Curve:
                 f"returns on {unknown} of {len(self.tasks)} tasks cannot be normalised, their optimum is not known or "
                 "that of random play: take the mean, at()"
             )
-        return (self._scores(first, last) - self.random) / possible
+        return (self.within(first, last) - self.random) / possible
 
     @property
     def normalises(self) -> bool:
         """Whether `normalised` is defined: every task has an optimum above random play."""
         return bool((self.optimal > self.random).all())
 
-    def gain(self, other: Curve, first: int, last: int | None = None) -> Interval:
-        """Mean return of this curve minus that of `other` in those episodes, on the same tasks and seeds.
+    def gain(self, other: Curve, first: int, last: int | None = None, measure: str = RETURN) -> Interval:
+        """Mean of this curve minus that of `other` in those episodes, on the same tasks and seeds.
 
         The bootstrap is paired: both have the same resampled trainings, tasks and lifetimes.
 
         Raises:
-            ValueError: other tasks, or another number of runs.
+            ValueError: other tasks, another number of runs, or as `measured`.
         """
-        mine, theirs = self._scores(first, last), other._scores(first, last)  # (R, N) each
+        mine, theirs = (curve.measured(measure).within(first, last) for curve in (self, other))  # (R, N) each
         if self.tasks != other.tasks or mine.shape != theirs.shape:
             raise ValueError(f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: {AGAIN}")
         return bootstrap(mean, mine - theirs, trainings=self.trainings)
@@ -127,22 +152,13 @@ class Curve:
     def on(self, tasks: Sequence[int]) -> Curve:
         """The curve restricted to `tasks` (ids)."""
         index = [self.tasks.index(task) for task in tasks]
-        runs, optimal, random = self.runs[:, index], self.optimal[index], self.random[index]
-        return replace(self, tasks=tuple(tasks), runs=runs, optimal=optimal, random=random, pace=None)
+        success = None if self.success is None else self.success[:, index]
+        part = replace(self, tasks=tuple(tasks), runs=self.runs[:, index], success=success, pace=None)
+        return replace(part, optimal=self.optimal[index], random=self.random[index])
 
     def share(self, first: int, last: int | None = None) -> np.ndarray:
         """(N,) mean returns of those episodes as shares of the task's optimum, see `share_of_optimum`."""
-        return share_of_optimum(self._scores(first, last).mean(0), self.random, self.optimal)
-
-    def band(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bootstrap 95% interval of `mean` at every episode: (low, high), (E,) each."""
-        return bootstrap_band(self.runs, self.trainings)
-
-    def _scores(self, first: int, last: int | None) -> np.ndarray:
-        last = first if last is None else last
-        if not 1 <= first <= last <= self.runs.shape[2]:
-            raise ValueError(f"episodes {first}..{last} are not within 1..{self.runs.shape[2]}: evaluate more episodes")
-        return self.runs[:, :, first - 1 : last].mean(2)  # (R, N)
+        return share_of_optimum(self.within(first, last).mean(0), self.random, self.optimal)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with null for NaN."""
@@ -158,6 +174,7 @@ class Curve:
             "pace": None if self.pace is None else self.pace.tolist(),
             "trainings": self.trainings,
             "origin": self.origin,
+            **({} if self.success is None else {"success": self.success.astype(int).tolist()}),
         }
 
     @classmethod
@@ -168,7 +185,8 @@ class Curve:
             rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
             pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
             rest |= {"trainings": data.get("trainings", 1), "origin": str(data.get("origin", ""))}
-            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest)
+            success = None if data.get("success") is None else _read_success(data["success"], arrays["runs"])
+            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest, success=success)
             if type(curve.trainings) is not int or curve.trainings < 1 or len(curve.runs) % curve.trainings:
                 raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
             texts = (curve.env_id, curve.split, curve.name)
@@ -228,7 +246,8 @@ class Curve:
             env_id=heads[0].env_id,
             split=" + ".join(sorted({curve.split for curve in curves})),
             tasks=tuple(task for head in heads for task in head.tasks),
-            runs=np.concatenate([np.concatenate([c.runs for c in group]) for group in groups.values()], 1),
+            runs=_side_by_side([[curve.runs for curve in group] for group in groups.values()]),
+            success=_joined_success(list(groups.values())),
             optimal=np.concatenate([head.optimal for head in heads]),
             random=np.concatenate([head.random for head in heads]),
             pace=_mean_pace(curves),  # over all joined lifetimes
@@ -240,11 +259,30 @@ class Curve:
     def renamed(self, name: str) -> Curve:
         return replace(self, name=name)
 
-    def plot(self, path: str | Path, others: Sequence[Curve] = ()) -> None:
-        """Plot return against episode with random, source and optimal lines, and with the curves `others`."""
+    def plot(self, path: str | Path, others: Sequence[Curve] = (), measure: str = RETURN) -> None:
+        """Plot a measure against episode, with the curves `others`; errors and further lines as `plot_curves`."""
         from icrl_agents.evaluation.plots import plot_curves
 
-        plot_curves([self, *others], path)
+        plot_curves([self, *others], path, measure)
+
+
+def _read_success(data: Any, runs: np.ndarray) -> np.ndarray:
+    """Success (R, N, E) bool from JSON, 0 or 1 for every episode of the `runs`; ValueError for other data."""
+    found = np.asarray(data)
+    if found.shape != runs.shape or not np.isin(found, (0, 1)).all():
+        raise ValueError(f"success of shape {found.shape} that is not 0 or 1 for each of the runs {runs.shape}")
+    return found.astype(bool)
+
+
+def _side_by_side(groups: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Arrays (R, N, E), those of a group joined along the runs, the groups along the tasks."""
+    return np.concatenate([np.concatenate(group) for group in groups], 1)
+
+
+def _joined_success(groups: Sequence[Sequence[Curve]]) -> np.ndarray | None:
+    """Success of joined curves; None if one of them has none."""
+    known = [[curve.success for curve in group if curve.success is not None] for group in groups]
+    return _side_by_side(known) if list(map(len, known)) == list(map(len, groups)) else None
 
 
 def _mean_pace(curves: Sequence[Curve]) -> np.ndarray | None:

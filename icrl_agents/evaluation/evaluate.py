@@ -26,6 +26,7 @@ from icrl_agents.core.process.jobs.backends import Workers
 from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.watching import Pace, Watch
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import source_name
 
@@ -64,8 +65,8 @@ def evaluate(
         plan: a planner or its name, for this evaluation; None keeps the planner set by `use_plan`.
         plan_kwargs: settings of the planner that override its defaults.
         tasks: task ids instead of a split.
-        on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes run in consecutive
-            blocks, and the number is averaged over all of them.
+        on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes, or half of the
+            family's `max_rows`, run in consecutive blocks, and the number is averaged over all of them.
         name: name of the curve; default the agent's method or the source's name, with ", planned" for a planner.
         workers: run the blocks, see `open_workers`; the curve is the same. Default: one after the other, here.
 
@@ -87,14 +88,15 @@ def evaluate(
     rows = np.tile(ids, num_seeds)  # (num_seeds * N,), grouped by seed
     with _planning(agent, plan, plan_kwargs) as planner:
         blocks = _blocks(agent, env_id, rows, episodes, seed)
-        returns, optimal, pace = _joined(list(_run_all(blocks, workers, on_episode)))
-    runs, optimal = returns.reshape(num_seeds, len(ids), episodes), optimal[: len(ids)]  # (R, N, E), (N,)
+        returns, success, pace = _joined(list(_run_all(blocks, workers, on_episode)))
+    shape = num_seeds, len(ids), episodes
+    runs, success = returns.reshape(shape), None if success is None else success.reshape(shape)  # (R, N, E) each
     facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
-    random = random_returns(env_id, ids, seed)
+    levels = optimal_returns(env_id, ids), random_returns(env_id, ids, seed)
     if name is None:
         name = learner_name(agent) + (", planned" if planner else "")
     origin = agent.origin if isinstance(agent, ICAgent) else ""
-    return Curve(env_id, split, tuple(ids.tolist()), runs, optimal, random, name, facts, pace, origin=origin)
+    return Curve(env_id, split, tuple(ids.tolist()), runs, *levels, name, facts, pace, origin=origin, success=success)
 
 
 def learner_name(learner: Any) -> str:
@@ -139,13 +141,17 @@ class BlockReturns(NamedTuple):
     """Results of a block."""
 
     returns: np.ndarray  # (B, E)
-    optimal: np.ndarray  # (B,)
+    success: np.ndarray | None  # (B, E) bool; None if no info held a success
     pace: Pace
 
 
 def _blocks(agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int) -> list[Block]:
-    """The lifetimes on the tasks `rows` (B,), in blocks of up to `MAX_ROWS`."""
-    most = min(MAX_ROWS, find_family(env_id).max_rows or MAX_ROWS)
+    """The lifetimes on the tasks `rows` (B,), in blocks of up to `MAX_ROWS`; of a family with a limit, half of that.
+
+    Rows of such a family take longer to simulate than to act in: 50 tasks become work for several processes.
+    """
+    limit = find_family(env_id).max_rows
+    most = min(MAX_ROWS, -(-limit // 2)) if limit else MAX_ROWS
     parts = np.array_split(rows, -(-len(rows) // most))  # ceiling division
     seeds = block_seeds(seed, len(parts))
     return [Block(agent, env_id, part, episodes, own) for part, own in zip(parts, seeds, strict=True)]
@@ -167,23 +173,28 @@ def _run_all(
 
 def run_block(block: Block, on_episode: Callable[[int], None] | None = None) -> BlockReturns:
     """Roll out the lifetimes of a block."""
-    (env, options), pace = make_tasks(block.env_id, block.tasks), Pace()
+    env, options = make_tasks(block.env_id, block.tasks)
+    watch = Watch(env.num_envs, block.episodes)
     returns = rollout(
-        block.agent, env, block.episodes, seed=block.seed, options=options, on_episode=on_episode, on_step=pace
+        block.agent, env, block.episodes, seed=block.seed, options=options, on_episode=on_episode, on_step=watch
     )
     env.close()
-    return BlockReturns(returns, optimal_returns(block.env_id, block.tasks), pace)
+    # in a bandit each pull has its success: the best arm is pulled in every long episode
+    known = watch.success.known and not find_family(block.env_id).bandit
+    return BlockReturns(returns, watch.success.found if known else None, watch.pace)
 
 
-def _joined(found: Sequence[BlockReturns]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Returns (B, E), optimal returns (B,) and mean reward of each step (T,) of all blocks."""
+def _joined(found: Sequence[BlockReturns]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Returns (B, E), success (B, E) and mean reward of each step (T,) of all blocks; None for what is not known."""
     returns = np.concatenate([one.returns for one in found])
-    optimal = np.concatenate([one.optimal for one in found])
+    # an environment may report a success only where there is one, so blocks without any have none
+    success = [np.zeros(one.returns.shape, bool) if one.success is None else one.success for one in found]
+    known = any(one.success is not None for one in found)
     paces = [one.pace for one in found]
     # a mean per step needs lifetimes of one episode and equal length
     same = all(pace.known for pace in paces) and len({len(pace.total) for pace in paces}) == 1
     mean = np.sum([pace.total for pace in paces], 0) / len(returns) if returns.shape[1] == 1 and same else None
-    return returns, optimal, mean
+    return returns, np.concatenate(success) if known else None, mean
 
 
 def block_seeds(seed: int, count: int) -> list[int]:
@@ -195,22 +206,6 @@ def blocks_of(num_seeds: int, tasks: int) -> list[int]:
     """Lifetimes per task in each block of up to `MAX_ROWS` rows, at least one; they sum to `num_seeds`."""
     most = max(1, MAX_ROWS // tasks)
     return [min(most, num_seeds - done) for done in range(0, num_seeds, most)]
-
-
-class Pace:
-    """Sum of the rewards of each step over all rows; `known` if all lifetimes have the same length."""
-
-    def __init__(self) -> None:
-        self.total: list[float] = []  # sum of rewards, one entry per step
-        self.ends: list[bool] = []  # whether an episode of some row ended, one entry per step
-
-    def __call__(self, reward: np.ndarray, ended: np.ndarray) -> None:
-        self.total.append(float(reward.sum()))
-        self.ends.append(bool(ended.any()))
-
-    @property
-    def known(self) -> bool:
-        return not any(self.ends[:-1])
 
 
 def _share_done(on_episode: Callable[[int], None], number: int, blocks: int, episodes: int) -> Callable[[int], None]:

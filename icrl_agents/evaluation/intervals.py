@@ -14,6 +14,7 @@ Axis letters: R runs (trainings x lifetimes, grouped by training), N tasks, E po
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +102,46 @@ def bootstrap_band(runs: np.ndarray, trainings: int = 1) -> tuple[np.ndarray, np
     means = np.concatenate([_counts(places) @ points / sample.size for places in sample.draws()])  # (RESAMPLES, E)
     low, high = np.percentile(means, QUANTILES, axis=0)
     return low, high
+
+
+class Scores:
+    """Numbers of the episodes of lifetimes: their means by episode, with intervals."""
+
+    runs: np.ndarray  # (R, N, E)
+    trainings: int
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(E,) mean over tasks and runs."""
+        return self.runs.mean((0, 1))
+
+    @property
+    def sample(self) -> Sample:
+        """Numbers of trainings, tasks and lifetimes that the intervals resample."""
+        return sample_of(self.runs, self.trainings)
+
+    def at(self, first: int, last: int | None = None) -> Interval:
+        """Mean over tasks, runs and episodes `first`..`last` (from 1, inclusive; default `last` = `first`)."""
+        return bootstrap(mean, self.within(first, last), trainings=self.trainings)
+
+    def band(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bootstrap 95% interval of `mean` at every episode: (low, high), (E,) each."""
+        return bootstrap_band(self.runs, self.trainings)
+
+    def within(self, first: int, last: int | None = None) -> np.ndarray:
+        """(R, N) means over those episodes; ValueError for episodes that there are not."""
+        last = first if last is None else last
+        if not 1 <= first <= last <= self.runs.shape[2]:
+            raise ValueError(f"episodes {first}..{last} are not within 1..{self.runs.shape[2]}: evaluate more episodes")
+        return self.runs[:, :, first - 1 : last].mean(2)
+
+
+@dataclass(frozen=True)
+class Rates(Scores):
+    """Shares of lifetimes, such as those with a success, by episode."""
+
+    runs: np.ndarray  # (R, N, E) 0 or 1
+    trainings: int = 1
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:

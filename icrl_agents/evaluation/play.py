@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,13 +18,14 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 from icrl_agents.evaluation.intervals import share_of_optimum
 from icrl_agents.evaluation.recording import Recording
+from icrl_agents.evaluation.watching import SUCCESS
 
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
-SUCCESS = "success"  # key of infos
 ANSI = "ansi"  # render mode whose frames are text
 FRAMES = "rgb_array"  # that of recordings
+MAX_NAME = 80  # characters of a task in the caption of a recording
 BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
 
 
@@ -103,8 +105,16 @@ def play(
         played = _live(agent, env, episodes, seed, reference, screen, shown)
     env.close()
     if record is not None:
-        _say(console, f"Recorded {record.save(fps)}.")
+        where = f"{env_id}, {split} task {index}" + (f" ({named})" if len(named) <= MAX_NAME else "")
+        _say(console, f"Recorded {record.save(fps, recorded_note(where, shown.episodes, episodes))}.")
     return played
+
+
+def recorded_note(where: str, recorded: Iterable[int], episodes: int) -> str:
+    """Caption of recorded episodes, such as "icrl/Darkroom-v0, test task 3: episodes 1 and 12 of a lifetime of 12"."""
+    *first, last = map(str, sorted(recorded))
+    numbers = f"episodes {', '.join(first)} and {last}" if first else f"episode {last}"
+    return f"{where}: {numbers} of a lifetime of {episodes}"
 
 
 def _render_mode(family: Family, recorded: bool) -> str | None:
@@ -172,7 +182,7 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
     success: bool | None = None
     while not done:
         if viewer:
-            viewer.draw(env, f"{caption}, return {total:g}, step {steps}")
+            viewer.draw(env, _caption(caption, total, steps, success))
         obs, reward, terminated, truncated, info = env.step(agent.act(obs))
         agent.observe(obs, reward, terminated, truncated, info)
         total, steps = total + float(reward), steps + 1
@@ -180,8 +190,12 @@ def _episode(agent: ICAgent, env: Any, obs: Any, number: int, viewer: Viewer | N
             success = bool(success) or bool(info[SUCCESS])
         done = terminated or truncated
     if viewer:
-        viewer.draw(env, f"{caption}, return {total:g}, step {steps}", last=True)
+        viewer.draw(env, _caption(caption, total, steps, success), last=True)
     return Episode(number, total, success)
+
+
+def _caption(episode: str, total: float, steps: int, success: bool | None) -> str:
+    return f"{episode}, return {total:g}, step {steps}" + (", success" if success else "")
 
 
 class Screen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -12,7 +13,8 @@ import numpy as np
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.packages import need
 from icrl_agents.core.process.terminal import counted
-from icrl_agents.evaluation.intervals import bootstrap, mean
+from icrl_agents.evaluation.intervals import Scores, bootstrap, mean
+from icrl_agents.evaluation.protocol import MEASURES, RETURN
 
 SIZE, DPI = (6.4, 4.0), 160  # inches, pixels per inch
 KINDS = ("png", "svg", "pdf")
@@ -47,15 +49,11 @@ class Plotted(Protocol):
     def pace(self) -> np.ndarray | None: ...  # (T,)
     @property
     def trainings(self) -> int: ...
-    @property
-    def sample(self) -> Any: ...
-    @property
-    def mean(self) -> np.ndarray: ...  # (E,)
-    def band(self) -> tuple[np.ndarray, np.ndarray]: ...  # (E,) each
+    def measured(self, measure: str) -> Scores: ...
     def renamed(self, name: str) -> Self: ...
 
 
-def plot_curves(curves: Sequence[Plotted], path: str | Path) -> None:
+def plot_curves(curves: Sequence[Plotted], path: str | Path, measure: str = RETURN) -> None:
     """Plot curves into one file, atomically; its suffix is .png, .svg or .pdf.
 
     Each line is the mean over tasks and runs with its bootstrap 95% interval; the legend names the resampled levels.
@@ -63,25 +61,28 @@ def plot_curves(curves: Sequence[Plotted], path: str | Path) -> None:
     lifetimes are single episodes, the figure shows cumulative regret by step (cumulative reward without a known
     optimum), with the interval of the whole episode at its end.
 
+    Args:
+        measure: one of `MEASURES`; shares of successes are drawn by episode, without random and optimal lines.
+
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: no curve, curves of several environments, or another suffix.
+        ValueError: no curve, curves of several environments, another suffix or measure, or no success in a curve.
     """
     path = Path(path).expanduser()
-    picture = draw_curves(curves, picture_kind(path))
+    picture = draw_curves(curves, picture_kind(path), measure)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_files(path.parent, {path.name: picture})
 
 
-def draw_curves(curves: Sequence[Plotted], kind: str = "png") -> bytes:
+def draw_curves(curves: Sequence[Plotted], kind: str = "png", measure: str = RETURN) -> bytes:
     """The figure of `plot_curves` as the bytes of a file of that kind ("png", "svg" or "pdf")."""
     figure_class = require_matplotlib()
     if not curves or len({curve.env_id for curve in curves}) > 1:
         raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
     figure = figure_class(figsize=SIZE, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    fill_curves(axes, told_apart(curves))
-    _legend(figure, [axes], f"95% intervals over {curves[0].sample}")
+    fill_curves(axes, told_apart(curves), measure)
+    _legend(figure, [axes], f"95% intervals over {curves[0].measured(measure).sample}")
     return to_png(figure) if kind == "png" else _save(figure, kind)
 
 
@@ -139,23 +140,24 @@ def require_matplotlib() -> Any:
     return need("matplotlib.figure", "plots").Figure  # without pyplot: no window system, no global state
 
 
-def fill_curves(axes: Any, curves: Sequence[Plotted]) -> None:
-    inside = _live_one_episode(curves)
-    draw, levels = (_lines_inside, _levels_inside) if inside else (_line, _levels)
+def fill_curves(axes: Any, curves: Sequence[Plotted], measure: str = RETURN) -> None:
+    inside = measure == RETURN and _live_one_episode(curves)
+    draw = _lines_inside if inside else partial(_line, measure)
     colours = iter(COLOURS * len(curves))
     for number, curve in enumerate(curves):
-        if curve.tasks != curves[0].tasks:
+        if curve.tasks != curves[0].tasks and measure == RETURN:
             curve = curve.renamed(f"{curve.name} (optimal {curve.optimal.mean():.2f})")
         source = curve.name.startswith("source")
         width = max(THINNEST, WIDTH - 0.7 * number)
         draw(axes, curve, GREY if source else next(colours), "-." if source else "-", width)
-    levels(axes, curves[0])
+    if measure == RETURN:
+        (_levels_inside if inside else _levels)(axes, curves[0])
     axes.set_title(f"{curves[0].env_id}, {counted(len(curves[0].tasks), f'{curves[0].split} task')}", fontsize=11)
     axes.set_xlabel("step of the only episode (weights frozen)" if inside else "in-context episode (weights frozen)")
-    axes.set_ylabel(_so_far_of(curves[0]) if inside else "return (sum of an episode's rewards)")
+    axes.set_ylabel(_so_far_of(curves[0]) if inside else MEASURES[measure])
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(1, None if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylim(*((min(0.0, axes.get_ylim()[0]), None) if measure == RETURN else (-0.02, 1.02)))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -206,11 +208,11 @@ def _random(axes: Any, value: float) -> None:
     axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2, label=f"random ({value:.2f})")
 
 
-def _line(axes: Any, curve: Plotted, colour: str, style: str, width: float) -> None:
-    episodes = np.arange(1, curve.runs.shape[2] + 1)
-    low, high = curve.band()
+def _line(measure: str, axes: Any, curve: Plotted, colour: str, style: str, width: float) -> None:
+    scores, episodes = curve.measured(measure), np.arange(1, curve.runs.shape[2] + 1)
+    low, high = scores.band()
     marker = "o" if len(episodes) == 1 else None  # a line through one point is invisible
-    axes.plot(episodes, curve.mean, style, color=colour, linewidth=width, marker=marker, label=curve.name)
+    axes.plot(episodes, scores.mean, style, color=colour, linewidth=width, marker=marker, label=curve.name)
     axes.fill_between(episodes, low, high, color=colour, alpha=0.2, linewidth=0)
 
 

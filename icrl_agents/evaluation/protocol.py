@@ -1,8 +1,15 @@
-"""How an agent is measured: on which tasks, for how long and how often."""
+"""How an agent is measured: by what, on which tasks, for how long and how often."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+RETURN, SUCCESS, BEST = "return", "success", "best_so_far"
+MEASURES = {  # what an episode is measured by, and its label in a figure
+    RETURN: "return (sum of an episode's rewards)",
+    SUCCESS: "success (share of lifetimes)",
+    BEST: "success so far (share of lifetimes)",
+}
 
 
 class EvalSpec(NamedTuple):

@@ -6,12 +6,13 @@ import io
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
+from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import need
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 GIF, MP4 = ".gif", ".mp4"
 MIN_WIDTH = 320  # pixels; smaller frames are enlarged, so that the caption is readable
+MAX_WIDTH = 4096
 BAND, MARGIN, LETTERS = 24, 6, 13  # pixels: height of the caption's band, its left margin, height of its letters
+SMALLEST = 6  # pixels: height of the letters of a caption that is wider than its frame
+COLOURS, SAMPLED = 256, 16  # colours of a GIF, and frames that they are chosen from
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 HOLD = 1.0  # seconds that the last frame of an episode stays
 MAX_FRAMES = 20_000  # frames in memory
@@ -33,14 +37,21 @@ class Recording:
     Args:
         path: file to write, or to replace: .gif (needs Pillow) or .mp4 (needs imageio-ffmpeg, too).
         episodes: numbers of the recorded episodes, from 1; None: the first, a middle and the last one.
+        width: pixels of a frame, at least 64; None: as the environment draws, at least `MIN_WIDTH`.
+        every: record each n-th step and the last one of an episode.
 
     Raises:
-        ValueError: another suffix, or numbers below 1.
+        ValueError: another suffix, numbers below 1, or a width out of range.
         ImportError: a package is missing; the message holds the pip command.
     """
 
-    def __init__(self, path: str | Path, episodes: Iterable[int] | None = None):
+    def __init__(
+        self, path: str | Path, episodes: Iterable[int] | None = None, width: int | None = None, every: int = 1
+    ):
         self.path = Path(path).expanduser()
+        check_value("width", "int | None", width, (64, MAX_WIDTH))
+        check_value("every", "int", every, (1, 1_000_000))
+        self.width, self.every = width, every
         self.episodes = None if episodes is None else frozenset(episodes)
         if self.path.suffix.lower() not in (GIF, MP4):
             raise ValueError(f"'{printable(str(path))}' is no .gif or .mp4: give a name that ends so")
@@ -50,6 +61,7 @@ class Recording:
         if self.path.suffix.lower() == MP4:
             need("imageio_ffmpeg", "video")
         self.frames: list[Image] = []
+        self._step = 0  # steps of the episode so far
         self._lasts: set[int] = set()  # frames that end an episode
 
     def chosen(self, count: int) -> set[int]:
@@ -61,21 +73,31 @@ class Recording:
         return set(self.episodes)
 
     def draw(self, env: gymnasium.Env, caption: str, last: bool = False) -> None:
-        """Append the frame that `env` draws, with its caption; the last one of an episode stays for a second.
+        """Append the frame that `env` draws, with its caption, at each n-th call of an episode and its last one.
+
+        The last frame of an episode stays for a second.
 
         Raises:
             ValueError: the environment draws no frames (height, width, 3) uint8.
             ImportError: a package that the environment draws with is missing.
         """
+        left_out = self._step % self.every and not last
+        self._step = 0 if last else self._step + 1
+        if left_out:
+            return
         frame = frame_of(env)
         if len(self.frames) == MAX_FRAMES:
             raise ValueError(f"more than {MAX_FRAMES} frames: record fewer episodes (--record-episodes)")
         if last:
             self._lasts.add(len(self.frames))
-        self.frames.append(captioned(frame, caption))
+        self.frames.append(captioned(frame, caption, self.width))
 
-    def save(self, fps: float) -> Path:
-        """Write the file, whole or not at all: `fps` frames a second, 50 at most in a GIF.
+    def save(self, fps: float, note: str = "") -> Path:
+        """Write the file, whole or not at all.
+
+        Args:
+            fps: steps shown a second; a GIF has 50 frames a second at most.
+            note: comment in a GIF, which the card of an agent shows as its caption.
 
         Raises:
             ValueError: nothing was recorded.
@@ -83,17 +105,19 @@ class Recording:
         """
         if not self.frames:
             raise ValueError(f"{self.path}: no frame was recorded")
-        made = self._gif(fps) if self.path.suffix.lower() == GIF else self._mp4(fps)
+        fps /= self.every
+        made = self._gif(fps, note) if self.path.suffix.lower() == GIF else self._mp4(fps)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_files(self.path.parent, {self.path.name: made})
         return self.path
 
-    def _gif(self, fps: float) -> bytes:
+    def _gif(self, fps: float, note: str) -> bytes:
         step = max(20, round(1000 / fps))  # milliseconds; viewers slow down what is faster
         durations = [step + round(1000 * HOLD) * (number in self._lasts) for number in range(len(self.frames))]
-        first, *rest = (frame.quantize(256) for frame in _same_size(self.frames))
+        first, *rest = _same_colours(_same_size(self.frames))
         buffer = io.BytesIO()
-        first.save(buffer, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+        noted = {"comment": note.encode()} if note else {}
+        first.save(buffer, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, **noted)
         return buffer.getvalue()
 
     def _mp4(self, fps: float) -> bytes:
@@ -125,18 +149,52 @@ def frame_of(env: gymnasium.Env) -> np.ndarray:
     return frame
 
 
-def captioned(frame: np.ndarray, caption: str) -> Image:
-    """The frame enlarged to a readable width, below a band with the caption; its sides are even, as videos need."""
-    from PIL import Image, ImageDraw, ImageFont
+def captioned(frame: np.ndarray, caption: str, at_width: int | None = None) -> Image:
+    """The frame of `at_width` pixels, or enlarged to a readable one, below a band with the caption.
 
-    scale = max(1, -(-MIN_WIDTH // frame.shape[1]))
-    picture = Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1))
+    Its sides are even, as videos need.
+    """
+    from PIL import Image, ImageDraw
+
+    picture = _sized(frame, at_width)
     width, height = (side + side % 2 for side in (picture.width, picture.height + BAND))
     page = Image.new("RGB", (width, height), PAPER)
     page.paste(picture, (0, BAND))
     text = (MARGIN, (BAND - LETTERS) // 2 - 1)
-    ImageDraw.Draw(page).text(text, caption, fill=INK, font=ImageFont.load_default(LETTERS))
+    ImageDraw.Draw(page).text(text, caption, fill=INK, font=_letters(caption, page.width - 2 * MARGIN))
     return page
+
+
+def _sized(frame: np.ndarray, width: int | None) -> Image:
+    """The frame as a picture: enlarged by a whole number, or resampled to `width`."""
+    from PIL import Image
+
+    if width is None:
+        scale = max(1, -(-MIN_WIDTH // frame.shape[1]))
+        return Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1))
+    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
+    return Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _letters(caption: str, room: int) -> Any:
+    """A font in which the caption is at most `room` pixels wide, if it is readable then."""
+    from PIL import ImageFont
+
+    needed = ImageFont.load_default(LETTERS).getlength(caption)
+    return ImageFont.load_default(max(SMALLEST, min(LETTERS, int(LETTERS * room / max(needed, 1)))))
+
+
+def _same_colours(frames: list[Image]) -> list[Image]:
+    """Frames of one palette: what does not change between them is stored once, as a GIF stores differences."""
+    from PIL import Image
+
+    some = frames[:: -(-len(frames) // SAMPLED)]
+    width, height = some[0].size
+    sheet = Image.new("RGB", (width, height * len(some)))
+    for number, frame in enumerate(some):
+        sheet.paste(frame, (0, height * number))
+    palette = sheet.quantize(COLOURS)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def _same_size(frames: list[Image]) -> list[Image]:

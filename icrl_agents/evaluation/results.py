@@ -24,7 +24,7 @@ from icrl_agents.core.splits import ALL
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate, learner_splits
 from icrl_agents.evaluation.protocol import EvalSpec
-from icrl_agents.evaluation.results_table import PLANNED, results_table, task_table
+from icrl_agents.evaluation.results_table import PLANNED, episode_table, results_table, task_table
 from icrl_agents.hub import checkpoint
 from icrl_agents.hub.cards import Row, make_card, table_rows
 from icrl_agents.hub.checkpoint import RESULTS
@@ -144,26 +144,28 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int, workers: W
 
 
 def show(curves: Sequence[Curve]) -> None:
-    """Print the results table, then the final returns by task."""
+    """Print the results table, where there are successes one of all episodes, then the final returns by task."""
     curve = curves[0]
     print(f"{curve.env_id}, {counted(len(curve.tasks), f'{curve.split} task')}, {counted(len(curve.runs), 'run')} each")
     rows = results_table(curves)
     intervals = ["" if row.low is None else f"{row.low:.2f} to {row.high:.2f}" for row in rows]
     lines = [(row.name, f"{row.value:.2f}", i, row.over, row.note) for row, i in zip(rows, intervals, strict=True)]
     print_table(("what", "value", "95% interval", "over", ""), lines)
-    header, tasks = task_table(curve)
-    print_table(header, tasks)
+    if curve.success is not None:
+        print_table(*episode_table(curve))
+    print_table(*task_table(curve))
 
 
 def headline(results: dict[str, Any]) -> str:
-    """Summary of `results.json` in one line: mean return at the end of a lifetime, and the optimum; "" without one."""
+    """Summary of `results.json` in one line: return at the end of a lifetime, its optimum, success; "" without one."""
     rows = {row.name: row for row in table_rows(results)}
     means = [row for row in rows.values() if row.unit == "return" and row.name.startswith("mean return, ")]
     if not means:
         return ""
     end = means[-1].name.removeprefix("mean return, ")
     possible = f" of {rows['optimal'].value:.2f}" if "optimal" in rows else ""
-    return f"{means[-1].value:.2f}{possible} in {end}"
+    successes = [f", success {row.value:.2f}" for row in rows.values() if row.name.startswith("success, ")]
+    return f"{means[-1].value:.2f}{possible} in {end}{''.join(successes)}"
 
 
 # ---- files ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Rows of a results table, from the curves of an agent: returns by episode span and by task."""
+"""Rows of a results table, from the curves of an agent: returns and successes by episode span and by task."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import ALL
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import Interval
+from icrl_agents.evaluation.protocol import MEASURES, SUCCESS
 from icrl_agents.hub.cards import Row
 
 SPANS = ((1, 1), (5, 5), (10, 10), (10, 20), (50, 50), (40, 50))  # (first, last) episodes reported in papers
@@ -19,7 +20,9 @@ LAST = 10  # final span in episodes, for lifetimes of other lengths
 LONG = 50  # lifetimes of more episodes are reported as a whole too
 PLANNED = "planned"  # name of a curve measured with a planner
 SOURCE = "source "  # name prefix of a source's curve
-SHOWN = 20  # maximum number of tasks in the task table
+SHOWN = 20  # maximum number of tasks in the task table, and of episodes in that of episodes
+QUARTER = 4  # success is that of the last quarter of the episodes, 16 to 20 of 20
+SUCCESS_RATE = "success rate"  # unit
 
 
 def spans(episodes: int) -> list[tuple[int, int]]:
@@ -38,32 +41,41 @@ def results_table(curves: Sequence[Curve]) -> list[Row]:
     """Rows of the agent's curve `curves[0]`, of the other curves, and of the references (random, optimal, source)."""
     curve, rest = curves[0], curves[1:]
     end = spans(curve.runs.shape[2])[-1]
-    rows = [*_means(curve), *_normalised(curve), *_worst(curve)]
+    rows = [*_means(curve), *success_rows(curve), *_normalised(curve), *_worst(curve)]
     for other in rest:
         rows += [] if other.name.startswith(SOURCE) else _beside(other, curve)
         rows += _gains(other, curve) if other.name == PLANNED else []
     sources = [other for other in rest if other.name.startswith(SOURCE)]
-    learned = [_mean(other, f"{other.name}, ", end)._replace(reference=True) for other in sources]
-    return [*rows, *_levels(curve), *learned]
+    learned = [row for other in sources for row in (_mean(other, f"{other.name}, ", end), *_of_source(other))]
+    return [*rows, *_levels(curve), *(row._replace(reference=True) for row in learned)]
 
 
 def _beside(other: Curve, curve: Curve) -> list[Row]:
     """Rows of another curve of the agent, with its name as their prefix."""
     if other.split == ALL != curve.split:
-        count, rows = "", [*_means(other), *_normalised(other), *_unsolved(other), *_worst(other), *_levels(other)]
+        normalised = [*_normalised(other), *_unsolved(other), *_worst(other)]
+        count, rows = "", [*_means(other), *success_rows(other), *normalised, *_levels(other)]
     else:
         count = "" if other.tasks == curve.tasks else f" on {counted(len(other.tasks), 'task')}"
-        rows = [*_means(other), *_worst(other)]
+        rows = [*_means(other), *success_rows(other), *_worst(other)]
     return [row._replace(name=f"{other.name}{count}: {row.name}") for row in rows]
 
 
 def _gains(planned: Curve, curve: Curve) -> list[Row]:
-    episodes, rows = curve.runs.shape[2], []
-    for span in dict.fromkeys([(1, episodes), spans(episodes)[-1]]):
-        gain = planned.gain(curve.on(planned.tasks), *span)
-        verdict = "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no clear difference"
-        rows.append(interval_row(f"gain by planning, {span_name(*span)}", gain, planned, note=f"planning: {verdict}"))
-    return rows
+    episodes, same = curve.runs.shape[2], curve.on(planned.tasks)
+    gains = {
+        f"gain by planning, {span_name(*span)}": (planned.gain(same, *span), "return")
+        for span in dict.fromkeys([(1, episodes), spans(episodes)[-1]])
+    }
+    if planned.success is not None and curve.success is not None:
+        span = last_quarter(episodes)
+        gain = planned.gain(same, *span, measure=SUCCESS)
+        gains[f"gain in success by planning, {span_name(*span)}"] = gain, SUCCESS_RATE
+    return [interval_row(name, gain, planned, unit, _verdict(gain)) for name, (gain, unit) in gains.items()]
+
+
+def _verdict(gain: Interval) -> str:
+    return f"planning: {'helps' if gain.low > 0 else 'hurts' if gain.high < 0 else 'no clear difference'}"
 
 
 def _levels(curve: Curve) -> list[Row]:
@@ -93,6 +105,26 @@ def _trained_on(curve: Curve) -> str:
         return ""
     train, *others = (f"{count} {name}" for name, count in parts.items())
     return f"{' and '.join(others)} tasks, trained on the other {train.removesuffix(' train')}"
+
+
+def success_rows(curve: Curve) -> list[Row]:
+    """Rows of the success at the end of a lifetime and of the success so far; none where no success was recorded."""
+    if curve.success is None:
+        return []
+    last, note = curve.runs.shape[2], "an episode is a success if one of its steps is"
+    span = last_quarter(last)
+    rate = interval_row(f"success, {span_name(*span)}", curve.success_rate.at(*span), curve, SUCCESS_RATE, note)
+    name, note = f"best-so-far success, {span_name(last, last)}", "a success in this episode or an earlier one"
+    return [rate, interval_row(name, curve.best_so_far.at(last), curve, SUCCESS_RATE, note)]
+
+
+def last_quarter(episodes: int) -> tuple[int, int]:
+    """The last quarter of a lifetime, at least one episode: (16, 20) of 20."""
+    return episodes - max(1, episodes // QUARTER) + 1, episodes
+
+
+def _of_source(other: Curve) -> list[Row]:
+    return [row._replace(name=f"{other.name}, {row.name}") for row in success_rows(other)]
 
 
 def _normalised(curve: Curve) -> list[Row]:
@@ -151,18 +183,34 @@ def task_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     share = curve.share(first, last)
     worth = curve.returns[:, first - 1 : last].mean(1) if np.isnan(share).any() else share
     picked = np.arange(len(share)) if len(share) <= SHOWN else np.argsort(worth)[:SHOWN]
+    columns = {
+        f"return, {span_name(first, last)}": (curve.returns[:, first - 1 : last].mean(1), ".2f"),
+        **_task_success(curve),
+        "random": (curve.random, ".2f"),
+        "optimal": (curve.optimal, ".2f"),
+        "share of optimum": (share, ".0%"),
+    }
     names = [task_name(curve.env_id, curve.tasks[i]) for i in picked]
-    returns = (curve.returns[:, first - 1 : last].mean(1), curve.random, curve.optimal)
-    columns = [[_cell(value, ".2f") for value in column[picked]] for column in returns]
-    shares = [_cell(value, ".0%") for value in share[picked]]
-    header = (
-        "task" if len(picked) == len(share) else f"worst {SHOWN} of {len(share)} tasks",
-        f"return, {span_name(first, last)}",
-        "random",
-        "optimal",
-        "share of optimum",
-    )
-    return header, list(zip(names, *columns, shares, strict=True))
+    cells = [[_cell(value, form) for value in column[picked]] for column, form in columns.values()]
+    header = "task" if len(picked) == len(share) else f"worst {SHOWN} of {len(share)} tasks", *columns
+    return header, list(zip(names, *cells, strict=True))
+
+
+def _task_success(curve: Curve) -> dict[str, tuple[np.ndarray, str]]:
+    """Column of the success rate by task at the end of a lifetime, with its format; {} if none was recorded."""
+    if curve.success is None:
+        return {}
+    span = last_quarter(curve.runs.shape[2])
+    return {f"success, {span_name(*span)}": (curve.success_rate.within(*span).mean(0), ".2f")}
+
+
+def episode_table(curve: Curve) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows, as text, of return, success and success so far by episode; some of many, evenly spaced."""
+    count = curve.runs.shape[2]
+    picked = np.unique(np.linspace(1, count, min(count, SHOWN)).round().astype(int)).tolist()
+    scores = [curve.measured(measure) for measure in MEASURES]
+    header = ("episode", *(measure.replace("_", " ") for measure in MEASURES))
+    return header, [(str(number), *(str(one.at(number)) for one in scores)) for number in picked]
 
 
 def _cell(value: float, form: str) -> str:

@@ -6,7 +6,7 @@ Axis letters: B rows (streams), T environment steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import h5py
@@ -36,6 +36,11 @@ class Layout(NamedTuple):
             if name != LENGTH
         }
         return cls(read_length(columns), columns["reward"].shape[1], entries, memory_bytes(columns.values()))
+
+    def only(self, names: Container[str]) -> Layout:
+        """The layout without the columns that are not among `names`; static values stay."""
+        kept = {name: entry for name, entry in self.columns.items() if name in names or name.startswith(GIVEN)}
+        return self._replace(columns=kept)
 
     @property
     def step_bytes(self) -> int:

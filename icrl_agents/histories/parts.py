@@ -28,6 +28,14 @@ class Part(NamedTuple):
         return len(self.layout.lengths) * self.layout.row_bytes
 
 
+def with_shared_columns(parts: Sequence[Part], collections: int) -> list[Part]:
+    """The parts of several collections, without columns that only some have; those of one are the caller's mistake."""
+    if collections < 2:
+        return list(parts)
+    shared = set.intersection(*({*part.layout.columns} for part in parts))
+    return [part._replace(layout=part.layout.only(shared)) for part in parts]
+
+
 def check_same_columns(parts: Sequence[Part]) -> None:
     """ValueError for histories that differ in columns and so fit no common batch; action masks are optional."""
     first, wanted = parts[0], parts[0].layout.columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections import Counter
@@ -16,11 +17,13 @@ import gymnasium
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.info import HistoryInfo
-from icrl_agents.histories.parts import Part
+from icrl_agents.histories.parts import Part, with_shared_columns
 from icrl_agents.histories.store import HistoryStore
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")
-SAME = ("env_id", "env_kwargs", "observation_space", "action_space", "source", "settings", "assumes")  # of HistoryInfo
+SAME = ("env_id", "env_kwargs", "observation_space", "action_space")  # fields of HistoryInfo that all files share
+DRAWN = ("source", "settings", "seed")  # fields that tell apart two histories of a task
+COLLECTION = (*DRAWN, "streams", "episodes")  # fields that tell two collections apart
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -33,8 +36,8 @@ class HistoryShards(AbstractContextManager):
 
     Raises:
         FileNotFoundError: nothing has that name, or a shard is missing.
-        ValueError: a file is damaged, or of another environment or source than the first one, or two files hold the
-            same histories.
+        ValueError: a file is damaged, or of another environment than the first one, or two files hold the same
+            histories.
     """
 
     def __init__(self, *given: str | os.PathLike[str] | HistoryStore):
@@ -45,7 +48,7 @@ class HistoryShards(AbstractContextManager):
                 self.stores.append(store)
         self._reading = self.stores[0]
         self._index: tuple[frozenset[int], list[Part]] = frozenset(), []  # the latest
-        _check_same_origin(self.stores)
+        _check_fit(self.stores)
 
     @property
     def name(self) -> str:
@@ -55,8 +58,13 @@ class HistoryShards(AbstractContextManager):
 
     @property
     def info(self) -> HistoryInfo:
-        """Header of the first file; the others have the same environment and source."""
+        """Header of the first file; the others have the same environment."""
         return self.stores[0].info
+
+    @property
+    def collections(self) -> list[list[HistoryStore]]:
+        """The files by the collection that they are of, which has a source and a seed of its own."""
+        return _grouped(self.stores, COLLECTION)
 
     @property
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
@@ -88,6 +96,8 @@ class HistoryShards(AbstractContextManager):
     def index(self, tasks: Iterable[int]) -> list[Part]:
         """The histories of these tasks, by task, then by file; those that no file has are left out.
 
+        Of several collections, which may come from different sources, they have the columns that all share.
+
         Raises:
             ValueError: a file is damaged.
         """
@@ -98,13 +108,15 @@ class HistoryShards(AbstractContextManager):
             found = [task for task in store.tasks if task in wanted]
             layouts = self._turn_to(store).layouts(found)
             parts += [Part(task, store, layout) for task, layout in zip(found, layouts, strict=True)]
+        parts = with_shared_columns(parts, len(self.collections)) if parts else parts
         parts.sort(key=lambda part: part.task)  # stable: of a task, in the order of the files
         self._index = wanted, parts
         return parts
 
     def read(self, part: Part, rows: slice = slice(None)) -> Steps:
         """Streams `rows` of a part, (B, T)."""
-        return self._turn_to(part.store)[part.task, rows]
+        steps = self._turn_to(part.store)[part.task, rows]
+        return steps._replace(extras={name: x for name, x in steps.extras.items() if name in part.layout.columns})
 
     def _turn_to(self, store: HistoryStore) -> HistoryStore:
         if store is not self._reading:
@@ -113,20 +125,31 @@ class HistoryShards(AbstractContextManager):
         return store
 
 
-def _check_same_origin(stores: list[HistoryStore]) -> None:
+def _grouped(stores: list[HistoryStore], names: tuple[str, ...]) -> list[list[HistoryStore]]:
+    """The stores whose headers agree in the fields `names`, in order."""
+    found: dict[str, list[HistoryStore]] = {}
+    for store in stores:
+        key = json.dumps([getattr(store.info, name) for name in names], sort_keys=True)
+        found.setdefault(key, []).append(store)
+    return list(found.values())
+
+
+def _check_fit(stores: list[HistoryStore]) -> None:
+    """Refuse (ValueError) files of several environments, and histories that are in two files."""
     first = stores[0]
     for other in stores[1:]:
         for name in SAME:
             one, two = getattr(first.info, name), getattr(other.info, name)
             if one != two:
                 said = f"{other.path} has {name} {printable(two, 60)}, {first.path} {printable(one, 60)}"
-                raise ValueError(f"{said}: give histories of one environment and source")
-    seen: dict[tuple[int, int], HistoryStore] = {}  # (seed, task) -> the store that has its histories
-    for store in stores:
-        for task in store.tasks:
-            if (other := seen.setdefault((store.info.seed, task), store)) is not store:
-                said = f"{store.path} and {other.path} both have task {task} of seed {store.info.seed}"
-                raise ValueError(f"{said}: leave one out, or collect it with another seed")
+                raise ValueError(f"{said}: give histories of one environment")
+    for group in _grouped(stores, DRAWN):
+        seen: dict[int, HistoryStore] = {}
+        for store in group:
+            for task in store.tasks:
+                if (other := seen.setdefault(task, store)) is not store:
+                    said = f"{store.path} and {other.path} both have task {task} of seed {store.info.seed}"
+                    raise ValueError(f"{said}: leave one out, or collect it with another seed")
 
 
 # ---- the names of files ----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from icrl_agents.core.spaces import space_from_json
 from icrl_agents.hub.checkpoint import (
     CURVE,
     EVALUATE,
+    RECORDING,
     RESULTS,
     WEIGHTS,
     CheckpointConfig,
@@ -41,11 +42,13 @@ from icrl_agents.hub.checkpoint import (
     weights_sha256,
 )
 from icrl_agents.hub.header import read_header
+from icrl_agents.hub.recordings import read_note
 
 DATA = ("source", "assumes", "split_seed", "data")
 TASKS = ("tasks", "test_tasks")  # lists in the fact `family`, too long for a card
 PLACED = ("env_id", "command", "collect", "limits", *DATA)
 MEASURED = ("env_id", "split", "episodes", "num_seeds")
+EPISODES = "Episodes of this agent"  # caption of a recording without a note
 LOCAL = "path/to/this/folder"
 
 
@@ -65,7 +68,7 @@ class Row(NamedTuple):
 def make_card(
     folder: Path, methods: Mapping[str, type], name: str | None = None, new: dict[str, Any] | None = None
 ) -> str:
-    """Card of a checkpoint folder, from its config and, if present, its `results.json` and `curve.png`.
+    """Card of a checkpoint folder, from its config and, if present, `results.json`, `curve.png` and `episodes.gif`.
 
     Args:
         folder: the checkpoint.
@@ -74,7 +77,7 @@ def make_card(
         new: results that will replace those in the folder, with a curve.
 
     Raises:
-        ValueError: the results are malformed or were measured on other weights.
+        ValueError: the results are malformed or were measured on other weights, or the recording is no GIF.
     """
     results = new
     if new is None and os.path.lexists(folder / RESULTS):
@@ -84,8 +87,9 @@ def make_card(
     count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
     config, curve = read_config(folder), new is not None or (folder / CURVE).is_file()
     method = pick(methods, config.method, "method")
+    note = (read_note(folder / RECORDING) or EPISODES) if (folder / RECORDING).is_file() else None
     with named(folder, RESULTS, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
-        return render_card(config, method, results, parameters=count, curve=curve, name=name)
+        return render_card(config, method, results, parameters=count, curve=curve, recording=note, name=name)
 
 
 def render_card(
@@ -95,6 +99,7 @@ def render_card(
     *,
     parameters: int | None = None,
     curve: bool = False,
+    recording: str | None = None,
     name: str | None = None,
 ) -> str:
     """Render the card as Markdown with YAML front matter; deterministic in its arguments.
@@ -105,6 +110,7 @@ def render_card(
         results: content of `results.json`; without it the card states that no results exist.
         parameters: number of weights.
         curve: whether the folder has a `curve.png`.
+        recording: caption of its `episodes.gif`; None without one.
         name: id in the loading example, of a Hub repo or bundled agent.
 
     Raises:
@@ -129,6 +135,7 @@ def render_card(
         measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
         rows=rows,
         curve=curve,
+        recording=recording,
         training_data=_flat({key: facts[key] for key in DATA if key in facts}),
         parameters=parameters,
         config=_flat(data.config),

@@ -27,6 +27,8 @@ from icrl_agents.nn.numerics import own_settings
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 RESULTS, CURVE = "results.json", "curve.png"  # optional, written by the evaluation
+RECORDING = "episodes.gif"  # optional, recorded by `icrl-agents play --record`
+FILES = (CONFIG, WEIGHTS, CARD, RESULTS, CURVE, RECORDING)  # all that a checkpoint may have
 EVALUATE = "run icrl-agents evaluate"
 
 FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer folders

@@ -13,8 +13,9 @@ from icrl_agents.core import __version__
 from icrl_agents.core.files.bundled import bundled
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
+from icrl_agents.hub import checkpoint
 from icrl_agents.hub.cache import FILES, RepoCache
-from icrl_agents.hub.checkpoint import CARD, CONFIG, CURVE, RESULTS, WEIGHTS
+from icrl_agents.hub.checkpoint import CARD, CONFIG, CURVE, RECORDING, RESULTS, WEIGHTS
 from icrl_agents.hub.download import Download
 from icrl_agents.hub.errors import LOGIN, check_token, explain_download, explain_upload, explained, token_of
 from icrl_agents.hub.transfer import Patience, Remote
@@ -209,10 +210,10 @@ def upload(
     revision: str | None = None,
     commit_message: str = "Upload agent",
 ) -> str:
-    """Upload a checkpoint folder, with results and curve if present, as one commit.
+    """Upload a checkpoint folder, with results, curve and recording if present, as one commit.
 
-    The repo and the branch `revision` are created if needed. Only the five files of a checkpoint are sent; results
-    and curve of an earlier upload are deleted from the repo if this folder lacks them.
+    The repo and the branch `revision` are created if needed. Only the six files of a checkpoint are sent; results,
+    curve and recording of an earlier upload are deleted from the repo if this folder lacks them.
 
     Returns:
         URL of the commit.
@@ -238,7 +239,7 @@ def upload(
         info = patience.wait(lambda: api.repo_info(repo, revision=revision))
         if private and not info.private:
             raise PermissionError(f"{repo} is public: make it private in its settings first, or leave private out")
-        stale = {there.rfilename for there in info.siblings or []} & {RESULTS, CURVE} - set(files)
+        stale = {there.rfilename for there in info.siblings or []} & {RESULTS, CURVE, RECORDING} - set(files)
         operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
         operations += [CommitOperationDelete(name) for name in sorted(stale)]
         send = partial(api.create_commit, repo, operations, commit_message=commit_message, revision=revision)
@@ -255,12 +256,12 @@ def _check_writable(api: Any, repo_id: str) -> None:
 def _to_upload(folder: Path, repo_id: str, proof: Proof) -> dict[str, bytes]:
     proof.load(folder)  # raises before anything is sent
     card = proof.card(folder)
-    for name in (CONFIG, WEIGHTS, CARD, RESULTS, CURVE):
+    for name in checkpoint.FILES:
         if (folder / name).is_symlink():
             raise ValueError(
                 f"{folder / name} is a link: put the file itself there, links are not followed into a repo"
             )
-    files = {n: (folder / n).read_bytes() for n in (CONFIG, WEIGHTS, CARD, RESULTS, CURVE) if (folder / n).is_file()}
+    files = {name: (folder / name).read_bytes() for name in checkpoint.FILES if (folder / name).is_file()}
     if files.get(CARD, card.encode()) == card.encode():  # a manually edited card is sent unchanged
         files[CARD] = proof.card(folder, repo_id).encode()
     return files

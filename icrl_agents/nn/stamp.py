@@ -1,15 +1,19 @@
-"""Stamp: detects whether tensors of a module were replaced, which invalidates values derived from its weights."""
+"""Identity of the weights of a module: whether tensors were replaced since, and a digest of their values."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 
 class Stamp(NamedTuple):
-    """Identities, addresses and dtypes of all tensors of a module; in-place edits leave it valid.
+    """Detects whether tensors of a module were replaced, which invalidates values derived from its weights.
+
+    It holds identities, addresses and dtypes of all tensors of a module; in-place edits leave it valid.
 
     `holds` takes a few microseconds, a walk over the module about a hundred.
     """
@@ -28,3 +32,13 @@ class Stamp(NamedTuple):
         return all(table.get(name) is value for table, name, value in self.entries) and all(
             tensor.data_ptr() == address and tensor.dtype == dtype for tensor, address, dtype in self.places
         )
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of the names, dtypes, shapes and values of a module's weights and buffers."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(array.data)
+    return total.hexdigest()

@@ -7,16 +7,19 @@ from typing import Any
 
 from icrl_agents.core.checks import check_known
 from icrl_agents.core.families import find_family, is_family
+from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
+from icrl_agents.core.rollout import Learner
 from icrl_agents.sources.choice import Choice, choose_source, default_source
+from icrl_agents.sources.own import AGENT, OwnLifetimes
 from icrl_agents.sources.source import Source
 
 __all__ = ["SOURCES", "Choice", "choose_source", "default_source", "find_source", "make_source", "source_name"]
 
 # Import paths instead of classes: "ppo" imports Stable-Baselines3.
 SOURCES: dict[str, str] = {
-    "q-learning": "icrl_agents.sources.q_learning:QLearning",
-    "psrl": "icrl_agents.sources.psrl:PSRL",
+    "q-learning": "icrl_agents.sources.tables.q_learning:QLearning",
+    "psrl": "icrl_agents.sources.tables.psrl:PSRL",
     "posterior": "icrl_agents.sources.posterior:Posterior",
     "thompson": "icrl_agents.sources.bandits.thompson:Thompson",
     "gaussian-thompson": "icrl_agents.sources.bandits.thompson:GaussianThompson",
@@ -51,13 +54,25 @@ def find_source(name: str) -> type[Source]:
 
 
 def source_name(source: Source) -> str | None:
-    """The name of a source in `SOURCES`; None for a learner that is not registered."""
+    """The name of a source in `SOURCES`, or that of own lifetimes; None for a learner that is not registered."""
+    if isinstance(source, OwnLifetimes):
+        return AGENT
     place = f"{type(source).__module__}:{type(source).__name__}"
     return {place: name for name, place in SOURCES.items()}.get(place)
 
 
-def make_source(name: str, env_id: str, settings: dict[str, Any] | None = None) -> Source:
-    """A source with its presets for an environment, overridden by `settings`; warns if its assumption is wrong."""
+def make_source(name: str | Learner, env_id: str, settings: dict[str, Any] | None = None) -> Source:
+    """A source with its presets for an environment, overridden by `settings`; warns if its assumption is wrong.
+
+    Args:
+        name: a name in `SOURCES`, or an agent, whose own lifetimes are the histories.
+    """
+    if not isinstance(name, str):
+        if settings:
+            raise ValueError(
+                f"settings={printable(settings)} are for a named source, an agent has none: leave them out"
+            )
+        return OwnLifetimes(name)
     source = find_source(name)
     if source.needs_bandit and is_family(env_id) and not find_family(env_id).bandit:
         suits = default_source(env_id)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from icrl_agents.core.families import Capability, Family, Rules, find_family, make_tasks
 from icrl_agents.core.spaces import box_range, num_actions
 from icrl_agents.histories.experts import find_expert
-from icrl_agents.sources.psrl import fits
-from icrl_agents.sources.states import count_states
+from icrl_agents.sources.tables.psrl import fits
+from icrl_agents.sources.tables.states import count_states
 
 PUBLISHED: dict[str, str] = {  # default source of an environment, where it is the one of a paper
     "icrl/DarkroomMacro-v0": "q-learning",

@@ -27,6 +27,7 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.process.terminal import progress_bar
+from icrl_agents.core.rollout import Learner
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.experts import Expert, WithExpert
@@ -35,6 +36,7 @@ from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, choose_source, find_source, make_source, source_name
 from icrl_agents.sources.experts import as_expert
+from icrl_agents.sources.own import AGENT, WEIGHTS, OwnLifetimes
 from icrl_agents.sources.source import EXPERT
 
 ROWS = 1024  # target number of lifetimes rolled out in parallel
@@ -70,7 +72,7 @@ def check_together(source: Source, task_ids: np.ndarray) -> None:
 
 def collect(
     env_id: str,
-    source: str | None,
+    source: str | Learner | None,
     path: str | os.PathLike[str],
     *,
     tasks: Sequence[int] | None = None,
@@ -89,7 +91,8 @@ def collect(
     """Collect a `HistoryStore` at `path`. Called again after an interruption, it collects only what is missing.
 
     Args:
-        source: a name in `SOURCES`; None: the one that suits the environment (`choose_source`).
+        source: a name in `SOURCES`; an agent, whose own lifetimes are recorded; None: the source that suits the
+            environment (`choose_source`).
         tasks: task ids; default the training tasks of the published split, without the validation tasks.
         streams: number of histories of each task.
         episodes: number of episodes in each history.
@@ -116,20 +119,20 @@ def collect(
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     seed, backend = whole("seed", seed, 0, 2**63 - 1), Backend.of(backend)
     processes = None if processes is None else whole("processes", processes, 1)
-    source = source or choose_source(env_id, expert is not None).name
-    learner = make_source(source, env_id, dict(settings or {}))
-    learner.expert = None if expert is None else as_expert(expert)
-    info = _describe(env_id, source, learner, seed, streams, episodes)
-    families = _check_sendable(env_id, learner.expert) if backend.elsewhere(processes) else []
+    learner = make_source(source or choose_source(env_id, expert is not None).name, env_id, dict(settings or {}))
+    learner.expert, name = None if expert is None else as_expert(expert), str(source_name(learner))
+    info = _describe(env_id, name, learner, seed, streams, episodes)
+    given = Objects(learner.expert, learner.agent if isinstance(learner, OwnLifetimes) else None)
+    families = _check_sendable(env_id, given) if backend.elsewhere(processes) else []
     rows = find_family(env_id).max_rows or ROWS
     size = 1 if learner.one_task else max(1, rows // streams)
-    blocks = [Block(info, tuple(ids[i : i + size]), learner.expert) for i in range(0, len(ids), size)]
+    blocks = [Block(info, tuple(ids[i : i + size]), given) for i in range(0, len(ids), size)]
     shard = None if shard_size is None else max(1, whole("shard_size", shard_size, 1) // streams)
     with (  # workers first: nothing is written if there are none
         open_workers(backend, processes, families) as workers,
         HistoryWriter(Path(path), info, ids, resume=resume, overwrite=overwrite, shard_tasks=shard) as writer,
         continuing(lambda: f"--resume continues with {len(writer.done)} of {len(ids)} tasks done"),
-        _report(progress, f"{source} on {env_id}", len(ids) * streams) as report,
+        _report(progress, f"{name} on {env_id}", len(ids) * streams) as report,
     ):
         missing = [block for block in blocks if not writer.done.issuperset(block.tasks)]
         report(len(writer.done) * streams, len(ids) * streams)
@@ -140,14 +143,16 @@ def collect(
     return Path(path)
 
 
-def _check_sendable(env_id: str, expert: Expert | None) -> list[Registration]:
-    """The families that workers must get; ValueError for one, or an expert, that they cannot get."""
-    try:
-        pickle.dumps(expert)
-    except Exception as error:
-        why = printable(f"{type(error).__name__}: {error}", 160)
-        way = "define it at the top of a module, or collect in one process"
-        raise ValueError(f"expert {expert and expert.name} cannot be sent to workers ({why}): {way}") from None
+def _check_sendable(env_id: str, given: Objects) -> list[Registration]:
+    """The families that workers must get; ValueError for one, an expert or an agent that they cannot get."""
+    for what, one in given._asdict().items():
+        try:
+            pickle.dumps(one)
+        except Exception as error:
+            why = printable(f"{type(error).__name__}: {error}", 160)
+            name = getattr(one, "name", type(one).__name__)
+            way = "define it at the top of a module, or collect in one process"
+            raise ValueError(f"{what} {name} cannot be sent to workers ({why}): {way}") from None
     return sendable([env_id])
 
 
@@ -193,19 +198,27 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+class Objects(NamedTuple):
+    """What a caller gives as Python objects."""
+
+    expert: Expert | None
+    agent: Learner | None
+
+
 class Block(NamedTuple):
     """Unit of collection: tasks whose histories are computed, saved or lost together."""
 
     info: HistoryInfo
     tasks: tuple[int, ...]
-    expert: Expert | None
+    given: Objects
 
 
 def run_block(block: Block) -> dict[int, Steps]:
-    info, tasks, expert = block
+    info, tasks, given = block
     settings = {name: value for name, value in info.settings.items() if name != EXPERT}
-    source = find_source(info.source).make(info.env_id, settings)
-    source.expert = expert
+    agent = given.agent
+    source = find_source(info.source).make(info.env_id, settings) if agent is None else OwnLifetimes(agent)
+    source.expert = given.expert
     source.hypotheses = None if source.hypotheses is None else training_tasks(info.env_id, tasks)
     seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
     steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
@@ -225,11 +238,18 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
     """Shell command that collects the same store; None if there is none.
 
-    `tasks` must be a split or named set, a given expert must have an import path or be a released agent, and a family
+    `tasks` must be a split or named set, a given expert or agent must have a name that a command can load, and a family
     of a user is defined in no file or module that is known here.
     """
-    object_given = str(info.settings.get(EXPERT, "")).startswith("<")
-    if info.source not in SOURCES or not is_family(info.env_id) or object_given or tasks_checksum(info.env_id):
+    settings = {name: value for name, value in info.settings.items() if name not in (AGENT, WEIGHTS)}
+    source = str(info.settings.get(AGENT, info.source))
+    object_given = any(str(name).startswith("<") for name in (source, settings.get(EXPERT, "")))
+    if (
+        info.source not in (*SOURCES, AGENT)
+        or not is_family(info.env_id)
+        or object_given
+        or tasks_checksum(info.env_id)
+    ):
         return None
     splits = split_tasks(info.env_id)
     sets = {name: splits.pick(name) for name in splits.names()}
@@ -237,13 +257,13 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
     if split is None:
         return None
     try:
-        usual = asdict(make_source(info.source, info.env_id).settings)
+        usual = asdict(make_source(info.source, info.env_id).settings) if info.source in SOURCES else {}
     except ImportError:  # without the source's package its presets are unknown: the command names all settings
         usual = {}
-    words = ["icrl-agents", "collect", "--env", info.env_id, "--source", info.source, "--streams", str(info.streams)]
+    words = ["icrl-agents", "collect", "--env", info.env_id, "--source", source, "--streams", str(info.streams)]
     words += ["--episodes", str(info.episodes), "--seed", str(info.seed)]
     words += [] if split == TRAIN else ["--split", split]
-    for setting, value in info.settings.items():
+    for setting, value in settings.items():
         if value != usual.get(setting):
             words += ["--set", f"{setting}={json.dumps(value)}"]
     return shlex.join([*words, "-o", name])

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from icrl_agents.core.files.atomic import write_text
 from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
@@ -18,7 +20,7 @@ from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import bootstrap_mean
 from icrl_agents.evaluation.results import include_rows, usual_seeds
-from icrl_agents.evaluation.results_table import span_name, spans
+from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, span_name, spans
 from icrl_agents.hub.cards import Row
 from icrl_agents.studies.cells import Cell, run_cells
 
@@ -110,28 +112,42 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
 
 
 def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
-    """Rows of means over all cells with their bootstrap 95% interval over cells, and of the worst cell."""
+    """Rows of means over all cells with their bootstrap 95% interval over cells, and of the worst cell.
+
+    Shares of the optimum are left out where it is not known, and successes where none were recorded.
+    """
     splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
-    name = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}"
+    name, found = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}", list(curves.values())
+    known = not any(np.isnan(curve.optimal).any() for curve in found)
     rows = []
-    for span in spans(min(curve.runs.shape[2] for curve in curves.values())):
-        rows.append(_row(f"{name}: mean return, {span_name(*span)}", [c.at(*span).value for c in curves.values()]))
-        # one per cell: optima differ between splits
-        shares = [c.at(*span).value / c.optimal.mean() for c in curves.values()]
-        rows.append(_row(f"{name}: share of optimum, {span_name(*span)}", shares, "share of optimum"))
-    # at the end of the lifetime, the last span
+    for span in spans(min(curve.runs.shape[2] for curve in found)):
+        rows.append(_row(f"{name}: mean return, {span_name(*span)}", [curve.at(*span).value for curve in found]))
+        if known:  # one optimum per cell: optima differ between splits
+            shares = [curve.at(*span).value / curve.optimal.mean() for curve in found]
+            rows.append(_row(f"{name}: share of optimum, {span_name(*span)}", shares, "share of optimum"))
+    return [*rows, *_successes(name, found), *(_worst(name, curves, span) if known else [])]
+
+
+def _successes(name: str, curves: Sequence[Curve]) -> list[Row]:
+    """Rows of the success rates over cells."""
+    if any(curve.success is None for curve in curves):
+        return []
+    last = min(curve.runs.shape[2] for curve in curves)
+    span = last_quarter(last)
+    rates = [curve.success_rate.at(*span).value for curve in curves]
+    best = [curve.best_so_far.at(last).value for curve in curves]
+    return [
+        _row(f"{name}: success, {span_name(*span)}", rates, SUCCESS_RATE),
+        _row(f"{name}: best-so-far success, {span_name(last, last)}", best, SUCCESS_RATE),
+    ]
+
+
+def _worst(name: str, curves: dict[tuple[int, int], Curve], span: tuple[int, int]) -> list[Row]:
+    """Row of the worst task of all cells at the end of the lifetime."""
     worst = {cell: float(curve.share(*span).min()) for cell, curve in curves.items()}
     split, seed = min(worst, key=lambda cell: worst[cell])
-    note = f"split seed {split}, training seed {seed}"
-    rows.append(
-        Row(
-            f"{name}: worst task of all, {span_name(*span)}",
-            round(worst[split, seed], 4),
-            unit="share of optimum",
-            note=note,
-        )
-    )
-    return rows
+    value, note = round(worst[split, seed], 4), f"split seed {split}, training seed {seed}"
+    return [Row(f"{name}: worst task of all, {span_name(*span)}", value, unit="share of optimum", note=note)]
 
 
 def _row(name: str, values: Sequence[float], unit: str = "return") -> Row:

@@ -13,6 +13,7 @@ import torch
 from icrl_agents.core.families import define
 from icrl_agents.core.process.packages import versions
 from icrl_agents.histories.shards import HistoryShards, common_name
+from icrl_agents.histories.store import HistoryStore
 from icrl_agents.sources import source_name
 from icrl_agents.sources.collection import collect_command
 from icrl_agents.sources.source import Source
@@ -57,10 +58,17 @@ def describe_data(config: TrainConfig, source: Source | None, histories: Sequenc
 
 def _describe_store(histories: Sequence[Path]) -> dict[str, Any]:
     with HistoryShards(*histories) as shards:
-        info, tasks, one = shards.info, shards.tasks, len({store.info.seed for store in shards.stores}) == 1
-    name, files = common_name(histories), len(histories)
-    data = {"histories": name, **({"files": files} if files > 1 else {})}
-    data |= {"streams": info.streams, "episodes": info.episodes}
-    facts = {"source": info.source, "assumes": info.assumes, "data": {**data, "settings": dict(info.settings)}}
-    command = collect_command(info, tasks, name) if one else None
-    return facts | ({"collect": command} if command else {})
+        found = [_describe_collection(stores) for stores in shards.collections]
+    data = {"histories": common_name(histories), **({"files": len(histories)} if len(histories) > 1 else {})}
+    parts, commands = [one.pop("data") for one in found], [one.pop("collect", None) for one in found]
+    data |= parts[0] if len(parts) == 1 else {"collections": parts}
+    source, assumes = (dict.fromkeys(one[name] for one in found) for name in ("source", "assumes"))
+    facts = {"source": ", ".join(source), "assumes": " ".join(assumes), "data": data}
+    return facts | ({"collect": "\n".join(commands)} if all(commands) else {})
+
+
+def _describe_collection(stores: Sequence[HistoryStore]) -> dict[str, Any]:
+    info, name = stores[0].info, common_name([store.path for store in stores])
+    data = {"streams": info.streams, "episodes": info.episodes, "settings": dict(info.settings)}
+    command = collect_command(info, sorted({task for store in stores for task in store.tasks}), name)
+    return {"source": info.source, "assumes": info.assumes, "data": data} | ({"collect": command} if command else {})

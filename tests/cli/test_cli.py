@@ -147,11 +147,13 @@ def test_evaluate_prints_what_evaluate_measures(trained):
 def test_evaluate_writes_json_to_standard_output_and_nothing_else(trained, tmp_path):
     files = tmp_path / "deep" / "results.json", tmp_path / "curve.png"
     before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
-    options = ("--episodes", 3, "--seeds", 2, "-o", files[0], "--curve", files[1])
+    options = ("--episodes", 3, "--seeds", 2, "-o", files[0], "--curve", files[1], "--measure", "success")
     said = done("evaluate", trained, "--env", ID, "--json", *options)
     results = json.loads(said)
     assert (results["env_id"], results["split"], results["episodes"], results["num_seeds"]) == (ID, "test", 3, 2)
-    assert Curve.from_json(results["curves"][0]).runs.shape == (2, 1, 3)
+    curve = Curve.from_json(results["curves"][0])
+    assert curve.runs.shape == curve.success.shape == (2, 1, 3)
+    assert {"success, episode 3", "best-so-far success, episode 3"} <= {row["name"] for row in results["table"]}
     assert files[0].read_text() == said
     assert files[1].read_bytes().startswith(b"\x89PNG")
     assert results["settings"] == {"episodes": 3, "num_seeds": 2, "seed": 0}
@@ -173,6 +175,7 @@ def test_evaluate_replaces_a_file_only_when_told(option, name, trained, tmp_path
         folder = tmp_path / f"folder{path.suffix}"
         folder.mkdir()
         assert "is a folder" in refused(*words, folder, "--overwrite")
+        assert "measure='regret', choose from return, success" in refused(*words, path, "--measure", "regret")
         assert "is a file" in refused(*words, path / name)
         assert path.read_text() == "precious"
     done(*words, path, "--overwrite")

@@ -49,4 +49,6 @@ def test_a_recording_is_not_lost(tmp_path):
     assert "--overwrite" in run("play", "icrl/ad-darkroom", "--record", path, code=2)
     assert path.read_bytes() == b"mine"
     assert "--record FILE.gif" in run("play", "icrl/ad-darkroom", "--record-episodes", "1", code=2)
+    for option in ("--record-width", "--record-every"):
+        assert "--record FILE.gif" in run("play", "icrl/ad-darkroom", option, "100", code=2)
     assert "1,a" in run("play", "icrl/ad-darkroom", "--record", tmp_path / "b.gif", "--record-episodes", "1,a", code=2)

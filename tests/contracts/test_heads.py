@@ -34,7 +34,7 @@ def store(tmp_path_factory):
 
 
 def run(out, store, head, resume=False, **settings):
-    settings = {**FAST, "head": head, **settings}
+    settings = {**FAST, "head": head, "bins": 3, **settings}
     return train("ad", SPRING, out, histories=store, settings=settings, resume=resume, quiet=True, track=[])
 
 

@@ -11,7 +11,8 @@ from icrl_envs.base.gym import rows
 from rich.console import Console
 
 from icrl_agents import METHODS, HistoryStore, ICAgent, collect, evaluate, train
-from icrl_agents.core.families import check_same_tasks, define, find_family, make_tasks, restore_family
+from icrl_agents.core.families import check_same_tasks, define, find_family, make_tasks, restore_family, sendable
+from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation.evaluate import optimal_returns, random_returns
@@ -127,15 +128,26 @@ def test_an_agent_of_a_foreign_environment_is_measured(vectorization, tmp_path, 
                 steps = found[task]
                 np.testing.assert_array_equal(steps.reward[steps.mask], value * steps.action[steps.mask])
         curve = evaluate(agent_for(DIALS), DIALS, episodes=2, num_seeds=2)
-        assert curve.runs.shape == (2, 4, 2)
+        assert curve.runs.shape == curve.success.shape == (2, 4, 2)
         assert np.isfinite(curve.random).all()
 
 
 @pytest.mark.slow
 def test_worker_processes_know_the_families_of_a_user(tmp_path, monkeypatch):
-    """Two processes collect the same histories as one."""
+    """Two processes collect the same histories as one, and measure the same returns and successes."""
     monkeypatch.setattr(collection, "ROWS", 1)  # a block for each task
     with dials(pass_task=set_dial):
+        monkeypatch.setattr(find_family(DIALS), "max_rows", 4)  # blocks of 2
+        measured, agent, finished = {"episodes": 3, "num_seeds": 2}, agent_for(DIALS), []
+        here = evaluate(agent, DIALS, **measured)
+        with open_workers(Backend(), 2, sendable([DIALS])) as workers:
+            there = evaluate(agent, DIALS, **measured, workers=workers, on_episode=finished.append)
+        np.testing.assert_array_equal(here.runs, there.runs)
+        np.testing.assert_array_equal(here.success, there.success)
+        assert here.success.any()
+        assert not here.success.all()
+        assert finished[-1] == 3
+        assert len(finished) == 4
         words = {"streams": 2, "episodes": 2, "tasks": [0, 1]}
         stores = [
             HistoryStore(collect(DIALS, "uniform", tmp_path / f"{count}.h5", **words, processes=count))

@@ -19,7 +19,7 @@ LIMIT = 5
 
 
 class Dial(gymnasium.Env[np.ndarray, Any]):
-    """Episodes of `value` + 1 steps, at most `LIMIT`; the reward is `value` times the action."""
+    """Episodes of `value` + 1 steps, at most `LIMIT`; the reward is `value` times the action, success the action 2."""
 
     observation_space, action_space = spaces.Box(-9, 9, (3,), np.float32), spaces.Discrete(3)
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -35,7 +35,8 @@ class Dial(gymnasium.Env[np.ndarray, Any]):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.step_number += 1
-        return self.observe(), float(self.now * action), self.step_number > self.now, False, {}
+        info = {"success": action == 2}
+        return self.observe(), float(self.now * action), self.step_number > self.now, False, info
 
     def observe(self) -> np.ndarray:
         return np.array([self.now, self.step_number, self.np_random.random()], np.float32)

@@ -23,7 +23,8 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import RandomLearner, evaluate, random_returns
 from icrl_agents.evaluation.intervals import bootstrap_mean
 from icrl_agents.evaluation.protocol import EvalSpec
-from icrl_agents.evaluation.results_table import PLANNED, results_table
+from icrl_agents.evaluation.results_table import PLANNED, last_quarter, results_table
+from icrl_agents.evaluation.watching import Watch, read_success
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
 from tests.envs.families import METAWORLD
@@ -76,6 +77,7 @@ def test_a_scripted_learner_earns_what_is_known():
     assert found.optimal.tolist() == [REACHED, REACHED]
     assert found.share(2, 3).tolist() == [0, 1]
     assert found.at(2, 3) == (REACHED / 2, 0, REACHED)  # the same in every run, but not on every task
+    assert found.success.tolist() == [[[True, False, False], [False, True, True]]] * 2
     assert done == [1, 2, 3]
 
 
@@ -87,9 +89,136 @@ def test_all_autoreset_modes_give_the_same_returns(mode, vectorization):
     settings = options if native else {"vector_kwargs": options}
     env = gymnasium.make_vec(ID, num_envs=2, vectorization_mode=vectorization, **settings)
     task = {"task": np.array([EAST, SOUTH])} if native else {"task": {"goal": (4, 7)}}
-    returns = rollout(Walker(SOUTH, EAST), env, 4, seed=0, options=task)
+    watch = Watch(2, 4)
+    returns = rollout(Walker(SOUTH, EAST), env, 4, seed=0, options=task, on_step=watch)
     first = [0, REACHED] * 2
     assert returns.tolist() == [first, [REACHED, 0] * 2 if native else first]
+    np.testing.assert_array_equal(watch.success.found, returns > 0)
+    assert sum(watch.pace.total) == returns.sum()
+
+
+class Bell(gymnasium.Env):
+    """Episodes of `steps` steps; every second one ends with a success, which no other step's info mentions."""
+
+    observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, steps: int, success: Any = True):
+        self.steps, self.success, self.episode = steps, success, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[int, dict[str, Any]]:
+        self.episode, self.now = self.episode + 1, 0
+        return 0, {"success": self.success}  # of no step
+
+    def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        self.now += 1
+        over = self.now == self.steps
+        return 1, 0.0, over, False, {"success": self.success} if over and not self.episode % 2 else {}
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_success_in_an_episodes_last_step_is_that_episodes(mode):
+    """In rows whose episodes end at different times, and in infos that mention successes only."""
+    env = gymnasium.vector.SyncVectorEnv([lambda: Bell(2), lambda: Bell(3), lambda: Bell(5)], autoreset_mode=mode)
+    watch = Watch(3, 3)
+    rollout(RandomLearner(), env, 3, on_step=watch)  # the first row has seven episodes by then
+    assert watch.success.known
+    assert watch.success.found.tolist() == [[False, True, False]] * 3
+
+
+def test_only_rows_of_gymnasiums_mask_have_a_success():
+    info = {"success": np.ones(3, bool), "_success": np.array([True, False, True])}
+    assert read_success(info, np.zeros(3, bool)).tolist() == [1, -1, 1]
+    last = {"final_info": {"success": np.zeros(3, bool), "_success": np.array([False, False, True])}}
+    ended = np.array([False, False, True])
+    assert read_success({**info, **last, "_final_info": ended}, ended).tolist() == [1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("success", "found"),
+    [
+        (1.0, True),
+        (np.bool_(True), True),
+        (np.bool_(False), False),
+        (np.int8(0), False),
+        (float("nan"), None),
+        ("yes", None),
+        ([True], None),
+        (np.ones(1), None),
+    ],
+)
+def test_numbers_of_foreign_infos_are_successes(success, found):
+    env = gymnasium.vector.SyncVectorEnv([lambda: Bell(2, success)], autoreset_mode=AutoresetMode.SAME_STEP)
+    watch = Watch(1, 2)
+    rollout(RandomLearner(), env, 2, on_step=watch)
+    assert watch.success.known is (found is not None)
+    assert watch.success.found.tolist() == [[False, bool(found)]]
+
+
+# ---- success ----------------------------------------------------------------------------------------------------
+
+REACHES = np.array([[[0, 0, 1, 0, 1], [1, 0, 0, 0, 0]], [[0, 0, 0, 0, 1], [0, 0, 1, 1, 1]]], bool)  # (R, N, E)
+
+
+def test_success_and_the_best_so_far_have_intervals_over_tasks():
+    found = curve(np.ones((2, 2, 5)), success=REACHES)
+    assert found.success_rate.mean.tolist() == [0.25, 0, 0.5, 0.25, 0.75]
+    assert found.best_so_far.mean.tolist() == [0.25, 0.25, 0.75, 0.75, 1]
+    assert found.success_rate.at(3, 5).value == 0.5
+    assert curve(np.ones((3, 2, 1)), success=np.array([[[1], [0]]] * 3)).success_rate.at(1) == (0.5, 0, 1)
+    assert found.measured("return").at(1) == (1, 1, 1)
+    assert found.measured("best_so_far").at(5) == (1, 1, 1)
+    one_line(lambda: found.measured("best"), ValueError, "measure='best'", "best_so_far")
+    one_line(lambda: curve(np.ones((1, 2, 3))).success_rate, ValueError, ID, "no success", "evaluate again")
+    better = replace(found, success=np.ones_like(REACHES))
+    assert better.gain(found, 3, 5, "success").value == 0.5
+    assert better.gain(found, 3, 5).value == 0
+
+
+def test_success_is_kept_joined_and_restricted():
+    found = curve(np.ones((2, 2, 5)), success=REACHES)
+    again = Curve.from_json(json.loads(json.dumps(found.to_json())))
+    np.testing.assert_array_equal(again.success, REACHES)
+    assert again.success.dtype == bool
+    assert "success" not in curve(np.ones((2, 2, 5))).to_json()
+    other = replace(found, tasks=(7, 8), success=~REACHES)
+    both = Curve.join([found, other], "both").success
+    np.testing.assert_array_equal(both, np.concatenate([REACHES, ~REACHES], 1))
+    np.testing.assert_array_equal(Curve.join([found, found], "more").success, np.concatenate([REACHES, REACHES]))
+    assert Curve.join([found, replace(other, success=None)], "some").success is None
+    assert found.on([1]).success.tolist() == REACHES[:, [1]].tolist()
+
+
+def test_the_table_has_the_success_of_the_last_quarter_and_the_best_so_far(capsys):
+    rng = np.random.default_rng(0)
+    found = curve(rng.normal(size=(4, 3, 20)), success=rng.random((4, 3, 20)) < 0.1)
+    source = replace(found, name="source noise", success=np.ones((4, 3, 20), bool))
+    planned = replace(found, name=PLANNED)
+    rows = {row.name: row for row in results_table([found, planned, source])}
+    assert rows["gain in success by planning, episodes 16-20"].note == "planning: no clear difference"
+    row, best = rows["success, episodes 16-20"], rows["best-so-far success, episode 20"]
+    assert (row.value, row.low, row.high) == pytest.approx(tuple(found.success_rate.at(16, 20)), abs=1e-4)
+    assert (best.value, best.low, best.high) == pytest.approx(tuple(found.best_so_far.at(20)), abs=1e-4)
+    assert row.value < best.value
+    assert rows[f"{PLANNED}: success, episodes 16-20"].value == row.value
+    taught = rows["source noise, success, episodes 16-20"]
+    assert (taught.value, taught.reference, row.reference) == (1, True, False)
+    report.show([found])
+    said = capsys.readouterr().out
+    for number in (1, 20):
+        assert f"{found.success_rate.at(number)}" in said
+        assert f"{found.best_so_far.at(number)}" in said
+    assert not [row for row in results_table([replace(found, success=None)]) if "success" in row.name]
+    report.show([replace(found, success=None)])
+    assert "success" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("episodes", "span"), [(1, (1, 1)), (4, (4, 4)), (5, (5, 5)), (20, (16, 20)), (50, (39, 50))])
+def test_the_last_quarter_of_a_lifetime(episodes, span):
+    assert last_quarter(episodes) == span
+
+
+def test_a_bandit_has_no_success_of_an_episode():
+    assert evaluate(RandomLearner(), "icrl/BernoulliBandit-v0", episodes=1, tasks=[3]).success is None
 
 
 def agent_of(tiny_agent: Any, env_id: str = ID, **facts: Any) -> Any:
@@ -181,6 +310,7 @@ def test_many_lifetimes_are_lived_in_blocks(tiny_agent, monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_ROWS", 5)  # blocks that cut a repetition
     walker = evaluate(Walker(EAST, SOUTH), ID, episodes=2, num_seeds=3, tasks=[EAST, SOUTH, EAST])
     assert walker.runs.tolist() == [[[REACHED, 0], [0, REACHED], [REACHED, 0]]] * 3
+    np.testing.assert_array_equal(walker.success, walker.runs > 0)
 
 
 # ---- the numbers ------------------------------------------------------------------------------------------------
@@ -293,6 +423,10 @@ def test_the_first_curve_of_results_is_loaded(tmp_path):
         {"name": None},
         {"env_id": {}},
         {"tasks": ["0", "1"]},
+        {"success": [[[1, 0], [1, 0]]]},
+        {"success": [[[1, 0, 2], [1, 0, 0]]]},
+        {"success": [[["1", "0", "0"], ["1", "0", "0"]]]},
+        {"success": {}},
     ],
 )
 def test_what_is_no_curve_is_refused(change):

@@ -115,6 +115,24 @@ def test_the_first_line_shows_below_the_next_and_the_legend_says_what_bands_are(
     assert shown[0].legends[0].get_title().get_text() == "95% intervals over 2 tasks x 4 lives"
 
 
+def test_success_is_drawn_as_a_share_of_lifetimes(tmp_path):
+    """Also where lifetimes are single episodes, whose returns are drawn by step."""
+    found = learning(success=np.random.default_rng(0).random((4, 2, 50)) < 0.5)
+    for name, scores in (("success", found.success_rate), ("best_so_far", found.best_so_far)):
+        axes = plots.require_matplotlib()().add_subplot()
+        plots.fill_curves(axes, [found], name)
+        (line,) = axes.get_lines()  # no return of random or optimal play
+        np.testing.assert_allclose(line.get_ydata(), scores.mean)
+        assert "success" in axes.get_ylabel()
+        assert axes.get_ylim() == pytest.approx((0, 1), abs=0.1)
+    axes = plots.require_matplotlib()().add_subplot()
+    plots.fill_curves(axes, [learning(1, pace=np.ones(3), success=np.ones((4, 2, 1), bool))], "success")
+    assert axes.get_lines()[0].get_ydata().tolist() == [1]
+    one_line(lambda: learning().plot(tmp_path / "c.png", measure="success"), ValueError, ID, "no success")
+    one_line(lambda: found.plot(tmp_path / "c.png", measure="regret"), ValueError, "measure='regret'", "best_so_far")
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_an_optimum_there_is_no_line_for_it():
     assert len(draw(learning(optimal=np.full(2, np.nan))).get_lines()) == 2
 
@@ -204,6 +222,8 @@ def test_the_headline_is_the_end_of_the_agents_own_curve():
     end = learning().at(40, 50).value
     assert headline(results) == f"{end:.2f} of 18.50 in episodes 40-50"
     assert headline({**results, "table": []}) == ""
+    reached = build_results([learning(success=np.ones((4, 2, 50), bool))])
+    assert headline(reached) == f"{end:.2f} of 18.50 in episodes 40-50, success 1.00"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Recordings: the chosen episodes, frame by frame, with their captions; whole files or none."""
 
+import contextlib
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from rich.console import Console
 from icrl_agents.core.families import find_family
 from icrl_agents.evaluation.play import play
 from icrl_agents.evaluation.recording import Recording, captioned
+from icrl_agents.hub.recordings import read_note
 from tests.conftest import one_line
 from tests.envs.families import SPRING, registered
 
@@ -64,6 +67,49 @@ def test_frames_are_those_of_the_environment(agent, tmp_path):
     assert (np.abs(shown[0].astype(int) - agent_colour).max(-1) < 12).any()
 
 
+@pytest.mark.slow
+def test_some_steps_at_a_width_make_a_small_file_with_a_note(agent, tmp_path):
+    path = tmp_path / "a.gif"
+    record(agent, Recording(path, [1, 4], width=120, every=4), task=0)
+    shown = frames(path)
+    assert len(shown) == 2 * 3  # steps 0 and 4, and the end
+    assert {frame.shape[1] for frame in shown} == {120}
+    with Image.open(path) as image:
+        assert image.info["duration"] == 330  # four steps at 12 a second
+    named = f"{ROOM}, test task 0 (goal=(2, 0)): episodes 1 and 4 of a lifetime of 4"
+    assert read_note(path) == named
+    record(agent, Recording(path, [2]), task=0)
+    assert read_note(path).endswith(": episode 2 of a lifetime of 4")
+
+
+def test_what_stays_the_same_is_stored_once(tmp_path):
+    """Noise that no frame changes: 20 frames of it take little more than one."""
+    still = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    sizes = []
+    for count in (1, 20):
+        recording = Recording(tmp_path / "a.gif", width=64)
+        for number in range(count):
+            still[0, 0] = number
+            recording.draw(Drawing(still.copy()), "", last=number == count - 1)
+        sizes.append(recording.save(10).stat().st_size)
+    assert sizes[1] < 1.5 * sizes[0]
+
+
+def test_a_note_is_read_of_gifs_only(tmp_path):
+    path = tmp_path / "episodes.gif"
+    Image.new("RGB", (8, 8)).save(path)
+    assert read_note(path) == ""
+    Image.new("RGB", (8, 8)).save(path, comment=("é" * 400).encode())
+    assert read_note(path) == "é" * 400
+    whole = path.read_bytes()
+    for cut in range(6, len(whole), 37):
+        path.write_bytes(whole[:cut])
+        with contextlib.suppress(ValueError):
+            assert read_note(path) in ("", "é" * 400)
+    path.write_bytes(b"\x89PNG")
+    one_line(lambda: read_note(path), ValueError, "episodes.gif", "no GIF", "--record")
+
+
 def test_captions_are_drawn():
     blank = np.full((100, 400, 3), 255, np.uint8)
     empty, short, long = (np.asarray(captioned(blank, text)) for text in ("", "step 1", "step 1, return 2"))
@@ -72,6 +118,9 @@ def test_captions_are_drawn():
     assert 0 < ink[0] < ink[1]
     assert (long[24:] == 255).all()
     assert np.asarray(captioned(np.zeros((5, 7, 3), np.uint8), "")).shape[1] >= 320
+    narrow = np.asarray(captioned(blank, "episode 1 of 5, return 123.456, step 100", 200))
+    assert narrow.shape == (50 + 24, 200, 3)
+    assert (narrow[:24, -6:] == 255).all()  # smaller letters, all within the frame
 
 
 @pytest.mark.slow
@@ -87,6 +136,8 @@ def test_an_mp4_has_the_same_frames(agent, tmp_path):
 def test_mistakes_are_found_before_anything_is_played(agent, tmp_path):
     one_line(lambda: Recording(tmp_path / "a.avi"), ValueError, "a.avi", ".mp4")
     one_line(lambda: Recording(tmp_path / "a.gif", [0, 2]), ValueError, "[0, 2]", "from 1")
+    one_line(lambda: Recording(tmp_path / "a.gif", width=10), ValueError, "width=10", "64")
+    one_line(lambda: Recording(tmp_path / "a.gif", every=0), ValueError, "every=0")
     one_line(lambda: record(agent, Recording(tmp_path / "a.gif", [1, 9])), ValueError, "record episode 9", "4")
     with pytest.raises(RuntimeError, match="no task has begun"):
         agent.act(np.zeros(2, np.int32))

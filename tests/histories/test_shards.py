@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from icrl_agents import HistoryStore, collect
+from icrl_agents.core.steps import HIGHEST, LOWEST
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.shards import HistoryShards, common_name, find_files, shard_files
 from icrl_agents.histories.writer import HistoryWriter
@@ -83,12 +84,8 @@ def test_nothing_is_named(tmp_path):
     one_line(lambda: HistoryShards(tmp_path / "x.h5"), FileNotFoundError, "x.h5", "icrl-agents collect")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"env_id": "icrl/Darkroom-v0"}, {"source": "noise"}, {"settings": {"noise": 0.5}}, {"action_space": {}}],
-    ids=str,
-)
-def test_a_file_of_another_environment_or_source_is_named(shards, change):
+@pytest.mark.parametrize("change", [{"env_id": "icrl/Darkroom-v0"}, {"action_space": {}}], ids=str)
+def test_a_file_of_another_environment_is_named(shards, change):
     (name,) = change
     with HistoryStore(shards[1]) as store:
         info = store.info
@@ -111,6 +108,23 @@ def test_histories_of_several_seeds_serve_together(source, tmp_path):
         assert len(StoreWindows(both, [2, 3, 8], WindowSpec(9, 4, 0)).places) == 10
         with pytest.raises(IndexError, match=r"task 2 is in .*whole\.h5 and in .*seed1\.h5: open one of them"):
             both[2]
+
+
+def test_histories_of_several_sources_serve_together_with_the_columns_that_they_share(source, tmp_path):
+    other = collect(ENV, "psrl", tmp_path / "psrl.h5", tasks=[1, 2], **HOW)
+    with HistoryStore(other) as store:
+        store.annotate("latent", lambda steps: steps.reward)
+    with HistoryShards(source / "h.h5", other) as both:
+        assert [[store.info.source for store in stores] for stores in both.collections] == [["posterior"] * 3, ["psrl"]]
+        windows = StoreWindows(both, [1, 2, 3], WindowSpec(9, 4, 0))
+        assert [(part.task, part.store.info.source) for part in both.index([1, 2, 3])] == [
+            (1, "posterior"), (1, "psrl"), (2, "posterior"), (2, "psrl"), (3, "posterior"),
+        ]  # fmt: skip
+        (alone,) = HistoryShards(other).index([1])
+        columns = {*both.index([1, 2, 3])[0].layout.columns}
+        assert "latent" in alone.layout.columns
+        assert "latent" not in columns
+        assert {name for history in windows.histories for name in history.extras} <= {*columns, LOWEST, HIGHEST}
 
 
 @pytest.mark.parametrize("cut", [0, 100, 3000, -1])

@@ -21,6 +21,8 @@ from tests.conftest import one_line, same_weights
 from tests.hub.conftest import REPO, files_of
 from tests.hub.hub_server import Refused
 
+GIF = b"GIF89a" + bytes(7) + b";"
+
 
 def test_push_then_load_by_id_and_by_revision(server, tiny_agent, tmp_path):
     first, second = tiny_agent(seed=1), tiny_agent(seed=2)
@@ -51,6 +53,7 @@ def test_a_folder_is_uploaded_with_its_results_and_nothing_else(server, tiny_age
     results = {"env_id": "icrl/Darkroom-v0", "table": table, "weights_sha256": checkpoint.weights_sha256(tmp_path)}
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "curve.png").write_bytes(b"\x89PNG")
+    (tmp_path / "episodes.gif").write_bytes(GIF)
     (tmp_path / "optimizer.pt").write_bytes(b"secret")
     (tmp_path / "README.md").write_text(make_card(tmp_path, METHODS))
     upload(tmp_path, REPO, token="writer")
@@ -61,8 +64,11 @@ def test_a_folder_is_uploaded_with_its_results_and_nothing_else(server, tiny_age
         "model.safetensors",
         "results.json",
         "curve.png",
+        "episodes.gif",
         ".gitattributes",
     }
+    assert pushed["episodes.gif"] == GIF
+    assert b"(episodes.gif)" in pushed["README.md"]
     assert b"3.25" in pushed["README.md"]
     assert REPO.encode() in pushed["README.md"]
 
@@ -71,6 +77,9 @@ def test_a_folder_is_uploaded_with_its_results_and_nothing_else(server, tiny_age
     one_line(lambda: upload(tmp_path, REPO, token="writer"), ValueError, "results.json", "other weights")
     (tmp_path / "results.json").unlink()
     (tmp_path / "curve.png").unlink()
+    (tmp_path / "episodes.gif").write_bytes(b"<svg>")
+    one_line(lambda: upload(tmp_path, REPO, token="writer"), ValueError, "episodes.gif is no GIF")
+    (tmp_path / "episodes.gif").unlink()
     (tmp_path / "README.md").write_text("My own card.")
     upload(tmp_path, REPO, token="writer")
     pushed = server.repos[REPO].commits[server.repos[REPO].refs["main"]]

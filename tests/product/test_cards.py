@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.pretrained import to_json
@@ -211,6 +212,13 @@ def test_a_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_agent
     assert "| mean return, last | 15.83 |" in card
     assert "(curve.png)" in card
     assert 'ICAgent.from_pretrained("icrl/tiny")' in card
+    assert "episodes.gif" not in card
+    Image.new("RGB", (8, 8)).save(tmp_path / "episodes.gif", comment=b"Task 3: [episodes] 1 and 5")
+    shown_in = make_card(tmp_path, METHODS, "icrl/tiny")
+    note = "Task 3: \\[episodes] 1 and 5"
+    assert shown_in == card.replace("(curve.png)\n", f"(curve.png)\n\n![{note}](episodes.gif)\n\n{note}\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "episodes.gif")
+    assert "![Episodes of this agent](episodes.gif)" in make_card(tmp_path, METHODS)
     tiny_agent(seed=1).save_pretrained(tmp_path)
     assert "15.83" not in (tmp_path / "README.md").read_text()
     one_line(lambda: make_card(tmp_path, METHODS), ValueError, "other weights", "icrl-agents evaluate")

@@ -176,7 +176,9 @@ FEWER = (
 )
 BEFORE = {  # what blocks that show a few lines of a program take for granted
     "docs/gymnasium.md": "import gymnasium\nfrom icrl_agents import ICAgent\nid = 'icrl/Darkroom-v0'\n"
-    "env, agent = gymnasium.make(id), ICAgent.from_pretrained('icrl/ad-darkroom')\n"
+    "env, agent = gymnasium.make(id), ICAgent.from_pretrained('icrl/ad-darkroom')\n",
+    "docs/metaworld.md": "from icrl_agents.evaluation import evaluate as measuring\n"
+    "measuring.RANDOM_STEPS = measuring.FEWEST_RANDOM = 1  # random play takes half a minute\n",
 }
 
 

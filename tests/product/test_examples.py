@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES, find_family, unregister_family
 
+from icrl_agents import HistoryStore
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.evaluation import plots
 from icrl_agents.hub import remote as hub
@@ -246,3 +247,18 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
     first, other = (expert(np.zeros((1, 17)), [{"velocity": target}]) for target in (0.0, 3.0))
     assert first.shape == (1, 6)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.slow
+def test_meta_world(tmp_path):
+    pytest.importorskip("metaworld")
+    tiny = {**TINY, "bins": 3, "task_set": "train_free", "checkpoint_every": 0}
+    del tiny["episodes"]
+    example = load("11_meta_world", SETTINGS=tiny, ROUNDS=[(2, 1, {}), (1, 2, {"lr": 1e-3})])
+    for _ in range(2):  # the second call finds all done
+        example.main(folder=tmp_path)
+    agent = ICAgent.from_pretrained(tmp_path / "agent", device="cpu")
+    assert agent.facts["source"] == "wrong-goal, agent"
+    with HistoryStore(tmp_path / "round-1.h5") as first, HistoryStore(tmp_path / "round-2.h5") as own:
+        assert not set(first.tasks) & set(own.tasks)
+        assert own[own.tasks[0]].reward.shape == (1, 200)

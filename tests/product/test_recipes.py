@@ -2,9 +2,11 @@
 
 import json
 import re
+import runpy
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -57,6 +59,9 @@ def test_the_command_on_a_card_gives_its_settings(card: Path):
     data = json.loads((card / "config.json").read_text())
     facts = data["facts"]
     words = shlex.split(facts["command"])
+    if words[0] == "python":
+        check_script(words[1:], data)
+        return
     assert words[:2] == ["icrl-agents", "train"]
     with get_command(app).commands["train"].make_context("train", words[2:]) as context:
         given = context.params
@@ -74,6 +79,19 @@ def test_the_command_on_a_card_gives_its_settings(card: Path):
         return
     made = make_source(config.source or default_source(given["env"]), given["env"], source)
     assert asdict(made.Settings()) | facts["data"]["settings"] == asdict(made.settings)
+
+
+def check_script(words: list[str], data: dict[str, Any]) -> None:
+    """A script's last training has the settings of the agent, and its collections the sizes of the histories."""
+    path, options = ROOT / words[0], dict(zip(words[1::2], words[2::2], strict=True))
+    script = runpy.run_path(str(path))
+    facts, last = data["facts"], script["ROUNDS"][-1]
+    assert facts["env_id"] == f"icrl/MetaWorld-{options['--task']}-v0"
+    out = f"runs/ml1-{options['--task']}/round-{len(script['ROUNDS']) - 1}"
+    given = {**script["SETTINGS"], **last.settings, "seed": int(options["--seed"]), "init": out}
+    config, agent, _ = split_settings(data["method"], facts["env_id"], given, fresh=False)
+    assert (asdict(config), asdict(agent)) == (asdict(TrainConfig()) | facts["train"], data["config"])
+    assert [part["episodes"] for part in facts["data"]["collections"]] == [one.episodes for one in script["ROUNDS"]]
 
 
 def test_the_small_rooms_settings_are_for_its_own_source():

@@ -17,7 +17,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import SOURCES, default_source, find_source, make_source
 from icrl_agents.sources.collection import lifetimes
-from icrl_agents.sources.states import state_index
+from icrl_agents.sources.tables.states import state_index
 
 SMALL, ROOM = "icrl/Darkroom3x3-v0", "icrl/Darkroom-v0"
 QUICK = {"ppo": {"n_steps": 6, "batch_size": 12, "n_epochs": 2}}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,14 @@ def test_table():
     assert rows["2 splits x 2 training seeds: share of optimum, episode 10"].value == 0.6
     worst = next(row for name, row in rows.items() if "worst task" in name)
     assert (worst.value, worst.note) == (0.4, "split seed 0, training seed 0")
+    assert not [name for name in rows if "success" in name]
+    reached = [replace(curve(4), success=np.arange(12) < count + np.zeros((2, 3, 1))) for count in (11, 12)]
+    unknown = [replace(one, optimal=np.full(3, np.nan)) for one in reached]
+    rows = {row.name: row for row in study_table({(0, 0): unknown[0], (0, 1): unknown[1]})}
+    row = rows["1 split x 2 training seeds: success, episodes 10-12"]
+    assert (row.value, row.low, row.high, row.unit) == (0.8333, 0.6667, 1, "success rate")
+    assert "1 split x 2 training seeds: best-so-far success, episode 12" in rows
+    assert not [name for name in rows if "optimum" in name or "worst" in name]
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ from icrl_agents.cli.options import (
 
 LEARNERS = (
     "The learner: q-learning, posterior, thompson, gaussian-thompson, bayes-ucb, gittins, ucb, linucb, epsilon-greedy, "
-    "uniform, psrl, noise, wrong-goal, ppo, sac. Default: the one that suits the environment."
+    "uniform, psrl, noise, wrong-goal, ppo, sac; or an agent, by its folder or org/name. Default: the one that suits "
+    "the environment."
 )
 
 
@@ -68,11 +69,11 @@ class Collect:
         tasks = split_tasks(self.env).pick(self.split)
         given = read_source(self.env, self.source, self.settings)
         if given.reason:
-            print(f"source {given.name}: {given.reason}")
+            print(f"source {given.source}: {given.reason}")
         began = time.perf_counter()
         path = collect(
             self.env,
-            given.name,
+            given.source,
             self.output.expanduser(),
             tasks=tasks.ids.tolist(),
             streams=self.streams,

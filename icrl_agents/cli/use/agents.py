@@ -50,6 +50,8 @@ class Play:
     record_episodes: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Such as 1,6,12. Default: the first, a middle and the last.")
     ] = None
+    record_width: Annotated[int | None, typer.Option(help="Pixels of a frame. Default: as drawn, at least 320.")] = None
+    record_every: Annotated[int, typer.Option(help="Record each n-th step, for a smaller file.")] = 1
     overwrite: Overwrite = False
     plan: Plan = None
     device: Device = "auto"
@@ -80,11 +82,14 @@ class Play:
         from icrl_agents.evaluation.recording import Recording
 
         if self.record is None:
-            if self.record_episodes is not None:
-                raise ValueError(f"--record-episodes {self.record_episodes}: give --record FILE.gif, too")
+            given = {"episodes": self.record_episodes, "width": self.record_width, "every": self.record_every}
+            for name, value in given.items():
+                if value not in (None, 1):
+                    raise ValueError(f"--record-{name} {value}: give --record FILE.gif, too")
             return None
         check_file(self.record, self.overwrite)
-        return Recording(self.record, None if self.record_episodes is None else numbers(self.record_episodes))
+        episodes = None if self.record_episodes is None else numbers(self.record_episodes)
+        return Recording(self.record, episodes, self.record_width, self.record_every)
 
 
 def agents(as_json: AsJson = False) -> None:

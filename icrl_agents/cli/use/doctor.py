@@ -35,7 +35,7 @@ class Doctor:
         from icrl_agents.studies.doctor.findings import Grade
 
         given = read_source(self.env, self.source, self.settings)
-        source = make_source(given.name, self.env, given.settings)
+        source = make_source(given.source, self.env, given.settings)
         source.expert = given.expert
         found = list(examine(self.env, method=self.method, source=source, tasks=self.sample, episodes=self.episodes))
         if self.as_json:

@@ -73,6 +73,7 @@ class Evaluate:
     as_json: ResultsAsJson = False
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None
     curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None
+    measure: Annotated[str, typer.Option(help="What --curve draws: return, success or best_so_far.")] = "return"
     write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False
     stored: Annotated[bool, typer.Option("--stored", help="Show what its results hold and measure nothing.")] = False
     overwrite: Overwrite = False
@@ -87,8 +88,11 @@ class Evaluate:
             results.write_report(self.agent, curves)
 
     def _check_files(self) -> None:
+        from icrl_agents.core.checks import check_choice
         from icrl_agents.evaluation import plots
+        from icrl_agents.evaluation.protocol import MEASURES
 
+        check_choice("measure", self.measure, MEASURES)
         if self.curve:
             plots.picture_kind(self.curve)
         for path in (self.output, self.curve):
@@ -178,4 +182,4 @@ class Evaluate:
         if self.output:
             write_text(self.output.expanduser(), text)
         if self.curve:
-            plots.plot_curves(curves, self.curve)
+            plots.plot_curves(curves, self.curve, self.measure)

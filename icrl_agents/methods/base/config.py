@@ -34,6 +34,7 @@ class AgentConfig:
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
     head: str = "flow"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
+    bins: int = 0  # quantile bins of every real number in observations and rewards, beside the number; 0: none
     rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -44,9 +45,10 @@ class AgentConfig:
         "dropout": (0.0, 0.9),
         "window": (2, 100_000),
         "slide": (1, 100_000),
+        "bins": (0, 1024),
     }
     # value of each field that older checkpoints lack
-    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian", "rewards": "fixed"})
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian", "rewards": "fixed", "bins": 0})
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -55,9 +55,9 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         self.config = self.Config() if config is None else config
         self.observation_space, self.action_space = observation_space, action_space
         predicts = self.config.dynamics or self.always_predicts  # heads of obs and reward; actions always have one
-        self.obs = make_codec(observation_space, self.config.width, predicts)
+        self.obs = make_codec(observation_space, self.config.width, predicts, bins=self.config.bins)
         self.action = self.action_codec(action_space)
-        self.reward = REWARD_CODECS[self.config.rewards](self.config.width, predicts)
+        self.reward = REWARD_CODECS[self.config.rewards](self.config.width, predicts, self.config.bins)
 
     def action_codec(self, space: gymnasium.Space) -> Codec:
         """Codec that embeds and predicts actions."""
@@ -101,6 +101,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
         """Set the normalisation statistics of the codecs from the first batch of a training."""
         self.obs.fit_normalization(steps.obs[steps.mask])
         self.action.fit_actions(steps.action[steps.mask])
+        self.reward.fit_normalization(steps.reward[steps.mask])
 
     def trains_policy(self, progress: float) -> bool:
         """Whether the policy is trained at `progress`, the share of finished updates (0..1)."""

@@ -19,11 +19,14 @@ from icrl_agents.nn.codecs.mixture import MixtureCodec
 BOX_HEADS: dict[str, type[BoxCodec]] = {"gaussian": BoxCodec, "mixture": MixtureCodec, "flow": FlowCodec}
 
 
-def make_codec(space: gymnasium.Space, width: int, predicts: bool = True, head: str = "gaussian") -> Codec:
+def make_codec(
+    space: gymnasium.Space, width: int, predicts: bool = True, head: str = "gaussian", bins: int = 0
+) -> Codec:
     """Codec of `space` with embeddings of size `width`, and with an output head if `predicts`.
 
     Args:
         head: distribution of a float Box, a name in `BOX_HEADS`; other spaces have one kind of head.
+        bins: quantile bins in the embedding of a float Box, see `BinnedLinear`; 0: the embedding is linear.
 
     Raises:
         ValueError: no codec supports the space; the message lists the supported ones.
@@ -33,7 +36,7 @@ def make_codec(space: gymnasium.Space, width: int, predicts: bool = True, head: 
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) or is_integer_box(space):
         return IntegerVectorCodec(space, width, predicts)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return BOX_HEADS[head](space, width, predicts)
+        return BOX_HEADS[head](space, width, predicts, bins=bins)
     if space.shape is None:  # a space of several arrays
         raise ValueError(f"no codec for {printable(space)}: flatten observations by icrl_envs.flat_env(env)")
     raise ValueError(

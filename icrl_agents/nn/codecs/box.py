@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from icrl_agents.core.printable import printable
+from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Gaussian
 
@@ -56,11 +57,11 @@ class BoxCodec(Codec):
     high: Tensor
     moments = 2  # head outputs per entry: mean and log std
 
-    def __init__(self, space: spaces.Box, width: int, predicts: bool, embeds: bool = True):
+    def __init__(self, space: spaces.Box, width: int, predicts: bool, embeds: bool = True, bins: int = 0):
         super().__init__(space, width, predicts)
         self.size, self.dims = math.prod(space.shape), len(space.shape)
         if embeds:
-            self.linear = nn.Linear(self.size, width)
+            self.linear = number_layer(self.size, width, bins)
         if predicts:
             self.outputs = self.make_outputs(width, self.size)
         self.register_buffer("mean", torch.zeros(space.shape))
@@ -103,6 +104,8 @@ class BoxCodec(Codec):
         mean, std = data.mean(0), data.std(0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))
+        if isinstance(layer := getattr(self, "linear", None), BinnedLinear):
+            layer.fit(self.units.flat(x).reshape(-1, self.size))
 
     @torch.no_grad()
     def fit_actions(self, x: Tensor) -> None:
@@ -119,6 +122,8 @@ class BoxCodec(Codec):
                 f"mean {printable(self.mean.numpy(force=True))}, "
                 "expected finite numbers and std > 0: the checkpoint is damaged"
             )
+        if isinstance(layer := getattr(self, "linear", None), BinnedLinear):
+            layer.validate(f"the bins of {printable(self.space, 60)}")
 
 
 def check_finite(array: np.ndarray, what: str) -> None:

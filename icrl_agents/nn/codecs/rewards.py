@@ -11,10 +11,11 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
 from icrl_agents.core.steps import HIGHEST, LOWEST, Steps
+from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
 from icrl_agents.nn.codecs.box import MIN_SPREAD, BoxCodec, check_finite
 from icrl_agents.nn.codecs.distributions import Gaussian
 
@@ -34,12 +35,16 @@ class RewardCodec(BoxCodec):
     columns: Mapping[str, float] = MappingProxyType({})  # columns that a context tracks -> value before the first step
     knows_zero = True  # whether 0 means no reward, so that it may occur where it never has
 
-    def __init__(self, width: int, predicts: bool):
-        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts)
+    def __init__(self, width: int, predicts: bool, bins: int = 0):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts, bins=bins)
 
     def embed(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
-        """Embeddings (..., D) of rewards (...); `varied` (...) bool is ignored."""
-        return self.linear(x[..., None])
+        """Embeddings (..., D) of rewards (...) in the unit of this codec; `varied` (...) is for relative units."""
+        return self.linear(self.inputs(x, varied))
+
+    def inputs(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
+        """What the embedding is linear in, or has bins of: (..., N)."""
+        return x[..., None]
 
     def before(self, steps: Steps) -> Tensor:
         """Embeddings (B, T, D) of the previous rewards of steps that `seen` returned."""
@@ -57,7 +62,9 @@ class RewardCodec(BoxCodec):
         check_finite(array, what)
 
     def fit_normalization(self, x: Tensor) -> None:
-        """No normalisation from data: the unit is part of the task, or follows the lifetime."""
+        """Fit the bins, if there are any; the unit is part of the task, or follows the lifetime."""
+        if isinstance(self.linear, BinnedLinear):
+            self.linear.fit(self.inputs(x).flatten(0, -2))
 
     # ---- the unit of the rewards ------------------------------------------------------------------------------------
 
@@ -96,14 +103,14 @@ class RunningRewardCodec(RewardCodec):
     columns = UNSEEN
     knows_zero = False
 
-    def __init__(self, width: int, predicts: bool):
-        super().__init__(width, predicts)
-        self.linear = nn.Linear(2, width)
+    def __init__(self, width: int, predicts: bool, bins: int = 0):
+        super().__init__(width, predicts, bins)
+        self.linear = number_layer(2, width, bins)
 
-    def embed(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
-        """Embeddings (..., D) of u (...); `varied` (...) bool: whether rewards so far differ; None: they do."""
+    def inputs(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
+        """u and whether rewards so far differ, (..., 2); None: they do."""
         flag = torch.ones_like(x) if varied is None else varied.to(x.dtype)
-        return self.linear(torch.stack([x, flag], -1))
+        return torch.stack([x, flag], -1)
 
     def tracked(self, steps: Steps) -> Steps:
         return steps if self.columns.keys() <= steps.extras.keys() else with_reward_range(steps)

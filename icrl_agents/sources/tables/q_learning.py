@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
-from icrl_agents.sources.states import state_index
+from icrl_agents.sources.tables.states import state_index
 
 PRESETS: dict[str, dict[str, float]] = {
     # Headless-AD's published values, for lifetimes of 200 episodes. Its public code also resets the values of the cell

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
-from icrl_agents.sources.states import state_index
+from icrl_agents.sources.tables.states import state_index
 
 MAX_ENTRIES = 1 << 16  # entries S * A * S of a row's table: 256 kB
 SWEEPS, PRECISION = 60, 1e-3  # value iteration looks so many steps ahead, or until values change by less

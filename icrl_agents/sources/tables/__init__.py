@@ -1,0 +1,1 @@
+"""Learners of environments with few observations and actions, in tables."""
