@@ -85,7 +85,7 @@ def test_examples_are_short_and_tested(path):
 def test_compare(tmp_path, capsys, monkeypatch):
     """As it is but for the figure and fewer lifetimes: both agents learn an unseen goal, and curves have names."""
     drawn = []
-    monkeypatch.setattr(plots, "draw_curves", lambda curves, kind: drawn.extend(plots.told_apart(curves)) or b"drawn")
+    monkeypatch.setattr(plots, "draw_curves", lambda curves, *how: drawn.extend(plots.told_apart(curves)) or b"drawn")
     curves = load("04_compare", FOLDER=tmp_path, SEEDS=8).main()
     assert (tmp_path / "compare.png").read_bytes() == b"drawn"
     assert {curve.name for curve in curves} == {curve.name for curve in drawn} == {"posterior", "ad", "idt"}

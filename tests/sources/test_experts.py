@@ -10,7 +10,7 @@ from icrl_agents.core.families import find_family, make_tasks
 from icrl_agents.histories.experts import WithExpert, find_expert
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import make_source
-from icrl_agents.sources.collection import Block, collect_command, lifetimes, run_block
+from icrl_agents.sources.collection import Block, Objects, collect_command, lifetimes, run_block
 from icrl_agents.sources.experts import as_expert
 from tests.conftest import one_line
 from tests.sources.reach import REACH, registered
@@ -110,7 +110,7 @@ def test_a_store_names_its_expert(tmp_path):
 def test_worker_processes_get_it(given, tmp_path):
     collect(ROOM, "noise", tmp_path / "h.h5", tasks=[3], streams=2, episodes=1, expert=given)
     with HistoryStore(tmp_path / "h.h5") as store:
-        block = Block(store.info, (3,), as_expert(given))
+        block = Block(store.info, (3,), Objects(as_expert(given), None))
         again = run_block(pickle.loads(pickle.dumps(block)))[3]
         np.testing.assert_array_equal(again.action, store[3, :].action)
         np.testing.assert_array_equal(again.extras["expert_action"], store[3, :].extras["expert_action"])
