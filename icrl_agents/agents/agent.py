@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,8 +23,10 @@ from icrl_agents.agents.holder import MethodHolder
 from icrl_agents.agents.inputs import check_history, read_batch, warn_foreign
 from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, alone
+from icrl_agents.core.arrays import digest
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.process.caution import warn
+from icrl_agents.core.rollout import AGENT, PLAN, WEIGHTS
 from icrl_agents.core.steps import Steps
 from icrl_agents.hub.download import Download
 from icrl_agents.methods.base.context import Context
@@ -227,6 +230,11 @@ class ICAgent(MethodHolder):
         if rows is not None or info is not None:
             raise ValueError("a decision names its rows, and its obs is the final one: leave rows and info out")
         return acting.observe_late(self.method, self.session, result, decision)
+
+    def identity(self) -> dict[str, Any]:
+        """What the actions depend on besides the context, as JSON: a name, SHA-256 of the weights, the planner."""
+        known = {AGENT: self.origin or f"<{type(self).__name__}>", WEIGHTS: digest(self.state_dict())}
+        return known if self.planner is None else {**known, PLAN: asdict(self.planner)}
 
     @property
     def context(self) -> Context:

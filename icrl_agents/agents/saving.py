@@ -14,11 +14,11 @@ import numpy as np
 from icrl_agents.agents import pretrained
 from icrl_agents.agents.session import Session
 from icrl_agents.core import __version__
+from icrl_agents.core.arrays import digest
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.files.strict_json import dump_json
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.numerics import check_float32
-from icrl_agents.nn.stamp import weights_digest
 
 CONTEXT = "context.safetensors"
 FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer files
@@ -81,7 +81,7 @@ def identity(method: Method) -> dict[str, Any]:
     """What a context depends on: method, config, spaces, and the SHA-256 of the weights."""
     described = pretrained.to_json(method, {})
     del described["facts"]
-    return {**described, "weights": weights_digest(method)}
+    return {**described, "weights": digest(method.state_dict())}
 
 
 def arrays_of(session: Session) -> dict[str, np.ndarray]:

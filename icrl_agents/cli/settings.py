@@ -51,8 +51,8 @@ def read_source(env_id: str, name: str | None, pairs: Iterable[str] | None) -> G
     `expert` is an import path or an agent.
     """
     from icrl_agents.agents.agent import ICAgent
+    from icrl_agents.histories.experts import EXPERT
     from icrl_agents.sources import SOURCES, choose_source, find_source
-    from icrl_agents.sources.source import EXPERT
     from icrl_agents.training.request import read_expert
 
     plain = [pair.strip().removeprefix("source.") for pair in pairs or ()]

@@ -1,7 +1,9 @@
-"""Conversion of caller values to NumPy arrays; casts that would change a value are refused."""
+"""Conversion of caller values to NumPy arrays; casts that would change a value are refused. Digests of arrays."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,3 +51,13 @@ def stored(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
             f"{what} holds {array[changed].flat[0]}, more than {np.dtype(dtype)} can hold: scale it, or check the env"
         )
     return cast
+
+
+def digest(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of the names, dtypes, shapes and values of arrays or tensors, in any order."""
+    total = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        array = np.ascontiguousarray(to_array(value, name))
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(array.data)
+    return total.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -23,6 +23,11 @@ class Learner(Protocol):
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None: ...
 
 
+def can_act(given: Any) -> TypeGuard[Learner]:
+    """Whether this is a learner; a class of learners is none."""
+    return isinstance(given, Learner) and not isinstance(given, type)
+
+
 @runtime_checkable
 class Named(Protocol):
     """A learner with a name."""
@@ -35,6 +40,23 @@ class Trained(Protocol):
     """A learner with provenance: `facts`, the JSON object of its training."""
 
     facts: Mapping[str, Any]
+
+
+AGENT, WEIGHTS, PLAN = "agent", "weights", "plan"  # in an identity: name, SHA-256 of the weights, planner
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A learner that can tell what its actions depend on."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """A JSON object: `AGENT`, and `WEIGHTS` and `PLAN` if there are any."""
+
+
+def identity_of(learner: Any) -> dict[str, Any]:
+    """What the actions of a learner depend on, as far as it is known: at least a name, or the class in brackets."""
+    name = learner.name if isinstance(learner, Named) else f"<{type(learner).__name__}>"
+    return {AGENT: name, **(learner.identity() if isinstance(learner, Identified) else {})}
 
 
 def facts_of(learner: Any) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.families import Capability, Family, check_same_tasks, find_family, is_native, make_tasks
 from icrl_agents.core.process.jobs.backends import Workers
-from icrl_agents.core.rollout import Learner, Named, facts_of, rollout
+from icrl_agents.core.rollout import Learner, Named, can_act, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.watching import Pace, Watch
@@ -220,12 +220,10 @@ def _share_done(on_episode: Callable[[int], None], number: int, blocks: int, epi
 
 
 def _check_learner(agent: Any) -> None:
-    if not isinstance(agent, Learner):
+    if not can_act(agent):
         fix = f"load it with ICAgent.from_pretrained({str(agent)[:80]!r})" if isinstance(agent, str | Path) else ""
-        raise TypeError(
-            f"agent={str(agent)[:80]!r} is a {type(agent).__name__} without reset, act and observe: "
-            f"{fix or 'give an ICAgent'}"
-        )
+        what = "a class" if isinstance(agent, type) else f"a {type(agent).__name__} without reset, act and observe"
+        raise TypeError(f"agent={str(agent)[:80]!r} is {what}: {fix or 'give an ICAgent'}")
 
 
 def _task_ids(env_id: str, tasks: Any) -> np.ndarray:

@@ -15,11 +15,17 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWra
 from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.families import Capability, Rules, env_family
 
+EXPERT = "expert"  # name of a given expert in the header of histories
+
 
 class Expert(ABC):
     """An expert that the caller gives for an environment that has none, or a worse one."""
 
     name: str  # as histories record it
+
+    def described(self) -> dict[str, Any]:
+        """The name, and under "expert.*" what else its actions depend on, as JSON for the header of histories."""
+        return {EXPERT: self.name}
 
     def begin(self, env: VectorEnv, tasks: Sequence[Mapping[str, Any]]) -> None:  # noqa: B027 - optional
         """New lifetimes of the rows of `env`, whose tasks are these make() arguments (B)."""

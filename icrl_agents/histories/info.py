@@ -29,7 +29,7 @@ class HistoryInfo:
     env_kwargs: dict[str, Any]  # keyword arguments registered with the id
     observation_space: dict[str, Any]  # in the format of `core.spaces.space_to_json`
     action_space: dict[str, Any]  # in the same format
-    source: str  # name of the source learner in SOURCES
+    source: str  # name of the source learner in SOURCES, or "agent": own lifetimes of an agent
     settings: dict[str, Any]  # settings of the source learner
     assumes: str  # privileged knowledge of the source learner
     seed: int  # seed of the collection

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import ACTION_MASK
 from icrl_agents.histories.columns import GIVEN
-from icrl_agents.histories.layout import Layout
+from icrl_agents.histories.layout import STAND_INS, Layout
 from icrl_agents.histories.store import HistoryStore
 
 MASK = GIVEN + ACTION_MASK  # optional: without it all actions are legal
@@ -28,12 +28,22 @@ class Part(NamedTuple):
         return len(self.layout.lengths) * self.layout.row_bytes
 
 
-def with_shared_columns(parts: Sequence[Part], collections: int) -> list[Part]:
-    """The parts of several collections, without columns that only some have; those of one are the caller's mistake."""
-    if collections < 2:
-        return list(parts)
-    shared = set.intersection(*({*part.layout.columns} for part in parts))
-    return [part._replace(layout=part.layout.only(shared)) for part in parts]
+def share_columns(collections: Sequence[Sequence[Part]]) -> list[Part]:
+    """The parts of collections, which may come from different sources, with the columns that all of them have.
+
+    A column of `STAND_INS` that only some have is kept: `HistoryShards.read` fills it in the others.
+
+    Raises:
+        ValueError: parts of one of several collections differ in columns.
+    """
+    given = [parts for parts in collections if parts]
+    if len(given) < 2:
+        return [part for parts in given for part in parts]
+    for parts in given:  # what only some histories of one collection have is the caller's mistake
+        check_same_columns(parts)
+    columns = [{*parts[0].layout.columns} for parts in given]
+    shared = {name for name in set[str]().union(*columns) if name in STAND_INS or all(name in one for one in columns)}
+    return [part._replace(layout=part.layout.only(shared)) for parts in given for part in parts]
 
 
 def check_same_columns(parts: Sequence[Part]) -> None:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import gymnasium
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.info import HistoryInfo
-from icrl_agents.histories.parts import Part, with_shared_columns
+from icrl_agents.histories.layout import STAND_INS
+from icrl_agents.histories.parts import Part, share_columns
 from icrl_agents.histories.store import HistoryStore
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")
@@ -96,27 +98,31 @@ class HistoryShards(AbstractContextManager):
     def index(self, tasks: Iterable[int]) -> list[Part]:
         """The histories of these tasks, by task, then by file; those that no file has are left out.
 
-        Of several collections, which may come from different sources, they have the columns that all share.
+        Those of several collections have the same columns, see `share_columns`.
 
         Raises:
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or differs in columns from others of its collection.
         """
-        wanted, parts = frozenset(tasks), list[Part]()
+        wanted = frozenset(tasks)
         if self._index[0] == wanted:
             return self._index[1]
+        found: dict[int, list[Part]] = {}  # number of the file -> its parts
+        number = {id(store): i for i, store in enumerate(self.stores)}
         for store in self.stores:
-            found = [task for task in store.tasks if task in wanted]
-            layouts = self._turn_to(store).layouts(found)
-            parts += [Part(task, store, layout) for task, layout in zip(found, layouts, strict=True)]
-        parts = with_shared_columns(parts, len(self.collections)) if parts else parts
-        parts.sort(key=lambda part: part.task)  # stable: of a task, in the order of the files
+            ids = [task for task in store.tasks if task in wanted]
+            layouts = self._turn_to(store).layouts(ids)
+            found[number[id(store)]] = [Part(*one) for one in zip(ids, repeat(store), layouts)]
+        parts = share_columns([[p for s in stores for p in found[number[id(s)]]] for stores in self.collections])
+        parts.sort(key=lambda part: (part.task, number[id(part.store)]))
         self._index = wanted, parts
         return parts
 
     def read(self, part: Part, rows: slice = slice(None)) -> Steps:
         """Streams `rows` of a part, (B, T)."""
         steps = self._turn_to(part.store)[part.task, rows]
-        return steps._replace(extras={name: x for name, x in steps.extras.items() if name in part.layout.columns})
+        missing = {name: getattr(steps, other) for name, other in STAND_INS.items()}
+        extras = {name: x for name, x in {**missing, **steps.extras}.items() if name in part.layout.columns}
+        return steps._replace(extras=extras)
 
     def _turn_to(self, store: HistoryStore) -> HistoryStore:
         if store is not self._reading:

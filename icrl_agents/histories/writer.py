@@ -66,8 +66,10 @@ class HistoryWriter:
             raise FileExistsError(f"{min(self.kept)} exists: choose another path, or overwrite it")
         self.finished = len(self.kept) == len(self.files)
         self._lock = FolderLock(self.folder, "collecting to")
+        self._ready = False  # until then the parts may be another collection's
         try:
             self._begin(resume, overwrite)
+            self._ready = True
         except BaseException:
             self.close()
             raise
@@ -158,7 +160,7 @@ class HistoryWriter:
 
     def close(self) -> None:
         """Release the folder; the parts of an unfinished store stay, to be resumed."""
-        if self.finished or not self.header.exists():
+        if self.finished or (self._ready and not self.done) or not self.header.exists():
             for part in self.folder.glob("*"):
                 if part.name not in OURS:
                     part.unlink()

@@ -220,9 +220,11 @@ def _shown(fact: Any) -> Any:
 
 
 def _flat(data: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Nested objects as (dotted name, value) pairs."""
+    """Nested objects, and lists of them by their number from 1, as (dotted name, value) pairs."""
     pairs: list[tuple[str, Any]] = []
     for key, value in data.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            value = {str(number): one for number, one in enumerate(value, 1)}
         pairs += [(f"{key}.{k}", v) for k, v in _flat(value)] if isinstance(value, dict) else [(key, value)]
     return pairs
 

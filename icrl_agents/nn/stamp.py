@@ -1,11 +1,9 @@
-"""Identity of the weights of a module: whether tensors were replaced since, and a digest of their values."""
+"""Whether the weights of a module were replaced, which invalidates what was derived from them."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,13 +30,3 @@ class Stamp(NamedTuple):
         return all(table.get(name) is value for table, name, value in self.entries) and all(
             tensor.data_ptr() == address and tensor.dtype == dtype for tensor, address, dtype in self.places
         )
-
-
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 of the names, dtypes, shapes and values of a module's weights and buffers."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(array.data)
-    return total.hexdigest()

@@ -9,9 +9,9 @@ from icrl_agents.core.checks import check_known
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.rollout import Learner
+from icrl_agents.core.rollout import AGENT, Learner
 from icrl_agents.sources.choice import Choice, choose_source, default_source
-from icrl_agents.sources.own import AGENT, OwnLifetimes
+from icrl_agents.sources.own import OwnLifetimes
 from icrl_agents.sources.source import Source
 
 __all__ = ["SOURCES", "Choice", "choose_source", "default_source", "find_source", "make_source", "source_name"]

@@ -27,18 +27,18 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.process.terminal import progress_bar
-from icrl_agents.core.rollout import Learner
+from icrl_agents.core.rollout import AGENT, PLAN, WEIGHTS, Learner
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps
-from icrl_agents.histories.experts import Expert, WithExpert
+from icrl_agents.histories.experts import EXPERT, Expert, WithExpert
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, choose_source, find_source, make_source, source_name
 from icrl_agents.sources.experts import as_expert
-from icrl_agents.sources.own import AGENT, WEIGHTS, OwnLifetimes
-from icrl_agents.sources.source import EXPERT
+from icrl_agents.sources.own import OwnLifetimes
 
+EXPERT_WEIGHTS, EXPERT_PLAN = f"{EXPERT}.{WEIGHTS}", f"{EXPERT}.{PLAN}"
 ROWS = 1024  # target number of lifetimes rolled out in parallel
 
 Progress = Callable[[int, int], None]  # called with (finished histories, all histories)
@@ -215,7 +215,7 @@ class Block(NamedTuple):
 
 def run_block(block: Block) -> dict[int, Steps]:
     info, tasks, given = block
-    settings = {name: value for name, value in info.settings.items() if name != EXPERT}
+    settings = {name: value for name, value in info.settings.items() if name.partition(".")[0] != EXPERT}
     agent = given.agent
     source = find_source(info.source).make(info.env_id, settings) if agent is None else OwnLifetimes(agent)
     source.expert = given.expert
@@ -238,16 +238,17 @@ def _report(progress: Progress | None, title: str, total: int) -> Iterator[Progr
 def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str | None:
     """Shell command that collects the same store; None if there is none.
 
-    `tasks` must be a split or named set, a given expert or agent must have a name that a command can load, and a family
-    of a user is defined in no file or module that is known here.
+    `tasks` must be a split or named set, a given expert or agent must have a name that a command can load and no
+    planner, and a family of a user is defined in no file or module that is known here.
     """
-    settings = {name: value for name, value in info.settings.items() if name not in (AGENT, WEIGHTS)}
+    settings = {name: value for name, value in info.settings.items() if name not in (AGENT, WEIGHTS, EXPERT_WEIGHTS)}
     source = str(info.settings.get(AGENT, info.source))
     object_given = any(str(name).startswith("<") for name in (source, settings.get(EXPERT, "")))
     if (
         info.source not in (*SOURCES, AGENT)
         or not is_family(info.env_id)
         or object_given
+        or not {PLAN, EXPERT_PLAN}.isdisjoint(info.settings)
         or tasks_checksum(info.env_id)
     ):
         return None

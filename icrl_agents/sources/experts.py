@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from icrl_agents.core.arrays import digest
 from icrl_agents.core.printable import printable
-from icrl_agents.core.rollout import Learner
-from icrl_agents.histories.experts import Expert
+from icrl_agents.core.rollout import AGENT, WEIGHTS, can_act, identity_of
+from icrl_agents.histories.experts import EXPERT, Expert
 
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # "package.module:function"
 
@@ -38,12 +39,12 @@ def as_expert(given: Any, name: str | None = None) -> Expert:
         return given
     if isinstance(given, str):
         return as_expert(_imported(given), name or given)
-    name = name or _name(given)
-    if isinstance(given, Learner):
+    name, model = name or _name(given), callable(getattr(given, "predict", None)) and not isinstance(given, type)
+    if can_act(given):
         return AgentExpert(given, name)
-    if callable(getattr(given, "predict", None)):
+    if model:
         return ModelExpert(given, name)
-    if callable(given):
+    if callable(given) and not isinstance(given, type):
         return FunctionExpert(given, name)
     raise ValueError(
         f"expert={printable(given)} cannot act: give a function, 'module:function', a model with predict(), or an agent"
@@ -109,12 +110,20 @@ class ModelExpert(Expert):
     def act(self, obs: np.ndarray) -> Any:
         return self.model.predict(obs, deterministic=True)[0]
 
+    def described(self) -> dict[str, Any]:
+        weights = getattr(getattr(self.model, "policy", None), "state_dict", None)
+        return super().described() | ({f"{EXPERT}.{WEIGHTS}": digest(weights())} if callable(weights) else {})
+
 
 class AgentExpert(Expert):
     """An agent that learns in context from the row's steps, with the actions that were taken instead of its own."""
 
     def __init__(self, agent: Any, name: str):
         self.agent, self.name = agent, name
+
+    def described(self) -> dict[str, Any]:
+        known = identity_of(self.agent)
+        return super().described() | {f"{EXPERT}.{part}": value for part, value in known.items() if part != AGENT}
 
     def begin(self, env: VectorEnv, tasks: Sequence[Mapping[str, Any]]) -> None:
         self.agent.reset(env, seed=0)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from icrl_agents.core.printable import printable
-from icrl_agents.core.rollout import Learner, Named, rollout
+from icrl_agents.core.rollout import Learner, can_act, identity_of, rollout
 from icrl_agents.histories.recorder import RecordHistory
-from icrl_agents.nn.stamp import weights_digest
 from icrl_agents.sources.source import Source
-
-AGENT, WEIGHTS = "agent", "weights"  # among the settings: name of the agent, SHA-256 of its weights
 
 
 class OwnLifetimes(Source):
@@ -25,21 +20,13 @@ class OwnLifetimes(Source):
     assumes = "what its agent was trained on."
 
     def __init__(self, agent: Learner):
-        if not isinstance(agent, Learner):
-            raise ValueError(f"source={printable(agent)} cannot act: give a name of SOURCES, or an agent")
+        if isinstance(agent, Source) or not can_act(agent):
+            raise ValueError(f"source={printable(agent)} is no agent: give one, or a name of SOURCES with its settings")
         super().__init__()
         self.agent = agent
 
     def described(self) -> dict[str, Any]:
-        method = getattr(self.agent, "method", None)  # of an ICAgent
-        weights = {WEIGHTS: weights_digest(method)} if isinstance(method, nn.Module) else {}
-        return super().described() | {AGENT: _name(self.agent)} | weights
+        return super().described() | identity_of(self.agent)
 
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         rollout(self.agent, env, episodes, seed=seed, options=options)
-
-
-def _name(agent: Learner) -> str:
-    """The name that an agent was loaded by, or its class in angle brackets."""
-    given = agent.name if isinstance(agent, Named) else getattr(agent, "origin", "")
-    return given or f"<{type(agent).__name__}>"

@@ -19,7 +19,6 @@ from icrl_agents.core.steps import Boundary, autoreset_mode
 from icrl_agents.histories.experts import Expert
 from icrl_agents.histories.recorder import RecordHistory
 
-EXPERT = "expert"  # name of a given expert among the settings of a source
 GENERATOR = 1  # separates a source's random stream from the environments', which have the same seed
 
 
@@ -71,8 +70,8 @@ class Source(ABC):
         return {}
 
     def described(self) -> dict[str, Any]:
-        """The settings and the name of a given expert, as JSON."""
-        return asdict(self.settings) | ({} if self.expert is None else {EXPERT: self.expert.name})
+        """The settings and a given expert, as JSON."""
+        return asdict(self.settings) | ({} if self.expert is None else self.expert.described())
 
     @abstractmethod
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:

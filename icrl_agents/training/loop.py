@@ -190,6 +190,7 @@ class Run:
                 drop_states(request.out)
         accelerator.wait_for_everyone()
         accelerator.end_training()
+        agent.source, agent.origin = "local", request.out.absolute().name  # as if it was loaded
         return agent
 
     def _accelerator(self) -> Accelerator:

@@ -18,7 +18,7 @@ from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.splits import Splits, split_tasks
-from icrl_agents.histories.experts import Expert
+from icrl_agents.histories.experts import EXPERT, Expert
 from icrl_agents.histories.shards import HistoryShards, Paths
 from icrl_agents.histories.store import HistoryStore, partial_folder
 from icrl_agents.hub.unfinished import NOTE
@@ -26,7 +26,7 @@ from icrl_agents.methods import METHODS
 from icrl_agents.sources import choose_source, make_source, source_name
 from icrl_agents.sources.collection import collect
 from icrl_agents.sources.experts import IMPORT_PATH, as_expert
-from icrl_agents.sources.source import EXPERT, Source
+from icrl_agents.sources.source import Source
 from icrl_agents.training.config import TrainConfig, split_settings
 from icrl_agents.training.provenance import describe_training
 from icrl_agents.training.run_folder import command_line, note_files, read_started, stored_files

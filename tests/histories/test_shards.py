@@ -14,6 +14,7 @@ from icrl_agents.core.steps import HIGHEST, LOWEST
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.shards import HistoryShards, common_name, find_files, shard_files
 from icrl_agents.histories.writer import HistoryWriter
+from icrl_agents.training.streaming.stream import StreamedWindows
 from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
 
@@ -125,6 +126,31 @@ def test_histories_of_several_sources_serve_together_with_the_columns_that_they_
         assert "latent" in alone.layout.columns
         assert "latent" not in columns
         assert {name for history in windows.histories for name in history.extras} <= {*columns, LOWEST, HIGHEST}
+
+
+def test_actions_stand_in_for_intended_actions_that_only_some_sources_record(source, tmp_path):
+    slipped = collect(ENV, "posterior", tmp_path / "slipped.h5", tasks=[1, 2], settings={"slips": 0.8}, seed=1, **HOW)
+    with HistoryStore(slipped) as store:
+        meant = {task: store[task].extras["intended_action"] for task in (1, 2)}
+        assert (meant[1] != store[1].action).any()
+    for given in ([source / "whole.h5", slipped], [slipped, source / "whole.h5"]):
+        with HistoryShards(*given) as both:
+            for part in both.index([1, 2, 3]):
+                steps = both.read(part)
+                target = meant[part.task] if part.store.path == slipped else steps.action
+                np.testing.assert_array_equal(steps.extras["intended_action"], target)
+        with HistoryShards(*given) as both:
+            windows = StreamedWindows(both, [1, 2, 3], WindowSpec(9, 40, 0), None, pool=1).batch(0)
+            assert (windows.extras["intended_action"] != windows.action).any()
+
+
+def test_a_shard_with_other_columns_is_named_beside_another_collection(shards, source, tmp_path):
+    other = collect(ENV, "psrl", tmp_path / "other" / "psrl.h5", tasks=[1, 2], **HOW)
+    with HistoryStore(shards[1]) as store:
+        store.annotate("latent", lambda steps: steps.reward)
+    with HistoryShards(shards[0].parent, other) as found:
+        words = f"{shards[1]}: only one of the tasks 1", "has 'latent'", "in the same way"
+        one_line(lambda: StoreWindows(found, [1, 2, 3, 5, 8], WindowSpec(9, 4, 0)), ValueError, *words)
 
 
 @pytest.mark.parametrize("cut", [0, 100, 3000, -1])

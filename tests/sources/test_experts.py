@@ -1,6 +1,7 @@
 """Experts that a caller gives: functions, models, agents; in labels, in the behaviour, in worker processes."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,37 @@ def test_a_store_names_its_expert(tmp_path):
         assert collect_command(store.info, store.tasks, "object.h5") is None
 
 
+class Trained(Model):
+    """A model with weights."""
+
+    def __init__(self, weight):
+        self.policy = SimpleNamespace(state_dict=lambda: {"weight": np.full(3, weight)})
+
+
+@pytest.mark.parametrize("kind", ["model", "agent"])
+def test_a_collection_is_not_continued_with_an_expert_of_other_weights(kind, tmp_path, tiny_agent):
+    family = find_family(ROOM)
+
+    def make(seed):
+        if kind == "model":
+            return Trained(seed)
+        agent = tiny_agent(family.observation_space, family.action_space)
+        next(agent.parameters()).data.add_(seed)
+        return agent
+
+    def stop(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    how = {"tasks": [1], "streams": 1, "episodes": 1}
+    with pytest.raises(KeyboardInterrupt):
+        collect(ROOM, "uniform", tmp_path / "h.h5", expert=make(1), progress=stop, **how)
+    one_line(lambda: collect(ROOM, "uniform", tmp_path / "h.h5", expert=make(2), **how), FileExistsError, "settings")
+    collect(ROOM, "uniform", tmp_path / "h.h5", expert=make(1), **how)
+    with HistoryStore(tmp_path / "h.h5") as store:
+        assert len(store.info.settings["expert.weights"]) == 64
+
+
 @pytest.mark.parametrize("given", [stay, f"{HERE}:stay", Model()], ids=["function", "path", "model"])
 def test_worker_processes_get_it(given, tmp_path):
     collect(ROOM, "noise", tmp_path / "h.h5", tasks=[3], streams=2, episodes=1, expert=given)
@@ -120,6 +152,8 @@ def test_mistakes_are_one_line(tmp_path):
     out = tmp_path / "h.h5"
     one_line(lambda: collect(ROOM, "noise", out, processes=2, expert=lambda obs: stay(obs)), ValueError, "workers")
     one_line(lambda: as_expert(3), ValueError, "expert=3 cannot act", "module:function")
+    for wrong in (ICAgent, Model):
+        one_line(lambda wrong=wrong: as_expert(wrong), ValueError, wrong.__name__, "cannot act")
     one_line(lambda: as_expert("nowhere"), ValueError, "'nowhere' is no import path")
     one_line(lambda: as_expert("nowhere:go"), ValueError, "'nowhere:go' is not found", "Python path")
     one_line(lambda: as_expert(f"{HERE}:gone"), ValueError, "is not found")

@@ -1,16 +1,19 @@
 """Own lifetimes of an agent: what is recorded, that it can be repeated, and what is refused."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from icrl_agents import HistoryStore, ICAgent, collect, train
+from icrl_agents import HistoryStore, ICAgent, collect, evaluate, train
 from icrl_agents.cli.app import app
 from icrl_agents.core.families import make_tasks
 from icrl_agents.core.rollout import rollout
 from icrl_agents.histories.recorder import RecordHistory
+from icrl_agents.sources import make_source
 from tests.conftest import one_line
 
 ENV = "icrl/Darkroom3x3-v0"
@@ -34,6 +37,12 @@ def folder(tmp_path_factory):
     first = collect(ENV, "posterior", out / "posterior.h5", tasks=[1, 2, 3], **HOW)
     train("dpt", ENV, out / "agent", histories=first, settings=TRAINING, quiet=True, track=[])
     return out
+
+
+def stop(done: int, total: int) -> None:
+    """Progress that interrupts a collection after its first block."""
+    if done:
+        raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -63,15 +72,36 @@ def test_any_number_of_processes_records_the_same_bytes(agent, tmp_path):
 
 
 def test_a_collection_is_not_continued_with_other_weights(agent, tmp_path):
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         collect(ENV, agent, tmp_path / "own.h5", tasks=[1, 2], **{**HOW, "progress": stop})
     next(agent.parameters()).data.add_(1)
     one_line(
         lambda: collect(ENV, agent, tmp_path / "own.h5", tasks=[1, 2], **HOW), FileExistsError, "own.h5", "settings"
     )
+
+
+def test_a_planner_is_part_of_what_an_agent_is(agent, tmp_path):
+    agent.method.config = replace(agent.config, dynamics=True)
+    plain = agent.identity()
+    agent.use_plan("lookahead")
+    known = agent.identity()
+    assert {**known, "plan": None} == {**plain, "plan": None}
+    assert known["plan"]["depth"] == agent.planner.depth
+
+
+def test_an_interrupted_collection_goes_on_with_the_agent_that_training_returned_or_with_its_folder(folder, tmp_path):
+    trained = train("dpt", ENV, tmp_path / "new", histories=folder / "posterior.h5", settings=TRAINING, quiet=True)
+    how = {**HOW, "tasks": [1, 2], "progress": stop}
+    with pytest.raises(KeyboardInterrupt):
+        collect(ENV, trained, tmp_path / "own.h5", **how)
+    loaded = ICAgent.from_pretrained(tmp_path / "new", device="cpu")
+    assert (trained.source, trained.identity()) == (loaded.source, loaded.identity())
+    collect(ENV, loaded, tmp_path / "own.h5", **{**how, "progress": lambda done, total: None})
+
+
+def test_workers_need_no_torch():
+    words = "import sys, icrl_agents.sources.collection, icrl_agents.sources.own; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
 
 
 def test_both_histories_train_together_and_the_facts_name_both(folder, agent, tmp_path):
@@ -90,8 +120,26 @@ def test_settings_are_for_sources_with_a_name(agent, tmp_path):
     one_line(
         lambda: collect(ENV, agent, tmp_path / "x.h5", settings={"noise": 0.1}, **HOW), ValueError, "noise", "leave"
     )
-    one_line(lambda: collect(ENV, 5, tmp_path / "x.h5", **HOW), ValueError, "source=5", "an agent")
+    for given, said in (
+        (5, "source=5"),
+        (ICAgent, "ICAgent"),
+        (make_source("uniform", "icrl/BernoulliBandit-v0"), "Uniform"),
+    ):
+        one_line(lambda given=given: collect(ENV, given, tmp_path / "x.h5", **HOW), ValueError, said, "is no agent")
+    one_line(lambda: evaluate(ICAgent, ENV), TypeError, "ICAgent", "is a class")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_collection_that_fails_at_once_leaves_nothing_and_one_that_has_begun_is_kept(agent, tmp_path):
+    other = "icrl/BernoulliBandit-v0"
+    one_line(lambda: collect(other, agent, tmp_path / "own.h5", tasks=[1], **HOW), ValueError, "observation")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        collect(ENV, agent, tmp_path / "own.h5", tasks=[1, 2], **{**HOW, "progress": stop})
+    parts = sorted(tmp_path.rglob("part-*"))
+    one_line(lambda: collect(ENV, agent, tmp_path / "own.h5", tasks=[1], **HOW), FileExistsError, "tasks")
+    assert parts
+    assert sorted(tmp_path.rglob("part-*")) == parts
 
 
 def test_the_command_takes_the_folder_of_an_agent(folder, tmp_path):

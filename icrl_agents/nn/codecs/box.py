@@ -71,6 +71,12 @@ class BoxCodec(Codec):
         self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
 
     @property
+    def binned(self) -> BinnedLinear | None:
+        """The embedding, if it has bins."""
+        layer = getattr(self, "linear", None)
+        return layer if isinstance(layer, BinnedLinear) else None
+
+    @property
     def units(self) -> Units:
         return Units(self.mean, self.std, self.low, self.high)
 
@@ -104,8 +110,8 @@ class BoxCodec(Codec):
         mean, std = data.mean(0), data.std(0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))
-        if isinstance(layer := getattr(self, "linear", None), BinnedLinear):
-            layer.fit(self.units.flat(x).reshape(-1, self.size))
+        if self.binned:
+            self.binned.fit(self.units.flat(x).reshape(-1, self.size))
 
     @torch.no_grad()
     def fit_actions(self, x: Tensor) -> None:
@@ -122,8 +128,8 @@ class BoxCodec(Codec):
                 f"mean {printable(self.mean.numpy(force=True))}, "
                 "expected finite numbers and std > 0: the checkpoint is damaged"
             )
-        if isinstance(layer := getattr(self, "linear", None), BinnedLinear):
-            layer.validate(f"the bins of {printable(self.space, 60)}")
+        if self.binned:
+            self.binned.validate(f"the bins of {printable(self.space, 60)}")
 
 
 def check_finite(array: np.ndarray, what: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
 from icrl_agents.core.steps import HIGHEST, LOWEST, Steps
-from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
+from icrl_agents.nn.codecs.bins import number_layer
 from icrl_agents.nn.codecs.box import MIN_SPREAD, BoxCodec, check_finite
 from icrl_agents.nn.codecs.distributions import Gaussian
 
@@ -63,8 +63,8 @@ class RewardCodec(BoxCodec):
 
     def fit_normalization(self, x: Tensor) -> None:
         """Fit the bins, if there are any; the unit is part of the task, or follows the lifetime."""
-        if isinstance(self.linear, BinnedLinear):
-            self.linear.fit(self.inputs(x).flatten(0, -2))
+        if self.binned:
+            self.binned.fit(self.inputs(x).flatten(0, -2))
 
     # ---- the unit of the rewards ------------------------------------------------------------------------------------
 
