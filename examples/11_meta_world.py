@@ -15,6 +15,7 @@ from icrl_agents import collect, train
 from icrl_agents.core.splits import split_tasks
 
 FREE = "train_free"  # set of tasks
+EXPERTS = {"peg-insert-side": "icrl_envs.metaworld.fast_experts:insert_peg"}  # others: Meta-World's
 SETTINGS = {
     **{"task_set": FREE, "head": "flow", "bins": 64, "rewards": "fixed", "width": 64, "inner": 128},
     **{"eval_every": 0, "checkpoint_every": 100, "threads": 1},
@@ -44,6 +45,7 @@ def main(task: str = "reach", folder: Path | None = None, seed: int = 0, process
     histories, out = [], Path()
     for number, (count, episodes, settings) in enumerate(ROUNDS, 1):
         how = {"tasks": list(islice(goals, count)), "streams": 1, "episodes": episodes, "seed": seed}
+        how["expert"] = EXPERTS.get(task)
         histories.append(folder / f"round-{number}.h5")
         if not histories[-1].exists():
             own = {"source": agent} if agent else {"source": "wrong-goal", "settings": {"right_end": 0.5}}

@@ -12,6 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from icrl_envs import FAMILIES, Capability, find_family
+from icrl_envs.metaworld.fast_experts import insert_peg
 from icrl_envs.metaworld.rows import MetaWorldRows
 from icrl_envs.metaworld.spaces import TWO_OBJECTS
 from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, free_goals, goal_of, published_goals
@@ -268,6 +269,16 @@ def test_an_expert_reaches_its_goal_and_a_deceived_one_the_other(metaworld, monk
     for learner, at in ((found, tasks), (deceived, others)):
         goals = np.array([goal_of("reach", task)[3:] for task in at])
         assert np.linalg.norm(learner.obs[:, :3] - goals, axis=1).max() < 0.06  # the hand is 4 cm above its tip
+
+
+@pytest.mark.slow
+def test_a_fast_expert_inserts_the_peg_where_the_scripted_one_is_too_slow(metaworld, monkeypatch):
+    monkeypatch.setattr(evaluation, "random_returns", lambda env_id, tasks, seed: np.zeros(len(tasks)))
+    peg, ids = find_family("icrl/MetaWorld-peg-insert-side-v0"), [100, 103, 106, 108]
+    fast, scripted = Advised(), Advised()
+    fast.act = lambda obs: insert_peg(obs, [peg.task_kwargs(task) for task in ids])
+    found = [evaluation.evaluate(one, peg.env_id, tasks=ids, episodes=1).success for one in (fast, scripted)]
+    assert [success[0, :, 0].tolist() for success in found] == [[True] * 4, [True, False, False, False]]
 
 
 @pytest.mark.slow
