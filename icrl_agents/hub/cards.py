@@ -3,9 +3,10 @@
 The template has no branch per method and no literal numbers: numbers come from `config.json`, `results.json` and
 the size of the weights, prose from the method's docstring.
 
-Facts are free JSON. Some keys have a fixed place on the card, the others are listed: `env_id` (string), `command`
-(string, reproduces the weights), `collect` (string, reproduces the histories), `source`, `assumes`, `split_seed` and
-`data` (training data), `family` (tasks of a user's environment), `limits` (list of strings).
+Facts are free JSON. Some keys have a fixed place on the card, the others are listed: `env_id` (string), `install`
+(string, optional dependency group of the environment), `command` (string, reproduces the weights), `collect` (string,
+reproduces the histories), `source`, `assumes`, `split_seed` and `data` (training data), `family` (tasks of a user's
+environment), `limits` (list of strings).
 
 Results are `env_id`, `split`, `episodes`, `num_seeds` and `table`, a list of rows
 `{"name", "value", "low", "high", "unit", "note", "reference", "over"}` with required `name` and `value`. `unit`
@@ -46,7 +47,7 @@ from icrl_agents.hub.recordings import read_note
 
 DATA = ("source", "assumes", "split_seed", "data")
 TASKS = ("tasks", "test_tasks")  # lists in the fact `family`, too long for a card
-PLACED = ("env_id", "command", "collect", "limits", *DATA)
+PLACED = ("env_id", "install", "command", "collect", "limits", *DATA)
 MEASURED = ("env_id", "split", "episodes", "num_seeds")
 EPISODES = "Episodes of this agent"  # caption of a recording without a note
 LOCAL = "path/to/this/folder"
@@ -146,6 +147,7 @@ def render_card(
         command=_fenced(facts.get("command")),
         collect=_fenced(facts.get("collect")),
         facts=_flat({key: _shown(value) for key, value in facts.items() if key not in PLACED}),
+        package=_package(facts.get("install")),
         own_family=isinstance(facts.get("family"), dict),
         limits=facts["limits"] if isinstance(facts.get("limits"), list) else [],
     )
@@ -210,6 +212,12 @@ def _fenced(command: Any) -> str | None:
 def _is_id(value: Any) -> bool:
     """Whether a value is a well-formed environment id: it is inserted into code and YAML on the card."""
     return isinstance(value, str) and re.fullmatch(r"[\w:./-]{1,100}", value) is not None
+
+
+def _package(group: Any) -> str:
+    """What to install: this package, with an optional dependency group if that is a well-formed name."""
+    known = isinstance(group, str) and re.fullmatch(r"[a-z0-9-]{1,40}", group)
+    return f'"icrl-agents[{group}]"' if known else "icrl-agents"
 
 
 def _shown(fact: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from icrl_agents.core.families import define
+from icrl_agents.core.families import define, find_family
 from icrl_agents.core.process.packages import versions
 from icrl_agents.histories.shards import HistoryShards, common_name
 from icrl_agents.histories.store import HistoryStore
@@ -32,6 +32,7 @@ def describe_training(
     """
     return {
         "env_id": env_id,
+        **({"install": group} if (group := find_family(env_id).install) else {}),
         **define(env_id),
         **data,
         "split_seed": config.split_seed,

@@ -136,6 +136,14 @@ def test_what_is_not_known_is_said_not_invented(data):
     assert "gymnasium.make" not in card
 
 
+def test_a_card_installs_what_its_environment_needs(data):
+    assert "\npip install icrl-agents\n" in render(data)
+    for group, line in (("mujoco", '"icrl-agents[mujoco]"'), ("x]; rm", "icrl-agents"), (3, "icrl-agents")):
+        card = render({**data, "facts": {**data["facts"], "install": group}})
+        assert f"\npip install {line}\n" in card
+        assert "| install |" not in card
+
+
 def test_the_cards_code_runs(data, tiny_agent, tmp_path):
     agent = tiny_agent()
     agent.save_pretrained(tmp_path)

@@ -57,6 +57,7 @@ class Family(ABC):
         extra: task ids of named sets outside the split, from N on.
         training: names of sets that may replace the training tasks.
         max_rows: most rows that `make_rows` makes; None for any number.
+        install: optional dependency group of icrl-agents that its environments need, such as "mujoco".
     """
 
     env_id: str = ""
@@ -73,6 +74,7 @@ class Family(ABC):
     extra: Sets = MappingProxyType({})
     training: tuple[str, ...] = ()
     max_rows: int | None = None
+    install: str = ""
 
     @abstractmethod
     def task_kwargs(self, task_id: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class HalfCheetahVel(Family):
     lifetime = 5
     published = Split(0.8, 0)
     max_rows = 64  # rows simulate one after the other: more are not faster
+    install = "mujoco"
     observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
     action_space = spaces.Box(-1.0, 1.0, (6,), np.float32)
 

@@ -45,6 +45,7 @@ class MetaWorld(Family):
     }
     training = ("train_free", "train_free_1000")
     max_rows = 64  # rows simulate one after the other: more are not faster
+    install = "metaworld"
     action_space = ACTION_BOX
 
     def __init__(self, env_id: str):

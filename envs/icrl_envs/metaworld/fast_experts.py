@@ -31,7 +31,7 @@ def insert_peg(obs: np.ndarray, tasks: Sequence[Mapping[str, Any]]) -> np.ndarra
     across, above = np.linalg.norm(grip[:, :2], axis=1), grip[:, 2]
     over = across <= 0.03
     held = over & ((above <= 0.025) | ((above < 0.06) & (opening < 0.5)))
-    lined_up = (np.abs(peg - hole - BEFORE)[:, 1:] <= 0.02).all(1)
+    lined_up = np.abs(peg - hole - BEFORE)[:, 1:].max(1) <= 0.02
     carried = hole + np.where(lined_up[:, None], INSIDE, BEFORE) + grip
     to_peg = peg + np.where(over[:, None], 0.0, (0.0, 0.0, 0.08))
     move = GAIN * (np.where(held[:, None], carried, to_peg) - hand)
