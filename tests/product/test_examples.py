@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib import error, request
 
@@ -21,6 +21,7 @@ from icrl_envs import FAMILIES, find_family, unregister_family
 
 from icrl_agents import HistoryStore
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import plots
 from icrl_agents.hub import remote as hub
 from icrl_agents.methods.headless_ad import HeadlessAD
@@ -250,15 +251,19 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_meta_world(tmp_path):
+@pytest.mark.parametrize("published", [False, True])
+def test_meta_world(published, tmp_path):
     pytest.importorskip("metaworld")
-    tiny = {**TINY, "bins": 3, "task_set": "train_free", "checkpoint_every": 0}
+    tiny = {**TINY, "bins": 3, "checkpoint_every": 0}
     del tiny["episodes"]
-    example = load("11_meta_world", SETTINGS=tiny, ROUNDS=[(2, 1, {}), (1, 2, {"lr": 1e-3})])
+    two = SimpleNamespace(train=split_tasks("icrl/MetaWorld-reach-v0").train[:2])
+    fewer = {"split_tasks": lambda *given, **more: two} if published else {}
+    example = load("11_meta_world", SETTINGS=tiny, ROUNDS=[(2, 1, {}), (1, 2, {"lr": 1e-3})], **fewer)
     for _ in range(2):  # the second call finds all done
-        example.main(folder=tmp_path)
+        example.main(folder=tmp_path, published=published)
     agent = ICAgent.from_pretrained(tmp_path / "agent", device="cpu")
     assert agent.facts["source"] == "wrong-goal, agent"
     with HistoryStore(tmp_path / "round-1.h5") as first, HistoryStore(tmp_path / "round-2.h5") as own:
-        assert not set(first.tasks) & set(own.tasks)
+        assert (set(first.tasks) == set(own.tasks)) == published
+        assert published or not set(first.tasks) & set(own.tasks)
         assert own[own.tasks[0]].reward.shape == (1, 200)

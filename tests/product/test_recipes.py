@@ -88,7 +88,13 @@ def check_script(words: list[str], data: dict[str, Any]) -> None:
     facts, last = data["facts"], script["ROUNDS"][-1]
     assert facts["env_id"] == f"icrl/MetaWorld-{options['--task']}-v0"
     out = f"runs/ml1-{options['--task']}/round-{len(script['ROUNDS']) - 1}"
-    given = {**script["SETTINGS"], **last.settings, "seed": int(options["--seed"]), "init": out}
+    given = {
+        **script["SETTINGS"],
+        **last.settings,
+        "task_set": "train_free",
+        "seed": int(options["--seed"]),
+        "init": out,
+    }
     config, agent, _ = split_settings(data["method"], facts["env_id"], given, fresh=False)
     assert (asdict(config), asdict(agent)) == (asdict(TrainConfig()) | facts["train"], data["config"])
     assert [part["episodes"] for part in facts["data"]["collections"]] == [one.episodes for one in script["ROUNDS"]]
