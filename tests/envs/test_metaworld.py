@@ -12,7 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from icrl_envs import FAMILIES, Capability, find_family
-from icrl_envs.metaworld.fast_experts import insert_peg
+from icrl_envs.metaworld.fast_experts import insert_peg, sweep_cube
 from icrl_envs.metaworld.rows import MetaWorldRows
 from icrl_envs.metaworld.spaces import TWO_OBJECTS
 from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, free_goals, goal_of, published_goals
@@ -272,13 +272,18 @@ def test_an_expert_reaches_its_goal_and_a_deceived_one_the_other(metaworld, monk
 
 
 @pytest.mark.slow
-def test_a_fast_expert_inserts_the_peg_where_the_scripted_one_is_too_slow(metaworld, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "expert", "ids"),
+    [("peg-insert-side", insert_peg, [103, 106, 108, 109]), ("sweep", sweep_cube, [119, 125, 143, 149])],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_fast_experts_succeed_where_the_scripted_ones_are_too_slow(name, expert, ids, metaworld, monkeypatch):
     monkeypatch.setattr(evaluation, "random_returns", lambda env_id, tasks, seed: np.zeros(len(tasks)))
-    peg, ids = find_family("icrl/MetaWorld-peg-insert-side-v0"), [100, 103, 106, 108]
-    fast, scripted = Advised(), Advised()
-    fast.act = lambda obs: insert_peg(obs, [peg.task_kwargs(task) for task in ids])
-    found = [evaluation.evaluate(one, peg.env_id, tasks=ids, episodes=1).success for one in (fast, scripted)]
-    assert [success[0, :, 0].tolist() for success in found] == [[True] * 4, [True, False, False, False]]
+    family, fast, scripted = find_family(f"icrl/MetaWorld-{name}-v0"), Advised(), Advised()
+    fast.act = lambda obs: expert(obs, [family.task_kwargs(task) for task in ids])
+    for learner, succeeds in ((fast, True), (scripted, False)):
+        found = evaluation.evaluate(learner, family.env_id, tasks=ids, episodes=1).success
+        assert found.ravel().tolist() == [succeeds] * len(ids)
 
 
 @pytest.mark.slow
