@@ -76,8 +76,9 @@ class Request:
         """
         command, fresh = command_line(), histories is None and not resume
         settings, expert = given
+        begun = None
         if resume:
-            histories, settings, command = read_started(out, method, env_id, histories, settings)
+            histories, settings, command, begun = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
         split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
         files = None if histories is None else tuple(stored_files(histories))
@@ -87,6 +88,11 @@ class Request:
                 f"source={config.source!r} makes fresh lifetimes, {files[0].name} holds its own: leave one of them out"
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
+        if begun and source and source.expert and source.expert.described() != begun:
+            raise ValueError(
+                f"the expert {printable(source.expert.name)} has other weights or another planner than at the start of "
+                f"{out}: resume with that one, or start another run"
+            )
         if source and source.one_task and "episodes" not in settings:
             config = replace(config, episodes=OWN_EPISODES)
         return cls(method, env_id, out, files, source, for_source, config, agent_config, command, resume)
@@ -100,6 +106,7 @@ class Request:
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.source_settings,
+            **({"expert": self.source.expert.described()} if self.source and self.source.expert else {}),
             **({"family": checksum} if (checksum := tasks_checksum(self.env_id)) else {}),
             "command": self.command,
             "versions": versions(),

@@ -42,6 +42,7 @@ class Started(NamedTuple):
     histories: str | list[str] | None
     settings: dict[str, Any]
     command: str
+    expert: dict[str, Any] | None  # what the actions of a given expert depend on
 
 
 def read_started(out: Path, method: str, env_id: str, histories: Paths | None, settings: dict[str, Any]) -> Started:
@@ -61,7 +62,7 @@ def read_started(out: Path, method: str, env_id: str, histories: Paths | None, s
         if (before := started.get(name, note._asdict().get(name))) != value:
             differs = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
             raise ValueError(f"{differs}: resume with that, or {way}")
-    return Started(note.histories, started, note.command)
+    return Started(note.histories, started, note.command, note.expert)
 
 
 def stored_files(histories: Paths) -> list[Path]:

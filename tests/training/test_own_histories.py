@@ -1,6 +1,7 @@
 """Training with a source that learns one task at a time: it collects its histories first, once, and resumes."""
 
 import json
+import signal
 
 import gymnasium
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from icrl_agents import HistoryStore, train
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.sources import collection
+from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
 from tests.sources.reach import REACH, registered
+from tests.training.test_run_folder import at_update
 
 ID = "icrl/Darkroom3x3-v0"
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6}
@@ -123,6 +126,26 @@ def test_an_agent_is_the_expert_of_another(tmp_path):
     agent = train("dpt", ID, tmp_path / "second", settings=settings, device="cpu", quiet=True, track=[])
     assert agent.facts["source"] == "noise"
     assert agent.facts["data"]["settings"]["expert"] == str(tmp_path / "first")
+
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_with_an_expert_of_other_weights(tmp_path, tiny_agent, monkeypatch):
+    def give(seed):
+        tiny_agent(*env_spaces(ID), seed=seed).save_pretrained(tmp_path / "first")
+
+    def go_on(**more):
+        settings = {**SMALL, "source.expert": str(tmp_path / "first")}
+        return train("ad", ID, tmp_path / "run", settings=settings, device="cpu", quiet=True, track=[], **more)
+
+    give(seed=0)
+    with monkeypatch.context() as patch:
+        at_update(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            go_on()
+    give(seed=1)
+    one_line(lambda: go_on(resume=True), ValueError, "first", "weights", "resume with that one")
+    give(seed=0)
+    assert go_on(resume=True).origin == "run"
 
 
 def test_an_unusable_init_is_refused_before_anything_is_collected(tmp_path, tiny_agent, monkeypatch):
