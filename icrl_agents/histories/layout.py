@@ -14,7 +14,6 @@ import numpy as np
 
 from icrl_agents.histories.columns import GIVEN, LENGTH, memory_bytes, read_length
 
-STAND_INS = {"intended_action": "action"}  # optional column -> what it equals in histories without it
 DERIVED = 3 + 2 * 4  # bytes a step: first, start and mask; lowest and highest reward so far
 
 Entry = tuple[np.dtype, tuple[int, ...]]  # dtype and shape of a value at one step, or of one static value
@@ -38,11 +37,10 @@ class Layout(NamedTuple):
         }
         return cls(read_length(columns), columns["reward"].shape[1], entries, memory_bytes(columns.values()))
 
-    def only(self, names: Container[str]) -> Layout:
-        """The layout with the columns `names`, of which stand-ins may be added; static values stay."""
-        filled = {name: self.columns[other] for name, other in STAND_INS.items()} | self.columns
-        kept = {name: entry for name, entry in filled.items() if name in names or name.startswith(GIVEN)}
-        return self._replace(columns=kept)
+    def only(self, names: Container[str], added: Mapping[str, Entry]) -> Layout:
+        """The layout with its columns among `names`, and with `added` ones that it lacks; static values stay."""
+        kept = {name: entry for name, entry in self.columns.items() if name in names or name.startswith(GIVEN)}
+        return self._replace(columns={**added, **kept})
 
     @property
     def step_bytes(self) -> int:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import ACTION_MASK
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.histories.columns import GIVEN
-from icrl_agents.histories.layout import STAND_INS, Layout
+from icrl_agents.histories.layout import Layout
 from icrl_agents.histories.store import HistoryStore
 
 MASK = GIVEN + ACTION_MASK  # optional: without it all actions are legal
+# optional column -> its values (B, T, ...) in histories without it, which are of one policy and took what they intended
+STAND_INS: dict[str, Callable[[Steps], np.ndarray]] = {
+    "intended_action": lambda steps: steps.action,
+    "update": lambda steps: np.zeros(steps.mask.shape),
+}
 AGAIN = "collect all tasks in the same way"
 
 
@@ -27,11 +34,19 @@ class Part(NamedTuple):
         """Memory in bytes of all of them as `Steps`."""
         return len(self.layout.lengths) * self.layout.row_bytes
 
+    def completed(self, steps: Steps) -> Steps:
+        """Stored steps (B, T) with the columns of the layout."""
+        columns, found = self.layout.columns, steps.extras
+        extras = {name: value for name, value in found.items() if name in columns}
+        for name in STAND_INS.keys() & columns.keys() - found.keys():
+            extras[name] = STAND_INS[name](steps).astype(columns[name][0], copy=False)
+        return steps._replace(extras=extras)
+
 
 def share_columns(collections: Sequence[Sequence[Part]]) -> list[Part]:
     """The parts of collections, which may come from different sources, with the columns that all of them have.
 
-    A column of `STAND_INS` that only some have is kept: `HistoryShards.read` fills it in the others.
+    A column of `STAND_INS` that only some have is kept: `Part.completed` fills it in the others.
 
     Raises:
         ValueError: parts of one of several collections differ in columns.
@@ -41,9 +56,10 @@ def share_columns(collections: Sequence[Sequence[Part]]) -> list[Part]:
         return [part for parts in given for part in parts]
     for parts in given:  # what only some histories of one collection have is the caller's mistake
         check_same_columns(parts)
-    columns = [{*parts[0].layout.columns} for parts in given]
-    shared = {name for name in set[str]().union(*columns) if name in STAND_INS or all(name in one for one in columns)}
-    return [part._replace(layout=part.layout.only(shared)) for parts in given for part in parts]
+    columns = [parts[0].layout.columns for parts in given]
+    filled = {name: one[name] for one in columns for name in STAND_INS if name in one}
+    shared = set.intersection(*map(set, columns)) | {*filled}
+    return [part._replace(layout=part.layout.only(shared, filled)) for parts in given for part in parts]
 
 
 def check_same_columns(parts: Sequence[Part]) -> None:

@@ -7,9 +7,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import gymnasium
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.info import HistoryInfo
-from icrl_agents.histories.layout import STAND_INS
 from icrl_agents.histories.parts import Part, share_columns
 from icrl_agents.histories.store import HistoryStore
 
@@ -106,23 +104,22 @@ class HistoryShards(AbstractContextManager):
         wanted = frozenset(tasks)
         if self._index[0] == wanted:
             return self._index[1]
-        found: dict[int, list[Part]] = {}  # number of the file -> its parts
-        number = {id(store): i for i, store in enumerate(self.stores)}
-        for store in self.stores:
-            ids = [task for task in store.tasks if task in wanted]
-            layouts = self._turn_to(store).layouts(ids)
-            found[number[id(store)]] = [Part(*one) for one in zip(ids, repeat(store), layouts)]
-        parts = share_columns([[p for s in stores for p in found[number[id(s)]]] for stores in self.collections])
-        parts.sort(key=lambda part: (part.task, number[id(part.store)]))
+        parts = share_columns(
+            [[part for store in stores for part in self._parts(store, wanted)] for stores in self.collections]
+        )
+        order = {id(store): number for number, store in enumerate(self.stores)}
+        parts.sort(key=lambda part: (part.task, order[id(part.store)]))
         self._index = wanted, parts
         return parts
 
     def read(self, part: Part, rows: slice = slice(None)) -> Steps:
         """Streams `rows` of a part, (B, T)."""
-        steps = self._turn_to(part.store)[part.task, rows]
-        missing = {name: getattr(steps, other) for name, other in STAND_INS.items()}
-        extras = {name: x for name, x in {**missing, **steps.extras}.items() if name in part.layout.columns}
-        return steps._replace(extras=extras)
+        return part.completed(self._turn_to(part.store)[part.task, rows])
+
+    def _parts(self, store: HistoryStore, wanted: Container[int]) -> list[Part]:
+        tasks = [task for task in store.tasks if task in wanted]
+        layouts = self._turn_to(store).layouts(tasks)
+        return [Part(task, store, layout) for task, layout in zip(tasks, layouts, strict=True)]
 
     def _turn_to(self, store: HistoryStore) -> HistoryStore:
         if store is not self._reading:

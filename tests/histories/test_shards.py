@@ -144,6 +144,18 @@ def test_actions_stand_in_for_intended_actions_that_only_some_sources_record(sou
             assert (windows.extras["intended_action"] != windows.action).any()
 
 
+def test_histories_without_updates_are_of_one_policy_beside_some_with_updates(source, tmp_path):
+    learned = collect(ENV, "psrl", tmp_path / "learned.h5", tasks=[1, 2], **HOW)
+    with HistoryStore(learned) as store:
+        store.annotate("update", lambda steps: np.cumsum(steps.first, 1).astype(np.int32))
+    with HistoryShards(source / "whole.h5", learned) as both:
+        for part in both.index([1, 2, 3]):
+            update = both.read(part).extras["update"]
+            assert update.dtype == np.int32
+            assert (update.max() == 3) == (part.store.path == learned)
+        assert StoreWindows(both, [1, 2, 3], WindowSpec(9, 40, 0)).batch(0).extras["update"].any()
+
+
 def test_a_shard_with_other_columns_is_named_beside_another_collection(shards, source, tmp_path):
     other = collect(ENV, "psrl", tmp_path / "other" / "psrl.h5", tasks=[1, 2], **HOW)
     with HistoryStore(shards[1]) as store:
