@@ -14,7 +14,8 @@ import typer
 from icrl_agents import collect, train
 from icrl_agents.core.splits import split_tasks
 
-EXPERTS = {"peg-insert-side": "icrl_envs.metaworld.fast_experts:insert_peg"}  # others: Meta-World's
+FAST = "icrl_envs.metaworld.fast_experts"
+EXPERTS = {"peg-insert-side": f"{FAST}:insert_peg", "sweep": f"{FAST}:sweep_cube"}  # others: Meta-World's
 SETTINGS = {
     **{"head": "flow", "bins": 64, "rewards": "fixed", "width": 64, "inner": 128},
     **{"eval_every": 0, "checkpoint_every": 100, "threads": 1},
