@@ -19,7 +19,7 @@ from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, goal_of
 ENTRY_POINT = "icrl_envs.metaworld.env:MetaWorldEnv"
 ROWS = "icrl_envs.metaworld.rows:make_rows"
 HORIZON = 100  # of the published evaluation; Meta-World's own is 500
-FEWER = 1000
+FEWER = (200, 1000)  # sizes of smaller sets of free goals, for sources that learn each task
 
 
 class MetaWorld(Family):
@@ -27,7 +27,7 @@ class MetaWorld(Family):
 
     The tasks 0 to 49 are the training goals of `metaworld.ML1(name, seed=0)`, 50 to 99 its test goals; the set
     "train_free" has 10,000 more, drawn from the same space away from the test goals. 50 training goals are so few that
-    an agent memorises them: `train_free` may replace them, "train_free_1000" is its first part.
+    an agent memorises them: `train_free` may replace them; "train_free_200" and "train_free_1000" are its first parts.
 
     Args:
         env_id: Gymnasium id of a `MetaWorldEnv`, registered with its `name`, a time limit, and other arguments.
@@ -41,9 +41,9 @@ class MetaWorld(Family):
     named = {"ml1_train": range(GOALS), "ml1_test": range(GOALS, 2 * GOALS)}  # noqa: RUF012 - a mapping as in Family
     extra = {  # noqa: RUF012
         "train_free": range(2 * GOALS, 2 * GOALS + FREE),
-        "train_free_1000": range(2 * GOALS, 2 * GOALS + FEWER),
+        **{f"train_free_{size}": range(2 * GOALS, 2 * GOALS + size) for size in FEWER},
     }
-    training = ("train_free", "train_free_1000")
+    training = tuple(extra)
     max_rows = 64  # rows simulate one after the other: more are not faster
     install = "metaworld"
     action_space = ACTION_BOX
