@@ -20,6 +20,11 @@ SPACES = {
     "matrix": (spaces.Box(-1, 2, (2, 2), np.int32), spaces.MultiBinary([2, 3])),
     "scalar": (spaces.Box(-2.0, 2.0, (), np.float32), spaces.Discrete(3, start=-5)),
 }
+IMAGES = {
+    "rows-first": (spaces.Box(0, 255, (9, 12, 3), np.uint8), spaces.Discrete(5)),
+    "channels-first": (spaces.Box(0, 255, (3, 9, 12), np.uint8), spaces.Discrete(5)),
+    "grey": (spaces.Box(0, 255, (9, 12), np.uint8), spaces.Discrete(5)),
+}  # they are embedded and not predicted
 SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
 OWN = {
     "headless-ad": {"vector_size": 6},
@@ -38,13 +43,14 @@ class Variant:
     kind: str = "grid"  # of its spaces
 
     def __str__(self) -> str:
-        return "-".join([self.method, *(f"{name}={value}" for name, value in self.settings)])
+        kind = [] if self.kind == "grid" else [self.kind]
+        return "-".join([self.method, *(f"{name}={value}" for name, value in self.settings), *kind])
 
     def build(self, kind: str | None = None, **changes: object) -> ICAgent:
         method = METHODS[self.method]
         torch.manual_seed(0)
         config = method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
-        agent = ICAgent(method(*SPACES[kind or self.kind], config))
+        agent = ICAgent(method(*{**SPACES, **IMAGES}[kind or self.kind], config))
         for parameter in agent.parameters():  # larger than at the start of training, so that errors show
             torch.nn.init.normal_(parameter, std=0.3)
         return agent.eval()
@@ -76,6 +82,14 @@ def heads() -> list[Variant]:
     return found + [Variant(name, (("head", "flow"), ("bins", 3)), "vector") for name in methods]
 
 
+def images() -> list[Variant]:
+    """Every registered method that does not always predict observations, on images; AD on every form of them."""
+    methods = [name for name, method in METHODS.items() if not method.always_predicts]
+    return [Variant("ad", kind=kind) for kind in IMAGES] + [
+        Variant(name, kind="rows-first") for name in methods if name != "ad"
+    ]
+
+
 def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
     space.seed(seed)
     return np.stack([[space.sample() for _ in range(count)] for _ in range(rows)])
@@ -83,7 +97,7 @@ def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
 
 def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0, ends: float = 0.2) -> Steps:
     """Arbitrary lifetimes with episode ends at different places in every row, with the range of their rewards."""
-    obs_space, action_space = SPACES[kind]
+    obs_space, action_space = {**SPACES, **IMAGES}[kind]
     rng = np.random.default_rng(seed)
     obs = sample(obs_space, rows, count + 1, seed)
     ended = rng.random((rows, count)) < ends

@@ -32,6 +32,7 @@ from icrl_envs.grids.darkroom import Darkroom
 from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 from icrl_envs.metaworld.family import register_metaworld
+from icrl_envs.pixels.pixel_grid import PixelGrid
 
 __all__ = [
     "BUILT_IN",
@@ -68,6 +69,10 @@ register_rules(LinearBandit, "icrl/LinearBandit-v0", 200)
 register_rules(PointRobot, "icrl/PointRobot-v0", 20, Split(0.95, 0))
 register_rules(PointRobot, "icrl/PointRobotSparse-v0", 20, Split(0.95, 0), reward="sparse")
 register_rules(PendulumMass, "icrl/PendulumMass-v0", 25, Split(0.8, 0))
+register_rules(PixelGrid, "icrl/PixelGrid-v0", 20, Split(0.9, 0))
+register_rules(PixelGrid, "icrl/PixelGridCells-v0", 20, Split(0.9, 0), obs="cells")
+register_rules(PixelGrid, "icrl/PixelGridGoal-v0", 20, Split(0.9, 0), show_goal=True)
+register_rules(PixelGrid, "icrl/PixelGridDistractors-v0", 20, Split(0.9, 0), show_goal=True, distractors=4)
 register_metaworld()
 register_half_cheetah_vel()
 

@@ -6,6 +6,7 @@ of a distributed run can take its rows of the same global batch. Axis letters: B
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from icrl_agents.core.action_masks import check_given
+from icrl_agents.core.families import find_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.spaces import space_to_json
@@ -27,6 +29,9 @@ from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.rewards import RewardCodec
 from icrl_agents.sources.collection import check_together, lifetimes
 from icrl_agents.sources.source import Source
+
+CHUNK_BYTES = 1 << 29  # memory of the observations of a chunk of fresh lifetimes
+COPIES = 3  # of an observation in `Steps`: obs, prev_obs and next_obs
 
 
 class Windows(Protocol):
@@ -59,7 +64,8 @@ class FreshWindows:
         tasks: task ids; each lifetime has a task drawn uniformly from them.
         episodes: episodes in a lifetime.
         spec: size, seed and alignment of the batches.
-        chunk: number of lifetimes generated in parallel, much faster than batch by batch.
+        chunk: number of lifetimes generated in parallel, much faster than batch by batch; fewer if their observations
+            take more than `CHUNK_BYTES`.
 
     Raises:
         ValueError: the source learns one task at a time, and there are several.
@@ -80,7 +86,10 @@ class FreshWindows:
         self.env_id, self.source, self.tasks = env_id, source, np.asarray(tasks)
         source.hypotheses = self.tasks
         self.episodes, self.spec = episodes, spec
-        self.batches_per_chunk = max(1, chunk // spec.batch_size)
+        family = find_family(env_id)
+        obs_bytes = math.prod(family.observation_space.shape or ()) * np.dtype(family.observation_space.dtype).itemsize
+        most = CHUNK_BYTES // max(1, COPIES * obs_bytes * family.horizon * episodes)
+        self.batches_per_chunk = max(1, min(chunk, most) // spec.batch_size)
         self._chunk: tuple[int, Steps] | None = None
 
     def batch(self, update: int) -> Steps:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.fakes import SPACES, Variant, given, heads, lifetimes, statistics, variants
+from tests.fakes import SPACES, Variant, given, heads, images, lifetimes, statistics, variants
 
 
 def training_time(agent, steps):
@@ -22,7 +22,7 @@ def close(agent, steps, t, live=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
-@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
 @torch.no_grad()
 def test_acting_equals_training(variant: Variant, slide: int):
     """Over four windows, so that the window slides many times."""
@@ -55,7 +55,7 @@ def test_every_space(kind: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
 @torch.no_grad()
 def test_batch_equals_singles_at_different_lengths(variant: Variant):
     """Rows that were forgotten at different times, or skip steps, act as if they were alone."""
@@ -84,7 +84,7 @@ def test_batch_equals_singles_at_different_lengths(variant: Variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
 @torch.no_grad()
 def test_branching_never_alters_the_parent(variant: Variant):
     agent, steps = variant.build(), lifetimes(variant.kind, count=20)
@@ -103,7 +103,7 @@ def test_branching_never_alters_the_parent(variant: Variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
 def test_padding_influences_nothing(variant: Variant):
     agent = variant.build()
     count = agent.config.span
@@ -129,7 +129,7 @@ def test_a_short_history_counts_in_the_packed_layout():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
 @torch.no_grad()
 def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
     """Weighted by what they are means over, as training does with micro-batches and processes."""
@@ -148,7 +148,7 @@ def test_the_loss_of_a_batch_is_that_of_its_parts(variant: Variant):
         torch.testing.assert_close(term, sum(part[name] * share[row] for row, part in enumerate(parts)))
 
 
-@pytest.mark.parametrize("variant", variants() + heads(), ids=str)
+@pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
 def test_every_weight_learns(variant: Variant):
     """No head or table is carried along that the loss does not reach (distributed training would stall on it)."""
     agent = variant.build()

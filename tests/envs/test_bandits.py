@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from icrl_envs import FAMILIES
+from icrl_envs import FAMILIES, find_family
 from icrl_envs.bandits.gaussian_bandit import LinearBandit
 from icrl_envs.base import noise
 
@@ -20,7 +20,7 @@ from icrl_agents.sources.collection import lifetimes
 from tests.envs.families import NATIVE
 
 COINS, CONTEXTS, GAUSS, LINE = (f"icrl/{name}Bandit-v0" for name in ("Bernoulli", "Contextual", "Gaussian", "Linear"))
-BANDITS = [name for name in NATIVE if FAMILIES[name].rules.stochastic]
+BANDITS = [name for name in NATIVE if find_family(name).bandit]
 every = pytest.mark.parametrize("env_id", BANDITS)
 
 

@@ -174,7 +174,7 @@ class SearchBelief(Belief):
 
     def possible(self, task: np.ndarray) -> np.ndarray:
         """Return (B,) bool: every thing may be in the cell given by `task` (B,)."""
-        return self.mask[self._index[:, None], np.arange(self.hidden), self._parts(task)].all(1)
+        return self.mask[self._index[:, None], np.arange(self.hidden), self.parts(task)].all(1)
 
     def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
         """Sample tasks (N,) from the possible cells within `steps_left` moves, or from all possible ones if none is."""
@@ -187,12 +187,12 @@ class SearchBelief(Belief):
         possible = np.where(near.any(-1, keepdims=True), near, possible)
         logits = np.where(possible, -self.sharpness[rows, None, None] * distance, -np.inf)
         # Gumbel argmax samples from the softmax of the logits: (N, K, C) -> (N, K) -> (N,) task ids
-        return (logits + self.rng.gumbel(size=logits.shape)).argmax(-1) @ self._digits
+        return self.number((logits + self.rng.gumbel(size=logits.shape)).argmax(-1))
 
     def action(self, task: np.ndarray) -> np.ndarray:
         """Return moves (B,) to the searched thing's cell under `task` (B,), preferably through possible cells."""
         thing = np.minimum(self.stage, self.hidden - 1)
-        target = np.where(self.stage < self.hidden, self._parts(task)[self._index, thing], self.cell)  # (B,)
+        target = np.where(self.stage < self.hidden, self.parts(task)[self._index, thing], self.cell)  # (B,)
         d0, d1 = (self.grid.coords[target] - self.grid.coords[self.cell]).T
         move0, move1 = np.where(d0 > 0, 0, 1), np.where(d1 > 0, 2, 3)  # (B,) move along each axis
         # along which axis the next cell is still possible; a coin decides between equal axes
@@ -201,5 +201,10 @@ class SearchBelief(Belief):
         first = (d1 == 0) | (first & (d0 != 0))
         return np.where((d0 == 0) & (d1 == 0), STAY, np.where(first, move0, move1))
 
-    def _parts(self, task):
-        return np.asarray(task)[:, None] // self._digits % self.grid.cells  # (B, K)
+    def number(self, cells: np.ndarray) -> np.ndarray:
+        """Return tasks (N,) whose things are in `cells` (N, K)."""
+        return cells @ self._digits
+
+    def parts(self, task: np.ndarray) -> np.ndarray:
+        """Return the cells (B, K) of the things in `task` (B,)."""
+        return np.asarray(task)[:, None] // self._digits % self.grid.cells

@@ -13,6 +13,7 @@ from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.flow import FlowCodec
+from icrl_agents.nn.codecs.image import ImageCodec, is_image_box
 from icrl_agents.nn.codecs.integers import DiscreteCodec, IntegerVectorCodec, is_integer_box
 from icrl_agents.nn.codecs.mixture import MixtureCodec
 
@@ -37,8 +38,11 @@ def make_codec(
         return IntegerVectorCodec(space, width, predicts)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return BOX_HEADS[head](space, width, predicts, bins=bins)
+    if is_image_box(space):
+        return ImageCodec(space, width, predicts)
     if space.shape is None:  # a space of several arrays
         raise ValueError(f"no codec for {printable(space)}: flatten observations by icrl_envs.flat_env(env)")
     raise ValueError(
-        f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary or a bounded int or a float Box"
+        f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary, an image of bytes (uint8), or a "
+        "bounded int or a float Box"
     )

@@ -1,0 +1,1 @@
+"""Families with image observations."""

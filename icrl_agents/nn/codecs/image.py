@@ -1,0 +1,66 @@
+"""Codec of images: Box spaces of bytes. Axis letters: H height, W width, C channels, D width of vectors."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from icrl_agents.core.printable import printable
+from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.nn.codecs.distributions import Distribution
+from icrl_agents.nn.codecs.integers import is_integer_box
+from icrl_agents.nn.vision.encoders import ConvEncoder
+
+
+class ImageCodec(Codec):
+    """Embedding of images (..., H, W, C), (..., C, H, W) or (..., H, W) of bytes by a convolutional network.
+
+    The channels are the shorter one of the first and the last axis. Images stay bytes until they are embedded.
+
+    Raises:
+        ValueError: `predicts`, since it has no head.
+    """
+
+    dtype = torch.uint8
+    space: spaces.Box
+
+    def __init__(self, space: spaces.Box, width: int, predicts: bool):
+        if predicts:
+            raise ValueError(
+                f"images ({printable(space, 60)}) are not predicted: use dynamics=False, and a method other than cad"
+            )
+        super().__init__(space, width, predicts)
+        a, b, c = space.shape if len(space.shape) == 3 else (1, *space.shape)
+        self.channels_last = c < a
+        self.encoder = ConvEncoder((c, a, b) if self.channels_last else (a, b, c), width)
+
+    def embed(self, x: Tensor) -> Tensor:
+        axes = len(self.space.shape or ())
+        images = x.reshape(-1, *x.shape[x.dim() - axes :])  # (N, *shape)
+        images = images[:, None] if axes == 2 else images.movedim(-1, 1) if self.channels_last else images
+        vectors = self.encoder(images.float() / 255 - 0.5)
+        return vectors.reshape(*x.shape[: x.dim() - axes], -1)  # (..., D)
+
+    def head(self, hidden: Tensor) -> Distribution:
+        raise NotImplementedError("images have no head")
+
+    def check_range(self, array: np.ndarray, what: str) -> None:
+        if (array < self.space.low).any() or (array > self.space.high).any():
+            raise ValueError(
+                f"{what} is outside {printable(self.space, 60)}: is this the env the agent was trained on?"
+            )
+
+
+def is_image_box(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
+    """Whether a space is a Box of bytes with two or three axes, too large for one embedding per value."""
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) in (2, 3)
+        and not is_integer_box(space)
+    )
