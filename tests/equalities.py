@@ -30,7 +30,7 @@ import icrl_agents
 from icrl_agents import METHODS, ICAgent, list_pretrained
 
 COMMANDS = ("play", "envs", "agents", "collect", "marks", "train", "runs", "evaluate", "probe", "sets", "study")
-COMMANDS += ("windows", "compare", "push", "import", "export", "doctor")
+COMMANDS += ("windows", "compare", "push", "annotate", "import", "export", "doctor")
 SPACES = {
     "grid": (spaces.Box(0, 8, (2,), np.int32), spaces.Discrete(5)),
     "vector": (spaces.Box(-2.0, 2.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)),

@@ -25,6 +25,7 @@ from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, alone
 from icrl_agents.core.arrays import digest
 from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 from icrl_agents.core.rollout import AGENT, PLAN, WEIGHTS
 from icrl_agents.core.steps import Steps
@@ -323,6 +324,11 @@ class ICAgent(MethodHolder):
             make_planner(plan, plan_kwargs)
         options = Download(revision, token, cache_dir, local_files_only, force_download)
         found = pretrained.load(id_or_path, chosen, options)
+        if not isinstance(found.method, Method):
+            raise ValueError(
+                f"{printable(id_or_path)} is a {type(found.method).__name__}, which labels histories and does not act: "
+                "use icrl-agents annotate"
+            )
         agent = cls(found.method, found.facts)
         agent.source, agent.origin = found.source, found.origin
         agent.use_plan(plan, plan_kwargs)

@@ -1,4 +1,7 @@
-"""MethodHolder: the part of an agent's interface that its method and session answer, and saving both."""
+"""WeightsHolder: wrapper around a trained model: its sizes, device and weights, and saving them.
+
+`MethodHolder` adds the acting state of an agent.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,16 @@ from icrl_agents.agents import pretrained, restoring, saving
 from icrl_agents.agents.session import Session, alone
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.method import Method
+from icrl_agents.methods.base.trainable import Trainable
 
 
-class MethodHolder:
-    """Wrapper around one `Method` that forwards config, spaces, device, mode and weights, named as in `nn.Module`."""
+class WeightsHolder:
+    """Wrapper around one model that forwards spaces, device, mode and weights, named as in `nn.Module`."""
 
-    method: Method
+    method: Trainable
     facts: dict[str, Any]  # provenance of the weights
-    _session: Session | None = None
-
-    @property
-    def session(self) -> Session:
-        """Acting state since the last `reset`, read-only; RuntimeError if there is none or the device has changed."""
-        if self._session is None:
-            raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
-        if self._session.device != self.device:
-            raise RuntimeError(
-                f"the agent moved from {self._session.device} to {self.device} in the middle of a task: "
-                "call agent.reset(), or move it back"
-            )
-        return self._session
-
-    @property
-    def config(self) -> AgentConfig:
-        return self.method.config
+    source: str = "new"  # origin of the weights: new, local, bundled or hub@commit
+    origin: str = ""  # folder name or id that they were loaded by
 
     @property
     def observation_space(self) -> gymnasium.Space:
@@ -90,33 +79,6 @@ class MethodHolder:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.method.load_state_dict(state)
 
-    # ---- saving -------------------------------------------------------------------------------------------------
-
-    @alone
-    def save_context(self, folder: str | Path) -> None:
-        """Write all that the agent knows of its task to `context.safetensors` in `folder`, atomically; no weights.
-
-        An agent that loads it acts on exactly as this one does, also between `act` and `observe`, with waiting
-        decisions and random numbers. The env and the current plan of a planner are not saved.
-
-        Raises:
-            NotADirectoryError: `folder` is a file.
-            RuntimeError: no `reset` yet, or another thread is acting.
-        """
-        saving.save(self.method, self.session, folder)
-
-    def load_context(self, folder: str | Path) -> None:
-        """Continue from a context that `save_context` wrote for an agent with the same weights; no reset is needed.
-
-        Rows that begin new tasks need `action_set` or `num_actions` in `reset(mask=...)` where action sets came from an
-        env. Nothing is unpickled; a call that fails leaves the agent as it was.
-
-        Raises:
-            FileNotFoundError: `folder` has no saved context.
-            ValueError: the file is damaged, of another agent, newer than this package, or saved on another device.
-        """
-        self._session = restoring.load(self.method, folder)
-
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and the card; each file is written atomically.
 
@@ -145,3 +107,51 @@ class MethodHolder:
             revision=revision,
             commit_message=commit_message,
         )
+
+
+class MethodHolder(WeightsHolder):
+    """`WeightsHolder` of a method, with the acting state of an agent."""
+
+    method: Method
+    _session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """Acting state since the last `reset`, read-only; RuntimeError if there is none or the device has changed."""
+        if self._session is None:
+            raise RuntimeError("no task has begun: call agent.reset(), or reset(env) for a vector environment, first")
+        if self._session.device != self.device:
+            raise RuntimeError(
+                f"the agent moved from {self._session.device} to {self.device} in the middle of a task: "
+                "call agent.reset(), or move it back"
+            )
+        return self._session
+
+    @property
+    def config(self) -> AgentConfig:
+        return self.method.config
+
+    @alone
+    def save_context(self, folder: str | Path) -> None:
+        """Write all that the agent knows of its task to `context.safetensors` in `folder`, atomically; no weights.
+
+        An agent that loads it acts on exactly as this one does, also between `act` and `observe`, with waiting
+        decisions and random numbers. The env and the current plan of a planner are not saved.
+
+        Raises:
+            NotADirectoryError: `folder` is a file.
+            RuntimeError: no `reset` yet, or another thread is acting.
+        """
+        saving.save(self.method, self.session, folder)
+
+    def load_context(self, folder: str | Path) -> None:
+        """Continue from a context that `save_context` wrote for an agent with the same weights; no reset is needed.
+
+        Rows that begin new tasks need `action_set` or `num_actions` in `reset(mask=...)` where action sets came from an
+        env. Nothing is unpickled; a call that fails leaves the agent as it was.
+
+        Raises:
+            FileNotFoundError: `folder` has no saved context.
+            ValueError: the file is damaged, of another agent, newer than this package, or saved on another device.
+        """
+        self._session = restoring.load(self.method, folder)

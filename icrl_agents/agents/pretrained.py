@@ -1,4 +1,4 @@
-"""Loading, saving and uploading of methods: folders, bundled agents and the Hub, as safetensors and JSON."""
+"""Loading, saving and uploading of models: folders, bundled agents and the Hub, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from icrl_agents.core.spaces import space_from_json, space_to_json
 from icrl_agents.hub import cards, checkpoint, remote
 from icrl_agents.hub.download import Download
 from icrl_agents.hub.unfinished import refuse_unfinished
-from icrl_agents.methods import METHODS, method_name
-from icrl_agents.methods.base.method import Method
+from icrl_agents.methods import MODELS, method_name
 from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.numerics import check_float32
 
@@ -29,9 +28,9 @@ MEANINGS = (
 
 
 class Loaded(NamedTuple):
-    """Loaded method in eval mode, and the origin of its weights."""
+    """Loaded model in eval mode, and the origin of its weights."""
 
-    method: Method
+    method: Trainable
     facts: dict[str, Any]  # provenance of the weights
     source: str = "local"  # local, bundled or hub@<commit>
     origin: str = ""  # folder name or id
@@ -57,7 +56,7 @@ def load_method(folder: Path, device: torch.device = torch.device("cpu")) -> Loa
     refuse_unfinished(folder)
     data = checkpoint.read_config(folder)
     with checkpoint.named(folder):
-        cls = pick(METHODS, data.method, "method")
+        cls = pick(MODELS, data.method, "method")
         config = cls.Config.from_json(data.config)
         obs_space, action_space = (space_from_json(space) for space in (data.observation_space, data.action_space))
         method = checkpoint.load_weights(lambda: cls(obs_space, action_space, config), folder, device)
@@ -65,7 +64,7 @@ def load_method(folder: Path, device: torch.device = torch.device("cpu")) -> Loa
     return Loaded(method.eval(), data.facts)
 
 
-def init_from(method: Method, other: Method, name: str) -> None:
+def init_from(method: Trainable, other: Trainable, name: str) -> None:
     """Initialise `method` with the weights of `other`, a method of the same class that was loaded as `name`.
 
     Raises:
@@ -92,7 +91,7 @@ def init_from(method: Method, other: Method, name: str) -> None:
 # ---- saving -----------------------------------------------------------------------------------------------------
 
 
-def save(method: Method, facts: Mapping[str, Any], folder: str | Path) -> None:
+def save(method: Trainable, facts: Mapping[str, Any], folder: str | Path) -> None:
     """Write the checkpoint folder and card of a method; see `ICAgent.save_pretrained`."""
     folder = Path(folder).expanduser()
     check_float32(method)
@@ -122,7 +121,7 @@ class Proof:
         return load_method(folder)
 
     def card(self, folder: Path, name: str | None = None) -> str:
-        return cards.make_card(folder, METHODS, name)
+        return cards.make_card(folder, MODELS, name)
 
 
 def upload(folder: str | Path, repo_id: str, **options: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from icrl_agents.cli.make.annotate import Annotate
 from icrl_agents.cli.make.collect import Collect
 from icrl_agents.cli.make.exchange import Export, Import
 from icrl_agents.cli.make.train import Train, TrainCommand
@@ -133,6 +134,7 @@ app.command("doctor", rich_help_panel="Use")(to_function(Doctor))
 app.command("push", rich_help_panel="Use")(push)
 app.command("collect", rich_help_panel="Make")(to_function(Collect))
 app.command("train", rich_help_panel="Make", cls=TrainCommand)(to_function(Train))
+app.command("annotate", rich_help_panel="Make")(to_function(Annotate))
 app.command("import", rich_help_panel="Make")(to_function(Import))
 app.command("export", rich_help_panel="Make")(to_function(Export))
 app.add_typer(research, name="research", rich_help_panel="Research")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from icrl_agents.core.checks import pick
 from icrl_agents.core.process.terminal import print_table, print_text
-from icrl_agents.methods import METHODS
+from icrl_agents.methods import MODELS
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.sources import SOURCES, find_source
 from icrl_agents.training.config import TrainConfig
@@ -79,12 +79,12 @@ def sections(method: str | None = None) -> list[Section]:
     """
     training = Section("Training", "For every method.", settings_of(TrainConfig))
     if method is not None:
-        cls = pick(METHODS, method, "method")
+        cls = pick(MODELS, method, "method")
         return [training, Section(f"Method {method}", first_line(cls), settings_of(cls.Config)), *_sources()]
-    model = Section("Model", "For every method, unless it has another default below.", settings_of(AgentConfig))
+    model = Section("Model", "For all that act, unless they have another default below.", settings_of(AgentConfig))
     own = [
-        Section(f"Method {name}", first_line(cls), settings_of(cls.Config, AgentConfig))
-        for name, cls in METHODS.items()
+        Section(f"Method {name}", first_line(cls), settings_of(cls.Config, AgentConfig if cls.acts else None))
+        for name, cls in MODELS.items()
     ]
     return [training, model, *own, *_sources()]
 

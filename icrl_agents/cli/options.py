@@ -24,7 +24,9 @@ Tasks = Annotated[
 TaskFile = Annotated[  # of commands in which --tasks is a number
     Path | None, typer.Option("--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")
 ]
-Method = Annotated[str, typer.Argument(help="The method: ad, cad, dpt, headless-ad, idt or marked-ad.")]
+Method = Annotated[
+    str, typer.Argument(help="ad, cad, dpt, headless-ad, idt or marked-ad, which act; or lam, which labels histories.")
+]
 Split = Annotated[str, typer.Option(help="test (held out), validation, train, all, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:1, as far as this machine has it.")]
@@ -173,10 +175,10 @@ def backend_of(name: str, address: str | None, resources: list[str] | None) -> A
 
 def known_settings(method: str) -> list[Any]:
     """The fields that --set can name: those of the training and of the method, if there is one of that name."""
-    from icrl_agents import METHODS
+    from icrl_agents.methods import MODELS
     from icrl_agents.training.config import TrainConfig
 
-    return [*fields(TrainConfig), *(fields(METHODS[method].Config) if method in METHODS else ())]
+    return [*fields(TrainConfig), *(fields(MODELS[method].Config) if method in MODELS else ())]
 
 
 def read_settings(config: Path | None, pairs: list[str] | None, method: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps, holds_actions
 
 MAX_ACTIONS = 4096  # largest action set in a `reset` argument, and for methods with one vector per action
 
@@ -113,7 +113,7 @@ def check_legal(steps: Steps, where: str = "the histories") -> None:
     mask, rows = steps.static[ACTION_MASK], np.arange(len(steps.mask))[:, None]
     held = {
         "action": steps.action,
-        **{name: value for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)},
+        **{name: value for name, value in steps.extras.items() if holds_actions(name)},
     }
     for name, action in held.items():
         illegal = steps.mask & ~mask[rows, np.where(steps.mask, action, 0)]  # (B, T)

@@ -6,7 +6,7 @@ Besides `nn.codecs`, only this file checks the type of a space.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -40,6 +40,36 @@ def box_range(space: gymnasium.Space) -> BoxRange | None:
     unit = np.where(bounded, np.where(bounded, high, 1.0) / 2 - np.where(bounded, low, -1.0) / 2, 1.0)
     nearest = np.where(np.isfinite(low), low + unit, np.where(np.isfinite(high), high - unit, 0.0))
     return BoxRange(low, high, nearest, unit)
+
+
+MAX_INTEGERS = 4096  # values of one dimension, each with its own embedding
+MAX_TABLES = 64  # dimensions, each with its own values
+
+
+def is_box(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
+    """Whether a space is a Box."""
+    return isinstance(space, spaces.Box)
+
+
+def is_integer_box(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
+    """Whether a space is a bounded integer Box, small enough for one embedding per value."""
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer) or not space.shape:
+        return False
+    bounds = list(zip(space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist(), strict=True))  # Python's ints
+    small = all(abs(low) < MAX_START and high - low < MAX_INTEGERS for low, high in bounds)
+    return small and 0 < len(bounds) <= MAX_TABLES
+
+
+def is_image_box(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
+    """Whether a space is a Box of bytes with two or three axes, too large for one embedding per value."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return False
+    return not is_integer_box(space)
+
+
+def channels_last(images: spaces.Box) -> bool:
+    """Whether the last axis of images has the channels: the shorter one of the first and the last axis."""
+    return len(images.shape) == 3 and images.shape[2] < images.shape[0]
 
 
 def space_to_json(space: gymnasium.Space) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 
-OF_ACTIONS = "_action"  # name suffix of extra columns that hold actions, such as expert_action
+OF_ACTIONS, LATENT = "_action", "latent_"  # suffix of extra columns with actions, prefix of others
+
+
+def holds_actions(name: str) -> bool:
+    """Whether an extra column holds actions of the environment, such as expert_action, and unlike latent_action."""
+    return name.endswith(OF_ACTIONS) and not name.startswith(LATENT)
+
+
 LOWEST, HIGHEST = "reward_low", "reward_high"  # extra columns: extremes of a lifetime's rewards before each step
 NUMBERS = {"log_prob", "update", LOWEST, HIGHEST}  # extra columns (B, T) with one number per step
 HEAD_NOISE = "head_noise"  # extra column (B, T, ...) of a training batch: random numbers for the loss of its actions
@@ -311,7 +318,7 @@ def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:
         codecs: column name -> codec.
         where: subject of the error message.
     """
-    actions = {name: codecs["action"] for name in steps.extras if name.endswith(OF_ACTIONS)}
+    actions = {name: codecs["action"] for name in steps.extras if holds_actions(name)}
     for name, codec in {**codecs, **actions}.items():
         values = _column(steps, name)[steps.mask]  # (number of real steps, ...)
         if codec is codecs["action"] and values.dtype == bool:

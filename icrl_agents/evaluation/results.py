@@ -29,7 +29,7 @@ from icrl_agents.hub import checkpoint
 from icrl_agents.hub.cards import Row, make_card, table_rows
 from icrl_agents.hub.checkpoint import RESULTS
 from icrl_agents.hub.remote import BUNDLED, bundled_folder
-from icrl_agents.methods import METHODS
+from icrl_agents.methods import MODELS
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.sources.source import StepSource
 
@@ -221,7 +221,7 @@ def write_report(
     if measured_with is not None:
         tied["versions"] = measured_with
     figure = draw_curves(curves)
-    card = make_card(folder, METHODS, _released_as(folder), tied)
+    card = make_card(folder, MODELS, _released_as(folder), tied)
     text = dump_results(tied)
     write_files(folder, {RESULTS: text.encode(), checkpoint.CURVE: figure, checkpoint.CARD: card.encode()})
 
@@ -274,7 +274,7 @@ def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:
     """
     folder = Path(folder).expanduser()
     found = stored_results(folder)
-    make_card(folder, METHODS)  # ValueError for results of other weights, before write_report hashes these
+    make_card(folder, MODELS)  # ValueError for results of other weights, before write_report hashes these
     measured = [Curve.from_json(data) for data in found["curves"]]
     new = {_kind(row) for row in rows}
     before = [row for row in table_rows({"table": found.get("study", [])}) if _kind(row) not in new]

@@ -8,7 +8,7 @@ but computed on reading. Axis letters: B rows (streams), T environment steps.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from icrl_agents.histories.columns import (
 from icrl_agents.histories.hdf5 import reading, writing
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.layout import Layout
+
+BY = "annotated_by"  # attribute of a column: identity of what wrote it
 
 
 class HistoryStore(AbstractContextManager):
@@ -145,23 +147,51 @@ class HistoryStore(AbstractContextManager):
             check_expansion(sum(layout.nbytes for layout in layouts), stored)
         return layouts
 
-    def annotate(self, field: str, fn: Callable[[Steps], Any]) -> None:
-        """Add or replace the column `field`; the file is replaced atomically.
+    def annotate(self, field: str | Sequence[str], fn: Callable[[Steps], Any], *, identity: str = "") -> bool:
+        """Add or replace columns; the file is replaced atomically.
 
         Args:
-            field: identifier that is not a standard column.
-            fn: function from the steps (B, T) of one task to the column (B, T, ...).
+            field: column, or several: identifiers that are not standard columns.
+            fn: function from the steps (B, T) of one task to the column (B, T, ...), or to a mapping that has all
+                columns by name, such as an `Annotator`.
+            identity: text that stands for `fn`, such as a checksum of its weights. Columns that all have it are left as
+                they are, so that an interrupted annotation of many files goes on where it stopped.
+
+        Returns:
+            Whether columns were written.
 
         Raises:
-            ValueError: the name is reserved, the store is unfinished, or `fn` returns another shape.
+            ValueError: a name is reserved, the store is unfinished, or `fn` returns another shape or lacks a column.
         """
-        column_name(field)
+        fields = [field] if isinstance(field, str) else list(field)
+        for name in fields:
+            column_name(name)
         if self.partial:
             raise ValueError(f"{self.path} is not finished: run `icrl-agents collect` again before you annotate it")
+        if identity and self._annotated(fields, identity):
+            return False
         with writing(self.path, self.path.with_name(self.path.name + ".tmp"), change=True) as file:
             for task in self.tasks:
-                write_column(file[str(task)], field, np.asarray(fn(self[task])))
+                found = fn(self[task])
+                columns = found if isinstance(found, Mapping) else {fields[0]: found}
+                for name in fields:
+                    if name not in columns:
+                        raise ValueError(f"no column {name!r}: there are {', '.join(columns)}")
+                    write_column(file[str(task)], name, np.asarray(columns[name]))
+                    if identity:
+                        file[str(task)][name].attrs[BY] = identity
             self.close()  # Windows cannot replace an open file
+        return True
+
+    def _annotated(self, fields: Sequence[str], identity: str) -> bool:
+        """Whether all tasks have these columns, written with `identity`."""
+        for task in self.tasks:
+            file = self._file(self._where[task])
+            with reading(self._where[task], f"task {task}"):
+                columns = open_columns(file, task)
+                if any(name not in columns or columns[name].attrs.get(BY) != identity for name in fields):
+                    return False
+        return True
 
     def _file(self, path: Path) -> h5py.File:
         if self._open is None or self._open[0] != path:

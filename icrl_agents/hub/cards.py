@@ -127,6 +127,7 @@ def render_card(
         name=name,
         env_id=env_id,
         method=data.method,
+        acts=prose.acts,
         summary=prose.summary,
         deviations=prose.deviations,
         variable_actions=prose.variable_actions,
@@ -147,7 +148,7 @@ def render_card(
         command=_fenced(facts.get("command")),
         collect=_fenced(facts.get("collect")),
         facts=_flat({key: _shown(value) for key, value in facts.items() if key not in PLACED}),
-        package=_package(facts.get("install")),
+        package=_package(facts.get("install"), prose.install),
         own_family=isinstance(facts.get("family"), dict),
         limits=facts["limits"] if isinstance(facts.get("limits"), list) else [],
     )
@@ -214,10 +215,10 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w:./-]{1,100}", value) is not None
 
 
-def _package(group: Any) -> str:
-    """What to install: this package, with an optional dependency group if that is a well-formed name."""
-    known = isinstance(group, str) and re.fullmatch(r"[a-z0-9-]{1,40}", group)
-    return f'"icrl-agents[{group}]"' if known else "icrl-agents"
+def _package(*groups: Any) -> str:
+    """What to install: this package, with the optional dependency groups that are well-formed names."""
+    known = [group for group in groups if isinstance(group, str) and re.fullmatch(r"[a-z0-9-]{1,40}", group)]
+    return f'"icrl-agents[{",".join(known)}]"' if known else "icrl-agents"
 
 
 def _shown(fact: Any) -> Any:
@@ -242,6 +243,8 @@ class Prose(NamedTuple):
 
     summary: str
     deviations: str
+    acts: bool  # whether it is an agent
+    install: str  # optional dependency group that the method needs
     variable_actions: bool  # accepts any action set
     has_memory: bool  # steps outside the window influence actions
     arxiv: str | None
@@ -255,7 +258,9 @@ def _prose(method: Any) -> Prose:
     return Prose(
         summary="\n\n".join(paragraphs[:2]),
         deviations=deviations[:1].upper() + deviations[1:],
-        variable_actions=method.variable_actions,
+        acts=method.acts,
+        install=method.install,
+        variable_actions=method.acts and method.variable_actions,
         has_memory=method.has_memory,
         arxiv=arxiv.group(1) if arxiv else None,
     )

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from icrl_agents.nn.stamp import Stamp
 
@@ -105,3 +105,13 @@ def check_float32(module: Any) -> None:
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+MIN_SPREAD = 1e-6  # relative std below which an entry counts as constant: float32 rounding is about as large
+
+
+def mean_and_std(data: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and std over the first axis, in float64; the std of a constant entry is 1."""
+    data = data.double()  # sums over many steps lose digits in float32
+    mean, std = data.mean(0), data.std(0, correction=0)
+    return mean, std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from icrl_agents.core.action_masks import actions_in
 from icrl_agents.core.reward_range import with_reward_range
-from icrl_agents.core.steps import ACTION_MASK, OF_ACTIONS, Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps, holds_actions
 
 
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
@@ -53,5 +53,5 @@ def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator
 
     # at the start of a lifetime prev_action is a placeholder, not an action
     before = np.where(steps.start, steps.prev_action, renumbered(steps.prev_action))
-    meant = {name: renumbered(value) for name, value in steps.extras.items() if name.endswith(OF_ACTIONS)}
+    meant = {name: renumbered(value) for name, value in steps.extras.items() if holds_actions(name)}
     return steps._replace(action=renumbered(steps.action), prev_action=before, extras={**steps.extras, **meant})

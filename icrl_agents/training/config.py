@@ -9,7 +9,7 @@ from typing import Any
 from icrl_agents.core.checks import as_kinds, check_known, check_value, pick, read_stages, stage_at
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
-from icrl_agents.methods import METHODS
+from icrl_agents.methods import MODELS
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,16 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
     if not is_family(env_id):  # unknown ids are refused elsewhere
         return {}
     usual = fresh and not settings.get("source") and "source.expert" not in settings
-    own = {name: value for name, value in PRESETS.get(env_id, {}).items() if usual or not name.startswith("source.")}
+    known = {field.name for field in (*fields(TrainConfig), *fields(MODELS[method].Config))}
+    own = {
+        name: value
+        for name, value in PRESETS.get(env_id, {}).items()
+        if name in known or (usual and name.startswith("source."))
+    }
     family = find_family(env_id)
     if family.lifetime > 1:
         return own
-    single = {} if METHODS[method].has_memory else {"episodes": 1, "window": family.horizon}
+    single = {} if MODELS[method].has_memory else {"episodes": 1, "window": family.horizon}
     return {"eval_episodes": 1, **single, **own}
 
 
@@ -132,7 +137,7 @@ def split_settings(
     Raises:
         ValueError: unknown name (the message suggests the nearest) or bad value.
     """
-    config = pick(METHODS, method, "method").Config
+    config = pick(MODELS, method, "method").Config
     settings = preset(method, env_id, settings, fresh) | settings
     for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
@@ -141,7 +146,7 @@ def split_settings(
     rest = as_kinds(rest, (*fields(TrainConfig), *fields(config)))
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
-    remembers = METHODS[method].has_memory
+    remembers = MODELS[method].has_memory
     if remembers and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window
         ours = replace(ours, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))
     return ours, agent, for_source

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.annotator import Annotator
 from icrl_agents.agents.pretrained import init_from
 from icrl_agents.core.action_masks import check_legal
 from icrl_agents.core.families import check_same_tasks
@@ -33,8 +34,9 @@ from icrl_agents.core.steps import Steps
 from icrl_agents.evaluation.evaluate import trained_on
 from icrl_agents.histories.shards import Paths, listed
 from icrl_agents.hub.unfinished import newest_checkpoint
-from icrl_agents.methods import METHODS
-from icrl_agents.methods.base.method import Method
+from icrl_agents.methods import MODELS
+from icrl_agents.methods.base.coded import CodedModel
+from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.compiled import compile_bodies, require_compiler
 from icrl_agents.nn.devices import accelerate_on, training_device
 from icrl_agents.nn.lowered import set_precision
@@ -81,11 +83,11 @@ def train(
     overwrite: bool = False,
     quiet: bool = False,
     track: Track = None,
-) -> ICAgent:
+) -> Any:
     """Train a new agent and write it to the folder `out`.
 
     Args:
-        method: a name in `METHODS`.
+        method: a name in `MODELS`.
         env_id: a registered environment id; its training tasks are used, without the validation tasks.
         histories: files of `collect`: one, several, a folder, or a pattern; they may be larger than memory (setting
             `pool`). Without them fresh lifetimes are generated on the fly, or collected first into
@@ -100,6 +102,9 @@ def train(
         quiet: no progress bar.
         track: receivers of metrics besides metrics.jsonl: names in `tracking.TRACKERS` or Accelerate's trackers; [] for
             none, by default TensorBoard if it is installed.
+
+    Returns:
+        An `ICAgent`; of a model that does not act, such as "lam", an `Annotator`.
 
     Raises:
         ValueError: unknown name or bad value.
@@ -116,7 +121,7 @@ def train(
     given = Given.of(settings)
     if resume and is_finished(out):  # before `own`, since a finished run may be read-only
         read_started(out, method, env_id, histories, given.settings)
-        return ICAgent.from_pretrained(out, device=device)
+        return _held_class(method).from_pretrained(out, device=device)
     resume = resume and not collecting(out)  # interrupted before its first update: the collection resumes by itself
     with own(out):
         request = Request.of(method, env_id, out, histories, given, resume)
@@ -124,7 +129,7 @@ def train(
         if not resume:
             claim(out, overwrite)
         if resume and is_finished(out):  # finished by the previous owner
-            return ICAgent.from_pretrained(out, device=device)
+            return _held_class(method).from_pretrained(out, device=device)
         # leave the caller's PyTorch settings and random state unchanged
         forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
         with own_settings(), _threads(request.config.threads), forked, accelerate_on(chosen), closing(run):
@@ -149,7 +154,7 @@ class Run:
         if self.windows is not None:
             self.windows.close()
 
-    def go(self) -> ICAgent:
+    def go(self) -> ICAgent | Annotator:
         config, accelerator = self.request.config, self._accelerator()
         if config.batch_size < accelerator.num_processes:
             raise ValueError(
@@ -184,7 +189,7 @@ class Run:
                 compile_bodies(method)
             updater = Updater(accelerator, model, optimizer, config, request.agent_config.span)
             self._loop(updater, windows, start, data)
-            agent = ICAgent(method.eval(), self._facts(method, data))
+            agent = self._held(method.eval(), self._facts(method, data))
             if accelerator.is_main_process:
                 agent.save_pretrained(request.out)
                 drop_states(request.out)
@@ -198,7 +203,7 @@ class Run:
         kind = self.device.type
         precision = PRECISIONS[self.request.config.precision] or ("bf16" if kind == "cuda" else "no")
         # a window may be too short for the weights of a memory to receive gradients
-        unused = METHODS[self.request.method].has_memory
+        unused = MODELS[self.request.method].has_memory
         handlers = [
             accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused),
             accelerate.utils.AutocastKwargs(enabled=False),  # `set_precision` lowers the transformers only
@@ -207,12 +212,12 @@ class Run:
 
     # ---- the start ------------------------------------------------------------------------------------------------
 
-    def _new_method(self) -> Method:
+    def _new_method(self) -> Trainable:
         request, init = self.request, self.request.config.init
         torch.manual_seed(request.config.seed)  # initial weights and dropout
-        method = METHODS[request.method](*env_spaces(request.env_id), request.agent_config)
+        method = MODELS[request.method](*env_spaces(request.env_id), request.agent_config)
         if init and not (request.resumed and newest_checkpoint(request.out)):
-            other = ICAgent.from_pretrained(init, device="cpu")
+            other = _held_class(request.method).from_pretrained(init, device="cpu")
             if other.facts.get("env_id") == request.env_id:
                 check_same_tasks(request.env_id, other.facts, f"init={init!r} was trained")
                 self._refuse_leak(other.facts)
@@ -230,7 +235,7 @@ class Run:
                 "train on the same, or tasks that it has seen would pass for held out"
             )
 
-    def _first(self, method: Method, windows: Windows) -> Steps:
+    def _first(self, method: Trainable, windows: Windows) -> Steps:
         """The first batch with whole windows; ValueError for a training that would leave some weights untrained."""
         config = self.request.config
         if method.trains_policy(1.0) and not method.trains_policy(1 - 1 / config.updates):
@@ -239,7 +244,7 @@ class Run:
         method.check_length(*(min(whole, steps or whole) for steps in config.stage_lengths))
         return self._batch(method, windows, 0, whole=True)
 
-    def _restore(self, method: Method, optimizer: torch.optim.Optimizer) -> int:
+    def _restore(self, method: Trainable, optimizer: torch.optim.Optimizer) -> int:
         """Restore the last checkpoint of a resumed run; returns its number of updates, 0 for a new run."""
         if not self.request.resumed:
             return 0
@@ -267,7 +272,7 @@ class Run:
                 if not (rows := self._update(updater, windows, number, bool(due))):
                     continue
                 row = rows[-1]
-                if due and method.trains_policy(number / cfg.updates):
+                if due and method.acts and method.trains_policy(number / cfg.updates):
                     row |= validate(method, request) if main else {}
                     accelerator.wait_for_everyone()
                     validation, random = validation_notes(row)
@@ -278,7 +283,7 @@ class Run:
                 asked = agreed_signal(accelerator, stop)
                 if main and (asked or (_due(number + 1, cfg.checkpoint_every) and number + 1 < cfg.updates)):
                     facts = self._facts(method, data, f"It was saved at update {number + 1} of {cfg.updates}.")
-                    agent = ICAgent(method, facts)
+                    agent = self._held(method, facts)
                     save_state(request.out, number + 1, agent.save_pretrained, updater.optimizer, self.seconds)
                 if asked:
                     accelerator.wait_for_everyone()  # the launcher ends all processes when the first one exits
@@ -302,21 +307,28 @@ class Run:
             rows = [row | rate for row in rows]
         return rows
 
-    def _batch(self, method: Method, windows: Windows, number: int, whole: bool = False) -> Steps:
+    def _batch(self, method: Trainable, windows: Windows, number: int, whole: bool = False) -> Steps:
         cfg, progress = self.request.config, number / self.request.config.updates
         rng = np.random.default_rng([cfg.seed, number, PREPARING])
         batch = windows.batch(number)
         check_legal(batch)
         batch = batch.window(0, None if whole else cfg.most_steps(progress))
-        if cfg.renumber:
+        if cfg.renumber and isinstance(method, CodedModel):
             batch = renumber_actions(batch, method.action.options, rng)
         if cfg.blind:
             batch = hide_rewards(batch, rng, cfg.blind, cfg.blind_after)
         return method.draw_noise(method.prepare_batch(batch, rng, progress), rng)
 
-    def _facts(self, method: Method, data: dict[str, Any], *limits: str) -> dict[str, Any]:
+    def _held(self, method: Any, facts: dict[str, Any]) -> ICAgent | Annotator:
+        return _held_class(self.request.method)(method, facts)
+
+    def _facts(self, method: Trainable, data: dict[str, Any], *limits: str) -> dict[str, Any]:
         untrained = [] if method.trains_policy(1.0) else ["It was pretrained only and has not learned to act."]
         return self.request.facts(data, self.seconds, method.device, [*limits, *untrained])
+
+
+def _held_class(method: str) -> type[ICAgent] | type[Annotator]:
+    return ICAgent if MODELS[method].acts else Annotator
 
 
 def _due(update: int, every: int) -> bool:

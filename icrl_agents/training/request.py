@@ -22,7 +22,7 @@ from icrl_agents.histories.experts import EXPERT, Expert
 from icrl_agents.histories.shards import HistoryShards, Paths
 from icrl_agents.histories.store import HistoryStore, partial_folder
 from icrl_agents.hub.unfinished import NOTE
-from icrl_agents.methods import METHODS
+from icrl_agents.methods import MODELS
 from icrl_agents.sources import choose_source, make_source, source_name
 from icrl_agents.sources.collection import collect
 from icrl_agents.sources.experts import IMPORT_PATH, as_expert
@@ -165,7 +165,7 @@ class Request:
             memory: bytes that this process may use; a resumed run holds what it held before.
         """
         cfg, tasks = self.config, self.splits().train.ids
-        aligned = METHODS[self.method].episode_aligned
+        aligned = MODELS[self.method].episode_aligned
         spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, aligned)
         if self.histories is None:
             assert self.source is not None

@@ -24,7 +24,7 @@ TOP = get_command(app)
 RESEARCH = TOP.commands["research"]
 SECTIONS = {
     "Use": ["play", "agents", "envs", "evaluate", "doctor", "push"],
-    "Make": ["collect", "train", "import", "export"],
+    "Make": ["collect", "train", "annotate", "import", "export"],
     "Research": ["research"],
 }
 

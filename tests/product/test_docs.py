@@ -75,7 +75,7 @@ def test_every_measured_number_stands_in_one_place():
 
 
 def test_environments():
-    listed = {row[0].split("`")[1]: row for row in rows(section("Environments"))}
+    listed = {env_id: row for row in rows(section("Environments")) for env_id in row[0].split("`")[1::2]}
     for env_id in METAWORLD:  # a page of their own
         listed.pop(env_id.replace(env_id[len("icrl/MetaWorld-") : -len("-v0")], "<task>"), None)
     assert set(listed) == set(FAMILIES) - set(METAWORLD)
@@ -177,6 +177,10 @@ FEWER = (
 BEFORE = {  # what blocks that show a few lines of a program take for granted
     "docs/gymnasium.md": "import gymnasium\nfrom icrl_agents import ICAgent\nid = 'icrl/Darkroom-v0'\n"
     "env, agent = gymnasium.make(id), ICAgent.from_pretrained('icrl/ad-darkroom')\n",
+    "docs/latent_actions.md": "from icrl_agents import collect, train\n"
+    "collect('icrl/PixelGridGoal-v0', 'noise', 'videos.h5', tasks=range(2), streams=1, episodes=1)\n"
+    "settings = {'updates': 1, 'batch_size': 4, 'width': 8}\n"
+    "train('lam', 'icrl/PixelGridGoal-v0', 'lam', histories='videos.h5', settings=settings, quiet=True)\n",
     "docs/metaworld.md": "from icrl_agents.evaluation import evaluate as measuring\n"
     "measuring.RANDOM_STEPS = measuring.FEWEST_RANDOM = 1  # random play takes half a minute\n",
 }
@@ -254,6 +258,18 @@ LESS = {  # options after those of a command, so that it takes no more than seco
     "evaluate": ["--split", "validation", "--episodes", "2", "--seeds", "1", "--device", "cpu"],
     "collect": ["--streams", "1", "--episodes", "1"],
     "train": [*SETTINGS, *LIFETIMES, "--device", "cpu", "--track", "none"],
+    "train lam": [
+        "--set",
+        "updates=2",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "width=8",
+        "--device",
+        "cpu",
+        "--track",
+        "none",
+    ],
     "research seeds": [*SETTINGS, *LIFETIMES, "--splits", "0", "--seeds", "0", "--jobs", "1"],
     "research sweep": [*SETTINGS, *LIFETIMES, "--seeds", "0", "--episodes", "1"],
     "research windows": [*SETTINGS, "--windows", "120", "--latents", "8", *ONE_TASK, "--jobs", "1"],
@@ -336,7 +352,7 @@ def shortened(words: list[str]) -> list[str]:
     if {"--stored", "--help-settings"} & set(words):
         return words
     path = resolve(words)[0]
-    less = [*LESS.get(" ".join(path), []), *(SHALLOW if "--plan" in words else [])]
+    less = [*LESS.get(" ".join(words[:2]), LESS.get(" ".join(path), [])), *(SHALLOW if "--plan" in words else [])]
     if any("Bandit" in word for word in words):  # one episode there has 300 pulls
         less = ["episodes=1" if word == f"episodes={LIFETIME['episodes']}" else word for word in less]
     if "--histories" in words or path[0] in ("collect", "research"):

@@ -251,6 +251,17 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_latent_actions(tmp_path, capsys):
+    few = {"TASKS": [0, 1, 2], "HELD_OUT": [3, 4], "EPISODES": 2}
+    settings = {"updates": 4, "batch_size": 4, "width": 8, "threads": 1}
+    found, error, copied = load("12_latent_actions", FOLDER=tmp_path, SETTINGS=settings, **few).main()
+    assert f"purity of the codes {found:.3f}" in capsys.readouterr().out
+    assert 0.2 < found <= 1
+    assert error > 0
+    assert 0.3 < copied < 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("published", [False, True])
 def test_meta_world(published, tmp_path):
     pytest.importorskip("metaworld")

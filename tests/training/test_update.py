@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.coded import CodedModel
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.method import Method
-from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.training.config import TrainConfig
 from icrl_agents.training.update import Updater, learning_rate, make_optimizer
 from tests.fakes import GRID, SPACES, lifetimes
@@ -19,7 +19,7 @@ from tests.fakes import GRID, SPACES, lifetimes
 CONFIG = TrainConfig(updates=2, batch_size=6, micro_batch=4, lr=0.05, warmup=0.0)
 
 
-class NextObs(Trainable):
+class NextObs(CodedModel):
     """Predicts the next observation of every step from observation and action; it never acts."""
 
     def __init__(self) -> None:

@@ -130,6 +130,7 @@ class PixelGrid(GridRules):
         """Move the agent and, at random, the distractors; reward 1 on the goal."""
         after = state.copy()
         after[:, CELL] = self.move(state[:, CELL], action)
+        after[:, NOISE] += 1  # for the expert
         after[:, DISTRACTORS:] = self.moves[state[:, DISTRACTORS:], self._draw(after, STAY)]  # 0 to 3: they never stay
         return after, self.success(after, task).astype(np.float64)
 
@@ -178,8 +179,11 @@ class PixelGrid(GridRules):
         return self._optimal[self.goals[task]] / (self.cells - 1)
 
     def expert_action(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return moves (B,) to the goal, x0 first; stay on it."""
-        return self.toward(state[:, CELL], self.goals[task])
+        """Return moves (B,) to the goal, along either axis at random where both are left; stay on it."""
+        d0, d1 = (self.coords[self.goals[task]] - self.coords[state[:, CELL]]).T
+        first = (d1 == 0) | ((d0 != 0) & (uniform(state[:, NOISE], DRAWS - 1) < 0.5))
+        move = np.where(first, np.where(d0 > 0, 0, 1), np.where(d1 > 0, 2, 3))
+        return np.where((d0 == 0) & (d1 == 0), STAY, move)
 
     def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> Belief:
         """Return a belief with every cell a possible goal; there is nothing to search for where the goal is shown."""

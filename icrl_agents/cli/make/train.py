@@ -110,6 +110,7 @@ class Train:
         from icrl_agents.training.run_folder import is_finished
 
         if self.with_report:
+            self._check_report()
             require_matplotlib()
         settings = self._all_settings()
         first = is_first()  # of the processes that `accelerate launch` starts one reports
@@ -156,6 +157,12 @@ class Train:
             raise ValueError("--stage finetune goes on with a pretrained agent: give its folder as --init")
         return settings
 
+    def _check_report(self) -> None:
+        from icrl_agents.methods import PREDICTORS
+
+        if self.method in PREDICTORS:
+            raise ValueError(f"--report is for agents, and {self.method} does not act: leave it out")
+
     def _check_stage(self, stage: str) -> None:
         from icrl_agents.core.checks import check_choice
 
@@ -181,6 +188,8 @@ def _next_step(agent: Any, output: Path) -> str:
     """The command to go on with: to watch the agent, or to finetune one that was only pretrained."""
     from icrl_agents.cli.own_env import given_env
 
+    if not agent.method.acts:
+        return f"label histories with it: icrl-agents annotate FILE.h5 --model {shlex.quote(str(output))}"
     if agent.method.trains_policy(1.0):
         words = ["icrl-agents", "play", str(output), *given_env(agent.facts["env_id"])]
         return f"watch it: {shlex.join(words)}"

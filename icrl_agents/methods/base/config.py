@@ -1,10 +1,11 @@
-"""AgentConfig: flat base config of all methods; each method adds its own fields.
+"""ModelConfig: flat config of a model that is trained; AgentConfig: that of all methods, each of which adds fields.
 
 A config may come from an untrusted `config.json`, so every value is checked before it is used.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -17,7 +18,43 @@ from icrl_agents.nn.codecs.rewards import REWARD_CODECS
 
 
 @dataclass(frozen=True)
-class AgentConfig:
+class ModelConfig:
+    """Fields of a model, which are JSON values; a subclass declares them and their `LIMITS`.
+
+    Raises:
+        ValueError: a value of the wrong type or outside `LIMITS`.
+    """
+
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # value of each field that older checkpoints lack
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+
+    @property
+    @abstractmethod
+    def span(self) -> int:
+        """Number of steps in a training window."""
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Config of a JSON object; ValueError for unknown, missing or mistyped fields.
+
+        A checkpoint that is older than a field of `ADDED` has the value there, which may differ from the default.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"config is {printable(data)}, expected a JSON object")
+        known = {field.name for field in fields(cls)}
+        check_known(data, known, "config field")
+        data = {**cls.ADDED, **data}
+        if missing := sorted(known - set(data)):
+            raise ValueError(f"config lacks {', '.join(missing)}: the checkpoint is damaged or of another version")
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class AgentConfig(ModelConfig):
     """Sizes of the model and of its window. Defaults are those of the released agents.
 
     Raises:
@@ -47,12 +84,10 @@ class AgentConfig:
         "slide": (1, 100_000),
         "bins": (0, 1024),
     }
-    # value of each field that older checkpoints lack
     ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian", "rewards": "fixed", "bins": 0})
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        super().__post_init__()
         check_choice("head", self.head, BOX_HEADS)
         check_choice("rewards", self.rewards, list(REWARD_CODECS))
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -64,18 +99,3 @@ class AgentConfig:
     def span(self) -> int:
         """Number of steps in a training window."""
         return self.window
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Config of a JSON object; ValueError for unknown, missing or mistyped fields.
-
-        A checkpoint that is older than a field of `ADDED` has the value there, which may differ from the default.
-        """
-        if not isinstance(data, dict):
-            raise ValueError(f"config is {printable(data)}, expected a JSON object")
-        known = {field.name for field in fields(cls)}
-        check_known(data, known, "config field")
-        data = {**cls.ADDED, **data}
-        if missing := sorted(known - set(data)):
-            raise ValueError(f"config lacks {', '.join(missing)}: the checkpoint is damaged or of another version")
-        return cls(**data)

@@ -18,22 +18,23 @@ import torch
 from torch import Tensor
 
 from icrl_agents.core.steps import ACTION_MASK, Steps
+from icrl_agents.methods.base.coded import CodedModel
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import UNKNOWN, Context, Memory
-from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.numerics import acting
 from icrl_agents.nn.transformer import Transformer
 
 
-class Method(Trainable):
-    """A `Trainable` that predicts actions; `ICAgent` acts with it.
+class Method(CodedModel):
+    """A `CodedModel` that predicts actions; `ICAgent` acts with it.
 
     A subclass sets `Config`, `slots` and `extends`, and implements `tokens` and `loss`. The hooks under "acting" have
     defaults for methods that see a window of steps.
     """
 
+    acts = True
     slots: tuple[str, ...] = ("percept",)  # names of the tokens of a step; "percept" predicts the action
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
     variable_actions: ClassVar[bool] = False  # acts in any set of actions 0, 1, ..., not only that of its space

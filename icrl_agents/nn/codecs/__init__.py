@@ -10,11 +10,12 @@ import numpy as np
 from gymnasium import spaces
 
 from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import is_image_box, is_integer_box
 from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.flow import FlowCodec
-from icrl_agents.nn.codecs.image import ImageCodec, is_image_box
-from icrl_agents.nn.codecs.integers import DiscreteCodec, IntegerVectorCodec, is_integer_box
+from icrl_agents.nn.codecs.image import ImageCodec
+from icrl_agents.nn.codecs.integers import DiscreteCodec, IntegerVectorCodec
 from icrl_agents.nn.codecs.mixture import MixtureCodec
 
 BOX_HEADS: dict[str, type[BoxCodec]] = {"gaussian": BoxCodec, "mixture": MixtureCodec, "flow": FlowCodec}

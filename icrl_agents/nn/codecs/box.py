@@ -14,8 +14,8 @@ from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Gaussian
+from icrl_agents.nn.numerics import mean_and_std
 
-MIN_SPREAD = 1e-6  # relative std below which an entry counts as constant: float32 rounding is about as large
 MAX_BOUND = 1e6  # bounds farther from 0 say that there are none
 
 
@@ -106,10 +106,9 @@ class BoxCodec(Codec):
     @torch.no_grad()
     def fit_normalization(self, x: Tensor) -> None:
         """Set mean and std from data (..., *shape); a constant entry keeps std 1."""
-        data = x.double().reshape(-1, *self.mean.shape)  # float64: sums over many steps lose digits in float32
-        mean, std = data.mean(0), data.std(0, correction=0)
+        mean, std = mean_and_std(x.reshape(-1, *self.mean.shape))
         self.mean.copy_(mean)
-        self.std.copy_(std.masked_fill(std < MIN_SPREAD * mean.abs().clamp_min(1), 1))
+        self.std.copy_(std)
         if self.binned:
             self.binned.fit(self.units.flat(x).reshape(-1, self.size))
 

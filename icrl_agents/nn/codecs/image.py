@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
-import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import channels_last
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Distribution
-from icrl_agents.nn.codecs.integers import is_integer_box
 from icrl_agents.nn.vision.encoders import ConvEncoder
 
 
@@ -36,7 +33,7 @@ class ImageCodec(Codec):
             )
         super().__init__(space, width, predicts)
         a, b, c = space.shape if len(space.shape) == 3 else (1, *space.shape)
-        self.channels_last = c < a
+        self.channels_last = channels_last(space)
         self.encoder = ConvEncoder((c, a, b) if self.channels_last else (a, b, c), width)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -54,13 +51,3 @@ class ImageCodec(Codec):
             raise ValueError(
                 f"{what} is outside {printable(self.space, 60)}: is this the env the agent was trained on?"
             )
-
-
-def is_image_box(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
-    """Whether a space is a Box of bytes with two or three axes, too large for one embedding per value."""
-    return (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) in (2, 3)
-        and not is_integer_box(space)
-    )

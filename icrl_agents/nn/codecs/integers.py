@@ -11,7 +11,6 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.spaces import MAX_START
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD, Codec
 from icrl_agents.nn.codecs.distributions import Categorical, Independent
 
@@ -81,18 +80,6 @@ class IntegerVectorCodec(Codec):
                 f"{what} {printable(array)} is outside {printable(self.low)}..{printable(self.high)}: "
                 "is this the env the agent was trained on?"
             )
-
-
-# whether a space is a bounded integer Box, small enough for one embedding per value
-def is_integer_box(space: gymnasium.Space) -> bool:
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.integer) or not space.shape:
-        return False
-    bounds = list(zip(space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist(), strict=True))  # Python's ints
-    small = all(abs(low) < MAX_START and high - low < MAX_INTEGERS for low, high in bounds)
-    return small and 0 < len(bounds) <= 64
-
-
-MAX_INTEGERS = 4096  # values of one dimension, each with its own embedding
 
 
 # lowest and highest values (dimensions,) int64 of a flattened integer space

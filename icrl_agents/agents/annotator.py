@@ -1,0 +1,102 @@
+"""Annotator: a trained model that labels histories and never acts. Axis letters: B rows (histories), T steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+import torch
+
+from icrl_agents.agents import pretrained
+from icrl_agents.agents.holder import WeightsHolder
+from icrl_agents.core.arrays import digest
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import space_to_json
+from icrl_agents.core.steps import Steps
+from icrl_agents.hub.download import Download
+from icrl_agents.methods.base.predictor import Predictor
+from icrl_agents.nn.devices import pick_device
+from icrl_agents.nn.numerics import acting
+
+
+class Annotator(WeightsHolder):
+    """Labels the steps of histories, for example with latent actions: `store.annotate(model.columns, model)`.
+
+    Args:
+        method: instance of a class in `PREDICTORS`.
+        facts: provenance of the weights, as JSON; written into `config.json` and the card.
+    """
+
+    method: Predictor
+
+    def __init__(self, method: Predictor, facts: Mapping[str, Any] | None = None):
+        if not isinstance(method, Predictor):
+            raise TypeError(f"method is {printable(method, 80)}, expected a Predictor; from_pretrained loads one")
+        self.method, self.facts = method, dict(facts or {})
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.parameters())
+        trained = self.facts.get("env_id", "no environment yet")
+        return (
+            f"Annotator({type(self.method).__name__}, {self.origin or self.source})\n"
+            f"  trained on {trained}: {self.observation_space} -> {', '.join(self.columns)}\n"
+            f"  {size:,} parameters, on {self.device}"
+        )
+
+    @property
+    def config(self) -> Any:
+        return self.method.config
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of histories that it predicts."""
+        return self.method.columns
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the weights."""
+        return digest(self.state_dict())
+
+    def check_space(self, observation_space: gymnasium.Space, where: str) -> None:
+        """Refuse (ValueError) histories `where` whose observations are not those of the model."""
+        if space_to_json(observation_space) != space_to_json(self.observation_space):
+            ours, theirs = printable(self.observation_space, 80), printable(observation_space, 80)
+            raise ValueError(f"{where} has observations {theirs}, the model reads {ours}: label others with it")
+
+    def __call__(self, steps: Steps) -> dict[str, np.ndarray]:
+        """Labels (B, T, ...) by column of whole histories (B, T); zeros at padded steps."""
+        with acting(self.method):
+            return self.method.label(steps)
+
+    def measure(self, steps: Steps) -> dict[str, Any]:
+        """Quality on histories (B, T) as plain numbers, see `measure` of the method."""
+        with acting(self.method):
+            return self.method.measure(steps)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Load a model from a folder, a bundled name or the Hub; arguments and errors as in `ICAgent.from_pretrained`.
+
+        Raises:
+            ValueError: the model is an agent.
+        """
+        options = Download(revision, token, cache_dir, local_files_only, force_download)
+        found = pretrained.load(id_or_path, pick_device(device), options)
+        if not isinstance(found.method, Predictor):
+            raise ValueError(f"{printable(id_or_path)} is an agent, which labels nothing: use ICAgent.from_pretrained")
+        model = cls(found.method, found.facts)
+        model.source, model.origin = found.source, found.origin
+        return model

@@ -1,0 +1,102 @@
+"""Predictor: a trainable model that predicts columns of histories from observations, and never acts.
+
+Axis letters: B rows (histories), T environment steps, N real steps, W earlier frames.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from icrl_agents.core.steps import Steps
+from icrl_agents.methods.base.config import ModelConfig
+from icrl_agents.methods.base.trainable import Trainable
+from icrl_agents.nn.devices import to_device
+from icrl_agents.nn.vision.frames import Frames
+
+BLOCK = 256  # steps that are labelled at a time
+
+
+class Predictor(Trainable):
+    """A `Trainable` that labels steps; `Annotator` writes the labels into a store.
+
+    A subclass sets `columns` and `earlier`, and implements `loss` and `predict`.
+
+    Raises:
+        ValueError: observations are no Box.
+    """
+
+    columns: tuple[str, ...] = ()  # columns of histories that it predicts
+    earlier: int = 0  # W, frames before the current one that it reads
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        config: ModelConfig | None = None,
+    ):
+        super().__init__(observation_space, action_space, config)
+        self.frames = Frames(observation_space)
+
+    @abstractmethod
+    def predict(self, context: Tensor, following: Tensor) -> dict[str, Tensor]:
+        """Labels (N, ...) by column, given what `read` returns."""
+
+    def fit_normalization(self, steps: Steps) -> None:
+        self.frames.fit_normalization(steps.obs[steps.mask])
+
+    def tensors(self, steps: Steps) -> Steps:
+        """Tensors of NumPy steps; observations keep their dtype, so that images stay bytes until they are read."""
+        return steps.map(lambda value: to_device(value, self.device))
+
+    def read(self, steps: Steps, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames that lead to steps and the frames after them.
+
+        Before the first step of an episode, or of the window, its first frame is repeated.
+
+        Args:
+            steps: tensors (B, T).
+            rows, places: (N,) indices of the steps.
+
+        Returns:
+            Context, the frames t-W..t on one axis: (N, (W+1) * C, H, W) or (N, (W+1) * size).
+            Following frames (N, C, H, W) or (N, size).
+        """
+        index = torch.arange(steps.mask.shape[1], device=rows.device)
+        start = torch.where(steps.first, index, 0).cummax(1).values[rows, places]  # (N,) first step of the episode
+        back = torch.arange(self.earlier, -1, -1, device=rows.device)  # (W+1,)
+        before = torch.maximum(places[:, None] - back, start[:, None])  # (N, W+1)
+        context = self.frames(steps.obs[rows[:, None], before]).flatten(1, 2)
+        return context, self.frames(steps.next_obs[rows, places])
+
+    def read_all(self, steps: Steps) -> tuple[Tensor, Tensor]:
+        """`read` at all real steps."""
+        return self.read(steps, *steps.mask.nonzero(as_tuple=True))
+
+    @torch.no_grad()
+    def label(self, steps: Steps) -> dict[str, np.ndarray]:
+        """Labels (B, T, ...) by column of NumPy steps (B, T) of whole histories; zeros at padded steps."""
+        found: dict[str, np.ndarray] = {}
+        mode, _ = self.training, self.eval()
+        for row in range(len(steps.mask)):
+            part = self.tensors(steps.rows(slice(row, row + 1)))
+            places = part.mask[0].nonzero()[:, 0]
+            for block in places.split(BLOCK):
+                for name, value in self.predict(*self.read(part, torch.zeros_like(block), block)).items():
+                    array = value.cpu().numpy()
+                    column = found.setdefault(name, np.zeros((*steps.mask.shape, *array.shape[1:]), array.dtype))
+                    column[row, block.cpu().numpy()] = array
+        self.train(mode)
+        return found
+
+    @abstractmethod
+    def measure(self, steps: Steps) -> dict[str, Any]:
+        """Quality on NumPy steps (B, T), as plain numbers."""
+
+    def validate(self) -> None:
+        self.frames.validate()

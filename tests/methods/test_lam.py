@@ -1,0 +1,266 @@
+"""Latent action model: what it reads, what it finds, and where its labels go."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from icrl_agents import HistoryStore, RecordHistory, collect, train
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.annotator import Annotator
+from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.methods.lam import CODE, LAM, LATENT, RAW, LAMConfig
+from icrl_agents.nn.quantizers import QUANTIZERS
+from tests.conftest import one_line
+from tests.fakes import IMAGES, lifetimes
+
+SMALL = {"width": 16, "latent": 4, "codes": 6, "window": 4}
+LINE = spaces.Box(-1e3, 1e3, (1,), np.float32)
+PLANE = spaces.Box(-1e3, 1e3, (2,), np.float32)
+FOUR = spaces.Discrete(4)
+MOVES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], np.float32)
+SHOWN = "icrl/PixelGridGoal-v0"
+
+
+def numbered(rows: int, count: int, ends: list[list[int]]) -> Steps:
+    """Observations are the numbers 0, 1, ...; an episode's final observation is 0.5 more than its last one."""
+    obs = np.arange(rows * count, dtype=np.float32).reshape(rows, count, 1)
+    ended = np.zeros((rows, count), bool)
+    for row, places in enumerate(ends):
+        ended[row, places] = True
+    following = np.where(ended[..., None], obs + 0.5, obs + 1)
+    zeros = np.zeros((rows, count))
+    return stack_steps(obs, zeros.astype(np.int64), zeros.astype(np.float32), following, ended, zeros > 0)
+
+
+def test_frames_are_those_of_the_episode_and_none_is_later():
+    lam = LAM(LINE, FOUR, LAMConfig(**{**SMALL, "earlier": 2}))
+    steps = numbered(2, 6, [[2], []])
+    steps = steps._replace(mask=np.array([[True] * 6, [True] * 4 + [False] * 2]))
+    context, following = lam.read_all(lam.tensors(steps))
+    assert context.tolist() == [
+        *([0, 0, 0], [0, 0, 1], [0, 1, 2], [3, 3, 3], [3, 3, 4], [3, 4, 5]),  # two episodes
+        *([6, 6, 6], [6, 6, 7], [6, 7, 8], [7, 8, 9]),
+    ]
+    assert following.tolist() == [[1], [2], [2.5], [4], [5], [6], [7], [8], [9], [10]]
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+@torch.no_grad()
+def test_the_forward_model_reads_the_next_frame_only_through_the_latent_action(kind):
+    space, action = IMAGES[kind]
+    lam, steps = LAM(space, action, LAMConfig(**SMALL, earlier=1)).eval(), lifetimes(kind, count=6)
+    torch.nn.init.normal_(lam.ahead.last.weight)
+    context, following = lam.read_all(lam.tensors(steps))
+    latent = torch.randn(len(context), 4)
+    guess = lam.guess(context, latent)
+    assert guess.shape == following.shape
+    changed = lam.tensors(steps._replace(next_obs=255 - steps.next_obs))
+    again, others = lam.read_all(changed)
+    assert not torch.equal(others, following)
+    assert torch.equal(lam.guess(again, latent), guess)
+    assert not torch.equal(lam.guess(context, latent + 1), guess)  # it listens to the action
+
+
+@pytest.mark.parametrize("kind", [*IMAGES, "plane"])
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_every_weight_learns(kind, quantizer):
+    space, action = {**IMAGES, "plane": (PLANE, FOUR)}[kind]
+    torch.manual_seed(0)
+    lam = LAM(space, action, LAMConfig(**{**SMALL, "codes": 16}, quantizer=quantizer)).train()
+    lam.to_latent[-1].weight.data.mul_(20)  # as after some training: "fsq" rounds small vectors to zero
+    steps = play(rows=8, count=12) if kind == "plane" else lifetimes(kind, rows=8, count=12)
+    tensors = lam.tensors(steps)
+    lam.fit_normalization(tensors)
+    optimizer = torch.optim.SGD(lam.parameters(), lr=0.1)
+    for _ in range(2):  # the first step makes the zero weights of the last layer others
+        terms = lam.loss(tensors)
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        optimizer.step()
+    assert set(terms) == {"reconstruction", "commitment"}
+    assert [name for name, weight in lam.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def play(rows: int = 32, count: int = 40, seed: int = 0) -> Steps:
+    """Random moves in a plane; episodes of ten steps begin somewhere else."""
+    rng = np.random.default_rng(seed)
+    action = rng.integers(4, size=(rows, count))
+    obs = np.zeros((rows, count, 2), np.float32)
+    obs[:, ::10] = rng.normal(size=(rows, count // 10, 2)) * 20
+    for t in range(count - 1):
+        if (t + 1) % 10:
+            obs[:, t + 1] = obs[:, t] + MOVES[action[:, t]]
+    ended = np.zeros((rows, count), bool)
+    ended[:, 9::10] = True
+    following = obs + MOVES[action]
+    zeros = np.zeros((rows, count), np.float32)
+    return stack_steps(obs, action, zeros, following, ended & False, ended)
+
+
+@pytest.fixture(scope="module")
+def learned() -> LAM:
+    torch.manual_seed(0)
+    lam, steps = LAM(PLANE, FOUR, LAMConfig(**{**SMALL, "width": 32, "codes": 8})).train(), play()
+    tensors = lam.tensors(steps)
+    lam.fit_normalization(tensors)
+    optimizer = torch.optim.AdamW(lam.parameters(), lr=3e-3)
+    for _ in range(250):
+        optimizer.zero_grad()
+        sum(lam.loss(tensors).values()).backward()
+        optimizer.step()
+    return lam.eval()
+
+
+def test_codes_are_actions_at_the_very_step(learned):
+    """Also at the first and at the last step of an episode, and at no other step's."""
+    steps = play(seed=1)
+    labels = learned.label(steps)
+    assert labels[LATENT].shape == labels[RAW].shape == (32, 40, 4)
+    codes, actions = labels[CODE][..., 0], steps.action
+    table = np.zeros((8, 4))
+    np.add.at(table, (codes.reshape(-1), actions.reshape(-1)), 1)
+    assert table.max(1).sum() / table.sum() > 0.99
+    meaning = table.argmax(1)
+    for place in (slice(0, None, 10), slice(9, None, 10), slice(5, None, 10)):
+        assert (meaning[codes[:, place]] == actions[:, place]).mean() > 0.99
+    for shift in (1, -1):
+        assert (meaning[codes] == np.roll(actions, shift, 1)).mean() < 0.5
+
+
+def test_quality_is_told_against_the_current_frame(learned):
+    found = learned.measure(play(seed=2))
+    assert found["copy"] == pytest.approx(1, abs=0.1)
+    assert found["reconstruction"] < 0.3
+    assert 4 <= found["used_codes"][0] <= 8
+    assert 3.5 < found["perplexity"][0] <= found["used_codes"][0]
+
+
+def test_labelling_changes_nothing(learned):
+    before = {name: value.clone() for name, value in learned.state_dict().items()}
+    learned.train()
+    one = learned.label(play(rows=2))
+    assert learned.training
+    learned.eval()
+    two = learned.label(play(rows=2))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(value, before[name]) for name, value in learned.state_dict().items())
+
+
+def test_padded_steps_have_no_label(learned):
+    steps = play(rows=2)
+    short = steps._replace(mask=np.arange(40) < np.array([[17], [40]]))
+    whole, found = learned.label(steps), learned.label(short)
+    assert (found[LATENT][0, 17:] == 0).all()
+    assert np.array_equal(found[LATENT][0, :17], whole[LATENT][0, :17])
+    assert np.array_equal(found[CODE][1], whole[CODE][1])
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    return collect(SHOWN, "noise", folder / "videos.h5", tasks=range(12), streams=2, episodes=2)
+
+
+TINY = {**SMALL, "updates": 4, "batch_size": 8, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def trained(videos):
+    return train("lam", SHOWN, videos.parent / "lam", histories=videos, settings=TINY, device="cpu", quiet=True)
+
+
+def test_what_is_trained_labels_a_store(videos, trained, tmp_path):
+    assert isinstance(trained, Annotator)
+    loaded = Annotator.from_pretrained(videos.parent / "lam", device="cpu")
+    assert "LAM" in repr(loaded)
+    assert loaded.identity == trained.identity
+    path = tmp_path / "videos.h5"
+    path.write_bytes(videos.read_bytes())
+    with HistoryStore(path) as store:
+        plain = store[3]
+        assert store.annotate(loaded.columns, loaded, identity=loaded.identity)
+        labelled = store[3]
+        expected = loaded(plain)
+        assert all(np.array_equal(labelled.extras[name], expected[name]) for name in (LATENT, RAW, CODE))
+        assert np.array_equal(labelled.obs, plain.obs)
+        assert labelled.obs.dtype == np.uint8
+        # again: nothing to do; with other weights: other labels
+        changed = path.stat().st_mtime_ns
+        assert not store.annotate(loaded.columns, loaded, identity=loaded.identity)
+        assert path.stat().st_mtime_ns == changed
+        assert store.annotate(LATENT, lambda steps: 0 * expected[LATENT][:, :, :1], identity="other")
+        assert store[3].extras[LATENT].shape[-1] == 1
+        assert store.annotate(loaded.columns, loaded, identity=loaded.identity)
+        assert np.array_equal(store[3].extras[LATENT], expected[LATENT])
+        one_line(lambda: store.annotate("intent", loaded), ValueError, "no column 'intent'", "latent_action")
+
+
+def test_agents_learn_beside_latent_columns(videos, trained, tmp_path):
+    """A latent action is no action of the environment, so it is not checked as one."""
+    path = tmp_path / "videos.h5"
+    path.write_bytes(videos.read_bytes())
+    with HistoryStore(path) as store:
+        store.annotate(trained.columns, trained)
+    settings = {"width": 8, "layers": 1, "heads": 2, "inner": 8, "window": 8, "slide": 4, "updates": 1, "eval_every": 0}
+    agent = train("ad", SHOWN, tmp_path / "ad", histories=path, settings=settings, device="cpu", quiet=True)
+    assert isinstance(agent, ICAgent)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(videos, trained, monkeypatch, tmp_path):
+    from icrl_agents.training import update
+
+    real, seen = update.Updater.update, []
+
+    def stops(self, batch, number, read=True):
+        if number == 3 and not seen:
+            seen.append(number)
+            raise KeyboardInterrupt
+        return real(self, batch, number, read)
+
+    monkeypatch.setattr(update.Updater, "update", stops)
+    settings = {**TINY, "checkpoint_every": 1}
+    arguments = {"histories": videos, "settings": settings, "device": "cpu", "quiet": True}
+    with pytest.raises(KeyboardInterrupt):
+        train("lam", SHOWN, tmp_path / "lam", **arguments)
+    again = train("lam", SHOWN, tmp_path / "lam", resume=True, **arguments)
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name]), name
+
+
+def test_a_model_and_an_agent_are_not_mistaken_for_each_other(trained, videos, tmp_path, tiny_agent):
+    folder = videos.parent / "lam"
+    one_line(lambda: ICAgent.from_pretrained(folder), ValueError, "LAM", "does not act", "annotate")
+    tiny_agent().save_pretrained(tmp_path / "agent")
+    one_line(lambda: Annotator.from_pretrained(tmp_path / "agent"), ValueError, "is an agent", "ICAgent")
+    one_line(lambda: Annotator(tiny_agent().method), TypeError, "expected a Predictor")
+    card = (folder / "README.md").read_text()
+    assert 'pip install "icrl-agents[latent]"' in card
+    assert "icrl-agents annotate" in card
+    assert "icrl-agents play" not in card
+    other = gymnasium.make("icrl/Darkroom-v0").observation_space
+    one_line(lambda: trained.check_space(other, "x.h5"), ValueError, "x.h5 has observations", "(32, 32, 3)")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: LAM(spaces.Discrete(4), FOUR), ("Discrete(4)", "images and other Boxes")),
+        (lambda: LAMConfig(quantizer="vqvae"), ("quantizer='vqvae'", "residual-vq")),
+        (lambda: LAMConfig(codes=1), ("codes=1", "2")),
+    ],
+    ids=["space", "quantizer", "codes"],
+)
+def test_bad_arguments_are_one_line(call, words):
+    one_line(call, ValueError, *words)
+
+
+def test_a_gymnasium_recording_can_be_labelled(trained):
+    """Steps of the recorder, with final observations in place."""
+    env = RecordHistory(gymnasium.make_vec(SHOWN, num_envs=3))
+    env.reset(seed=0)
+    for _ in range(25):
+        env.step(env.unwrapped.expert_action())
+    labels = trained(env.steps(1))
+    assert labels[LATENT].shape[0] == 3
