@@ -18,12 +18,10 @@ from icrl_agents.core.arrays import stored, to_array
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 
-OF_ACTIONS, LATENT = "_action", "latent_"  # suffix of extra columns with actions, prefix of others
-
 
 def holds_actions(name: str) -> bool:
-    """Whether an extra column holds actions of the environment, such as expert_action, and unlike latent_action."""
-    return name.endswith(OF_ACTIONS) and not name.startswith(LATENT)
+    """Whether an extra column holds actions of the environment, as expert_action does and latent_action does not."""
+    return name.endswith("_action") and not name.startswith("latent_")
 
 
 LOWEST, HIGHEST = "reward_low", "reward_high"  # extra columns: extremes of a lifetime's rewards before each step

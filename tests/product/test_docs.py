@@ -235,6 +235,9 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "icrl-agents collect --env icrl/BernoulliBandit-v0": "records 9,000 lifetimes; tests of sources record fewer",
     "icrl-agents collect --env icrl/MetaWorld": "simulates 300,000 steps; tests of Meta-World simulate fewer",
     "icrl-agents train dpt --env icrl/MetaWorld": "trains on the histories of that command",
+    "icrl-agents collect --env icrl/PixelGrid": "records 810 levels; tests of the command line record four",
+    "icrl-agents train lam": "trains on the histories of that command",
+    "icrl-agents annotate videos.h5": "labels the histories of that command",
     "icrl-agents research actions": "measures every learner on all task sets for minutes; tests of studies take fewer",
     "icrl-agents research windows --env icrl/DarkKeyToDoor-v0": "runs for the larger room, with the same options",
     "icrl-agents evaluate icrl/idt-darkroom --plan": "plans for half a minute; the quickstart plans too",
@@ -258,18 +261,6 @@ LESS = {  # options after those of a command, so that it takes no more than seco
     "evaluate": ["--split", "validation", "--episodes", "2", "--seeds", "1", "--device", "cpu"],
     "collect": ["--streams", "1", "--episodes", "1"],
     "train": [*SETTINGS, *LIFETIMES, "--device", "cpu", "--track", "none"],
-    "train lam": [
-        "--set",
-        "updates=2",
-        "--set",
-        "batch_size=4",
-        "--set",
-        "width=8",
-        "--device",
-        "cpu",
-        "--track",
-        "none",
-    ],
     "research seeds": [*SETTINGS, *LIFETIMES, "--splits", "0", "--seeds", "0", "--jobs", "1"],
     "research sweep": [*SETTINGS, *LIFETIMES, "--seeds", "0", "--episodes", "1"],
     "research windows": [*SETTINGS, "--windows", "120", "--latents", "8", *ONE_TASK, "--jobs", "1"],
@@ -352,7 +343,7 @@ def shortened(words: list[str]) -> list[str]:
     if {"--stored", "--help-settings"} & set(words):
         return words
     path = resolve(words)[0]
-    less = [*LESS.get(" ".join(words[:2]), LESS.get(" ".join(path), [])), *(SHALLOW if "--plan" in words else [])]
+    less = [*LESS.get(" ".join(path), []), *(SHALLOW if "--plan" in words else [])]
     if any("Bandit" in word for word in words):  # one episode there has 300 pulls
         less = ["episodes=1" if word == f"episodes={LIFETIME['episodes']}" else word for word in less]
     if "--histories" in words or path[0] in ("collect", "research"):
