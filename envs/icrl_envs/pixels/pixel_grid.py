@@ -20,6 +20,7 @@ LEVELS = 1000
 LEVEL_SEED = 0
 OBSERVATIONS = ("pixels", "cells")
 MAX_DISTRACTORS = 8
+LARGEST = 31  # side of a room of which every cell is the goal of a level
 
 CELL, SHOWN, LOOK, NOISE, DISTRACTORS = 0, 1, 2, 3, 4  # columns of a state; distractors have the columns from 4 on
 HIDDEN = -1  # in column SHOWN
@@ -81,7 +82,7 @@ class PixelGrid(GridRules):
     def __init__(
         self, size: int = 8, horizon: int = 20, show_goal: bool = False, distractors: int = 0, obs: str = "pixels"
     ):
-        super().__init__(size, None, horizon)
+        super().__init__(check_int(size, "size", 2, LARGEST), None, horizon)
         self.show_goal = check_choice(show_goal, "show_goal", (False, True))
         if not show_goal:
             self.capabilities = GridRules.capabilities | {Capability.BELIEF}
@@ -237,7 +238,7 @@ class PixelGridEnv(ArrayEnv):
     `terminated` on the goal; after 20 steps `truncated`.
 
     ## Arguments
-    `level=0..999` fixes the task; without it the first `reset` samples one. `size` (2 to 32), `horizon`, `show_goal`,
+    `level=0..999` fixes the task; without it the first `reset` samples one. `size` (2 to 31), `horizon`, `show_goal`,
     `distractors` (0 to 8 crosses that move one cell a step at random) and `obs` ("pixels" or "cells") define the
     family; the ids below set them.
 
