@@ -52,8 +52,6 @@ class ICAgent(MethodHolder):
             raise TypeError(f"method is {str(method)[:80]!r}, expected a Method; from_pretrained loads an agent")
         self.method = method
         self.facts: dict[str, Any] = dict(facts or {})
-        self.source = "new"  # origin of the weights: new, local, bundled or hub@commit
-        self.origin = ""  # folder name or id that the agent was loaded by
         self.planner: Planner | None = None
         self._session: Session | None = None
 

@@ -56,8 +56,8 @@ class Annotator(WeightsHolder):
         return self.method.columns
 
     @property
-    def identity(self) -> str:
-        """SHA-256 of the weights."""
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights, the `identity` of `HistoryStore.annotate`."""
         return digest(self.state_dict())
 
     def check_space(self, observation_space: gymnasium.Space, where: str) -> None:
@@ -77,24 +77,18 @@ class Annotator(WeightsHolder):
             return self.method.measure(steps)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        id_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-        device: str | torch.device = "auto",
-    ) -> Self:
-        """Load a model from a folder, a bundled name or the Hub; arguments and errors as in `ICAgent.from_pretrained`.
+    def from_pretrained(cls, id_or_path: str | Path, *, device: str | torch.device = "auto", **hub: Any) -> Self:
+        """Load a model from a folder, a bundled name or the Hub; nothing is ever unpickled.
+
+        Args:
+            id_or_path, device: as in `ICAgent.from_pretrained`.
+            hub: options of a download, the fields of `Download`.
 
         Raises:
-            ValueError: the model is an agent.
+            FileNotFoundError: the path, Hub repository, revision or file does not exist, or the run is unfinished.
+            ValueError: the model is an agent, the checkpoint is damaged, or this machine has no such device.
         """
-        options = Download(revision, token, cache_dir, local_files_only, force_download)
-        found = pretrained.load(id_or_path, pick_device(device), options)
+        found = pretrained.load(id_or_path, pick_device(device), Download(**hub))
         if not isinstance(found.method, Predictor):
             raise ValueError(f"{printable(id_or_path)} is an agent, which labels nothing: use ICAgent.from_pretrained")
         model = cls(found.method, found.facts)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,14 +139,21 @@ class LAM(Predictor):
             next one. With a quantiser `perplexity` and `used_codes` of each level.
         """
         mode, _ = self.training, self.eval()
-        context, following = self.read_all(self.tensors(steps))
-        found = self.quantizer(self.infer(context, following))
-        guesses = {"reconstruction": self.guess(context, found.vectors), "copy": self.current(context)}
+        errors, codes = [], []  # of each block, with its number of steps
+        for _, places, (context, following) in self.blocks(steps):
+            found = self.quantizer(self.infer(context, following))
+            guesses = self.guess(context, found.vectors), self.current(context)
+            errors.append([len(places), *(len(places) * self.error(guess, following).item() for guess in guesses)])
+            codes.append(found.codes)
         self.train(mode)
-        counts = [code.bincount().double() for code in found.codes.unbind(1)]
-        shares = [count[count > 0] / count.sum() for count in counts]
+        if not errors:
+            raise ValueError("the histories have no steps, so there is nothing to measure: give others")
+        count, error, copied = np.sum(errors, 0)
+        counts = [code.bincount().double() for code in torch.cat(codes).unbind(1)]
+        shares = [number[number > 0] / number.sum() for number in counts]
         return {
-            **{name: self.error(guess, following).item() for name, guess in guesses.items()},
+            "reconstruction": error / count,
+            "copy": copied / count,
             "perplexity": [float((-(share * share.log()).sum()).exp()) for share in shares],
             "used_codes": [len(share) for share in shares],
         }

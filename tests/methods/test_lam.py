@@ -157,6 +157,33 @@ def test_padded_steps_have_no_label(learned):
     assert np.array_equal(found[CODE][1], whole[CODE][1])
 
 
+def test_long_histories_are_read_a_part_at_a_time(learned, monkeypatch):
+    from icrl_agents.methods.base import predictor
+
+    steps = play(rows=3)
+    labels, quality = learned.label(steps), learned.measure(steps)
+    monkeypatch.setattr(predictor, "BLOCK", 7)  # not a divisor of an episode
+    again, measured = learned.label(steps), learned.measure(steps)
+    assert np.array_equal(labels[CODE], again[CODE])
+    np.testing.assert_allclose(labels[RAW], again[RAW], atol=1e-5)
+    assert measured["used_codes"] == quality["used_codes"]
+    assert [measured[name] for name in ("reconstruction", "copy")] == pytest.approx(
+        [quality[name] for name in ("reconstruction", "copy")]
+    )
+
+
+def test_histories_without_steps_have_labels_and_no_quality(learned):
+    empty = play(rows=2)._replace(mask=np.zeros((2, 40), bool))
+    labels = learned.label(empty)
+    assert {name: value.shape for name, value in labels.items()} == {
+        LATENT: (2, 40, 4),
+        RAW: (2, 40, 4),
+        CODE: (2, 40, 1),
+    }
+    assert not any(value.any() for value in labels.values())
+    one_line(lambda: learned.measure(empty), ValueError, "no steps")
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
@@ -175,12 +202,12 @@ def test_what_is_trained_labels_a_store(videos, trained, tmp_path):
     assert isinstance(trained, Annotator)
     loaded = Annotator.from_pretrained(videos.parent / "lam", device="cpu")
     assert "LAM" in repr(loaded)
-    assert loaded.identity == trained.identity
+    assert loaded.weights_sha256 == trained.weights_sha256
     path = tmp_path / "videos.h5"
     path.write_bytes(videos.read_bytes())
     with HistoryStore(path) as store:
         plain = store[3]
-        assert store.annotate(loaded.columns, loaded, identity=loaded.identity)
+        assert store.annotate(loaded.columns, loaded, identity=loaded.weights_sha256)
         labelled = store[3]
         expected = loaded(plain)
         assert all(np.array_equal(labelled.extras[name], expected[name]) for name in (LATENT, RAW, CODE))
@@ -188,11 +215,11 @@ def test_what_is_trained_labels_a_store(videos, trained, tmp_path):
         assert labelled.obs.dtype == np.uint8
         # again: nothing to do; with other weights: other labels
         changed = path.stat().st_mtime_ns
-        assert not store.annotate(loaded.columns, loaded, identity=loaded.identity)
+        assert not store.annotate(loaded.columns, loaded, identity=loaded.weights_sha256)
         assert path.stat().st_mtime_ns == changed
         assert store.annotate(LATENT, lambda steps: 0 * expected[LATENT][:, :, :1], identity="other")
         assert store[3].extras[LATENT].shape[-1] == 1
-        assert store.annotate(loaded.columns, loaded, identity=loaded.identity)
+        assert store.annotate(loaded.columns, loaded, identity=loaded.weights_sha256)
         assert np.array_equal(store[3].extras[LATENT], expected[LATENT])
         one_line(lambda: store.annotate("intent", loaded), ValueError, "no column 'intent'", "latent_action")
 
@@ -239,6 +266,7 @@ def test_a_model_and_an_agent_are_not_mistaken_for_each_other(trained, videos, t
     assert 'pip install "icrl-agents[latent]"' in card
     assert "icrl-agents annotate" in card
     assert "icrl-agents play" not in card
+    assert "in-context-reinforcement-learning" not in card
     other = gymnasium.make("icrl/Darkroom-v0").observation_space
     one_line(lambda: trained.check_space(other, "x.h5"), ValueError, "x.h5 has observations", "(32, 32, 3)")
 

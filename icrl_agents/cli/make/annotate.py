@@ -36,10 +36,11 @@ class Annotate:
         for path in find_files(self.histories):
             with HistoryStore(path) as store:
                 model.check_space(store.spaces[0], str(path))
-                if store.tasks:
-                    measured = model.measure(store[store.tasks[0], :MEASURED])
+                first = store[store.tasks[0], :MEASURED] if store.tasks else None
+                if first is not None and first.mask.any():
+                    measured = model.measure(first)
                     quality.append((path.name, *(shown(value) for value in measured.values())))
-                done = store.annotate(model.columns, model, identity=model.identity)
+                done = store.annotate(model.columns, model, identity=model.weights_sha256)
             print(f"{path}: {', '.join(model.columns) if done else 'labelled already, left as it is'}")
         if quality:
             print_table(("file", *measured), quality)

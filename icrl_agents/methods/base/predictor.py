@@ -6,6 +6,7 @@ Axis letters: B rows (histories), T environment steps, N real steps, W earlier f
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -19,7 +20,7 @@ from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.devices import to_device
 from icrl_agents.nn.vision.frames import Frames
 
-BLOCK = 256  # steps that are labelled at a time
+BLOCK = 256  # steps that are labelled or measured at a time
 
 
 class Predictor(Trainable):
@@ -78,19 +79,27 @@ class Predictor(Trainable):
         """`read` at all real steps."""
         return self.read(steps, *steps.mask.nonzero(as_tuple=True))
 
+    def blocks(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, tuple[Tensor, Tensor]]]:
+        """Real steps of NumPy steps (B, T), a bounded number at a time: row, places (N,), and what `read` returns."""
+        for row in range(len(steps.mask)):
+            part = self.tensors(steps.rows(slice(row, row + 1)))
+            for places in part.mask[0].nonzero()[:, 0].split(BLOCK):
+                if len(places):
+                    yield row, places.cpu().numpy(), self.read(part, torch.zeros_like(places), places)
+
     @torch.no_grad()
     def label(self, steps: Steps) -> dict[str, np.ndarray]:
         """Labels (B, T, ...) by column of NumPy steps (B, T) of whole histories; zeros at padded steps."""
-        found: dict[str, np.ndarray] = {}
         mode, _ = self.training, self.eval()
-        for row in range(len(steps.mask)):
-            part = self.tensors(steps.rows(slice(row, row + 1)))
-            places = part.mask[0].nonzero()[:, 0]
-            for block in places.split(BLOCK):
-                for name, value in self.predict(*self.read(part, torch.zeros_like(block), block)).items():
-                    array = value.cpu().numpy()
-                    column = found.setdefault(name, np.zeros((*steps.mask.shape, *array.shape[1:]), array.dtype))
-                    column[row, block.cpu().numpy()] = array
+        origin = torch.zeros(1, dtype=torch.long, device=self.device)
+        example = self.predict(*self.read(self.tensors(steps.rows(slice(1))), origin, origin))
+        found = {
+            name: np.zeros((*steps.mask.shape, *value.shape[1:]), value.cpu().numpy().dtype)
+            for name, value in example.items()
+        }
+        for row, places, read in self.blocks(steps):
+            for name, value in self.predict(*read).items():
+                found[name][row, places] = value.cpu().numpy()
         self.train(mode)
         return found
 
