@@ -19,6 +19,7 @@ from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread
 from icrl_agents.hub.checkpoint import WEIGHTS
+from icrl_agents.methods import PREDICTORS
 from icrl_agents.training.run_folder import NOTE, read_started
 
 CURVE = "curve.json"
@@ -76,8 +77,11 @@ def _run_there(folder: SharedFolder, cell: Cell) -> Curve:
 def check_cell(cell: Cell) -> None:
     """ValueError if the cell's folder has another training or evaluation, from an earlier study.
 
-    Only the given settings are compared; the others keep the defaults at the time of the training.
+    Only the given settings are compared; the others keep the defaults at the time of the training. ValueError too for a
+    model that does not act, which has nothing to evaluate.
     """
+    if cell.method in PREDICTORS:
+        raise ValueError(f"a study measures agents, and {cell.method} does not act: use icrl-agents train for each")
     done = cell.folder / CURVE
     if not (cell.folder / NOTE).is_file():
         if done.is_file() or (cell.folder / WEIGHTS).is_file():

@@ -113,17 +113,12 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
     if not is_family(env_id):  # unknown ids are refused elsewhere
         return {}
     usual = fresh and not settings.get("source") and "source.expert" not in settings
+    family, found = find_family(env_id), dict(PRESETS.get(env_id, {}))
+    if family.lifetime == 1:
+        whole = {} if MODELS[method].has_memory else {"episodes": 1, "window": family.horizon}
+        found = {"eval_episodes": 1, **whole, **found}
     known = {field.name for field in (*fields(TrainConfig), *fields(MODELS[method].Config))}
-    own = {
-        name: value
-        for name, value in PRESETS.get(env_id, {}).items()
-        if name in known or (usual and name.startswith("source."))
-    }
-    family = find_family(env_id)
-    if family.lifetime > 1:
-        return own
-    single = {} if MODELS[method].has_memory else {"episodes": 1, "window": family.horizon}
-    return {"eval_episodes": 1, **single, **own}
+    return {name: value for name, value in found.items() if name in known or (usual and name.startswith("source."))}
 
 
 def split_settings(

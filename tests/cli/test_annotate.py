@@ -34,6 +34,9 @@ def test_mistakes_are_one_line(tmp_path):
     histories = collect(ROOM, "noise", tmp_path / "a.h5", tasks=[0], streams=1, episodes=1)
     assert "is an agent" in run("annotate", histories, "--model", "icrl/ad-darkroom", code=2)
     assert "--report is for agents" in run("train", "lam", "--env", SHOWN, "-o", tmp_path / "x", "--report", code=2)
+    study = ("research", "seeds", "lam", "--env", SHOWN, "-o", tmp_path / "x")
+    assert "lam does not act" in run(*study, code=2)
+    assert "lam does not act" in run("research", "sweep", *study[2:], code=2)
     assert "images and other Boxes" in run(
         "train", "lam", "--env", "icrl/BernoulliBandit-v0", "-o", tmp_path / "x", *SETTINGS, code=2
     )
