@@ -122,7 +122,7 @@ def render_card(
     env_id = next((d["env_id"] for d in (results or {}, facts) if _is_id(d.get("env_id"))), None)
     prose = _prose(method)
     return _template().render(
-        front_matter=_front_matter(data.method, env_id, results, rows, name),
+        front_matter=_front_matter(data.method, prose.acts, env_id, results, rows, name),
         title=f"{data.method} on {env_id}" if env_id else data.method,
         name=name,
         env_id=env_id,
@@ -266,10 +266,13 @@ def _prose(method: Any) -> Prose:
     )
 
 
-def _front_matter(method: str, env_id: str | None, results: dict[str, Any] | None, rows: list[Row], name: str) -> str:
+def _front_matter(
+    method: str, acts: bool, env_id: str | None, results: dict[str, Any] | None, rows: list[Row], name: str
+) -> str:
     from huggingface_hub import ModelCardData
 
-    tags = ["reinforcement-learning", "in-context-reinforcement-learning", "gymnasium", method]
+    kind = ["in-context-reinforcement-learning"] if acts else []
+    tags = ["reinforcement-learning", *kind, "gymnasium", method]
     card = ModelCardData(
         library_name="icrl-agents",
         license="apache-2.0",

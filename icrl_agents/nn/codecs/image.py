@@ -13,6 +13,8 @@ from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.vision.encoders import ConvEncoder
 
+UNPREDICTED = "images ({space}) are not predicted: use dynamics=False, and a method other than cad"
+
 
 class ImageCodec(Codec):
     """Embedding of images (..., H, W, C), (..., C, H, W) or (..., H, W) of bytes by a convolutional network.
@@ -28,9 +30,7 @@ class ImageCodec(Codec):
 
     def __init__(self, space: spaces.Box, width: int, predicts: bool):
         if predicts:
-            raise ValueError(
-                f"images ({printable(space, 60)}) are not predicted: use dynamics=False, and a method other than cad"
-            )
+            raise ValueError(UNPREDICTED.format(space=printable(space, 60)))
         super().__init__(space, width, predicts)
         a, b, c = space.shape if len(space.shape) == 3 else (1, *space.shape)
         self.channels_last = channels_last(space)
@@ -44,7 +44,7 @@ class ImageCodec(Codec):
         return vectors.reshape(*x.shape[: x.dim() - axes], -1)  # (..., D)
 
     def head(self, hidden: Tensor) -> Distribution:
-        raise NotImplementedError("images have no head")
+        raise ValueError(UNPREDICTED.format(space=printable(self.space, 60)))
 
     def check_range(self, array: np.ndarray, what: str) -> None:
         if (array < self.space.low).any() or (array > self.space.high).any():
