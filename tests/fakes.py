@@ -1,6 +1,7 @@
 """Small spaces, lifetimes and agents for the contract tests: random weights, no training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.predictor import CODE, LATENT
 
 GRID = spaces.Box(0, 8, (2,), np.int32)
 SPACES = {
@@ -26,7 +28,9 @@ IMAGES = {
     "grey": (spaces.Box(0, 255, (9, 12), np.uint8), spaces.Discrete(5)),
 }  # they are embedded and not predicted
 SMALL = {"width": 16, "layers": 2, "heads": 2, "inner": 24, "window": 9, "slide": 4}
+GENERAL = {*SMALL, "rewards", "dynamics", "dropout"}  # settings of most methods
 OWN = {
+    "la-bc": {"latent": 4, "codes": 6},
     "headless-ad": {"vector_size": 6},
     "cad": {"latents": 2, "compressor_heads": 2, "folds": 3, "folds_with_gradient": 2},
     "idt": {"chunk": 3, "latent": 4},
@@ -49,15 +53,32 @@ class Variant:
     def build(self, kind: str | None = None, **changes: object) -> ICAgent:
         method = METHODS[self.method]
         torch.manual_seed(0)
-        config = method.Config(**{**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes})
+        given = {**SMALL, **OWN.get(self.method, {}), **dict(self.settings), **changes}
+        config = method.Config(**fitting(self.method, given))
         agent = ICAgent(method(*{**SPACES, **IMAGES}[kind or self.kind], config))
         for parameter in agent.parameters():  # larger than at the start of training, so that errors show
             torch.nn.init.normal_(parameter, std=0.3)
         return agent.eval()
 
 
+def has(name: str, setting: str) -> bool:
+    return setting in {field.name for field in fields(METHODS[name].Config)}
+
+
+def fitting(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those of a transformer, if a method has none."""
+    return {field: value for field, value in settings.items() if has(name, field) or field not in GENERAL}
+
+
+def learners() -> list[str]:
+    """Methods that learn from fresh lifetimes, without columns that another model writes."""
+    return [name for name, method in METHODS.items() if LATENT not in method.learns_from]
+
+
 def imagines(name: str) -> bool:
     """Whether a method can be trained with dynamics."""
+    if not has(name, "dynamics"):
+        return False
     try:
         METHODS[name].Config(dynamics=True)
     except ValueError:
@@ -71,7 +92,7 @@ def variants() -> list[Variant]:
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
-        found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))]
+        found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))] if has(name, "rewards") else []
     return found
 
 
@@ -106,6 +127,10 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
     reward = rng.random((rows, count)).astype(np.float32)
     log_prob = np.log(rng.uniform(0.1, 0.5, (rows, count))).astype(np.float32)  # none is sure: runs need test_marked_ad
     extras = {"expert_action": sample(action_space, rows, count, seed + 2), "log_prob": log_prob}
+    extras |= {
+        LATENT: rng.normal(size=(rows, count, 4)).astype(np.float32),
+        CODE: rng.integers(6, size=(rows, count, 1)),
+    }
     steps = stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
     return with_reward_range(steps)
 
@@ -118,6 +143,10 @@ def given(agent: ICAgent, steps: Steps) -> Steps:
 
 def statistics(distribution: object) -> torch.Tensor:
     """The numbers that define a distribution, for comparisons."""
+    distribution = getattr(distribution, "base", distribution)  # of one that always takes the mode
+    if hasattr(distribution, "codes"):
+        codes = distribution.codes.logits
+        return torch.cat([codes, statistics(distribution.actions).flatten(codes.dim() - 1)], -1)
     if hasattr(distribution, "parts"):
         return torch.cat([part.logits for part in distribution.parts], -1)
     if hasattr(distribution, "weights"):

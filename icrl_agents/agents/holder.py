@@ -15,7 +15,6 @@ from torch import nn
 
 from icrl_agents.agents import pretrained, restoring, saving
 from icrl_agents.agents.session import Session, alone
-from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.trainable import Trainable
 
@@ -128,7 +127,7 @@ class MethodHolder(WeightsHolder):
         return self._session
 
     @property
-    def config(self) -> AgentConfig:
+    def config(self) -> Any:
         return self.method.config
 
     @alone

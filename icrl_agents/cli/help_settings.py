@@ -81,9 +81,15 @@ def sections(method: str | None = None) -> list[Section]:
     if method is not None:
         cls = pick(MODELS, method, "method")
         return [training, Section(f"Method {method}", first_line(cls), settings_of(cls.Config)), *_sources()]
-    model = Section("Model", "For all that act, unless they have another default below.", settings_of(AgentConfig))
+    model = Section(
+        "Model", "For all with a transformer, unless they have another default below.", settings_of(AgentConfig)
+    )
     own = [
-        Section(f"Method {name}", first_line(cls), settings_of(cls.Config, AgentConfig if cls.acts else None))
+        Section(
+            f"Method {name}",
+            first_line(cls),
+            settings_of(cls.Config, AgentConfig if issubclass(cls.Config, AgentConfig) else None),
+        )
         for name, cls in MODELS.items()
     ]
     return [training, model, *own, *_sources()]

@@ -15,18 +15,23 @@ from icrl_agents.methods.compressed_ad import CAD
 from icrl_agents.methods.dpt import DPT
 from icrl_agents.methods.headless_ad import HeadlessAD
 from icrl_agents.methods.idt import IDT
-from icrl_agents.methods.lam import LAM
+from icrl_agents.methods.imitation.bc import BC
+from icrl_agents.methods.imitation.la_bc import LABC
+from icrl_agents.methods.imitation.lam import LAM
+from icrl_agents.methods.imitation.vpt import VPT
 from icrl_agents.methods.marked_ad import MarkedAD
 
 METHODS: dict[str, type[Method]] = {
     "ad": AD,
+    "bc": BC,
     "cad": CAD,
     "dpt": DPT,
     "headless-ad": HeadlessAD,
     "idt": IDT,
+    "la-bc": LABC,
     "marked-ad": MarkedAD,
 }
-PREDICTORS: dict[str, type[Predictor]] = {"lam": LAM}
+PREDICTORS: dict[str, type[Predictor]] = {"lam": LAM, "vpt": VPT}
 MODELS: Mapping[str, type[Trainable]] = ChainMap[str, Any](METHODS, PREDICTORS)  # with what others add to the two
 
 

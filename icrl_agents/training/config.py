@@ -27,6 +27,8 @@ class TrainConfig:
     updates: int = 1000  # number of gradient updates
     batch_size: int = 32  # windows per update, over all processes
     micro_batch: int = 16  # windows per forward pass; small ones fit a CPU's cache and are several times faster there
+    labels: int = 0  # steps whose actions are known, of bc, la-bc, vpt, and lam with a decoder; 0: all
+    labelled: str = ""  # file with the histories whose actions are known, for labels; "": the histories themselves
     pool: int = 0  # MB of windows that a stream of histories holds; 0: no stream if they fit half of the memory
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
     blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
@@ -74,6 +76,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "updates": (1, 10**9),
     "batch_size": (1, 1 << 20),
     "micro_batch": (1, 1 << 20),
+    "labels": (0, 10**9),
     "pool": (0, 1 << 24),
     "blind": (0.0, 1.0),
     "blind_after": (1, 1_000_000),
@@ -140,6 +143,11 @@ def split_settings(
     check_known(rest, mine | theirs, "setting")
     rest = as_kinds(rest, (*fields(TrainConfig), *fields(config)))
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
+    if ours.labels and not MODELS[method].labelled_share:
+        takers = ", ".join(sorted(name for name, model in MODELS.items() if model.labelled_share))
+        raise ValueError(f"labels={ours.labels} is for {takers}, not for {method}: leave it out")
+    if ours.labelled and not ours.labels:
+        raise ValueError(f"labelled={ours.labelled!r} without a number: give labels, the number of steps to draw there")
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
     remembers = MODELS[method].has_memory
     if remembers and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window

@@ -28,6 +28,7 @@ from icrl_agents.sources.collection import collect
 from icrl_agents.sources.experts import IMPORT_PATH, as_expert
 from icrl_agents.sources.source import Source
 from icrl_agents.training.config import TrainConfig, split_settings
+from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
 from icrl_agents.training.provenance import describe_training
 from icrl_agents.training.run_folder import command_line, note_files, read_started, stored_files
 from icrl_agents.training.streaming.choice import recorded_windows
@@ -169,16 +170,32 @@ class Request:
         spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, aligned)
         if self.histories is None:
             assert self.source is not None
+            if cfg.labels:
+                raise ValueError(f"labels={cfg.labels} are steps of recorded histories: give --histories")
             if cfg.pool:
                 raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
             return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, spec)
-        with HistoryShards(*self.histories) as shards:
-            if shards.info.env_id != self.env_id:
-                theirs = printable(shards.info.env_id)
-                raise ValueError(f"{shards.name} holds {theirs}, not {self.env_id}: give --env {theirs}")
-            check_same_tasks(self.env_id, shards.info.env_kwargs, f"{shards.name} was recorded")
-            room = math.inf if self.resumed else memory
-            return recorded_windows(shards, tasks, spec, env_spaces(self.env_id), cfg.pool, room)
+        with self._shards(*self.histories) as shards:
+            room, known = math.inf if self.resumed else memory, 0
+            if cfg.labels:
+                known = known_rows(MODELS[self.method].labelled_share, cfg.batch_size)
+            spaces, unknown = env_spaces(self.env_id), spec._replace(batch_size=cfg.batch_size - known)
+            others = recorded_windows(shards, tasks, unknown, spaces, cfg.pool, room) if unknown.batch_size else None
+            if not known:
+                assert others is not None
+                return others
+            with self._shards(cfg.labelled) if cfg.labelled else shards as labelled:
+                steps = LabelledSteps(labelled, tasks, cfg.labels, cfg.seed, spaces)
+            return LabelledWindows(others, steps, cfg.batch_size, spec.window)
+
+    def _shards(self, *files: str | Path) -> HistoryShards:
+        """Histories of this environment; ValueError for others."""
+        shards = HistoryShards(*files)
+        if shards.info.env_id != self.env_id:
+            theirs = printable(shards.info.env_id)
+            raise ValueError(f"{shards.name} holds {theirs}, not {self.env_id}: give --env {theirs}")
+        check_same_tasks(self.env_id, shards.info.env_kwargs, f"{shards.name} was recorded")
+        return shards
 
     def facts(
         self, data: dict[str, Any], seconds: float, device: torch.device, limits: Sequence[str]

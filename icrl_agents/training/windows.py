@@ -31,6 +31,7 @@ from icrl_agents.sources.collection import check_together, lifetimes
 from icrl_agents.sources.source import Source
 
 CHUNK_BYTES = 1 << 29  # memory of the observations of a chunk of fresh lifetimes
+Spaces = tuple[gymnasium.Space, gymnasium.Space]  # of observations and of actions
 COPIES = 3  # of an observation in `Steps`: obs, prev_obs and next_obs
 
 
@@ -152,7 +153,7 @@ class StoreWindows:
         store: HistoryStore | HistoryShards,
         tasks: Sequence[int] | np.ndarray,
         spec: WindowSpec,
-        spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None,
+        spaces: Spaces | None = None,
     ):
         shards = store if isinstance(store, HistoryShards) else HistoryShards(store)
         codecs, parts = codecs_of(shards, spaces), index_tasks(shards, tasks)
@@ -216,7 +217,7 @@ def checked(shards: HistoryShards, part: Part, codecs: dict[str, Codec], rows: s
     return with_reward_range(history)
 
 
-def codecs_of(shards: HistoryShards, spaces: tuple[gymnasium.Space, gymnasium.Space] | None) -> dict[str, Codec]:
+def codecs_of(shards: HistoryShards, spaces: Spaces | None) -> dict[str, Codec]:
     """Codec that checks each field; ValueError if the histories have other spaces."""
     own = shards.spaces
     names = ("observation", "action")

@@ -10,7 +10,7 @@ from icrl_agents import HistoryStore, RecordHistory, collect, train
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.core.steps import Steps, stack_steps
-from icrl_agents.methods.lam import CODE, LAM, LATENT, RAW, LAMConfig
+from icrl_agents.methods.imitation.lam import CODE, LAM, LATENT, RAW, LAMConfig
 from icrl_agents.nn.quantizers import QUANTIZERS
 from tests.conftest import one_line
 from tests.fakes import IMAGES, lifetimes

@@ -14,6 +14,7 @@ from typer.main import get_command
 from icrl_agents.cli.app import app
 from icrl_agents.cli.settings import parse_pairs, read_toml
 from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.training.config import TrainConfig, split_settings
 from tests.fakes import imagines
@@ -34,6 +35,7 @@ OWN = {path: method for path in RECIPES for method in METHODS if path.stem.start
         for path in RECIPES
         for method in METHODS
         if OWN.get(path, method) == method and (path not in IMAGINES or imagines(method))
+        if OWN.get(path) or issubclass(METHODS[method].Config, AgentConfig)
     ],
     ids=lambda value: getattr(value, "stem", value),
 )

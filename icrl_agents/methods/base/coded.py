@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from icrl_agents.core.steps import HEAD_NOISE, Steps, holds_actions
-from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.codec import Codec
@@ -27,24 +27,26 @@ class CodedModel(Trainable):
         ValueError: no codec supports one of the spaces.
     """
 
-    Config: ClassVar[type[AgentConfig]] = AgentConfig
+    reads_actions: ClassVar[bool] = True  # embeds actions
+    reads_rewards: ClassVar[bool] = True  # embeds rewards
     always_predicts: ClassVar[bool] = False  # obs and reward have heads also without `dynamics`
 
     def __init__(
         self,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        config: AgentConfig | None = None,
+        config: ModelConfig | None = None,
     ):
         super().__init__(observation_space, action_space, config)
         predicts = self.config.dynamics or self.always_predicts  # heads of obs and reward; actions always have one
         self.obs = make_codec(observation_space, self.config.width, predicts, bins=self.config.bins)
         self.action = self.action_codec(action_space)
-        self.reward = REWARD_CODECS[self.config.rewards](self.config.width, predicts, self.config.bins)
+        rewards = REWARD_CODECS[self.config.rewards]
+        self.reward = rewards(self.config.width, predicts, self.config.bins, embeds=self.reads_rewards)
 
     def action_codec(self, space: gymnasium.Space) -> Codec:
         """Codec that embeds and predicts actions."""
-        return make_codec(space, self.config.width, head=self.config.head)
+        return make_codec(space, self.config.width, head=self.config.head, embeds=self.reads_actions)
 
     def draw_noise(self, steps: Steps, rng: np.random.Generator) -> Steps:
         """Add the random numbers of the action head's loss, if it takes any, to a batch from `prepare_batch`.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.coded import CodedModel
-from icrl_agents.methods.base.config import AgentConfig
+from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.context import UNKNOWN, Context, Memory
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.distributions import Distribution
@@ -46,12 +46,16 @@ class Method(CodedModel):
         self,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        config: AgentConfig | None = None,
+        config: ModelConfig | None = None,
     ):
         super().__init__(observation_space, action_space, config)
-        sizes = self.config.layers, self.config.heads, self.config.inner, self.config.dropout
-        self.body = Transformer(self.config.width, *sizes)
+        self.body: Any = self.make_body()
         self.extra_columns = dict(self.reward.columns)  # a dict, since copies of a method are pickled
+
+    def make_body(self) -> Any:
+        """Network between tokens and hidden vectors: a transformer, unless a method sees one step only."""
+        sizes = self.config.layers, self.config.heads, self.config.inner, self.config.dropout
+        return Transformer(self.config.width, *sizes)
 
     @property
     def device(self) -> torch.device:

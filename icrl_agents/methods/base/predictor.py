@@ -16,10 +16,14 @@ from torch import Tensor
 
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import ModelConfig
-from icrl_agents.methods.base.trainable import Trainable
+from icrl_agents.methods.base.trainable import Trainable, known
+from icrl_agents.nn.codecs.codec import Codec
+from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.devices import to_device
 from icrl_agents.nn.vision.frames import Frames
 
+LATENT, RAW, CODE = "latent_action", "latent_action_raw", "latent_action_code"  # columns of latent actions
+NO_STEPS = "the histories have no steps, so there is nothing to measure: give others"
 BLOCK = 256  # steps that are labelled or measured at a time
 
 
@@ -34,6 +38,8 @@ class Predictor(Trainable):
 
     columns: tuple[str, ...] = ()  # columns of histories that it predicts
     earlier: int = 0  # W, frames before the current one that it reads
+    step: Tensor
+    action: Codec | None  # codec of actions, of a model that learns them
 
     def __init__(
         self,
@@ -43,17 +49,28 @@ class Predictor(Trainable):
     ):
         super().__init__(observation_space, action_space, config)
         self.frames = Frames(observation_space)
+        self.action = None
+        # root mean square of the change of a frame in one step; of vectors, of each entry
+        self.register_buffer("step", torch.ones(() if self.frames.bounded else self.frames.shape))
 
     @abstractmethod
     def predict(self, context: Tensor, following: Tensor) -> dict[str, Tensor]:
         """Labels (N, ...) by column, given what `read` returns."""
 
+    @torch.no_grad()
     def fit_normalization(self, steps: Steps) -> None:
         self.frames.fit_normalization(steps.obs[steps.mask])
+        context, following = self.read_all(steps)
+        change = (following - self.current(context)).pow(2)
+        step = (change.mean() if self.frames.bounded else change.mean(0)).sqrt()
+        self.step.copy_(step.masked_fill(step == 0, 1))
+        if self.action is not None:
+            self.action.fit_actions(steps.action[steps.mask])
 
     def tensors(self, steps: Steps) -> Steps:
         """Tensors of NumPy steps; observations keep their dtype, so that images stay bytes until they are read."""
-        return steps.map(lambda value: to_device(value, self.device))
+        found = steps.map(lambda value: to_device(value, self.device))
+        return found if self.action is None else found._replace(action=self.action.tensor(steps.action, self.device))
 
     def read(self, steps: Steps, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Frames that lead to steps and the frames after them.
@@ -78,6 +95,18 @@ class Predictor(Trainable):
     def read_all(self, steps: Steps) -> tuple[Tensor, Tensor]:
         """`read` at all real steps."""
         return self.read(steps, *steps.mask.nonzero(as_tuple=True))
+
+    def current(self, context: Tensor) -> Tensor:
+        """The last frames of the context."""
+        return context[:, -self.frames.shape[0] :]
+
+    def between(self, context: Tensor, following: Tensor, differences: bool) -> Tensor:
+        """What an inverse model reads: all frames, or their changes from step to step (of vectors, in usual ones)."""
+        frames = torch.cat([context, following], 1)
+        if not differences:
+            return frames
+        changes = frames[:, following.shape[1] :] - context
+        return changes if self.frames.bounded else changes / self.step.repeat(self.earlier + 1)
 
     def blocks(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, tuple[Tensor, Tensor]]]:
         """Real steps of NumPy steps (B, T), a bounded number at a time: row, places (N,), and what `read` returns."""
@@ -109,3 +138,33 @@ class Predictor(Trainable):
 
     def validate(self) -> None:
         self.frames.validate()
+        if not (self.step.isfinite() & (self.step > 0)).all():
+            raise ValueError("the usual change of the observations is not finite or not above 0: damaged weights")
+        if self.action is not None:
+            self.action.validate()
+
+
+def imitation_loss(policy: Distribution, steps: Steps) -> Tensor:
+    """Mean loss of distributions (N) over the actions of the N real steps, of those that are known."""
+    return (policy.loss(steps.action[steps.mask]) * known(steps)[steps.mask]).sum() / steps.mask.sum().clamp_min(1)
+
+
+def agreement(found: list[Tensor], steps: Steps) -> dict[str, float]:
+    """How well predicted actions fit those of NumPy steps (B, T).
+
+    Args:
+        found: predicted actions of the real steps, row after row, in blocks (N, ...).
+
+    Returns:
+        `accuracy`, the share of equal actions; of real numbers `r2`, the explained share of their variance.
+
+    Raises:
+        ValueError: there are no steps.
+    """
+    if not found:
+        raise ValueError(NO_STEPS)
+    mine, theirs = torch.cat(found).cpu().numpy(), steps.action[steps.mask]
+    if theirs.dtype.kind != "f":
+        return {"accuracy": float((mine == theirs).mean())}
+    total = ((theirs - theirs.mean(0)) ** 2).sum()
+    return {"r2": float(1 - ((mine - theirs) ** 2).sum() / total) if total else 0.0}

@@ -18,6 +18,10 @@ from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.nn.numerics import BuiltInFloat32
 from icrl_agents.nn.stamp import Stamp
 
+LABELLED = (
+    "labelled"  # extra column (B, T) of a training batch: weight of a step's action in the loss, 0 if it is unknown
+)
+
 
 class Trainable(nn.Module, metaclass=BuiltInFloat32):
     """Model of environment steps that is trained on histories; `Method` adds acting, `Predictor` columns of histories.
@@ -39,6 +43,9 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     episode_aligned: ClassVar[bool] = False  # training windows begin with an episode
     has_memory: ClassVar[bool] = False  # steps that have left the window influence actions
     learns_from: ClassVar[tuple[str, ...]] = ()  # extra columns of histories that batches need
+    labelled_share: ClassVar[float] = (
+        0.0  # of a batch, of steps whose actions are known, where they are few; 0: all are
+    )
     tokens_per_step: int = 1  # transformer tokens per environment step
     stamp: Stamp | None = None  # identifies the weights last checked to be float32
     config: Any  # instance of `Config`
@@ -98,3 +105,8 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
 
     def validate(self) -> None:
         """Refuse (ValueError) impossible normalisation statistics, in loaded weights."""
+
+
+def known(steps: Steps) -> Tensor:
+    """Weights (B, T) of the steps whose actions are known: 1 unless a batch says otherwise, 0 at padding."""
+    return steps.extras[LABELLED] * steps.mask if LABELLED in steps.extras else steps.mask.float()

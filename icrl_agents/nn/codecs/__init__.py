@@ -22,9 +22,14 @@ BOX_HEADS: dict[str, type[BoxCodec]] = {"gaussian": BoxCodec, "mixture": Mixture
 
 
 def make_codec(
-    space: gymnasium.Space, width: int, predicts: bool = True, head: str = "gaussian", bins: int = 0
+    space: gymnasium.Space,
+    width: int,
+    predicts: bool = True,
+    head: str = "gaussian",
+    bins: int = 0,
+    embeds: bool = True,
 ) -> Codec:
-    """Codec of `space` with embeddings of size `width`, and with an output head if `predicts`.
+    """Codec of `space` with embeddings of size `width` if `embeds`, and with an output head if `predicts`.
 
     Args:
         head: distribution of a float Box, a name in `BOX_HEADS`; other spaces have one kind of head.
@@ -34,11 +39,11 @@ def make_codec(
         ValueError: no codec supports the space; the message lists the supported ones.
     """
     if isinstance(space, spaces.Discrete):
-        return DiscreteCodec(space, width, predicts)
+        return DiscreteCodec(space, width, predicts, embeds)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) or is_integer_box(space):
-        return IntegerVectorCodec(space, width, predicts)
+        return IntegerVectorCodec(space, width, predicts, embeds)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return BOX_HEADS[head](space, width, predicts, bins=bins)
+        return BOX_HEADS[head](space, width, predicts, embeds, bins)
     if is_image_box(space):
         return ImageCodec(space, width, predicts)
     if space.shape is None:  # a space of several arrays

@@ -18,17 +18,19 @@ from icrl_agents.nn.codecs.distributions import Categorical, Independent
 class DiscreteCodec(Codec):
     """Codec of a Discrete space: one learned embedding per value."""
 
-    def __init__(self, space: spaces.Discrete, width: int, predicts: bool):
+    def __init__(self, space: spaces.Discrete, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
         self.start, self.count = int(space.start), int(space.n)
         if self.start == 0:
             self.options = self.count
         if not self.start <= 0 < self.start + self.count:  # the placeholder 0 has no embedding, see Codec.tensor
             self.ends = self.start, self.start + self.count - 1
-        self.table = nn.Embedding(self.count, width)
+        if embeds:
+            self.table = nn.Embedding(self.count, width)
         if predicts:
             self.logits = nn.Linear(width, self.count)
-        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+        if embeds:
+            nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
     def embed(self, x: Tensor) -> Tensor:
         return self.table(x - self.start if self.start else x)  # (..., D)
@@ -53,7 +55,7 @@ class IntegerVectorCodec(Codec):
 
     shift: Tensor
 
-    def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
+    def __init__(self, space: gymnasium.Space, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
         self.low, self.high = _integer_bounds(space)
         self.shape = tuple(space.shape or ())
@@ -62,9 +64,11 @@ class IntegerVectorCodec(Codec):
         sizes = self.high - self.low + 1  # (dimensions,) number of values
         shift = np.cumsum(sizes) - sizes - self.low  # value + shift = row of the shared table
         self.register_buffer("shift", torch.as_tensor(shift), persistent=False)
-        self.table = nn.Embedding(int(sizes.sum()), width)
+        if embeds:
+            self.table = nn.Embedding(int(sizes.sum()), width)
         self.logits = nn.ModuleList(nn.Linear(width, int(n)) for n in sizes if predicts)
-        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+        if embeds:
+            nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
     def embed(self, x: Tensor) -> Tensor:
         return self.table(x.flatten(-len(self.shape)) + self.shift).sum(-2)  # (..., dimensions, D) -> (..., D)

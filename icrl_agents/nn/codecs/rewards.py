@@ -36,8 +36,8 @@ class RewardCodec(BoxCodec):
     columns: Mapping[str, float] = MappingProxyType({})  # columns that a context tracks -> value before the first step
     knows_zero = True  # whether 0 means no reward, so that it may occur where it never has
 
-    def __init__(self, width: int, predicts: bool, bins: int = 0):
-        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts, bins=bins)
+    def __init__(self, width: int, predicts: bool, bins: int = 0, embeds: bool = True):
+        super().__init__(spaces.Box(-np.inf, np.inf, (), np.float32), width, predicts, embeds, bins)
 
     def embed(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
         """Embeddings (..., D) of rewards (...) in the unit of this codec; `varied` (...) is for relative units."""
@@ -104,9 +104,10 @@ class RunningRewardCodec(RewardCodec):
     columns = UNSEEN
     knows_zero = False
 
-    def __init__(self, width: int, predicts: bool, bins: int = 0):
-        super().__init__(width, predicts, bins)
-        self.linear = number_layer(2, width, bins)
+    def __init__(self, width: int, predicts: bool, bins: int = 0, embeds: bool = True):
+        super().__init__(width, predicts, bins, embeds)
+        if embeds:
+            self.linear = number_layer(2, width, bins)
 
     def inputs(self, x: Tensor, varied: Tensor | None = None) -> Tensor:
         """u and whether rewards so far differ, (..., 2); None: they do."""

@@ -141,7 +141,7 @@ def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_siz
     """
     shared = {field.name: getattr(base, field.name) for field in fields(AgentConfig)}
     slide = max(1, window // 3)  # default share of dropped steps
-    config = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
+    config: Any = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
     rivals = [other for other in others if other.window == window] or others
     wanted = np.mean([rival.parameters for rival in rivals])
     more = np.mean([rival.config.learned / rival.window for rival in rivals])  # steps with a loss, in windows

@@ -1,0 +1,1 @@
+"""Learning from demonstrations and videos: models that label them, and policies that imitate them."""

@@ -1,0 +1,85 @@
+"""Batches in which the actions of a few steps are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from icrl_agents import collect
+from icrl_agents.histories.shards import HistoryShards
+from icrl_agents.methods.base.trainable import LABELLED
+from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
+from icrl_agents.training.windows import StoreWindows, WindowSpec
+from tests.conftest import one_line
+
+ENV = "icrl/Darkroom3x3-v0"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> HistoryShards:
+    path = collect(ENV, "noise", tmp_path_factory.mktemp("h") / "h.h5", tasks=[1, 2, 3], streams=2, episodes=5)
+    return HistoryShards(path)
+
+
+def drawn(shards: HistoryShards, labels: int, seed: int = 0, tasks: list[int] | None = None) -> LabelledSteps:
+    return LabelledSteps(shards, tasks or [1, 2, 3], labels, seed, shards.spaces)
+
+
+def keys(steps) -> set:
+    """What identifies a step here: the number of its log-probability and expert."""
+    return {
+        (*obs, action, *after)
+        for obs, action, after in zip(
+            steps.obs.reshape(-1, 2).tolist(),
+            steps.action.ravel().tolist(),
+            steps.next_obs.reshape(-1, 2).tolist(),
+            strict=True,
+        )
+    }
+
+
+def test_known_steps_are_those_of_the_histories(shards):
+    total = sum(int(shards[task].mask.sum()) for task in (1, 2, 3))
+    every = drawn(shards, total).steps
+    assert every.mask.shape == (total, 1)
+    whole = np.concatenate([shards[task].reward[shards[task].mask] for task in (1, 2, 3)])
+    assert np.array_equal(every.reward[:, 0], whole)
+    assert every.first.all()
+    assert every.start.all()
+    one_line(lambda: drawn(shards, total + 1), ValueError, f"labels={total + 1} steps", f"has {total}", "lower it")
+    assert keys(drawn(shards, 20, tasks=[2]).steps) <= keys(shards[2])
+
+
+def test_the_seed_chooses_the_known_steps_once(shards):
+    few = drawn(shards, 7)
+    assert few.steps.mask.shape == (7, 1)
+    assert np.array_equal(few.steps.obs, drawn(shards, 7).steps.obs)
+    assert not np.array_equal(few.steps.obs, drawn(shards, 7, seed=1).steps.obs)
+    seen = [few.rows(update, 5, 4) for update in range(20)]
+    assert set.union(*map(keys, seen)) == keys(few.steps)
+    assert np.array_equal(seen[3].obs, few.rows(3, 5, 4).obs)
+    assert seen[0].obs.shape == (5, 4, 2)
+
+
+def test_a_share_of_the_batch_is_known(shards):
+    windows = StoreWindows(shards, [1, 2, 3], WindowSpec(4, 6, 0))
+    batches, few = LabelledWindows(windows, drawn(shards, 7), 8, 4), keys(drawn(shards, 7).steps)
+    for update in range(5):
+        batch = batches.batch(update)
+        assert batch.mask.shape == (8, 4)
+        weight = batch.extras[LABELLED]
+        assert (weight[:6] == 0).all()
+        assert keys(batch.rows(slice(6, 8))) <= few
+        assert (weight * batch.mask).sum() == pytest.approx(batch.mask.sum())  # a mean over the known steps
+        assert np.array_equal(batch.obs[:6], windows.batch(update).obs)
+    assert LabelledWindows(None, drawn(shards, 7), 8, 4).batch(0).mask.shape == (8, 4)
+    batches.close()
+
+
+@pytest.mark.parametrize(("share", "size", "rows"), [(1.0, 8, 8), (0.25, 8, 2), (0.25, 2, 1), (0.25, 3, 1)])
+def test_rows_of_known_steps(share, size, rows):
+    assert known_rows(share, size) == rows
+
+
+def test_no_room_for_unknown_steps():
+    one_line(lambda: known_rows(0.25, 1), ValueError, "batch_size=1", "at least 2")
