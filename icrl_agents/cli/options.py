@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 Agent = Annotated[str, typer.Argument(help="A folder, a bundled name such as icrl/ad-darkroom, or a Hub repo id.")]
 AgentEnv = Annotated[
@@ -25,7 +26,16 @@ TaskFile = Annotated[  # of commands in which --tasks is a number
     Path | None, typer.Option("--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")
 ]
 Method = Annotated[
-    str, typer.Argument(help="ad, cad, dpt, headless-ad, idt or marked-ad, which act; or lam, which labels histories.")
+    str,
+    typer.Argument(
+        help="ad, bc, cad, dpt, headless-ad, idt, la-bc or marked-ad, which act; or lam or vpt, which label histories."
+    ),
+]
+Histories = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE.h5...", help="What `collect` recorded: files, a folder, a pattern. Default: fresh lifetimes."
+    ),
 ]
 Split = Annotated[str, typer.Option(help="test (held out), validation, train, all, or a published set such as num_50.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -186,3 +196,25 @@ def read_settings(config: Path | None, pairs: list[str] | None, method: str) -> 
     from icrl_agents.cli.settings import parse_pairs, read_toml
 
     return read_toml(config) | parse_pairs(pairs, known_settings(method))
+
+
+class FilesCommand(TyperCommand):
+    """A command whose option --histories takes several files."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_each_named("--histories", args)))
+
+
+def _each_named(option: str, args: list[str]) -> Iterator[str]:
+    """Repeat an option before each further file of its value, which a shell makes of a pattern such as DIR/*.h5."""
+    since: int | None = None  # words since the option, while its files go on
+    for word in args:
+        if word.startswith("-") or since is None:
+            since = 0 if word == option else None
+        elif since and Path(word).suffix != ".h5":
+            since = None
+        else:
+            if since:
+                yield option
+            since += 1
+        yield word

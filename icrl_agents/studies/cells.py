@@ -20,7 +20,7 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread
 from icrl_agents.hub.checkpoint import WEIGHTS
 from icrl_agents.methods import PREDICTORS
-from icrl_agents.training.run_folder import NOTE, read_started
+from icrl_agents.training.run_folder import NOTE, note_files, read_started
 
 CURVE = "curve.json"
 
@@ -36,6 +36,7 @@ class Cell(NamedTuple):
     num_seeds: int
     most_tasks: int | None = None  # maximum number of tasks, evenly spaced; None for all
     split: str = "test"  # tasks of the evaluation
+    histories: tuple[Path, ...] | None = None  # absolute paths of the files to train on; None: fresh lifetimes
 
 
 def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Backend()) -> Iterator[Curve]:
@@ -88,11 +89,11 @@ def check_cell(cell: Cell) -> None:
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
         return
     try:
-        started = read_started(cell.folder, cell.method, cell.env_id, None, cell.settings)
+        started = read_started(cell.folder, cell.method, cell.env_id, cell.histories, cell.settings)
     except ValueError as error:
         raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
     found: dict[str, Any] = {"histories": started.histories}
-    wanted: dict[str, Any] = {"histories": None}
+    wanted: dict[str, Any] = {"histories": note_files(cell.histories)}
     if done.is_file():
         curve = Curve.load(done)
         found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
@@ -117,7 +118,8 @@ def run_cell(cell: Cell) -> Curve:
         return Curve.load(done)
     if not (cell.folder / WEIGHTS).is_file():
         begun = (cell.folder / NOTE).is_file()
-        train(cell.method, cell.env_id, cell.folder, settings=cell.settings, resume=begun, quiet=True)
+        how: dict[str, Any] = {"histories": cell.histories, "settings": cell.settings}
+        train(cell.method, cell.env_id, cell.folder, **how, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)
     tasks = (
         spread(learner_splits(agent, cell.env_id).pick(cell.split).ids, cell.most_tasks) if cell.most_tasks else None

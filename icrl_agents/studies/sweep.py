@@ -6,6 +6,8 @@ compared on the validation tasks by default: a choice among them on the test tas
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import itertools
 import json
 import re
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.core.checks import check_value
-from icrl_agents.core.files.atomic import write_text
+from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.splits import TRAIN, split_tasks
@@ -24,9 +26,11 @@ from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import usual_seeds
 from icrl_agents.evaluation.results_table import LAST, span_name
+from icrl_agents.histories.shards import Paths
 from icrl_agents.studies.cells import Cell, run_cells
+from icrl_agents.training.run_folder import note_files, stored_files
 
-JSON = "sweep.json"
+JSON, PICTURE = "sweep.json", "sweep.png"
 VALIDATION = EvalSpec(split="validation")
 
 
@@ -38,6 +42,7 @@ class Grid:
         settings: as in `train`, the same for all cells.
         values: settings that vary, and the values of each.
         seeds: training seeds.
+        histories: files to train on, as in `train`; None: fresh lifetimes.
 
     Raises:
         ValueError: nothing to train, a value or seed twice, or a setting that is given as fixed and as varied.
@@ -48,6 +53,7 @@ class Grid:
     settings: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
+    histories: Paths | None = None
 
     def __post_init__(self) -> None:
         for name, values in {**self.values, "seeds": self.seeds}.items():
@@ -69,6 +75,7 @@ class Grid:
         episodes = tasks.family.lifetime if spec.episodes is None else spec.episodes
         count = min(spec.tasks or len(tasks), len(tasks))
         runs = usual_seeds(count) if spec.num_seeds is None else spec.num_seeds
+        files = None if self.histories is None else tuple(stored_files(self.histories))
         return [
             [
                 Cell(
@@ -80,6 +87,7 @@ class Grid:
                     runs,
                     spec.tasks,
                     spec.split,
+                    files,
                 )
                 for seed in self.seeds
             ]
@@ -131,7 +139,9 @@ def sweep(
     backend: str | Backend = "local",
     on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Measured]:
-    """Train every cell of a grid and measure it; called again, it continues. Writes `sweep.json` into `out`.
+    """Train every cell of a grid and measure it; called again, it continues.
+
+    Writes `sweep.json` into `out`, and the figure `sweep.png` if matplotlib is installed and a number varies.
 
     Args:
         spec: of the measurement; numbers that are None as in `study`.
@@ -158,8 +168,45 @@ def sweep(
     parts = [curves[place : place + count] for place in range(0, len(curves), count)]
     found = [Measured(*one) for one in zip(grid.points(), points, parts, strict=True)]
     found.sort(key=lambda measured: measured.last().value, reverse=True)
-    write_text(cells[0].folder.parent / JSON, json.dumps(_note(grid, cells[0], found), indent=1) + "\n")
+    files = {JSON: (json.dumps(_note(grid, cells[0], found), indent=1) + "\n").encode()}
+    axis = next((name for name, values in grid.values.items() if len(values) > 1 and numeric(values)), None)
+    if axis and importlib.util.find_spec("matplotlib"):
+        files[PICTURE] = draw(found, axis)
+    write_files(cells[0].folder.parent, files)
     return found
+
+
+def numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def draw(found: Sequence[Measured], axis: str) -> bytes:
+    """PNG of the mean return at the end of a lifetime against the setting `axis`, one line for each of the others."""
+    from icrl_agents.evaluation.plots import COLOURS, DPI, SIZE, require_matplotlib
+
+    lines: dict[str, list[Measured]] = {}
+    for one in sorted(found, key=lambda one: one.point[axis]):
+        others = ", ".join(f"{name}={value}" for name, value in one.point.items() if name != axis)
+        lines.setdefault(others, []).append(one)
+    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, line) in enumerate(lines.items()):
+        x, spans = [one.point[axis] for one in line], [one.last() for one in line]
+        values, colour = [span.value for span in spans], COLOURS[number % len(COLOURS)]
+        axes.plot(x, values, marker="o", markersize=4, color=colour, label=name)
+        axes.fill_between(x, [span.low for span in spans], [span.high for span in spans], alpha=0.15, color=colour)
+    positive = [one.point[axis] for one in found if one.point[axis] > 0]
+    if len(positive) == len(found) and max(positive) >= 10 * min(positive):
+        axes.set_xscale("log")
+    axes.set_xlabel(axis)
+    axes.set_ylabel(f"mean return, {found[0].curves[0].split} tasks")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if any(lines):
+        axes.legend(frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
@@ -167,6 +214,7 @@ def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
         "env_id": grid.env_id,
         "method": grid.method,
         "settings": dict(grid.settings),
+        "histories": note_files(cell.histories),
         "seeds": list(grid.seeds),
         "split": cell.split,
         "tasks": found[0].curves[0].tasks,

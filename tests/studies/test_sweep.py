@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 
 import pytest
 
-from icrl_agents import train
+from icrl_agents import collect, train
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.studies.sweep import Grid, folder_name, sweep, table
@@ -16,6 +17,7 @@ from tests.training.test_training import FAST, ID
 
 GRID = Grid("ad", ID, {**FAST, "updates": 2, "threads": 1}, {"lr": [1e-3, 3e-2]}, (0, 3))
 SPEC = EvalSpec("validation", 2, 1)
+PICTURE = ["sweep.png"] if importlib.util.find_spec("matplotlib") else []
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_every_cell_is_the_training_alone(here, tmp_path):
     weights = "model.safetensors"
     assert (out / "lr=0.03-seed3" / weights).read_bytes() == (tmp_path / "alone" / weights).read_bytes()
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["sweep.json", *(f"lr={lr}-seed{seed}" for lr in (0.001, 0.03) for seed in (0, 3))]
+        ["sweep.json", *PICTURE, *(f"lr={lr}-seed{seed}" for lr in (0.001, 0.03) for seed in (0, 3))]
     )
     written = json.loads((out / "sweep.json").read_text())
     assert (written["split"], written["seeds"], written["episodes"]) == ("validation", [0, 3], 2)
@@ -95,3 +97,23 @@ def test_backends_say_what_they_do_not_use():
 
 def test_folder_names_are_plain():
     assert folder_name({"lr": 1e-3, "init": "a/b c"}, 2) == "lr=0.001-init=a_b_c-seed2"
+
+
+@pytest.mark.slow
+def test_cells_learn_from_histories(tmp_path):
+    """The budget of labels, as one sweep: what a cell learned from is written down, and a figure is drawn."""
+    path = collect(ID, "noise", tmp_path / "h.h5", tasks=range(8), streams=1, episodes=3)
+    settings = {"updates": 2, "batch_size": 4, "width": 8, "threads": 1, "eval_every": 0}
+    grid = Grid("bc", ID, settings, {"labels": [4, 40]}, (0,), path)
+    found = sweep(grid, tmp_path / "out", spec=SPEC)
+    train("bc", ID, tmp_path / "alone", histories=path, settings={**settings, "labels": 4, "seed": 0}, quiet=True)
+    weights = "model.safetensors"
+    assert (tmp_path / "out/labels=4-seed0" / weights).read_bytes() == (tmp_path / "alone" / weights).read_bytes()
+    assert json.loads((tmp_path / "out/sweep.json").read_text())["histories"] == str(path.resolve())
+    assert [one.point for one in sweep(grid, tmp_path / "out", spec=SPEC)] == [one.point for one in found]
+    if PICTURE:
+        assert (tmp_path / "out/sweep.png").read_bytes()[:4] == b"\x89PNG"
+    (other := tmp_path / "other.h5").write_bytes(path.read_bytes())
+    one_line(
+        lambda: sweep(replace(grid, histories=other), tmp_path / "out", spec=SPEC), ValueError, "histories", "folder"
+    )

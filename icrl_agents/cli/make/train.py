@@ -6,19 +6,19 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from icrl_agents.cli.options import (
     Config,
     Device,
     Env,
+    FilesCommand,
     Folder,
+    Histories,
     Method,
     Overwrite,
     Resume,
@@ -32,7 +32,7 @@ from icrl_agents.cli.options import (
 STAGES = {"pretrain": 1.0, "finetune": 0.0}  # the share of the updates without a loss on actions
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(FilesCommand):
     """`train`, which requires neither METHOD nor --env and --output if --help-settings is given."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -42,22 +42,7 @@ class TrainCommand(TyperCommand):
             rest = [word for word in args if word != "--help-settings"]
             show(rest[0] if rest and not rest[0].startswith("-") else None)
             raise typer.Exit
-        return super().parse_args(ctx, list(_each_named("--histories", args)))
-
-
-def _each_named(option: str, args: list[str]) -> Iterator[str]:
-    """Repeat an option before each further file of its value, which a shell makes of a pattern such as DIR/*.h5."""
-    since: int | None = None  # words since the option, while its files go on
-    for word in args:
-        if word.startswith("-") or since is None:
-            since = 0 if word == option else None
-        elif since and Path(word).suffix != ".h5":
-            since = None
-        else:
-            if since:
-                yield option
-            since += 1
-        yield word
+        return super().parse_args(ctx, args)
 
 
 @dataclass(frozen=True)
@@ -72,13 +57,7 @@ class Train:
     env: Env
     output: Folder
     task_file: Tasks = None
-    histories: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE.h5...",
-            help="What `collect` recorded: files, a folder, a pattern. Default: fresh lifetimes.",
-        ),
-    ] = None
+    histories: Histories = None
     config: Config = None
     settings: Settings = None
     source: Annotated[str | None, typer.Option(help="The learner of fresh lifetimes. Default: the environment's.")] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from icrl_agents.cli.options import Command, show_overview, to_function
+from icrl_agents.cli.options import Command, FilesCommand, show_overview, to_function
 from icrl_agents.cli.research.actions import Actions
 from icrl_agents.cli.research.marks import Marks
 from icrl_agents.cli.research.memory import Memory
@@ -40,4 +40,4 @@ research = typer.Typer(
 )
 research.callback(invoke_without_command=True)(show_overview)
 for name, study in STUDIES.items():
-    research.command(name)(to_function(study))
+    research.command(name, cls=FilesCommand if study is Sweep else None)(to_function(study))

@@ -14,6 +14,7 @@ from icrl_agents.cli.options import (
     Config,
     Env,
     Folder,
+    Histories,
     Jobs,
     Method,
     Resources,
@@ -36,6 +37,7 @@ class Sweep:
     env: Env
     output: Folder
     task_file: Tasks = None
+    histories: Histories = None
     seeds: TrainingSeeds = "0"
     grid: Annotated[
         list[str] | None,
@@ -62,6 +64,7 @@ class Sweep:
             read_settings(self.config, self.settings, self.method),
             self._values(),
             numbers(self.seeds),
+            self.histories or None,
         )
         with progress_bar("training and measuring", len(grid.points()) * len(grid.seeds), "agents") as step:
             found = sweep.sweep(
