@@ -262,6 +262,22 @@ def test_latent_actions(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_act_from_videos(tmp_path, capsys):
+    tiny = {"updates": 2, "batch_size": 4, "width": 8}
+    held_out = find_family("icrl/PixelGridGoal-v0").tasks.split()[1].ids[:2].tolist()
+    few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EPISODES": 1, "VIDEOS": {"streams": 1, "episodes": 2}}
+    example = load("13_act_from_videos", LAM=tiny, POLICY=tiny, FEW=tiny, **few)
+    for _ in range(2):  # the second call finds all trained
+        curves = example.main(labels=5, folder=tmp_path)
+    assert [curve.tasks for curve in curves] == [tuple(held_out)] * 5
+    assert json.loads((tmp_path / "labels-5/success.json").read_text()).keys() == {curve.name for curve in curves}
+    assert capsys.readouterr().out.count("of the goals reached, random play 0.") == 10
+    agent = ICAgent.from_pretrained(tmp_path / "labels-5/la-bc", device="cpu")
+    assert agent.facts["command"] == "python examples/13_act_from_videos.py --labels 5 --seed 0"
+    assert agent.facts["train"]["labels"] == 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("published", [False, True])
 def test_meta_world(published, tmp_path):
     pytest.importorskip("metaworld")

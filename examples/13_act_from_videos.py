@@ -1,0 +1,63 @@
+"""An agent from videos and 32 known actions: by latent actions, by an inverse model, and by the 32 steps alone.
+
+The videos are images of 810 rooms; an expert with 30% random actions walks to a goal that they show. A latent action
+model finds codes for what it does (example 12), a policy imitates the codes, and 32 steps whose actions are known say
+what the codes mean. All are measured on 100 rooms that nothing has seen. (Needs the extras train and latent.)
+"""
+
+import json
+from pathlib import Path
+
+import typer
+
+from icrl_agents import HistoryStore, collect, evaluate, train
+from icrl_agents.core.splits import split_tasks
+
+ENV_ID = "icrl/PixelGridGoal-v0"
+TASKS, HELD_OUT = None, None  # rooms to learn from and to measure on; None: those of the split
+VIDEOS = {"streams": 1, "episodes": 6, "settings": {"start": 0.3, "end": 0.3}}
+EPISODES = 5  # for each room that is measured
+LAM = {"updates": 1500}
+POLICY = {"updates": 1500, "batch_size": 128, "micro_batch": 128}
+FEW = {"updates": 300, "batch_size": 32, "micro_batch": 32}  # of what learns from the known steps alone
+
+
+def main(labels: int = 32, seed: int = 0, folder: Path | None = None) -> list:
+    folder = folder or Path(f"runs/videos-{seed}")
+    command = f"python examples/13_act_from_videos.py --labels {labels} --seed {seed}"
+    videos, budget = folder / "videos.h5", folder / f"labels-{labels}"
+    if not videos.exists():
+        collect(ENV_ID, "noise", videos, tasks=TASKS or split_tasks(ENV_ID).train.ids, seed=seed, **VIDEOS)
+
+    def learn(method, out, **settings):
+        """Train a model on the videos, or load it if an earlier call did."""
+        settings |= {"seed": seed, "eval_every": 0, "threads": 1}
+        model = train(method, ENV_ID, out, histories=videos, settings=settings, device="cpu", resume=out.exists())
+        model.facts["command"] = command
+        model.save_pretrained(out)
+        return model
+
+    def label(model):
+        with HistoryStore(videos) as store:
+            store.annotate(model.columns, model, identity=model.weights_sha256)
+
+    label(learn("lam", folder / "lam", **LAM))
+    label(learn("vpt", budget / "vpt", labels=labels, **FEW))
+    agents = {
+        "la-bc": learn("la-bc", budget / "la-bc", labels=labels, **POLICY),
+        "la-bc, mean latent action": learn("la-bc", budget / "la-bc-mean", labels=labels, predicts="latents", **POLICY),
+        "bc on the labels": learn("bc", budget / "bc", labels=labels, **FEW),
+        "bc on vpt's actions": learn("bc", budget / "vpt-bc", target="vpt_action", **POLICY),
+        "bc on all actions": learn("bc", folder / "bc", **POLICY),
+    }
+    how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
+    curves = [evaluate(agent, ENV_ID, name=name, **how) for name, agent in agents.items()]
+    found = {curve.name: curve.at(1, EPISODES)._asdict() for curve in curves}
+    (budget / "success.json").write_text(json.dumps(found, indent=1))
+    for curve in curves:
+        print(f"{curve.name}: {curve.at(1, EPISODES)} of the goals reached, random play {curve.random.mean():.2f}")
+    return curves
+
+
+if __name__ == "__main__":
+    typer.run(main)
