@@ -33,6 +33,7 @@ from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 from icrl_envs.metaworld.family import register_metaworld
 from icrl_envs.pixels.pixel_grid import PixelGrid
+from icrl_envs.procgen.family import register_procgen
 
 __all__ = [
     "BUILT_IN",
@@ -75,6 +76,7 @@ register_rules(PixelGrid, "icrl/PixelGridGoal-v0", 20, Split(0.9, 0), show_goal=
 register_rules(PixelGrid, "icrl/PixelGridDistractors-v0", 20, Split(0.9, 0), show_goal=True, distractors=4)
 register_metaworld()
 register_half_cheetah_vel()
+register_procgen()
 
 BUILT_IN = frozenset(FAMILIES)
 """Ids of this package's own families."""

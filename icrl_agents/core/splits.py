@@ -61,7 +61,7 @@ def split_tasks(env_id: str, seed: int | None = None, task_set: str = TRAIN) -> 
         )
     train, validation = rest.split(min(1 - VALIDATION_SHARE, 1 - 1 / len(rest)), seed=0)  # one task at least
     if task_set != TRAIN:  # a goal may occur under several action permutations: keep validation goals out of train
-        held_out = set(_first_arguments(validation))
+        held_out = {*_first_arguments(validation)} - {None}  # None: a task without a goal of its own
         train = train.among(np.array([argument not in held_out for argument in _first_arguments(train)]))
     return Splits(train, validation, test)
 

@@ -47,7 +47,7 @@ def choose_source(env_id: str, given_expert: bool = False) -> Choice:
 
 
 def _has_expert(family: Family) -> bool:
-    if family.offers(Capability.EXPERT) or isinstance(family, Rules):
+    if family.offers(Capability.EXPERT) or isinstance(family, Rules) or family.install:  # they say what they have
         return family.offers(Capability.EXPERT)
     env = make_tasks(family.env_id, [0]).env
     found = find_expert(env) is not None

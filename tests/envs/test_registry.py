@@ -22,6 +22,7 @@ from icrl_envs import (
     unregister_family,
 )
 from icrl_envs.metaworld.family import MetaWorld
+from icrl_envs.procgen.family import Procgen
 
 from tests.conftest import one_line
 from tests.envs.families import POLES, WALK, Spring, Walk, pole_tasks, poles_known
@@ -249,5 +250,5 @@ def test_the_example_in_the_docstring_of_rules(monkeypatch):
 
 def test_rules_are_families():
     assert issubclass(Rules, Family)
-    others = {env_id for env_id, tasks in FAMILIES.items() if not isinstance(tasks.family, Rules | MetaWorld)}
+    others = {env_id for env_id, tasks in FAMILIES.items() if not isinstance(tasks.family, Rules | MetaWorld | Procgen)}
     assert others == {"icrl/HalfCheetahVel-v0"}  # a simulator of others

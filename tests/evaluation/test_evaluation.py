@@ -27,7 +27,7 @@ from icrl_agents.evaluation.results_table import PLANNED, last_quarter, results_
 from icrl_agents.evaluation.watching import Watch, read_success
 from icrl_agents.sources import make_source
 from tests.conftest import one_line
-from tests.envs.families import METAWORLD
+from tests.envs.families import METAWORLD, PROCGEN
 from tests.fakes import Variant
 
 ID = "icrl/Darkroom-v0"
@@ -574,6 +574,7 @@ def test_lifetimes_are_as_long_as_published():
         "icrl/PointRobotSparse-v0": 8,
         "icrl/PendulumMass-v0": 8,
         **dict.fromkeys(METAWORLD, 20),
+        **dict.fromkeys(PROCGEN, 5),
         "icrl/HalfCheetahVel-v0": 5,
         **{f"icrl/PixelGrid{name}-v0": 20 for name in ("", "Cells", "Goal", "Distractors")},
         "icrl/BernoulliBandit-v0": 1,

@@ -10,7 +10,7 @@ from icrl_agents.core.families import find_family
 from icrl_agents.evaluation.references import reference_learners
 from icrl_agents.sources import SOURCES, choice, choose_source, default_source
 from tests.envs import families
-from tests.envs.families import METAWORLD
+from tests.envs.families import METAWORLD, PROCGEN
 from tests.sources import reach
 
 NUMBERS, REALS = spaces.Discrete(4), spaces.Box(-1, 1, (2,))
@@ -19,7 +19,11 @@ NUMBERS, REALS = spaces.Discrete(4), spaces.Box(-1, 1, (2,))
 def family(observations, actions, bandit=False, *offers):
     """A family of which nothing else is known."""
     return SimpleNamespace(
-        observation_space=observations, action_space=actions, bandit=bandit, offers=lambda what: what in offers
+        observation_space=observations,
+        action_space=actions,
+        bandit=bandit,
+        install="",
+        offers=lambda what: what in offers,
     )
 
 
@@ -57,7 +61,7 @@ def test_our_environments_keep_their_sources():
     grids = [env_id for env_id in found if "Bandit" not in env_id]
     others = {env_id: found[env_id] for env_id in grids if found[env_id] != "posterior"}
     dense = {"icrl/PointRobot-v0": "noise", "icrl/PendulumMass-v0": "noise", "icrl/HalfCheetahVel-v0": "sac"}
-    dense |= dict.fromkeys(METAWORLD, "noise")
+    dense |= dict.fromkeys(METAWORLD, "noise") | dict.fromkeys(PROCGEN, "ppo")
     shown = dict.fromkeys(("icrl/PixelGridGoal-v0", "icrl/PixelGridDistractors-v0"), "noise")  # nothing to search for
     assert others == {"icrl/DarkroomMacro-v0": "q-learning", **dense, **shown}
     assert found["icrl/BernoulliBandit-v0"] == "thompson"

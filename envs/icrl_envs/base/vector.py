@@ -19,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 from icrl_envs.base.actions import check_action
 from icrl_envs.base.capability import Capability
 from icrl_envs.base.checks import check_choice, check_int, reject_unknown, short
+from icrl_envs.base.resets import read_reset_mask, read_seeds
 from icrl_envs.base.rows import Rows, build_rules
 from icrl_envs.base.rules import Rules
 
@@ -170,8 +171,8 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """
         options = options or {}
         reject_unknown(options, ("task", "reset_mask"), "option")
-        where = self._reset_mask(options)
-        seeds = self._seeds(seed)
+        where = read_reset_mask(options, self.num_envs, bool(self._rows.started.all()))
+        seeds = read_seeds(seed, self.num_envs)
         super().reset(seed=seeds[0])
         # two groups of rows: those with a seed start a new lifetime
         for seeded in (True, False):
@@ -220,18 +221,6 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _generator(self, seed):
         return self.np_random if seed is None else seeding.np_random(seed)[0]
 
-    def _seeds(self, seed: Any) -> list[int | None]:
-        """Return one seed per row, None for rows without one."""
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            first = check_int(seed, "seed", 0, 2**63)
-            return [first + row for row in range(self.num_envs)]
-        given = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else []
-        if len(given) != self.num_envs:
-            raise ValueError(f"seed={short(seed)}: give an integer, or a list of {self.num_envs} of them.")
-        return [None if one is None else check_int(one, "seed", 0, 2**63) for one in given]
-
     def _restart(self, where):
         self._rows.resume(where)
         self._elapsed[where] = 0
@@ -244,17 +233,6 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         info = {"final_obs": final_obs, "final_info": self._rows.info(ended)}
         self._restart(ended)
         return {**info, "_final_obs": ended.copy(), "_final_info": ended.copy()}
-
-    def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
-        """Return the rows (B,) bool to reset."""
-        if "reset_mask" not in options:
-            return np.ones(self.num_envs, bool)
-        mask = options["reset_mask"]
-        if getattr(mask, "dtype", None) != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"options['reset_mask']={short(mask)}: give ({self.num_envs},) bools, one of them True.")
-        if not self._rows.started.all() and not mask.all():
-            raise ResetNeeded("the first reset must reset all rows: call reset() without options['reset_mask'].")
-        return mask
 
 
 def _metadata(rules_class: type[Rules]) -> dict[str, Any]:

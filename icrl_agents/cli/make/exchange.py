@@ -8,23 +8,30 @@ from typing import Annotated
 
 import typer
 
-from icrl_agents.cli.options import Overwrite, numbers
+from icrl_agents.cli.options import Overwrite, TaskFile, numbers
 from icrl_agents.cli.outputs import check_file
 
 
 @dataclass(frozen=True)
 class Import:
-    """Make histories of Minari data sets and D4RL files."""
+    """Make histories of Minari data sets, D4RL files and LAPO's chunks."""
 
     data: Annotated[
-        list[str], typer.Argument(metavar="DATA...", help="Folders or ids of Minari data sets, or D4RL files (HDF5).")
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Folders or ids of Minari data sets, D4RL files (HDF5), or LAPO's chunks (npz) and folders of them.",
+        ),
     ]
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
-    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Default: that of the data.")] = None
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Or MODULE:ID. Default: that of the data.")] = (
+        None
+    )
+    task_file: TaskFile = None
     tasks: Annotated[
         str | None,
         typer.Option(
-            metavar="IDS", help="The task of each data set, such as 0,1. Default: task in the metadata, else 0, 1, ..."
+            metavar="IDS", help="The task of each data set or chunk, such as 0,1. Default: see docs/interop.md."
         ),
     ] = None
     episodes_per_lifetime: Annotated[

@@ -14,7 +14,8 @@ from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.histories.exchange.d4rl import read_d4rl
-from icrl_agents.histories.exchange.episodes import DataSet, Episode, lifetimes, longest, to_steps
+from icrl_agents.histories.exchange.episodes import DataSet, lifetimes, longest, to_steps
+from icrl_agents.histories.exchange.lapo import chunk_tasks, chunks_of, count_episodes, read_lapo
 from icrl_agents.histories.exchange.minari import read_minari
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.writer import HistoryWriter
@@ -31,34 +32,41 @@ def import_histories(
     episodes_per_lifetime: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Make a `HistoryStore` of Minari data sets and D4RL files, read into memory.
+    """Make a `HistoryStore` of Minari data sets and D4RL files, read into memory, or of LAPO's chunks, one at a time.
 
     A training on it needs a family with these task ids, registered under the environment id of the store.
 
     Args:
-        data: Minari data sets (folders or ids) and D4RL files (HDF5).
+        data: Minari data sets (folders or ids) and D4RL files (HDF5); or LAPO's chunks (npz) and folders of them.
         path: file of the store.
-        env_id: environment id of the store; None: that of the data. D4RL files need it.
-        tasks: task id of each data set; None: the metadata `task` of a Minari episode, else 0, 1, ... in the order of
-            `data`.
+        env_id: environment id of the store; None: that of the data. D4RL files and LAPO's chunks need it.
+        tasks: task id of each data set or chunk; None: the metadata `task` of a Minari episode; of chunks the tasks
+            "any_level" of a family that has them; else 0, 1, ... in the order of `data`.
         episodes_per_lifetime: consecutive episodes of a task that are a lifetime; None: the metadata `lifetime` of
             Minari episodes, else all episodes of a task in a data set.
         overwrite: replace a finished store.
 
     Raises:
         FileNotFoundError, FileExistsError: a data set is not there, or the store is.
-        ValueError: the data do not fit each other, the family, or the formats of `read_minari` and `read_d4rl`.
+        ValueError: the data do not fit each other, the family, or the formats of `read_minari`, `read_d4rl` and
+            `read_lapo`.
         ImportError: Minari is not installed.
     """
+    check_value("episodes_per_lifetime", "int | None", episodes_per_lifetime, (1, 10**9))
+    if chunks := [chunk for each in data for chunk in chunks_of(each)]:
+        if not all(map(chunks_of, data)):
+            raise ValueError(f"{len(data)} data, some of them chunks (npz) and some not: import them into two stores")
+        _import_chunks(chunks, Path(path), env_id, tasks, episodes_per_lifetime, overwrite)
+        return Path(path)
     if not data or (tasks is not None and len(tasks) != len(data)):
         raise ValueError(f"{len(data)} data sets and {len(tasks or ())} tasks: give one or more, and one task for each")
-    check_value("episodes_per_lifetime", "int | None", episodes_per_lifetime, (1, 10**9))
     sets = [_read(each, env_id) for each in data]
     env_id = _common_env(sets, env_id)
     rows = lifetimes(sets, tasks, episodes_per_lifetime)
     _check_family(env_id, sets[0], rows)
     histories = {task: to_steps(found, f"task {task}") for task, found in rows.items()}
-    info = _info(env_id, sets, rows)
+    streams, episodes = max(map(len, rows.values())), max(map(longest, rows.values()))
+    info = _info(env_id, sets[0], [each.name for each in sets], streams, episodes)
     with HistoryWriter(Path(path), info, sorted(rows), resume=False, overwrite=overwrite) as writer:
         for task, steps in histories.items():
             writer.add({task: steps})
@@ -99,19 +107,45 @@ def _check_family(env_id: str, data: DataSet, rows: Mapping[int, object]) -> Non
         raise ValueError(f"task {wrong} is not one of {env_id}, its ids are 0..{family.set_tasks - 1}: give --tasks")
 
 
-def _info(env_id: str, sets: Sequence[DataSet], rows: Mapping[int, Sequence[Sequence[Episode]]]) -> HistoryInfo:
+def _import_chunks(
+    chunks: Sequence[Path],
+    path: Path,
+    env_id: str | None,
+    tasks: Sequence[int] | None,
+    episodes_per_lifetime: int | None,
+    overwrite: bool,
+) -> None:
+    """Write each chunk as a task, one in memory at a time; what was interrupted goes on."""
+    if env_id is None:
+        raise ValueError(f"{chunks[0]} is a chunk of LAPO's, which names no environment: give --env (env_id=...)")
+    family, ids = find_family(env_id), chunk_tasks(chunks, env_id, tasks)
+    data = DataSet("chunks", "lapo", env_id, family.observation_space, family.action_space, [])
+    _check_family(env_id, data, dict.fromkeys(ids))
+    episodes = [count_episodes(chunk) for chunk in chunks]
+    most = max(episodes) if episodes_per_lifetime is None else min(max(episodes), episodes_per_lifetime)
+    info = _info(env_id, data, [chunk.name for chunk in chunks], -(-max(episodes) // most), most)
+    with HistoryWriter(path, info, sorted(ids), overwrite=overwrite) as writer:
+        for task, chunk in zip(ids, chunks, strict=True):
+            if task not in writer.done:
+                found = read_lapo(chunk, env_id, (family.observation_space, family.action_space))
+                rows = lifetimes([found], [task], episodes_per_lifetime)[task]
+                writer.add({task: to_steps(rows, str(chunk))})
+        writer.finish()
+
+
+def _info(env_id: str, data: DataSet, names: Sequence[str], streams: int, episodes: int) -> HistoryInfo:
     spec = gymnasium.registry.get(env_id)
     return HistoryInfo(
         env_id=env_id,
         env_kwargs=_plain(spec.kwargs) if spec is not None else {},
-        observation_space=space_to_json(sets[0].observation_space),
-        action_space=space_to_json(sets[0].action_space),
-        source=sets[0].kind,
-        settings={"data": [printable(each.name, 200) for each in sets[:100]]},
+        observation_space=space_to_json(data.observation_space),
+        action_space=space_to_json(data.action_space),
+        source=data.kind,
+        settings={"data": [printable(name, 200) for name in names[:100]]},
         assumes=ASSUMES,
         seed=0,
-        streams=max(len(found) for found in rows.values()),
-        episodes=max(longest(found) for found in rows.values()),
+        streams=streams,
+        episodes=episodes,
         versions={name: _version(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", "minari")},
     )
 

@@ -1,8 +1,11 @@
 """D4RL files: where an episode ends, what its final observation is, and what is refused."""
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
+from gymnasium import spaces
+from icrl_envs import FAMILIES, register_family, unregister_family
 
 from icrl_agents import HistoryStore
 from icrl_agents.histories.exchange.d4rl import read_d4rl
@@ -126,3 +129,54 @@ def test_what_is_no_such_file_is_refused(tmp_path):
         del file["rewards"]
         file["rewards"] = h5py.ExternalLink("/etc/passwd", "/x")
     one_line(lambda: read_d4rl(path, SPRING), ValueError, "rewards")
+
+
+CHEETAH = "test/HalfCheetah-v0"
+
+
+class Cheetah(gymnasium.Env):
+    """The spaces of Gymnasium's HalfCheetah-v5, without MuJoCo."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
+    action_space = spaces.Box(-1.0, 1.0, (6,), np.float32)
+
+    def __init__(self, weight=1.0):
+        self.weight = weight
+
+
+def test_files_of_the_half_cheetah(tmp_path):
+    """As in D4RL's second version: episodes of 1000 steps that only time ends, and groups of other arrays."""
+    gymnasium.register(CHEETAH, Cheetah, max_episode_steps=1000)
+    try:
+        register_family(CHEETAH, [{"weight": 1.0}, {"weight": 2.0}], split=(0.5, 0))
+        rng, count = np.random.default_rng(0), 2500
+        obs = rng.normal(size=(count + 1, 17)).astype(np.float32)
+        timeouts = np.arange(1, count + 1) % 1000 == 0
+        columns = {
+            "observations": obs[:-1],
+            "next_observations": np.where(timeouts[:, None], obs[1:] + 1, obs[1:]),  # a reset follows
+            "actions": np.tanh(rng.normal(size=(count, 6))).astype(np.float32),
+            "rewards": rng.normal(size=count).astype(np.float32),
+            "terminals": np.zeros(count, bool),
+            "timeouts": timeouts,
+            "infos/qpos": np.zeros((count, 9)),
+            "infos/qvel": np.zeros((count, 9)),
+            "infos/action_log_probs": np.zeros(count),
+            "metadata/algorithm": np.bytes_("SAC"),
+        }
+        with h5py.File(tmp_path / "expert.hdf5", "w") as file:
+            for name, value in columns.items():
+                file[name] = value
+        import_histories([tmp_path / "expert.hdf5"], tmp_path / "a.h5", env_id=CHEETAH, episodes_per_lifetime=1)
+    finally:
+        if CHEETAH in FAMILIES:
+            unregister_family(CHEETAH)
+        del gymnasium.registry[CHEETAH]
+    with HistoryStore(tmp_path / "a.h5") as store:
+        steps = store[0]
+    assert steps.mask.sum(1).tolist() == [1000, 1000, 500]
+    assert steps.truncated.sum(1).tolist() == [1, 1, 1]
+    assert not steps.terminated.any()
+    assert steps.obs.dtype == np.float64
+    np.testing.assert_array_equal(steps.next_obs[0, -1], obs[1000] + 1)
+    np.testing.assert_array_equal(steps.action[1], columns["actions"][1000:2000])
