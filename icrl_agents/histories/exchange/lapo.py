@@ -6,6 +6,7 @@ Axis letter: N steps of a chunk.
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ COMPARED = 64  # ends at which images are compared
 ANY_LEVEL = "any_level"  # set of tasks whose episodes are on any level, in families of Procgen
 
 
-def chunks_of(data: str | Path) -> list[Path]:
+def chunks_of(data: str | os.PathLike[str]) -> list[Path]:
     """Chunks among `data`: an npz file, or those in a folder in the order of their numbers; [] for other data."""
     path = Path(data).expanduser()
     if path.is_dir():
