@@ -125,7 +125,7 @@ class Updater:
 
 def _seed(*numbers: int) -> int:
     """Seed of PyTorch's generators for a forward pass."""
-    return int(np.random.SeedSequence([*numbers, FORWARD]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([*numbers, FORWARD]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def make_optimizer(agent: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:

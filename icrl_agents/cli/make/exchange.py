@@ -24,14 +24,14 @@ class Import:
         ),
     ]
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
-    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Or MODULE:ID. Default: that of the data.")] = (
-        None
-    )
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Or MODULE:ID. Default: the data's.")] = None
     task_file: TaskFile = None
     tasks: Annotated[
         str | None,
         typer.Option(
-            metavar="IDS", help="The task of each data set or chunk, such as 0,1. Default: see docs/interop.md."
+            metavar="IDS",
+            help="The task of each data set or chunk, such as 0,1. Default: task in the metadata; for chunks the tasks "
+            "any_level of Procgen's games; else 0, 1, ...",
         ),
     ] = None
     episodes_per_lifetime: Annotated[
