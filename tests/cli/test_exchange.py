@@ -1,5 +1,6 @@
 """The commands import and export, and the recordings of play."""
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -96,6 +97,7 @@ def test_import_into_an_environment_of_ones_own(tmp_path, monkeypatch):
     finally:
         if "my/Line-v0" in FAMILIES:
             unregister_family("my/Line-v0")
+        gymnasium.registry.pop("my/Line-v0", None)
     with HistoryStore("a.h5") as store:
         assert store.tasks == [1]
         assert store.info.env_id == "my/Line-v0"

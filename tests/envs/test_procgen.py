@@ -12,8 +12,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from icrl_envs import FAMILIES, Capability, env_family, find_family
+from icrl_envs.procgen import vector
 from icrl_envs.procgen.games import GAMES
-from icrl_envs.procgen.simulator import package, start_of
+from icrl_envs.procgen.simulator import Outcome, package, start_of
 
 from icrl_agents.core.families import make_tasks
 from icrl_agents.core.splits import split_tasks
@@ -130,6 +131,38 @@ def load_rows():
     return gymnasium.envs.registration.load_env_creator(gymnasium.spec(FISH).vector_entry_point)
 
 
+class Busy:
+    """In place of the simulator: each step gives a reward of 1, and ends the episodes of the rows whose action is 1."""
+
+    def __init__(self, game, rows, mode, threads=0, frames=False):
+        self.obs = np.zeros((rows, 64, 64, 3), np.uint8)
+
+    def place(self, levels):
+        self.obs[list(levels)] = np.array(list(levels.values()))[:, None, None, None]
+        return self.obs.copy()
+
+    def step(self, action):
+        self.obs = self.obs + np.uint8(1)
+        ended = action == 1
+        return Outcome(self.obs.copy(), np.ones(len(action)), ended, ended)
+
+    def close(self):
+        pass
+
+
+def test_the_step_that_resets_a_row_is_none_of_its_episode(monkeypatch):
+    """In mode NEXT_STEP: the action of such a row is ignored, without a reward or an end."""
+    monkeypatch.setattr(vector, "Simulator", Busy)
+    rows = gymnasium.make_vec(FISH, num_envs=2, autoreset_mode="NextStep", max_episode_steps=3)
+    rows.reset(seed=0, options={"task": [10, 20]})
+    results = [rows.step(np.array(action)) for action in ((1, 0), (1, 0), (0, 0), (0, 1))]
+    assert [obs[:, 0, 0, 0].tolist() for obs, *_ in results] == [[11, 21], [10, 22], [11, 23], [12, 20]]
+    assert [reward.tolist() for _, reward, *_ in results] == [[1, 1], [0, 1], [1, 1], [1, 0]]
+    assert [ended.tolist() for _, _, ended, *_ in results] == [[True, False], *[[False, False]] * 3]
+    assert [cut.tolist() for _, _, _, cut, _ in results] == [*[[False, False]] * 2, [False, True], [False, False]]
+    assert [info["success"].tolist() for *_, info in results] == [[True, False], *[[False, False]] * 3]
+
+
 # ---- the contract of an environment -----------------------------------------------------------------------------
 
 
@@ -228,14 +261,18 @@ def test_a_level_that_is_done_is_a_success(make):
 def test_frames(make):
     env = make(level=5, render_mode="rgb_array")
     env.reset()
-    first = env.render()
-    assert (first.shape, first.dtype) == ((512, 512, 3), np.uint8)
-    obs, _, (terminated, *_) = play(env, random_actions(3000))
-    assert terminated
-    small = env.render().reshape(64, 8, 64, 8, 3).mean((1, 3))
-    assert np.abs(small - obs[-1]).mean() < 12  # of the last picture
+    frames, over = [env.render()], False
+    for action in random_actions(3000):
+        _, _, over, _, _ = env.step(int(action))
+        frames.append(env.render())
+        if over:
+            break
+    assert over
+    assert (frames[0].shape, frames[0].dtype) == ((512, 512, 3), np.uint8)
+    assert (frames[-3] != frames[-2]).any()
+    np.testing.assert_array_equal(frames[-1], frames[-2])  # as the observation, not the next episode's first one
     env.reset()
-    np.testing.assert_array_equal(env.render(), first)
+    np.testing.assert_array_equal(env.render(), frames[0])
     silent = make(level=5)
     silent.reset()
     assert silent.render() is None

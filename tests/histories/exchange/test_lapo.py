@@ -111,21 +111,24 @@ def test_one_chunk_is_in_memory_at_a_time(tmp_path):
     assert 2 * size < peak < 8 * size  # obs and next_obs with the copies that join episodes; all chunks are 12 of them
 
 
-def test_an_interrupted_import_goes_on(tmp_path):
-    for number in range(3):
-        write(tmp_path / "train" / f"{number}.npz", chunk([2 + number]))
-    broken = tmp_path / "train" / "1.npz"
-    good = broken.read_bytes()
-    with zipfile.ZipFile(broken) as archive:
+def damage_images(path):
+    """Overwrite some bytes of the images; the flags stay whole."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
         place = archive.getinfo("obs.npy").header_offset + 60
-    broken.write_bytes(good[:place] + bytes(99) + good[place + 99 :])  # the flags are whole
-    call = lambda: import_histories([tmp_path / "train"], tmp_path / "a.h5", env_id=GAME)  # noqa: E731
-    one_line(call, ValueError, "1.npz is damaged")
+    path.write_bytes(content[:place] + bytes(99) + content[place + 99 :])
+
+
+def test_an_interrupted_import_goes_on(tmp_path):
+    chunks = [write(tmp_path / "train" / f"{number}.npz", chunk([2 + number])) for number in range(3)]
+    good = chunks[1].read_bytes()
+    damage_images(chunks[1])
+    one_line(lambda: import_histories(chunks, tmp_path / "a.h5", env_id=GAME), ValueError, "1.npz is damaged")
     with HistoryStore(tmp_path / "a.h5") as store:
         assert len(store) == 1
-    (tmp_path / "train" / "0.npz").write_bytes(write(tmp_path / "other.npz", chunk([2])).read_bytes())
-    broken.write_bytes(good)
-    call()
+    chunks[1].write_bytes(good)
+    damage_images(chunks[0])  # which is not read again
+    import_histories(chunks, tmp_path / "a.h5", env_id=GAME)
     with HistoryStore(tmp_path / "a.h5") as store:
         assert [store[task].mask.sum() for task in store] == [2, 3, 4]
 
