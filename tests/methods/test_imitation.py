@@ -123,6 +123,18 @@ def test_the_choice_of_actions(choice):
     assert (len(set(found.tolist())) == 1) == (choice == "mode")
 
 
+def test_a_low_temperature_removes_errors():
+    torch.manual_seed(0)
+    method = BC(*GRID, BCConfig(**SMALL, choice="sample", temperature=0.5)).eval()
+    hidden = torch.randn(3, 16)
+    found = method.action_distribution(hidden, {}).logits.exp()
+    plain = method.policy_at(hidden).logits.exp()
+    torch.testing.assert_close(found, plain**2 / (plain**2).sum(-1, keepdim=True))
+    one_line(lambda: BCConfig(temperature=0.5), ValueError, "choice='sample'")
+    config = BCConfig(**SMALL, choice="sample", temperature=0.5)
+    one_line(lambda: BC(*SPACES["vector"], config), ValueError, "Discrete actions", "leave it out")
+
+
 def labelled_codes(rows: int = 16, count: int = 12) -> Steps:
     """Code k has one latent action, and its action is k modulo 5; the observation tells the code."""
     steps, table = lifetimes("grid", rows, count), np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
