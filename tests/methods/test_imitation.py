@@ -149,7 +149,7 @@ def test_la_bc_acts_by_the_codes_of_the_video(predicts):
     method = LABC(*GRID, LABCConfig(**{**CODES, "width": 64}, predicts=predicts))
     steps = method.prepare_batch(steps, np.random.default_rng(0))
     if predicts == "codes":
-        torch.testing.assert_close(method.vectors[steps.extras[CODE][..., 0]].numpy(), steps.extras[LATENT])
+        torch.testing.assert_close(method.latent.vectors[steps.extras[CODE][..., 0]].numpy(), steps.extras[LATENT])
     optimise(method, steps, 300)
     agent = ICAgent(method)
     agent.reset(num_envs=32, seed=0)
@@ -165,7 +165,7 @@ def test_the_actions_of_unlabelled_steps_are_not_read():
     one, two = (method.loss(method.tensors(s)) for s in (steps, steps._replace(action=changed)))
     assert all(torch.equal(one[name], two[name]) for name in one)
     with torch.no_grad():  # the mean over the known steps
-        found = method.decode(torch.as_tensor(steps.extras[LATENT][[3, 4], [5, 7]]))
+        found = method.latent.decode(torch.as_tensor(steps.extras[LATENT][[3, 4], [5, 7]]), method.action)
         mean = -found.log_prob(torch.as_tensor(steps.action[[3, 4], [5, 7]])).mean()
     torch.testing.assert_close(one["decoder"], mean)
 
@@ -173,8 +173,8 @@ def test_the_actions_of_unlabelled_steps_are_not_read():
 def test_codes_of_several_levels_are_one_number():
     method = LABC(*GRID, LABCConfig(**{**CODES, "codes": 3}, levels=2))
     code = np.array([[[0, 0], [2, 0], [1, 2]]])
-    assert method.joined(code).tolist() == [[0, 2, 7]]
-    assert method.predict.out_features == 9
+    assert method.latent.joined(code).tolist() == [[0, 2, 7]]
+    assert method.latent.predict.out_features == 9
 
 
 # ---- inverse models ---------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_the_stages(videos, tmp_path):
     joint = train("lam", SHOWN, tmp_path / "joint", settings={**codes, "labels": 9, "decoder": True}, **how)
     assert joint.columns[-1] == "decoded_action"
     agent = train("la-bc", SHOWN, tmp_path / "la-bc", settings={**codes, "labels": 9}, **how)
-    assert ICAgent.from_pretrained(tmp_path / "la-bc", device="cpu").method.vectors.any()
+    assert ICAgent.from_pretrained(tmp_path / "la-bc", device="cpu").method.latent.vectors.any()
     inverse = train("vpt", SHOWN, tmp_path / "vpt", settings={**QUICK, "labels": 9}, **how)
     assert isinstance(inverse, Annotator)
     with HistoryStore(videos) as store:
