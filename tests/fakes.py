@@ -8,7 +8,7 @@ import torch
 from gymnasium import Space, spaces
 
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.reward_range import with_reward_range
+from icrl_agents.core.reward_range import with_reward_range, with_timesteps
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.predictor import CODE, LATENT
@@ -35,6 +35,7 @@ OWN = {
     "cad": {"latents": 2, "compressor_heads": 2, "folds": 3, "folds_with_gradient": 2},
     "idt": {"chunk": 3, "latent": 4},
     "marked-ad": {"min_length": 2},
+    "prompted-dt": {"demos": 2, "prompt": 8},
 }
 
 
@@ -87,12 +88,13 @@ def imagines(name: str) -> bool:
 
 
 def variants() -> list[Variant]:
-    """Every registered method, with and without dynamics, every choice of layout it has, and rewards as they are."""
+    """Every registered method, with and without dynamics, every choice of layout and of the unit of rewards it has."""
     found = []
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
-        found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))] if has(name, "rewards") else []
+        if has(name, "rewards") and method.Config().rewards != "fixed":
+            found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))]
     return found
 
 
@@ -117,7 +119,7 @@ def sample(space: Space, rows: int, count: int, seed: int) -> np.ndarray:
 
 
 def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0, ends: float = 0.2) -> Steps:
-    """Arbitrary lifetimes with episode ends at different places in every row, with the range of their rewards."""
+    """Arbitrary lifetimes with episode ends at places that differ by row, and what training windows tell of them."""
     obs_space, action_space = {**SPACES, **IMAGES}[kind]
     rng = np.random.default_rng(seed)
     obs = sample(obs_space, rows, count + 1, seed)
@@ -132,7 +134,7 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
         CODE: rng.integers(6, size=(rows, count, 1)),
     }
     steps = stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
-    return with_reward_range(steps)
+    return with_timesteps(with_reward_range(steps))
 
 
 def given(agent: ICAgent, steps: Steps) -> Steps:

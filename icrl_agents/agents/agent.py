@@ -20,7 +20,7 @@ from icrl_agents.agents import acting, pretrained
 from icrl_agents.agents.acting import Choice, Result, Wish
 from icrl_agents.agents.action_sets import ActionSets, from_arguments
 from icrl_agents.agents.holder import MethodHolder
-from icrl_agents.agents.inputs import check_history, read_batch, warn_foreign
+from icrl_agents.agents.inputs import read_batch, warn_foreign
 from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, alone
 from icrl_agents.core.arrays import digest
@@ -32,6 +32,7 @@ from icrl_agents.core.steps import Steps
 from icrl_agents.hub.download import Download
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
+from icrl_agents.methods.base.recorded import check_recorded
 from icrl_agents.nn import numerics
 from icrl_agents.nn.devices import pick_device
 
@@ -114,7 +115,8 @@ class ICAgent(MethodHolder):
                 chosen.
             autoreset_mode: autoreset mode of an env that is not given or does not declare it: Gymnasium's "Disabled"
                 (the caller resets), "NextStep" or "SameStep".
-            options: options of the method, see `begin` of its class, such as `target_return` of IDT.
+            options: options of the method, see `begin` of its class, such as `target_return` of IDT and DT, and `demo`
+                of PromptedDT.
 
         Raises:
             ValueError: `history` does not fit the rows or spaces, the spaces of env and agent differ, or arguments
@@ -136,7 +138,7 @@ class ICAgent(MethodHolder):
         seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
         check_value("learn", "bool", learn, None)
         asked = from_arguments(method, action_set, num_actions, batch.rows)
-        checked = None if history is None else check_history(method, history, batch.rows)
+        checked = None if history is None else check_recorded(method, history, batch.rows, "history")
         sets = ActionSets.of(method, batch.rows, asked, env, history)
         with numerics.acting(method):
             session = Session(method, batch, seed, learn, sets if checked is None else sets.widened(checked))

@@ -1,4 +1,4 @@
-"""Checks of caller inputs to an agent: env, history, flags of a step. Axis letters: B rows, T steps."""
+"""Checks of caller inputs to an agent: env, rows, decisions, flags of a step. Axis letter: B rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icrl_agents.core.arrays import to_array
 from icrl_agents.core.checks import check_choice, whole
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.steps import Steps, autoreset_mode, check_steps
+from icrl_agents.core.steps import autoreset_mode
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.codecs.distributions import Distribution
 
@@ -73,45 +73,6 @@ def env_id_of(env: Env) -> str | None:
     if spec is None and isinstance(env, VectorEnv) and hasattr(env.unwrapped, "get_attr"):  # Gymnasium's vector envs
         spec = env.unwrapped.get_attr("spec")[0]
     return None if spec is None else spec.id
-
-
-def check_history(method: Method, history: Any, rows: int) -> Steps:
-    """Checked history (B, T) with padding that is valid in the spaces, and without static values.
-
-    Raises:
-        ValueError: not left-packed NumPy `Steps` of `rows` rows in the spaces of the method.
-    """
-    if not isinstance(history, Steps) or not all(isinstance(value, np.ndarray) for value in history.columns.values()):
-        raise ValueError(
-            f"history is a {type(history).__name__}, expected Steps of NumPy arrays: such as store[task, :]"
-        )
-    mask = history.mask
-    if len(mask) != rows:
-        raise ValueError(f"history has {len(mask)} rows, the agent acts in {rows}: give one row for each")
-    flags = (mask, history.first, history.start, history.terminated, history.truncated)
-    columns = history.columns.values()
-    if any(flag.dtype != bool for flag in flags) or any(value.shape[:2] != mask.shape for value in columns):
-        raise ValueError(f"history has fields of other shapes than its mask {mask.shape}, or flags that are not bool")
-    if (mask[:, 1:] > mask[:, :-1]).any():
-        raise ValueError("history has padding before its steps: move the steps to the front of each row")
-    for name in method.extra_columns.keys() & history.extras.keys():
-        if np.shape(history.extras[name]) != mask.shape:
-            raise ValueError(f"history has {name} of shape {np.shape(history.extras[name])}, expected {mask.shape}")
-    codecs = {"obs": method.obs, "next_obs": method.obs, "action": method.action, "reward": method.reward}
-    check_steps(history, codecs, "history")
-    history = method.reward.tracked(history)  # before the window cuts it
-    extras = {name: history.extras[name] for name in method.extra_columns if name in history.extras}
-    return _pad(history._replace(extras=extras, static={}))
-
-
-def _pad(history: Steps) -> Steps:
-    """Replace the padding by real steps, because other values may lie outside the spaces."""
-    count = history.mask.sum(1)  # (B,)
-    if not count.any():
-        return history
-    row = np.where(count > 0, np.arange(len(count)), count.argmax())  # (B,) empty rows copy the longest row
-    column = np.minimum(np.arange(history.mask.shape[1]), count[row, None] - 1)  # (B, T) padding copies the last step
-    return history.map(lambda value: value[row[:, None], column])._replace(mask=history.mask)
 
 
 def read_rows(rows: Any, session: Session) -> np.ndarray | None:

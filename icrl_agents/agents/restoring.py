@@ -102,8 +102,10 @@ def _restored(method: Method, facts: Facts, kinds: Mapping[str, Kind], path: Pat
     arrays = load_file(path)
     _check_finite(arrays)
     session = _new(method, facts, rows, arrays.get(f"static/{ACTION_MASK}"))
+    drawn = session.context.steps.static
     _fill_context(method, session, arrays)
     _fill_memory(session, arrays)
+    method.check_restored(session.context, drawn)
     _fill_session(method, session, facts, arrays)
     return session
 
@@ -157,10 +159,6 @@ def _fill_context(method: Method, session: Session, arrays: Mapping[str, np.ndar
             raise ValueError(f"{len(packed)} entries in {name}, expected {seen.sum()}")
         columns[name][seen] = packed
     static = _part(arrays, "static/")
-    for name, value in static.items():
-        drawn = context.steps.static[name]
-        if value.dtype.kind == "i" and (np.sort(value, -1) != np.sort(drawn, -1)).any():
-            raise ValueError(f"{name} is none that could be drawn")
     context.length, context.full = length.copy(), arrays["full"].copy()
     mask = np.arange(context.window) < length[:, None]
     context.steps = context.steps._replace(static=static, extras=_part(arrays, "extras/"), mask=mask)

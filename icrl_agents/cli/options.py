@@ -28,7 +28,8 @@ TaskFile = Annotated[  # of commands in which --tasks is a number
 Method = Annotated[
     str,
     typer.Argument(
-        help="ad, bc, cad, dpt, headless-ad, idt, la-bc or marked-ad, which act; or lam or vpt, which label histories."
+        help="Agents: ad, bc, cad, dpt, dt, headless-ad, idt, la-bc, marked-ad and prompted-dt. "
+        "Models that label histories: lam and vpt."
     ),
 ]
 Histories = Annotated[

@@ -25,7 +25,8 @@ def holds_actions(name: str) -> bool:
 
 
 LOWEST, HIGHEST = "reward_low", "reward_high"  # extra columns: extremes of a lifetime's rewards before each step
-NUMBERS = {"log_prob", "update", LOWEST, HIGHEST}  # extra columns (B, T) with one number per step
+TIMESTEP, EARNED = "timestep", "earned"  # extra columns: steps and sum of rewards of the episode before each step
+NUMBERS = {"log_prob", "update", LOWEST, HIGHEST, TIMESTEP, EARNED}  # extra columns (B, T) with one number per step
 HEAD_NOISE = "head_noise"  # extra column (B, T, ...) of a training batch: random numbers for the loss of its actions
 ACTION_MASK = "action_mask"  # static value (B, A) bool: legal actions of each row
 
@@ -298,8 +299,7 @@ def autoreset_mode(env: Any) -> AutoresetMode | None:
     A single environment in Gymnasium's `Autoreset` wrapper behaves like NEXT_STEP.
     """
     if isinstance(env, VectorEnv):
-        mode = env.metadata.get("autoreset_mode")
-        return None if mode is None else AutoresetMode(mode)
+        return None if (mode := env.metadata.get("autoreset_mode")) is None else AutoresetMode(mode)
     while isinstance(env, Wrapper):
         if isinstance(env, Autoreset):
             return AutoresetMode.NEXT_STEP

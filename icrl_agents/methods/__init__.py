@@ -16,8 +16,10 @@ from icrl_agents.methods.dpt import DPT
 from icrl_agents.methods.headless_ad import HeadlessAD
 from icrl_agents.methods.idt import IDT
 from icrl_agents.methods.imitation.bc import BC
+from icrl_agents.methods.imitation.dt import DT
 from icrl_agents.methods.imitation.la_bc import LABC
 from icrl_agents.methods.imitation.lam import LAM
+from icrl_agents.methods.imitation.prompted_dt import PromptedDT
 from icrl_agents.methods.imitation.vpt import VPT
 from icrl_agents.methods.marked_ad import MarkedAD
 
@@ -26,10 +28,12 @@ METHODS: dict[str, type[Method]] = {
     "bc": BC,
     "cad": CAD,
     "dpt": DPT,
+    "dt": DT,
     "headless-ad": HeadlessAD,
     "idt": IDT,
     "la-bc": LABC,
     "marked-ad": MarkedAD,
+    "prompted-dt": PromptedDT,
 }
 PREDICTORS: dict[str, type[Predictor]] = {"lam": LAM, "vpt": VPT}
 MODELS: Mapping[str, type[Trainable]] = ChainMap[str, Any](METHODS, PREDICTORS)  # with what others add to the two

@@ -22,6 +22,7 @@ from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.percepts import intended_action, masked_nll
+from icrl_agents.methods.base.transforms import packed
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.action_vectors import ActionVectors, draw_vectors
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
@@ -278,19 +279,11 @@ class HeadlessAD(Method):
             raise ValueError(f"history has actions from {count} on, outside the action set: give num_actions= as well")
         super().load_history(context, history)
 
+    def check_restored(self, context: Context, drawn: Mapping[str, np.ndarray]) -> None:
+        if (np.sort(context.steps.static[ORDER], -1) != np.sort(drawn[ORDER], -1)).any():
+            raise ValueError(f"{ORDER} is none that could be drawn")
+
 
 def look_up(vectors: Tensor, action: Tensor) -> Tensor:
     """Vectors (B, T, K) of the actions (B, T), from the `vectors` (B, A, K) of each row."""
     return vectors[torch.arange(len(action), device=action.device)[:, None], action]
-
-
-def packed(prompt: Tensor, steps: Tensor, count: Tensor) -> Tensor:
-    """Left-packed sequences (B, P + T, ...): the first `count` (B,) entries of `prompt` (B, P, ...), then `steps`.
-
-    Rows with a shorter prompt end with repeated entries.
-    """
-    both = torch.cat([prompt, steps], 1)
-    place = torch.arange(both.shape[1], device=both.device).expand(len(count), -1)
-    shift = torch.where(place < count[:, None], 0, prompt.shape[1] - count[:, None])  # (B, P + T) skips unused prompt
-    rows = torch.arange(len(count), device=both.device)[:, None]
-    return both[rows, (place + shift).clamp_max(both.shape[1] - 1)]

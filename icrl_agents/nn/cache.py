@@ -93,9 +93,14 @@ class Cache:
             self.ahead.forget(index)
 
     @torch.inference_mode()
-    def drop(self, index: Any) -> None:
-        """Invalidate the rows `index`, also in caches that share `lengths`: the cached keys depend on position."""
-        self.lengths.index_fill_(0, self._index(index), 0)
+    def drop(self, index: Any, keep: Any = 0) -> None:
+        """Invalidate the rows `index`, also in caches that share `lengths`: the cached keys depend on position.
+
+        Args:
+            keep: number of leading tokens that stay, one or one per row of `index`.
+        """
+        at = self._index(index)
+        self.lengths.index_copy_(0, at, self._index(keep).minimum(self.lengths[at]))
         if self.ahead is not None:
             self.ahead.drop(index)
 

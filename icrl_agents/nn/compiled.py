@@ -20,8 +20,9 @@ COMPILERS = ("g++", "clang++", "cl")  # that Inductor finds for code on CPUs
 class Whole:
     """`Spot` of whole windows that turns pairs by cosine and sine: compilers make no code for complex numbers."""
 
-    def __init__(self, turns: Tensor):
+    def __init__(self, turns: Tensor, mask: Tensor | None):
         self.cos, self.sin = turns.unbind(-1)  # (L, K / 2) each
+        self.mask = mask
 
     def rotate(self, x: Tensor) -> Tensor:
         even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, H, L, K / 2) each
@@ -29,7 +30,8 @@ class Whole:
         return torch.stack(pairs, -1).flatten(-2).to(x.dtype)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1)
+        causal = query.shape[2] > 1 and self.mask is None
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask, is_causal=causal)
 
 
 def compile_bodies(module: nn.Module) -> None:
@@ -39,8 +41,8 @@ def compile_bodies(module: nn.Module) -> None:
             part.compiled = torch.compile(partial(_run, part), dynamic=False, backend=BACKEND)
 
 
-def _run(body: Transformer, x: Tensor, turns: Tensor) -> Tensor:
-    return body.run(x, Whole(turns))
+def _run(body: Transformer, x: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
+    return body.run(x, Whole(turns, mask))
 
 
 def require_compiler(device: torch.device) -> None:

@@ -59,11 +59,14 @@ class Transformer(Lowered):
         kept = weight.new_zeros(rows, capacity, len(weight)) if outputs else None
         return Cache(weight.new_zeros(shape), weight.new_zeros(shape), lengths, turns, kept)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None, parts: Tensor | None = None) -> Tensor:
         """Outputs (B, L, D) of the tokens `x` (B, L, D); causal, and each row continues where its cache ends.
 
         Keys and values of the new tokens are stored, but `cache.lengths` stays: call `cache.advance` with the number
         of tokens to keep in each row.
+
+        Args:
+            parts: for whole sequences: number (B, L) of the part of each token, which sees no other part.
 
         Raises:
             ValueError: the tokens exceed the capacity of the cache.
@@ -74,11 +77,12 @@ class Transformer(Lowered):
                 self.views = Views.of(self)
             x = decode(self.views, x, cache)
         elif self.compiled and self.training:
+            turns = torch.view_as_real(rotations(x.shape[1], self.head_width, x.device))
             with self.products(x):
-                x = self.compiled(x, torch.view_as_real(rotations(x.shape[1], self.head_width, x.device)))
+                x = self.compiled(x, turns, within(parts))
         else:
             with self.products(x):
-                x = self.run(x, Positions(x, cache, self.head_width))
+                x = self.run(x, Positions(x, cache, self.head_width, within(parts)))
         if cache is not None:
             cache.write(x)
         return x
@@ -103,11 +107,11 @@ class Spot(Protocol):
 class Positions:
     """`Spot` of tokens that follow a cache or start a sequence: rotations, cache slots and attention mask."""
 
-    def __init__(self, x: Tensor, cache: Cache | None, head_width: int):
+    def __init__(self, x: Tensor, cache: Cache | None, head_width: int, mask: Tensor | None = None):
         rows, count = x.shape[:2]
-        self.cache, self.mask = cache, None
+        self.cache, self.mask = cache, mask
         if cache is None:
-            self.end, self.causal = count, count > 1
+            self.end, self.causal = count, count > 1 and mask is None
             self.turns = rotations(count, head_width, x.device)  # (L, K / 2)
             return
         lowest, highest = (int(n) for n in torch.aminmax(cache.lengths))
@@ -145,6 +149,13 @@ class Positions:
             keys.scatter_(2, slots, key)
             values.scatter_(2, slots, value)
         return keys[:, :, : self.end], values[:, :, : self.end]
+
+
+def within(parts: Tensor | None) -> Tensor | None:
+    """Attention mask (B, 1, L, L) bool of tokens that see the earlier ones of their part (B, L); None: one part."""
+    if parts is None:
+        return None
+    return (parts[:, None, :, None] == parts[:, None, None]).tril()
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:

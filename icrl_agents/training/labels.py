@@ -11,7 +11,7 @@ from icrl_agents.core.steps import Steps
 from icrl_agents.histories.parts import check_same_columns
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.methods.base.trainable import LABELLED
-from icrl_agents.training.windows import Spaces, Windows, checked, codecs_of, concatenate, index_tasks
+from icrl_agents.training.windows import Spaces, Windows, WindowSpec, checked, codecs_of, concatenate, index_tasks
 
 DRAWING, BATCHES = 1, 2  # separate the random streams of the known steps and of their batches
 
@@ -23,7 +23,7 @@ class LabelledSteps:
         shards: recorded histories.
         tasks: task ids whose steps may be drawn.
         labels: N, number of known steps, drawn once by the seed.
-        seed: seed of the known steps and of the batches.
+        spec: seed of the known steps and of the batches; its sizes are not read.
         spaces: observation and action space of the training environment.
 
     Raises:
@@ -31,18 +31,18 @@ class LabelledSteps:
     """
 
     def __init__(
-        self, shards: HistoryShards, tasks: Sequence[int] | np.ndarray, labels: int, seed: int, spaces: Spaces
+        self, shards: HistoryShards, tasks: Sequence[int] | np.ndarray, labels: int, spec: WindowSpec, spaces: Spaces
     ):
         codecs, parts = codecs_of(shards, spaces), index_tasks(shards, tasks)
         check_same_columns(parts)
         ends = np.cumsum([part.layout.lengths.sum() for part in parts])
         if labels > ends[-1]:
             raise ValueError(f"labels={labels} steps, {shards.name} has {ends[-1]}: lower it")
-        drawn = np.sort(np.random.default_rng([seed, DRAWING]).choice(ends[-1], labels, replace=False))
-        owner, self.seed, rows = np.searchsorted(ends, drawn, side="right"), seed, []
+        drawn = np.sort(np.random.default_rng([spec.seed, DRAWING]).choice(ends[-1], labels, replace=False))
+        owner, self.seed, rows = np.searchsorted(ends, drawn, side="right"), spec.seed, []
         for number in np.unique(owner):
             places = drawn[owner == number] - (ends[number - 1] if number else 0)
-            rows.append(_steps_at(checked(shards, parts[number], codecs), places))
+            rows.append(_steps_at(checked(shards, parts[number], codecs, spec), places))
         self.steps = concatenate(rows)  # (N, 1)
 
     def rows(self, update: int, count: int, window: int) -> Steps:

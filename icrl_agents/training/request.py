@@ -166,8 +166,8 @@ class Request:
             memory: bytes that this process may use; a resumed run holds what it held before.
         """
         cfg, tasks = self.config, self.splits().train.ids
-        aligned = MODELS[self.method].episode_aligned
-        spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, aligned)
+        model = MODELS[self.method]
+        spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, model.episode_aligned, model.needs_tasks)
         if self.histories is None:
             assert self.source is not None
             if cfg.labels:
@@ -185,7 +185,7 @@ class Request:
                 assert others is not None
                 return others
             with self._shards(cfg.labelled) if cfg.labelled else shards as labelled:
-                steps = LabelledSteps(labelled, tasks, cfg.labels, cfg.seed, spaces)
+                steps = LabelledSteps(labelled, tasks, cfg.labels, spec, spaces)
             return LabelledWindows(others, steps, cfg.batch_size, spec.window)
 
     def _shards(self, *files: str | Path) -> HistoryShards:

@@ -17,13 +17,14 @@ import torch
 from icrl_agents.core.action_masks import check_given
 from icrl_agents.core.families import find_family
 from icrl_agents.core.printable import printable
-from icrl_agents.core.reward_range import with_reward_range
+from icrl_agents.core.reward_range import with_reward_range, with_timesteps
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import ACTION_MASK, Steps, check_steps
 from icrl_agents.histories.columns import MAX_READ_BYTES
 from icrl_agents.histories.parts import Part, check_same_columns
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.histories.store import HistoryStore
+from icrl_agents.methods.base.trainable import TASK
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.rewards import RewardCodec
@@ -54,6 +55,7 @@ class WindowSpec(NamedTuple):
     batch_size: int  # B
     seed: int  # seed of lifetimes, tasks and window positions
     episode_aligned: bool = False  # whether windows start at the start of an episode
+    with_tasks: bool = False  # whether batches have the static value `TASK` (B,), the task id of each row
 
 
 class FreshWindows:
@@ -107,7 +109,8 @@ class FreshWindows:
         rng = np.random.default_rng([self.spec.seed, number])  # any chunk can be recomputed by its number
         tasks = rng.choice(self.tasks, self.batches_per_chunk * self.spec.batch_size)
         steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
-        return cut_windows(with_reward_range(steps), self.spec.window, rng, self.spec.episode_aligned)
+        steps = with_tasks(with_timesteps(with_reward_range(steps)), tasks if self.spec.with_tasks else None)
+        return cut_windows(steps, self.spec.window, rng, self.spec.episode_aligned)
 
 
 def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -158,7 +161,7 @@ class StoreWindows:
         shards = store if isinstance(store, HistoryShards) else HistoryShards(store)
         codecs, parts = codecs_of(shards, spaces), index_tasks(shards, tasks)
         _require_room(shards, parts)
-        self.histories = [checked(shards, part, codecs) for part in parts]
+        self.histories = [checked(shards, part, codecs, spec) for part in parts]
         check_same_columns(parts)
         self.lengths = [part.layout.lengths for part in parts]  # (streams,) each
         self.places = [(i, int(j)) for i, lengths in enumerate(self.lengths) for j in np.flatnonzero(lengths)]
@@ -209,12 +212,22 @@ def _require_room(shards: HistoryShards, parts: Sequence[Part]) -> None:
         raise ValueError(f"{shards.name} takes {nbytes} bytes of memory, at most {MAX_READ_BYTES} are read: {way}")
 
 
-def checked(shards: HistoryShards, part: Part, codecs: dict[str, Codec], rows: slice = slice(None)) -> Steps:
+def with_tasks(steps: Steps, tasks: np.ndarray | int | None) -> Steps:
+    """NumPy steps (B, T) with the static value `TASK`: the ids `tasks`, (B,) or one for all rows; None: without."""
+    if tasks is None:
+        return steps
+    ids = np.broadcast_to(np.asarray(tasks, np.int64), len(steps.mask)).copy()
+    return steps._replace(static={**steps.static, TASK: ids})
+
+
+def checked(
+    shards: HistoryShards, part: Part, codecs: dict[str, Codec], spec: WindowSpec, rows: slice = slice(None)
+) -> Steps:
     """Histories `rows` of a part; ValueError for values outside the spaces or illegal actions."""
     history, where = shards.read(part, rows), f"{part.store.path}, task {part.task}"
     check_steps(history, codecs, where)
     check_given(history, codecs["action"].options, where)
-    return with_reward_range(history)
+    return with_tasks(with_timesteps(with_reward_range(history)), part.task if spec.with_tasks else None)
 
 
 def codecs_of(shards: HistoryShards, spaces: Spaces | None) -> dict[str, Codec]:

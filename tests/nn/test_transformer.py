@@ -39,6 +39,14 @@ def test_cached_equals_uncached(body, pieces):
     torch.testing.assert_close(torch.cat(outputs, 1), body(x), atol=1e-5, rtol=1e-5)
 
 
+def test_parts_of_a_row_do_not_see_each_other(body):
+    x, begin = tokens(2, 12), torch.tensor([[0] * 5 + [1] * 4 + [2] * 3, [3] * 12])
+    found = body(x, parts=begin)
+    for start, stop in ((0, 5), (5, 9), (9, 12)):
+        torch.testing.assert_close(found[:1, start:stop], body(x[:1, start:stop]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[1:], body(x[1:]), atol=1e-5, rtol=1e-5)
+
+
 def test_rows_at_different_lengths_do_not_see_each_other(body):
     x = tokens(3, 12)
     lengths = torch.tensor([2, 7, 0])

@@ -22,7 +22,7 @@ def shards(tmp_path_factory) -> HistoryShards:
 
 
 def drawn(shards: HistoryShards, labels: int, seed: int = 0, tasks: list[int] | None = None) -> LabelledSteps:
-    return LabelledSteps(shards, tasks or [1, 2, 3], labels, seed, shards.spaces)
+    return LabelledSteps(shards, tasks or [1, 2, 3], labels, WindowSpec(4, 8, seed), shards.spaces)
 
 
 def keys(steps) -> set:

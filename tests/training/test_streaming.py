@@ -132,9 +132,12 @@ def test_windows_are_the_steps_of_the_store(files):
                 assert batch.extras["reward_high"][row, 0] == steps.reward[0, start - 1]
 
 
-def test_windows_start_with_episodes_where_the_method_needs_it(files):
-    windows = stream(files["one"], SPEC._replace(episode_aligned=True))
-    assert windows.batch(3).first[:, 0].all()
+def test_windows_start_with_episodes_and_tell_the_task_where_the_method_needs_it(files):
+    windows = stream(files["one"], SPEC._replace(episode_aligned=True, with_tasks=True))
+    batch = windows.batch(3)
+    assert batch.first[:, 0].all()
+    assert (batch.extras["timestep"][:, 0] == 0).all()
+    np.testing.assert_array_equal(batch.static["task"], batch.reward[:, 0].astype(int) // STREAMS)
     windows.close()
 
 

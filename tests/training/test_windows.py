@@ -69,6 +69,34 @@ def test_half_of_a_stores_windows_are_beginnings_and_the_rest_lie_anywhere(tmp_p
     assert batch.mask.all()
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_windows_tell_the_timesteps_that_their_steps_have_in_an_episode(path, aligned: bool):
+    """And the task, to those who ask for it."""
+    spec = WindowSpec(8, 40, 0, aligned, with_tasks=True)
+    tasks = np.array([1, 2, 3])
+    with HistoryStore(path) as store:
+        recorded = StoreWindows(store, tasks, spec)
+    for windows in (FreshWindows(ENV, make_source("posterior", ENV), tasks, 5, spec), recorded):
+        batch, begins = windows.batch(1), set()
+        for first, timestep in zip(batch.first, batch.extras["timestep"], strict=True):
+            assert (timestep[first] == 0).all()
+            assert (np.diff(timestep)[~first[1:]] == 1).all()
+            begins.add(int(timestep[0]))
+        assert begins == ({0} if aligned else set(range(6)))
+        assert set(batch.static["task"]) == {1, 2, 3}
+    plain = spec._replace(with_tasks=False)
+    assert "task" not in FreshWindows(ENV, make_source("posterior", ENV), tasks, 5, plain).batch(0).static
+
+
+def test_the_task_is_that_of_the_row(tmp_path):
+    histories = {task: lifetimes(rows=2, count=12, seed=task) for task in (3, 5)}
+    for task, steps in histories.items():
+        steps.reward[:] = task
+    with HistoryStore(store_of(tmp_path / "h.h5", histories)) as store:
+        batch = StoreWindows(store, [3, 5], WindowSpec(6, 30, 0, with_tasks=True)).batch(0)
+    np.testing.assert_array_equal(batch.static["task"], batch.reward[:, 0])
+
+
 def test_histories_of_all_lengths_serve_padded_with_their_last_step(tmp_path):
     """Also where zeros, which the recorder pads with, are outside the space."""
     histories = {

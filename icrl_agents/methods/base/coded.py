@@ -66,12 +66,16 @@ class CodedModel(Trainable):
 
     # ---- NumPy to tensors ---------------------------------------------------------------------------------------
 
+    def tracked(self, steps: Steps) -> Steps:
+        """NumPy steps with the columns of `core.reward_range` that it reads: without them they begin a lifetime."""
+        return self.reward.tracked(steps)
+
     def tensors(self, steps: Steps) -> Steps:
         """Tensors of NumPy steps, in the dtypes of the codecs and on the device of this model.
 
-        Rewards are in the unit of the reward codec. Steps without the columns of their range begin a lifetime.
+        Rewards are in the unit of the reward codec.
         """
-        steps = self.reward.tracked(steps)
+        steps = self.tracked(steps)
         device, obs, action, reward = self.device, self.obs.tensor, self.action.tensor, self.reward.tensor
         found = Steps(
             obs=obs(steps.obs, device),

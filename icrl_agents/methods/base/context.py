@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 import gymnasium
 import numpy as np
 
-from icrl_agents.core.reward_range import UNSEEN
-from icrl_agents.core.steps import HIGHEST, LOWEST, Steps
+from icrl_agents.core.reward_range import AT_START, after_step
+from icrl_agents.core.steps import Steps
 
 UNKNOWN = 1 << 30  # sentinel: larger than any number of steps
 
@@ -166,8 +166,8 @@ class Context:
         The next step still holds the previous obs, action and reward, as in all training windows.
         """
         row, now = (index[active] for index in self._here)  # (number of active rows,)
-        self._own_range()  # a repeated call must not find the reward of a failed one in it
-        for name, value in self._range_after(row, now, reward[active]).items():
+        self._own_tracked()  # a repeated call must not find the reward of a failed one in it
+        for name, value in self._tracked_after(row, now, reward[active], ended[active]).items():
             self.steps.extras[name][row, now] = value
         self.steps.prev_obs[row, now] = self.steps.obs[row, now]
         self.steps.prev_action[row, now] = action[active]
@@ -221,7 +221,7 @@ class Context:
         self._mark()
         names = ("prev_obs", "prev_action", "prev_reward", "first", "start")
         self.steps = self.steps._replace(**{name: getattr(self.steps, name).copy() for name in names})
-        self._own_range()
+        self._own_tracked()
         self._start(index)
         if self.memory is not None:
             self.memory.forget(index)
@@ -318,8 +318,8 @@ class Context:
         self.steps.prev_action[index, 0] = 0
         self.steps.prev_reward[index, 0] = 0
         self.steps.first[index, 0] = self.steps.start[index, 0] = True
-        for name in UNSEEN.keys() & self.steps.extras.keys():
-            self.steps.extras[name][index, 0] = UNSEEN[name]
+        for name in AT_START.keys() & self.steps.extras.keys():
+            self.steps.extras[name][index, 0] = AT_START[name]
 
     def _follow(self, index: np.ndarray) -> None:
         """Fill the known columns of the next step in the rows `index` from the step just closed."""
@@ -330,18 +330,15 @@ class Context:
         steps.prev_reward[index, now] = steps.reward[last]
         steps.first[index, now] = steps.terminated[last] | steps.truncated[last]
         steps.start[index, now] = False
-        for name, value in self._range_after(*last, steps.reward[last]).items():
+        for name, value in self._tracked_after(*last, steps.reward[last], steps.first[index, now]).items():
             steps.extras[name][index, now] = value
 
-    def _range_after(self, row: np.ndarray, column: np.ndarray, reward: np.ndarray) -> dict[str, np.ndarray]:
-        """Extremes (n,) of the rewards up to the given ones, if this context tracks them (`with_reward_range`)."""
-        return {
-            name: extreme(self.steps.extras[name][row, column], reward)
-            for name, extreme in ((LOWEST, np.minimum), (HIGHEST, np.maximum))
-            if name in self.steps.extras
-        }
+    def _tracked_after(self, row: Any, column: Any, reward: np.ndarray, ended: np.ndarray) -> dict[str, np.ndarray]:
+        """Values (n,) after the given steps of the columns in `AT_START` that this context has."""
+        names = AT_START.keys() & self.steps.extras.keys()
+        return after_step({name: self.steps.extras[name][row, column] for name in names}, reward, ended)
 
-    def _own_range(self) -> None:
-        """Replace the columns of the extremes by copies, to be written to."""
-        own = {name: self.steps.extras[name].copy() for name in UNSEEN.keys() & self.steps.extras.keys()}
+    def _own_tracked(self) -> None:
+        """Replace the columns in `AT_START` by copies, to be written to."""
+        own = {name: self.steps.extras[name].copy() for name in AT_START.keys() & self.steps.extras.keys()}
         self.steps = self.steps._replace(extras={**self.steps.extras, **own})

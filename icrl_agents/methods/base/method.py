@@ -132,6 +132,13 @@ class Method(CodedModel):
         """Initialise a new context from recorded steps (B, T): by default the latest ones that fit the window."""
         context.load(history, self.episode_aligned)
 
+    def check_restored(self, context: Context, drawn: Mapping[str, np.ndarray]) -> None:
+        """Refuse (ValueError) a context from a file whose static values or memory no context of this method has.
+
+        Args:
+            drawn: static values (B, ...) of a new context.
+        """
+
     def visible(self, context: Context) -> Steps:
         """Steps of the window that can still influence an action."""
         return context.visible()

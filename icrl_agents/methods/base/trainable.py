@@ -18,9 +18,8 @@ from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.nn.numerics import BuiltInFloat32
 from icrl_agents.nn.stamp import Stamp
 
-LABELLED = (
-    "labelled"  # extra column (B, T) of a training batch: weight of a step's action in the loss, 0 if it is unknown
-)
+TASK = "task"  # static value (B,) of training batches: task id of each row
+LABELLED = "labelled"  # extra column (B, T) of a batch: weight of a step's action in the loss, 0 if it is unknown
 
 
 class Trainable(nn.Module, metaclass=BuiltInFloat32):
@@ -41,11 +40,10 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     install: ClassVar[str] = ""  # optional dependency group that it needs
     acts: ClassVar[bool] = False  # predicts actions of an agent
     episode_aligned: ClassVar[bool] = False  # training windows begin with an episode
+    needs_tasks: ClassVar[bool] = False  # batches have the static value `TASK`, which `prepare_batch` must remove
     has_memory: ClassVar[bool] = False  # steps that have left the window influence actions
     learns_from: ClassVar[tuple[str, ...]] = ()  # extra columns of histories that batches need
-    labelled_share: ClassVar[float] = (
-        0.0  # of a batch, of steps whose actions are known, where they are few; 0: all are
-    )
+    labelled_share: ClassVar[float] = 0.0  # of a batch: steps with known actions, where they are few; 0: all are
     tokens_per_step: int = 1  # transformer tokens per environment step
     stamp: Stamp | None = None  # identifies the weights last checked to be float32
     config: Any  # instance of `Config`

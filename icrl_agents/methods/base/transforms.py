@@ -1,6 +1,6 @@
-"""Pure functions on steps: returns, orderings, confident runs and chunks.
+"""Pure functions on steps: returns, orderings, confident runs, chunks and prompts.
 
-Axis letters: B rows, T steps, E episodes, C chunks.
+Axis letters: B rows, T steps, E episodes, C chunks, P prompt tokens.
 """
 
 from __future__ import annotations
@@ -189,3 +189,15 @@ def asked_return(steps: Steps, target: Tensor) -> Tensor:
     best = torch.nn.functional.pad(finished[:, :-1], (1, 0), value=-math.inf).cummax(1).values
     best = torch.where(best.isfinite(), best, 0.0)
     return torch.where(target[:, None].isnan(), best, target[:, None]) - earned
+
+
+def packed(prompt: Tensor, steps: Tensor, count: Tensor) -> Tensor:
+    """Left-packed sequences (B, P + T, ...): the first `count` (B,) entries of `prompt` (B, P, ...), then `steps`.
+
+    Rows with a shorter prompt end with repeated entries.
+    """
+    both = torch.cat([prompt, steps], 1)
+    place = torch.arange(both.shape[1], device=both.device).expand(len(count), -1)
+    shift = torch.where(place < count[:, None], 0, prompt.shape[1] - count[:, None])  # (B, P + T) skips unused prompt
+    rows = torch.arange(len(count), device=both.device)[:, None]
+    return both[rows, (place + shift).clamp_max(both.shape[1] - 1)]

@@ -123,7 +123,7 @@ class StreamedWindows:
 
     def _cut(self, block: Block, rng: np.random.Generator) -> Steps:
         """Windows of a block: `visits` of each history."""
-        history = checked(self.shards, block.part, self.codecs, block.rows)
+        history = checked(self.shards, block.part, self.codecs, self.spec, block.rows)
         rows, lengths = np.repeat(block.filled, self.visits), np.repeat(block.lengths, self.visits)
         start = draw_starts(np.maximum(lengths - self.spec.window, 0), len(rows), rng)
         start = align(start, history.first[rows]) if self.spec.episode_aligned else start

@@ -1,0 +1,133 @@
+"""Demonstrations of an acting agent, and the cache that begins with them.
+
+Axis letters: B rows, P capacity of a prompt in steps, L steps, N demonstrated steps of all rows, n selected rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from icrl_agents.core.steps import TIMESTEP, Steps
+from icrl_agents.methods.imitation.episodes.method import RETURN_TO_GO
+from icrl_agents.methods.imitation.episodes.segments import SEGMENT
+from icrl_agents.nn.cache import Cache
+
+
+class Demos(NamedTuple):
+    """Demonstrated steps of each row: the columns that their tokens are made of. Arrays are replaced, never changed."""
+
+    length: np.ndarray  # (B,) number of steps
+    obs: np.ndarray  # (B, P, ...) like the others
+    prev_action: np.ndarray
+    first: np.ndarray  # bool
+    timestep: np.ndarray  # int32
+    segment: np.ndarray  # int64, number of the demonstration
+    to_go: np.ndarray  # float32, return to go
+
+    @classmethod
+    def none(cls, rows: int, capacity: int, obs_space: gymnasium.Space, action_space: gymnasium.Space) -> Demos:
+        obs, action = (
+            np.zeros((rows, capacity, *(space.shape or ())), space.dtype) for space in (obs_space, action_space)
+        )
+        empty = (np.zeros((rows, capacity), kind) for kind in (bool, np.int32, np.int64, np.float32))
+        return cls(np.zeros(rows, np.int64), obs, action, *empty)
+
+    @property
+    def held(self) -> np.ndarray:
+        """(B, P) bool: demonstrated steps."""
+        return np.arange(self.obs.shape[1]) < self.length[:, None]
+
+    def rows(self, index: np.ndarray) -> Demos:
+        return Demos(*(value[index] for value in self))
+
+    def put(self, index: np.ndarray, part: Demos) -> Demos:
+        """These demonstrations, in the rows `index` (n,) those of `part`, of which P may be another."""
+        replaced = Demos(*(value.copy() for value in self))
+        replaced.length[index] = part.length
+        for mine, theirs in zip(replaced[1:], part[1:], strict=True):
+            count = min(mine.shape[1], theirs.shape[1])
+            mine[index, :count] = theirs[:, :count]
+        return replaced
+
+    def steps(self) -> Steps:
+        """Steps (B, L) up to the longest demonstration; outcomes and rewards, which no token is made of, are empty."""
+        count = int(self.length.max(initial=0))
+        obs, action, first = (value[:, :count] for value in (self.obs, self.prev_action, self.first))
+        none, zero = np.zeros(first.shape, bool), np.zeros(first.shape, np.float32)
+        extras = {TIMESTEP: self.timestep, SEGMENT: self.segment, RETURN_TO_GO: self.to_go}
+        return Steps(
+            obs=obs,
+            prev_obs=obs,
+            prev_action=action,
+            prev_reward=zero,
+            first=first,
+            start=none,
+            action=action,
+            reward=zero,
+            next_obs=obs,
+            terminated=none,
+            truncated=none,
+            mask=self.held[:, :count],
+            extras={name: value[:, :count] for name, value in extras.items()},
+        )
+
+
+@dataclass
+class PromptedCache:
+    """`Memory` of a prompt and the current episode, one entry per row; the prompt stays until `forget`."""
+
+    cache: Cache  # tokens of the demonstrations, then those of the current episode
+    demos: Demos
+
+    def select(self, index: np.ndarray) -> PromptedCache:
+        return PromptedCache(self.cache.select(index), self.demos.rows(index))
+
+    def draft(self) -> PromptedCache:
+        return PromptedCache(self.cache.draft(), self.demos)
+
+    def wipe(self) -> None:
+        self.cache.wipe()
+
+    def drop(self, index: np.ndarray) -> None:
+        self.cache.drop(index, self.demos.length[index])
+
+    def forget(self, index: np.ndarray) -> None:
+        self.cache.forget(index)
+        length = self.demos.length.copy()
+        length[index] = 0
+        self.demos = self.demos._replace(length=length)
+
+    def assign(self, index: np.ndarray, part: PromptedCache) -> None:
+        self.cache.assign(index, part.cache)  # acting has left the demonstrations as they were selected
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        cached = {f"cache_{name}": value for name, value in self.cache.arrays().items()}
+        length, *columns = self.demos
+        told = {f"demo_{name}": value[self.demos.held] for name, value in zip(self._names(), columns, strict=True)}
+        return {**cached, "demo_length": length, **told}
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        length, capacity = arrays["demo_length"], self.demos.obs.shape[1]
+        if length.min() < 0 or length.max() > capacity:
+            raise ValueError(f"demonstrations of {length.min()} to {length.max()} steps, expected 0..{capacity}")
+        cached = {name.removeprefix("cache_"): value for name, value in arrays.items() if name.startswith("cache_")}
+        if ((cached["lengths"] > 0) & (cached["lengths"] < length)).any():
+            raise ValueError("a part of a prompt is cached, expected all of it or none")
+        self.cache.fill(cached)
+        self.demos = self.demos._replace(length=length.copy())
+        held, columns = self.demos.held, self.demos._asdict()
+        for name in self._names():
+            packed = arrays[f"demo_{name}"]
+            if len(packed) != held.sum():
+                raise ValueError(f"{len(packed)} entries in demo_{name}, expected {held.sum()}")
+            columns[name][held] = packed
+
+    @staticmethod
+    def _names() -> tuple[Any, ...]:
+        """Columns of demonstrations, without the length."""
+        return Demos._fields[1:]

@@ -1,0 +1,438 @@
+"""Prompted DT: demonstrations stay before the current episode, and training sequences are what they are said to be."""
+
+import numpy as np
+import pytest
+import torch
+
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.reward_range import with_timesteps
+from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.trainable import TASK
+from icrl_agents.training.loop import train
+from tests.conftest import one_line
+from tests.fakes import SMALL, SPACES, Variant, lifetimes, statistics
+
+PROMPTED = Variant("prompted-dt")  # up to 2 demonstrations of 8 steps together, a window of 9
+RETURNS = Variant("prompted-dt", (("return_to_go", True),))
+BOTH = pytest.mark.parametrize("variant", [PROMPTED, RETURNS], ids=str)
+ENV = "icrl/Darkroom-v0"
+COUNTS = {0: (), 1: (4,), 2: (3, 5)}  # number of demonstrations -> their lengths
+DEMO_LENGTHS = pytest.mark.parametrize("lengths", COUNTS.values(), ids=lambda lengths: f"{len(lengths)} demos")
+ALL = np.ones(3, bool)
+
+
+def episodes(lengths: tuple[int, ...], seed: int = 0, rows: int = 3) -> Steps:
+    """Arbitrary episodes of these lengths."""
+    steps = lifetimes(rows=rows, count=max(1, sum(lengths)), seed=seed, ends=0).window(0, sum(lengths))
+    ended = np.tile(np.isin(np.arange(sum(lengths)), np.cumsum(lengths) - 1), (rows, 1))
+    names = ("obs", "action", "reward", "next_obs")
+    return with_timesteps(stack_steps(**{n: getattr(steps, n) for n in names}, terminated=ended, truncated=ended))
+
+
+def joined(*parts: Steps) -> Steps:
+    """Steps of the same rows one after the other."""
+    columns = {name: np.concatenate([part.columns[name] for part in parts], 1) for name in parts[0].columns}
+    extras = {"timestep": np.concatenate([part.extras["timestep"] for part in parts], 1)}
+    return Steps(**columns, extras=extras)
+
+
+def close(agent: ICAgent, steps: Steps, t: int) -> None:
+    ends = steps.terminated[:, t], steps.truncated[:, t]
+    live = np.ones(len(steps.mask), bool)
+    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
+
+
+def policy(agent: ICAgent, obs: np.ndarray) -> torch.Tensor:
+    return statistics(agent.policy(agent.context, obs))
+
+
+def trained(agent: ICAgent, steps: Steps, segment: np.ndarray | None = None) -> torch.Tensor:
+    """Statistics (B, T, ...) of the policy as the loss computes it, with the true returns to go."""
+    told, _ = agent.method.told(agent.method.tensors(steps))
+    if segment is not None:
+        told = told._replace(extras={**told.extras, "segment": torch.as_tensor(np.array(segment))})
+    return statistics(agent.method.action_distribution(agent.method.hidden(told)[:, :, 0], {}))
+
+
+def follow(agent: ICAgent, demo: Steps | None, live: Steps, t: int) -> torch.Tensor:
+    """What the loss computes for step `t` of `live`, given the demonstrations and the visible steps of its episode."""
+    seen = int(agent.visible(agent.context).mask.sum(1)[0])
+    part = live.window(t - seen, None)
+    end = np.flatnonzero((part.terminated | part.truncated)[0, seen:])[0] + seen + 1  # for the return to go
+    part = part.window(0, int(end))
+    if demo is None or not demo.mask.size:
+        return trained(agent, part, np.zeros(part.mask.shape, int))[:, seen]
+    numbers = np.cumsum(demo.first, 1) - 1
+    segment = np.concatenate([numbers, np.broadcast_to(numbers[:, -1:] + 1, part.mask.shape)], 1)
+    return trained(agent, joined(demo, part), segment)[:, demo.mask.shape[1] + seen]
+
+
+def begun(variant: Variant, demo: Steps | None, live: Steps, **changes: object) -> ICAgent:
+    agent = variant.build(**changes)
+    told = {"target_return": live.reward.sum(1)} if agent.config.return_to_go else {}
+    agent.reset(num_envs=len(live.mask), demo=demo, autoreset_mode="Disabled", **told)
+    return agent
+
+
+class TestActing:
+    @pytest.mark.parametrize("slide", [1, 4])
+    @DEMO_LENGTHS
+    @BOTH
+    @torch.no_grad()
+    def test_past_the_window_equals_recomputation(self, variant: Variant, lengths: tuple[int, ...], slide: int):
+        """One live episode of three windows; the demonstrations stay."""
+        demo, live = episodes(lengths, seed=3), episodes((27,))
+        agent = begun(variant, demo, live, slide=slide)
+        for t in range(27):
+            found = policy(agent, live.obs[:, t])
+            torch.testing.assert_close(found, follow(agent, demo, live, t), atol=1e-5, rtol=1e-5)
+            close(agent, live, t)
+
+    @torch.no_grad()
+    def test_each_episode_follows_the_demonstrations(self):
+        demo, live = episodes((3, 5), seed=3), episodes((4, 1, 1, 7, 2, 13))
+        agent = begun(PROMPTED, demo, live)
+        for t in range(28):
+            found = policy(agent, live.obs[:, t])
+            torch.testing.assert_close(found, follow(agent, demo, live, t), atol=1e-5, rtol=1e-5)
+            if live.first[0, t]:
+                fresh = begun(PROMPTED, demo, live)
+                torch.testing.assert_close(found, policy(fresh, live.obs[:, t]), atol=1e-5, rtol=1e-5)
+            close(agent, live, t)
+
+    @torch.no_grad()
+    def test_the_prompt_is_read_once(self, monkeypatch):
+        demo, live = episodes((3, 5), seed=3), episodes((4, 1, 1, 7, 2, 13))
+        agent, told = begun(PROMPTED, demo, live), []
+        tokens = agent.method.tokens
+        monkeypatch.setattr(agent.method, "tokens", lambda steps: told.append(steps) or tokens(steps))
+        for t in range(28):
+            policy(agent, live.obs[:, t])
+            close(agent, live, t)
+        sizes = [steps.mask.shape[1] for steps in told if "segment" in steps.extras]
+        assert (sizes, len(told)) == ([8], 29)
+
+    @torch.no_grad()
+    def test_the_return_to_go_of_a_demonstration_is_its_own(self):
+        demo, live = episodes((3, 5), seed=3), episodes((5,))
+        better = demo._replace(reward=demo.reward + np.arange(8, dtype=np.float32))
+        first, second = (policy(begun(RETURNS, one, live), live.obs[:, 0]) for one in (demo, better))
+        assert not torch.allclose(first, second)
+        first, second = (policy(begun(PROMPTED, one, live), live.obs[:, 0]) for one in (demo, better))
+        assert torch.equal(first, second)
+
+    @torch.no_grad()
+    def test_rows_may_have_different_demonstrations(self):
+        demo, live = episodes((3, 5), seed=3), episodes((12,))
+        lengths = np.array([8, 0, 3])
+        demo = demo._replace(mask=np.arange(8) < lengths[:, None])
+        agent = begun(PROMPTED, demo, live)
+        alone = [
+            begun(PROMPTED, demo.rows([row]).window(0, lengths[row]) if lengths[row] else None, live.rows([row]))
+            for row in range(3)
+        ]
+        for t in range(12):
+            found = policy(agent, live.obs[:, t])
+            for row, single in enumerate(alone):
+                wanted = policy(single, live.obs[row : row + 1, t])[0]
+                torch.testing.assert_close(found[row], wanted, atol=1e-5, rtol=1e-5)
+                close(single, live.rows([row]), t)
+            close(agent, live, t)
+
+    @torch.no_grad()
+    def test_new_tasks_in_some_rows_bring_their_own(self):
+        demo, other, live = episodes((3, 5), seed=3), episodes((2,), seed=4), episodes((12,))
+        agent = begun(PROMPTED, demo, live)
+        for t in range(4):
+            policy(agent, live.obs[:, t])
+            close(agent, live, t)
+        wanted = follow(agent, demo, live, 4)[1]
+        agent.reset(mask=np.array([True, False, True]), demo=other.rows([0, 1]))
+        found = policy(agent, live.obs[:, 4])
+        torch.testing.assert_close(found[1], wanted, atol=1e-5, rtol=1e-5)
+        fresh = begun(PROMPTED, other.rows([0, 1]), live.rows([0, 2]))
+        torch.testing.assert_close(found[[0, 2]], policy(fresh, live.obs[[0, 2], 4]), atol=1e-5, rtol=1e-5)
+        agent.reset(mask=np.array([False, True, False]))  # not told: none
+        fresh = begun(PROMPTED, None, live.rows([1]))
+        torch.testing.assert_close(policy(agent, live.obs[:, 4])[1], policy(fresh, live.obs[[1], 4])[0])
+
+    def test_a_single_env_takes_one_row(self):
+        agent, demo = PROMPTED.build(), episodes((3, 5))
+        agent.reset(demo=demo.rows([0]))
+        assert 0 <= agent.act(np.zeros(2, np.int32)) < 5
+        one_line(lambda: agent.reset(demo=demo), ValueError, "demo has 3 rows", "one row for each")
+
+    @torch.no_grad()
+    def test_a_history_is_of_the_live_episode(self):
+        demo, live = episodes((3, 5), seed=3), episodes((6, 6))
+        agent = PROMPTED.build()
+        agent.reset(num_envs=3, history=live.window(0, 9), demo=demo)
+        found = policy(agent, live.obs[:, 9])
+        torch.testing.assert_close(found, follow(agent, demo, live, 9), atol=1e-5, rtol=1e-5)
+        still = PROMPTED.build()
+        still.reset(num_envs=3, history=live.window(0, 9), demo=demo, learn=False)
+        still.act(live.obs[:, 9])
+        torch.testing.assert_close(policy(still, live.obs[:, 9]), found, atol=1e-5, rtol=1e-5)
+
+    @torch.no_grad()
+    def test_demonstrations_outlive_files_copies_and_branches(self, tmp_path):
+        demo, live = episodes((3, 5), seed=3), episodes((6, 20))
+        agent = begun(PROMPTED, demo, live)
+        for t in range(26):
+            if t in (0, 5, 6, 17):  # before the first action, at the end of an episode, past the window
+                agent.save_context(tmp_path / "a")
+                other = PROMPTED.build()
+                other.load_context(tmp_path / "a")
+                other.save_context(tmp_path / "b")
+                files = [(tmp_path / name / "context.safetensors").read_bytes() for name in "ab"]
+                assert files[0] == files[1]
+                twin, branch = agent.clone(), agent.context.repeat(2)
+                found = [policy(one, live.obs[:, t]) for one in (other, twin)]
+                found.append(statistics(agent.policy(branch, np.repeat(live.obs[:, t], 2, 0)))[::2])
+                for one in found:
+                    torch.testing.assert_close(one, follow(agent, demo, live, t), atol=1e-5, rtol=1e-5)
+            agent.act(live.obs[[0, 2], t], rows=[0, 2])
+            agent.act(live.obs[[1], t], rows=[1])
+            agent.session.acted = live.action[:, t]
+            agent.observe(live.next_obs[:, t], live.reward[:, t], live.terminated[:, t], ~ALL, {})
+
+    @torch.no_grad()
+    def test_a_failed_call_leaves_nothing_of_a_new_episode(self, monkeypatch):
+        """Attention masks hide what rows do not see, but not NaN: at the place where the live episode began."""
+        demo, live = episodes((3, 5), seed=3), episodes((3, 9))
+        agent = begun(PROMPTED, demo, live)
+        for t in range(3):
+            policy(agent, live.obs[:, t])
+            close(agent, live, t)
+        wanted = follow(agent, demo, live, 3)
+        with monkeypatch.context() as broken:
+            tokens = agent.method.tokens
+            broken.setattr(agent.method, "tokens", lambda steps: tokens(steps) * np.nan)
+            with pytest.raises(ValueError, match="not finite"):
+                policy(agent, live.obs[:, 3])
+        agent.reset(mask=np.array([True, False, False]))
+        torch.testing.assert_close(policy(agent, live.obs[:, 3])[1:], wanted[1:], atol=1e-5, rtol=1e-5)
+        fresh = begun(PROMPTED, None, live.rows([0]))
+        torch.testing.assert_close(policy(agent, live.obs[:, 3])[0], policy(fresh, live.obs[[0], 3])[0])
+
+    @pytest.mark.parametrize(
+        ("demo", "words"),
+        [
+            (episodes((1, 1, 1)), ["3 episodes", "demos=2", "fewer"]),
+            (episodes((4, 5)), ["9 steps", "prompt=8", "shorter"]),
+            (episodes((4,), rows=2), ["demo has 2 rows"]),
+            (lifetimes("vector", count=4), ["demo", "obs"]),
+            ([1, 2], ["demo is a list", "Steps"]),
+        ],
+        ids=["too many", "too long", "rows", "space", "type"],
+    )
+    def test_what_does_not_fit_is_refused(self, demo, words):
+        agent = begun(PROMPTED, episodes((3, 5), seed=3), live := episodes((4,)))
+        before, wanted = agent.session, policy(agent.clone(), live.obs[:, 0])
+        one_line(lambda: agent.reset(num_envs=3, demo=demo), ValueError, *words)
+        rows = np.array([True, True, True])
+        one_line(lambda: agent.reset(mask=rows, demo=demo), ValueError, *words)
+        assert agent.session is before
+        assert torch.equal(policy(agent, live.obs[:, 0]), wanted)
+
+    def test_none_are_allowed_where_there_is_no_room(self):
+        agent, live = PROMPTED.build(demos=0), episodes((4,))
+        agent.reset(num_envs=3, demo=episodes(()))
+        policy(agent, live.obs[:, 0])
+        one_line(lambda: agent.reset(num_envs=3, demo=live), ValueError, "1 episodes", "demos=0")
+        assert agent.config.span == agent.config.window
+
+    def test_damaged_demonstrations_are_refused(self, tmp_path):
+        from safetensors import safe_open
+        from safetensors.numpy import load_file, save_file
+
+        agent = begun(PROMPTED, episodes((3, 5)), episodes((4,)))
+        agent.save_context(tmp_path)
+        path = tmp_path / "context.safetensors"
+        with safe_open(path, "np") as file:
+            metadata = file.metadata()
+        arrays = load_file(path)
+        for name, value in {"demo_obs": 99, "demo_segment": 2, "demo_length": 9, "demo_prev_action": 7}.items():
+            damaged = {**arrays, f"memory/{name}": np.full_like(arrays[f"memory/{name}"], value)}
+            save_file(damaged, path, metadata)
+            one_line(lambda: PROMPTED.build().load_context(tmp_path), ValueError, "damaged")
+        save_file({**arrays, "static/demos": np.full(3, 3)}, path, metadata)
+        one_line(lambda: PROMPTED.build().load_context(tmp_path), ValueError, "3 demonstrations", "0..2")
+
+
+class TestSequences:
+    @torch.no_grad()
+    def test_nothing_of_a_step_or_later_reaches_its_action(self):
+        agent, steps = PROMPTED.build(), episodes((3, 4, 5))
+        wanted, other = trained(agent, steps), episodes((3, 4, 5), seed=9)
+        for t in range(12):
+            changed = {}
+            for name, known in (("obs", 1), ("prev_action", 1), ("action", 0), ("reward", 0), ("next_obs", 0)):
+                changed[name] = steps.columns[name].copy()
+                changed[name][:, t + known :] = other.columns[name][:, t + known :]
+            found = trained(agent, steps._replace(**changed))
+            torch.testing.assert_close(found[:, : t + 1], wanted[:, : t + 1])
+            assert t == 11 or not torch.allclose(found[:, t + 1], wanted[:, t + 1])
+
+    @torch.no_grad()
+    def test_each_has_the_episodes_before_it_as_demonstrations(self):
+        """Up to two of them; the fourth episode begins another sequence."""
+        agent, steps = PROMPTED.build(), episodes((3, 4, 5, 2, 3))
+        whole = trained(agent, steps)
+        starts = np.cumsum((0, 3, 4, 5, 2, 3)).tolist()
+        for begin, stop, query in ((0, 3, 0), (0, 7, 3), (0, 12, 7), (12, 14, 12), (12, 17, 14)):
+            part = steps.window(begin, stop)
+            numbers = np.searchsorted(starts, np.arange(begin, stop), "right") - 1 - starts.index(begin)
+            segment = np.broadcast_to(numbers, part.mask.shape)
+            found = trained(agent, part, segment)[:, query - begin :]
+            torch.testing.assert_close(found, whole[:, query:stop], atol=1e-5, rtol=1e-5)
+
+    @torch.no_grad()
+    def test_demonstrations_and_their_number_matter(self):
+        agent, steps = PROMPTED.build(), episodes((3, 4))
+        whole, alone = trained(agent, steps), steps.window(3, 7)
+        assert not torch.allclose(trained(agent, alone), whole[:, 3:])
+        numbers = [np.full((3, 4), number) for number in (0, 1)]
+        assert not torch.allclose(*(trained(agent, alone, number) for number in numbers))
+
+    def test_timesteps_restart(self):
+        steps = episodes((3, 4, 1))
+        assert steps.extras["timestep"][0].tolist() == [0, 1, 2, 0, 1, 2, 3, 0]
+
+
+class TestBurstiness:
+    @staticmethod
+    def batch(tasks: list[int], count: int = 24, seed: int = 0) -> Steps:
+        """Windows of episodes of 1 to 5 steps, each step of which shows its task, and its row as the action."""
+        rows, rng = len(tasks), np.random.default_rng(seed)
+        lengths = rng.integers(1, 6, (rows, count)).cumsum(1)
+        ended = (np.arange(count) == lengths[:, :, None] - 1).any(1)
+        task, row = (np.broadcast_to(np.asarray(x)[:, None], (rows, count)) for x in (tasks, np.arange(rows)))
+        place = with_timesteps(stack_steps(row, row, row * 1.0, row, ended, ended)).extras["timestep"]
+        obs = np.stack([task, place], -1).astype(np.int32)
+        steps = stack_steps(obs, row, np.ones((rows, count), np.float32), obs, ended, ended & False)
+        return with_timesteps(steps)._replace(static={TASK: np.asarray(tasks)})
+
+    @staticmethod
+    def sequences(steps: Steps, size: int = 3) -> list[list[list[int]]]:
+        """Tasks of the episodes of each sequence, by row."""
+        numbers = steps.extras.get("segment", (np.cumsum(steps.first, 1) - 1) % size)
+        found = []
+        for first, number, obs, mask in zip(steps.first, numbers, steps.obs, steps.mask, strict=True):
+            places = np.flatnonzero(first & mask)
+            groups = np.split(obs[places, 0], np.flatnonzero(number[places] == 0)[1:])
+            found.append([group.tolist() for group in groups])
+        return found
+
+    @staticmethod
+    def prepared(steps: Steps, burstiness: float, seed: int = 0) -> Steps:
+        method = PROMPTED.build(burstiness=burstiness).method
+        return method.prepare_batch(steps, np.random.default_rng(seed))
+
+    def test_at_1_every_sequence_is_of_one_task(self):
+        steps = self.batch([0, 1, 2, 3] * 8)
+        found = self.prepared(steps, 1.0)
+        assert all(np.array_equal(found.columns[name], steps.columns[name]) for name in steps.columns)
+        rows = self.sequences(found)
+        assert all(
+            set(sequence) == {task} for row, task in zip(rows, [0, 1, 2, 3] * 8, strict=True) for sequence in row
+        )
+        assert all(len(sequence) == 3 for row in rows for sequence in row[:-1])
+
+    def test_at_0_no_two_episodes_of_a_sequence_share_a_task(self):
+        found = self.prepared(self.batch([0, 1, 2, 3] * 8), 0.0)
+        rows = self.sequences(found)
+        assert all(len(set(sequence)) == len(sequence) for row in rows for sequence in row)
+        assert all(len(sequence) == 3 for row in rows for sequence in row[:-1])
+        assert found.mask.all()
+
+    @pytest.mark.parametrize("burstiness", [0.25, 0.5])
+    def test_between_them_it_is_the_share_of_rows(self, burstiness: float):
+        steps = self.batch([0, 1, 2, 3] * 8)
+        bursty = []
+        for seed in range(40):
+            for row, task in zip(self.sequences(self.prepared(steps, burstiness, seed)), [0, 1, 2, 3] * 8, strict=True):
+                own = [set(sequence) == {task} for sequence in row if len(sequence) > 1]
+                different = [len(set(sequence)) == len(sequence) for sequence in row if len(sequence) > 1]
+                assert all(own) or all(different)
+                bursty.append(all(own))
+        assert np.mean(bursty) == pytest.approx(burstiness, abs=0.04)
+
+    def test_its_last_episode_is_of_the_row_and_all_are_whole(self):
+        steps = self.batch([0, 1, 2, 3] * 8)
+        found = self.prepared(steps, 0.0)
+        ended = found.terminated | found.truncated
+        assert (found.first[:, 1:] == ended[:, :-1]).all()
+        np.testing.assert_array_equal(found.obs[..., 1], found.extras["timestep"])
+        restarted = with_timesteps(found).extras["timestep"]
+        np.testing.assert_array_equal(restarted, found.extras["timestep"])
+        for row, task in zip(self.sequences(found), [0, 1, 2, 3] * 8, strict=True):
+            assert all(sequence[-1] == task for sequence in row[:-1])
+
+    def test_few_tasks_make_short_sequences(self):
+        rows = self.sequences(self.prepared(self.batch([0, 1] * 4), 0.0))
+        assert {len(sequence) for row in rows for sequence in row[:-1]} == {2}
+        rows = self.sequences(self.prepared(self.batch([5] * 4), 0.0))
+        assert all(sequence == [5] for row in rows for sequence in row)
+
+    def test_no_model_sees_the_task(self):
+        for burstiness in (0.0, 0.5, 1.0):
+            assert TASK not in self.prepared(self.batch([0, 1]), burstiness).static
+
+    def test_what_cannot_be_mixed_is_refused(self):
+        steps = self.batch([0, 1])
+        masks = steps._replace(static={**steps.static, "action_mask": np.ones((2, 5), bool)})
+        one_line(lambda: self.prepared(masks, 0.5), ValueError, "legal actions", "burstiness=1")
+        one_line(lambda: self.prepared(steps._replace(static={}), 0.5), ValueError, "unknown", "burstiness=1")
+
+    @torch.no_grad()
+    def test_the_loss_reads_the_sequences(self):
+        """That of a row is that of its sequences alone, whose numbers are those of the column."""
+        agent = PROMPTED.build(burstiness=0.0)
+        found = agent.method.prepare_batch(self.batch([0, 1] * 2), np.random.default_rng(0))
+        found = found._replace(action=found.action % 5, prev_action=found.prev_action % 5)
+        row = found.rows([0])
+        cut = int(np.flatnonzero((row.extras["segment"] == 0) & row.first)[1])
+        whole = trained(agent, row)
+        torch.testing.assert_close(trained(agent, row.window(0, cut)), whole[:, :cut])
+        torch.testing.assert_close(trained(agent, row.window(cut, None)), whole[:, cut:], atol=1e-5, rtol=1e-5)
+
+
+def test_the_demonstration_tells_the_goal():
+    """Each task has one right action; the first one of an episode without demonstrations is a guess."""
+    torch.manual_seed(0)
+    config = METHODS["prompted-dt"].Config(**{**SMALL, "width": 32}, demos=1, prompt=4)
+    method = METHODS["prompted-dt"](*SPACES["grid"], config)
+    rng = np.random.default_rng(0)
+
+    def draw(rows: int) -> Steps:
+        action, obs = np.repeat(rng.integers(0, 5, (rows, 1)), 8, 1), rng.integers(0, 9, (rows, 8, 2)).astype(np.int32)
+        ended = np.tile(np.arange(8) % 4 == 3, (rows, 1))
+        return stack_steps(obs, action, np.ones((rows, 8), np.float32), obs, ended, ended & False)
+
+    method.fit_normalization(method.tensors(draw(64)))
+    optimizer = torch.optim.Adam(method.parameters(), lr=5e-3)
+    for _ in range(80):
+        loss = method.loss(method.tensors(draw(64)))["action"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    agent, steps = ICAgent(method).eval(), draw(200)
+    right = {}
+    for name, demo in (("demo", steps.window(0, 4)), ("none", None)):
+        agent.reset(num_envs=200, demo=demo, seed=0)
+        right[name] = (agent.act(steps.obs[:, 4], deterministic=True) == steps.action[:, 4]).mean()
+    assert right["demo"] > 0.9
+    assert right["none"] < 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("burstiness", [0.5, 1.0])
+def test_trains_on_experts_and_takes_their_episodes(tmp_path, burstiness: float):
+    quick = {"updates": 2, "batch_size": 6, "width": 16, "heads": 2, "layers": 1, "inner": 16, "window": 20, "slide": 5}
+    settings = {**quick, "episodes": 4, "demos": 2, "prompt": 40, "eval_every": 0, "burstiness": burstiness}
+    agent = train("prompted-dt", ENV, tmp_path / "run", settings={**settings, "source": "noise"}, quiet=True)
+    assert agent.config.span == 60
+    agent.reset(demo=episodes((20, 20), rows=1))
+    assert 0 <= agent.act(np.zeros(2, np.int32)) < 5
