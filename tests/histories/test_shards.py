@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from icrl_agents import HistoryStore, collect
-from icrl_agents.core.steps import HIGHEST, LOWEST
+from icrl_agents.core.steps import HIGHEST, LOWEST, TIMESTEP
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.shards import HistoryShards, common_name, find_files, shard_files
 from icrl_agents.histories.writer import HistoryWriter
@@ -125,7 +125,8 @@ def test_histories_of_several_sources_serve_together_with_the_columns_that_they_
         columns = {*both.index([1, 2, 3])[0].layout.columns}
         assert "latent" in alone.layout.columns
         assert "latent" not in columns
-        assert {name for history in windows.histories for name in history.extras} <= {*columns, LOWEST, HIGHEST}
+        told = {LOWEST, HIGHEST, TIMESTEP}
+        assert {name for history in windows.histories for name in history.extras} <= {*columns, *told}
 
 
 def test_actions_stand_in_for_intended_actions_that_only_some_sources_record(source, tmp_path):

@@ -172,7 +172,9 @@ class TestHistory:
     @pytest.mark.slow
     @pytest.mark.parametrize("variant", variants(), ids=str)
     def test_without_learning_only_the_history_and_the_step_before_count(self, variant: Variant):
-        """However long the loop runs, and whatever happened in it earlier; but for the range of all rewards."""
+        """However long the loop runs, and whatever happened in it earlier; but for the range of all rewards and, in
+        methods that see one episode, the time that it has taken so far.
+        """
         agent, steps, lived = variant.build(), lifetimes(count=30), lifetimes(count=30, seed=5)
         agent.reset(num_envs=3, history=steps.window(0, 6), learn=False, seed=0)
         base = agent.context.select(np.arange(3))
@@ -188,6 +190,11 @@ class TestHistory:
                 alone.steps.extras[name][:, 6] = extreme.reduce(rewards, 1)
             alone.open(lived.obs[:, t])
             alone.advance_unrecorded(action, lived.reward[:, t], ends[0] | ends[1], np.ones(3, bool))
+            if "timestep" in agent.method.extra_columns:
+                parts = steps.window(0, 6), lived.window(0, t + 1)
+                ended = np.concatenate([part.terminated | part.truncated for part in parts], 1)
+                since = np.where(ended.any(1), ended[:, ::-1].argmax(1), ended.shape[1])
+                alone.steps.extras["timestep"][:, 6] = since
             wanted = statistics(agent.policy(alone, lived.obs[:, t + 1]))
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
             assert agent.context.length.tolist() == [6, 6, 6]

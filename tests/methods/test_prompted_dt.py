@@ -253,7 +253,7 @@ class TestActing:
         with safe_open(path, "np") as file:
             metadata = file.metadata()
         arrays = load_file(path)
-        for name, value in {"demo_obs": 99, "demo_segment": 2, "demo_length": 9, "demo_prev_action": 7}.items():
+        for name, value in {"demo_obs": 99, "demo_segment": 2, "demo_length": 9, "demo_before": 7}.items():
             damaged = {**arrays, f"memory/{name}": np.full_like(arrays[f"memory/{name}"], value)}
             save_file(damaged, path, metadata)
             one_line(lambda: PROMPTED.build().load_context(tmp_path), ValueError, "damaged")

@@ -70,6 +70,8 @@ def test_compiled_windows_equal_plain_ones(body: Transformer, monkeypatch: pytes
     assert list(body.state_dict()) == names
     assert body.compiled is not None
     assert copy.deepcopy(body).compiled is None
+    x, parts = torch.randn(2, 12, WIDTH), torch.tensor([[0] * 5 + [1] * 7, [0] * 12])
+    torch.testing.assert_close(body(x, parts=parts), body.eval()(x, parts=parts), atol=1e-4, rtol=1e-4)
     cache = body.eval().make_cache(1, 4)
     assert torch.equal(body(torch.ones(1, 3, WIDTH), cache), body(torch.ones(1, 3, WIDTH)))
 

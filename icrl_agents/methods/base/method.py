@@ -84,8 +84,12 @@ class Method(CodedModel):
 
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Distribution:
         """Policy at hidden vectors (B, ..., D), restricted to the action mask in `static`, if there is one."""
-        distribution: Any = self.action.head(hidden)
+        distribution: Any = self.policy_at(hidden)
         return distribution.among(static[ACTION_MASK]) if ACTION_MASK in static else distribution
+
+    def policy_at(self, hidden: Tensor) -> Distribution:
+        """Policy at hidden vectors (..., D), in any of all actions."""
+        return self.action.head(hidden)
 
     def accepts_action_space(self, action_space: gymnasium.Space) -> bool:
         """Whether the method can act in an action space other than its own."""

@@ -62,12 +62,15 @@ class LatentActions(nn.Module):
     Args:
         width: D.
         fields: sizes.
+        embeds: whether to build an embedding of latent actions (..., Z).
     """
 
     vectors: Tensor
 
-    def __init__(self, width: int, fields: LatentFields):
+    def __init__(self, width: int, fields: LatentFields, embeds: bool = False):
         super().__init__()
+        if embeds:
+            self.embed = nn.Linear(fields.latent, width)
         self.fields, self.coded = fields, fields.predicts == "codes"
         self.predict = nn.Linear(width, fields.count if self.coded else fields.latent)
         self.decoder = nn.Sequential(mlp([fields.latent, width, width]), nn.GELU())
@@ -108,14 +111,19 @@ class LatentActions(nn.Module):
         """Number (B, T) of the combination of the codes (B, T, L), of an array or tensor."""
         return sum(code[..., level] * self.fields.codes**level for level in range(self.fields.levels))
 
-    def losses(self, hidden: Tensor, steps: Steps, actions: Codec) -> dict[str, Tensor]:
-        """Loss terms at hidden vectors (B, T, D): of latent actions at every step, of actions where they are known."""
+    def losses(self, hidden: Tensor, steps: Steps, actions: Codec, asked: Tensor | None = None) -> dict[str, Tensor]:
+        """Loss terms at hidden vectors (B, T, D): of latent actions at every step, of actions where they are known.
+
+        Args:
+            asked: (B, T) bool, steps whose latent action is predicted; None: all real ones.
+        """
+        asked = steps.mask if asked is None else asked
         count, found, noise = steps.mask.sum(), self.predict(hidden), steps.extras.get(HEAD_NOISE)
         policy: Distribution = Categorical(found) if self.coded else unit_gaussian(found)
         target = self.joined(steps.extras[CODE]) if self.coded else steps.extras[LATENT]
         decoder = self.decode(steps.extras[LATENT], actions)
         return {
-            "latent": masked_nll(policy, target, steps.mask, count),
+            "latent": masked_nll(policy, target, asked, count),
             "decoder": masked_nll(decoder, steps.action, known(steps), count, noise),
         }
 

@@ -15,24 +15,43 @@ from torch import Tensor, nn
 
 from icrl_agents.core.steps import ACTION_MASK, TIMESTEP, Steps
 from icrl_agents.methods.base.context import Context
+from icrl_agents.methods.base.predictor import LATENT
 from icrl_agents.methods.base.recorded import check_recorded
-from icrl_agents.methods.base.trainable import TASK
+from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.methods.base.transforms import return_to_go
 from icrl_agents.methods.imitation.episodes.demos import Demos, PromptedCache
 from icrl_agents.methods.imitation.episodes.method import EpisodeConfig, EpisodeMethod
 from icrl_agents.methods.imitation.episodes.segments import SEGMENT, mix_episodes, segments
+from icrl_agents.methods.imitation.latent_actions import LatentActions, LatentFields
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
+from icrl_agents.nn.codecs.distributions import Distribution
 
 DEMOS = "demos"  # static value (B,) int64: number of demonstrations of each row
+LAST = "demo_end"  # static value (B, ...): the last action, or latent action, of the demonstrations
+BEFORE = ("before_action", "latent_before")  # extra column (B, T, ...): what was done before each step of a sequence
 
 
 @dataclass(frozen=True)
-class PromptedDTConfig(EpisodeConfig):
+class PromptedDTConfig(LatentFields, EpisodeConfig):
+    latent: int = 0  # size of the latent actions that it acts in, Z; 0: it acts in actions
     demos: int = 3  # maximum number of demonstrations before the live episode
     prompt: int = 240  # maximum number of steps of all demonstrations together
     burstiness: float = 1.0  # share of training rows whose sequences are of one task; in others no two episodes are
 
-    LIMITS: ClassVar = {**EpisodeConfig.LIMITS, "demos": (0, 16), "prompt": (1, 100_000), "burstiness": (0.0, 1.0)}
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
+        **EpisodeConfig.LIMITS,
+        **LatentFields.LATENT_LIMITS,
+        "latent": (0, 4096),
+        "demos": (0, 16),
+        "prompt": (1, 100_000),
+        "burstiness": (0.0, 1.0),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_latents()
+        if self.latent and self.predicts != "codes":
+            raise ValueError(f"predicts={self.predicts!r}, but prompted-dt acts in codes: leave it out")
 
     @property
     def span(self) -> int:
@@ -67,6 +86,7 @@ class PromptedDT(EpisodeMethod):
     config: PromptedDTConfig
     episode_aligned = True
     needs_tasks = True
+    labelled_share = 0.25
     reset_options = ("target_return", "demo")
 
     def __init__(self, observation_space: Any, action_space: Any, config: PromptedDTConfig | None = None):
@@ -74,23 +94,53 @@ class PromptedDT(EpisodeMethod):
         super().__init__(observation_space, action_space, config)
         self.segment = nn.Embedding(config.demos + 1, config.width)
         nn.init.normal_(self.segment.weight, std=EMBEDDING_STD)
+        if config.latent:
+            self.latent = LatentActions(config.width, config, embeds=True)
+
+    @property
+    def reads_actions(self) -> bool:  # type: ignore[override]
+        return not self.config.latent
+
+    @property
+    def done(self) -> np.ndarray:
+        """An example of what was done before a step: an action, or a latent action (Z,)."""
+        space, size = self.action_space, self.config.latent
+        return np.zeros(size, np.float32) if size else np.zeros(space.shape or (), space.dtype)
 
     def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Action masks (B, A), if any, default target returns (B,), and no demonstrations."""
-        return {**super().draw_static(rows, action_mask, rng), DEMOS: np.zeros(rows, np.int64)}
+        end = np.zeros((rows, *self.done.shape), self.done.dtype)
+        return {**super().draw_static(rows, action_mask, rng), DEMOS: np.zeros(rows, np.int64), LAST: end}
+
+    def static_tensors(self, steps: Steps) -> dict[str, Tensor]:
+        found = super().static_tensors(steps)
+        if LAST in found and not self.config.latent:
+            found[LAST] = self.action.tensor(steps.static[LAST], self.device)
+        return found
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         task = steps.static.get(TASK)
         steps = steps._replace(static={name: value for name, value in steps.static.items() if name != TASK})
+        if self.config.latent:
+            self.latent.read(steps, "prompted-dt")
+        elif LABELLED in steps.extras:
+            raise ValueError(
+                "labels decode latent actions, which this prompted-dt lacks: give latent, or leave them out"
+            )
         if self.config.burstiness == 1 or not self.config.demos:
             return steps
         if task is None or ACTION_MASK in steps.static:
             trouble = "tasks differ in their legal actions" if task is not None else "the tasks of the rows are unknown"
             raise ValueError(f"burstiness={self.config.burstiness} mixes tasks, but {trouble}: give burstiness=1")
         mixed = rng.random(len(task)) >= self.config.burstiness
-        return mix_episodes(steps, task, self.config.demos + 1, mixed, rng)
+        if LABELLED not in steps.extras:
+            return mix_episodes(steps, task, self.config.demos + 1, mixed, rng)
+        count = int((steps.extras[LABELLED] == 0).all(1).sum())  # rows of known steps, which are no sequences, are last
+        sequences = mix_episodes(steps.rows(slice(count)), task[:count], self.config.demos + 1, mixed[:count], rng)
+        known, numbers = steps.rows(slice(count, None)), np.zeros_like(steps.mask[count:], np.int64)
+        return _joined(sequences, known._replace(extras={**known.extras, SEGMENT: numbers}))
 
     def tokens(self, steps: Steps) -> Tensor:
         if SEGMENT in steps.extras:
@@ -99,12 +149,42 @@ class PromptedDT(EpisodeMethod):
             segment = steps.static[DEMOS][:, None].expand(steps.mask.shape)
         return super().tokens(steps) + self.segment(segment)[:, :, None]
 
+    def before(self, steps: Steps) -> Tensor:
+        """As in `DT`, but the first step of a later episode is told what ended the one before it in the sequence.
+
+        The agent's own actions stand for the latent actions that mean them.
+        """
+        embed = self.latent.embed if self.config.latent else self.action.embed
+        if (name := BEFORE[self.config.latent > 0]) in steps.extras:  # of a sequence
+            return embed(steps.extras[name]) * ~(steps.first & (steps.extras[SEGMENT] == 0))[..., None]
+        done = self.latent.of_actions(steps.prev_action, self.action) if self.config.latent else steps.prev_action
+        end, none = steps.static[LAST][:, None], steps.first & (steps.static[DEMOS] == 0)[:, None]
+        first = steps.first.reshape(*steps.first.shape, *[1] * (done.dim() - 2))
+        return embed(torch.where(first, end.expand_as(done), done)) * ~none[..., None]
+
     def hidden(self, steps: Steps) -> Tensor:
         """Hidden vectors (B, T, 1, D), each sequence read by itself."""
         if SEGMENT not in steps.extras:
             numbers = segments(steps.first, self.config.demos + 1)
             steps = steps._replace(extras={**steps.extras, SEGMENT: numbers})
+        if self.config.latent:
+            late = nn.functional.pad(steps.extras[LATENT][:, :-1], (0, 0, 1, 0))
+        else:  # the episode before another in a sequence is not always that of the history
+            first = steps.first.reshape(*steps.first.shape, *[1] * (steps.action.dim() - 2))
+            late = torch.where(first, torch.cat([steps.action[:, :1], steps.action[:, :-1]], 1), steps.prev_action)
+        steps = steps._replace(extras={**steps.extras, BEFORE[self.config.latent > 0]: late})
         return self.read_parts(steps, steps.first & (steps.extras[SEGMENT] == 0))
+
+    def loss(self, steps: Steps) -> dict[str, Tensor]:
+        if not self.config.latent:
+            return super().loss(steps)
+        steps, known = self.told(steps)
+        if LABELLED in steps.extras:  # rows of known steps are no sequences
+            known = known & (steps.extras[LABELLED] == 0)
+        return self.latent.losses(self.hidden(steps)[:, :, 0], steps, self.action, known)
+
+    def policy_at(self, hidden: Tensor) -> Distribution:
+        return self.latent.policy(hidden, self.action) if self.config.latent else super().policy_at(hidden)
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
@@ -119,16 +199,19 @@ class PromptedDT(EpisodeMethod):
         Raises:
             ValueError: the steps do not fit the spaces, or are too many episodes or too long.
         """
-        found = None if demo is None else self._read_demo(demo, len(index))
+        told = None if demo is None else self._read_demo(demo, len(index))
         super().begin(context, index, target_return)
-        if found is not None:
+        if told is not None:
+            found, end = told
             context.memory.demos = context.memory.demos.put(index, found)
             count = np.where(found.length > 0, found.segment.max(1, initial=0) + 1, 0)
             self.set_static(context, DEMOS, index, count)
+            self.set_static(context, LAST, index, end)
 
-    def _read_demo(self, demo: Any, rows: int) -> Demos:
-        """Checked demonstrations of `rows` rows."""
+    def _read_demo(self, demo: Any, rows: int) -> tuple[Demos, np.ndarray]:
+        """Checked demonstrations of `rows` rows, and what was done last in each (rows, ...)."""
         steps = check_recorded(self, demo, rows, "demo")
+        done = self._latents_of(demo, steps) if self.config.latent else steps.action
         length, config = steps.mask.sum(1), self.config
         segment = np.where(steps.mask, segments(steps.first & steps.mask, 1 << 30), 0)
         count = np.where(length > 0, segment.max(1, initial=0) + 1, 0)
@@ -143,13 +226,26 @@ class PromptedDT(EpisodeMethod):
                 f"{config.prompt}: give fewer or shorter episodes"
             )
         to_go, _ = return_to_go(steps.map(torch.as_tensor))
-        columns = (steps.obs, steps.prev_action, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
-        return Demos(length, *columns)
+        late = np.concatenate([done[:, :1], done[:, :-1]], 1)
+        columns = (steps.obs, late, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
+        end = np.zeros((rows, *self.done.shape), self.done.dtype)
+        some = np.flatnonzero(length)
+        end[some] = done[some, length[some] - 1]
+        return Demos(length, *columns), end
+
+    def _latents_of(self, demo: Steps, steps: Steps) -> np.ndarray:
+        """Latent actions (B, T, Z) of a demonstration, whose actions are not read."""
+        latent, shape = demo.extras.get(LATENT), (*steps.mask.shape, self.config.latent)
+        if latent is None:
+            raise ValueError(f"demo has no {LATENT}, in which this agent acts: label it with the lam, see Annotator")
+        if np.shape(latent) != shape or latent.dtype.kind != "f" or not np.isfinite(latent[steps.mask]).all():
+            raise ValueError(f"demo has {LATENT} {latent.dtype} {np.shape(latent)}, expected finite numbers {shape}")
+        return np.where(steps.mask[..., None], latent, 0).astype(np.float32)
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> PromptedCache:
         prompt = self.config.prompt if self.config.demos else 0
         cache = self.body.make_cache(rows, self.config.window + 1 + prompt)
-        return PromptedCache(cache, Demos.none(rows, prompt, self.observation_space, self.action_space))
+        return PromptedCache(cache, Demos.none(rows, prompt, self.observation_space, self.done))
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory: PromptedCache = context.memory
@@ -163,7 +259,9 @@ class PromptedDT(EpisodeMethod):
         if len(index):
             demos = memory.demos.rows(index)
             part = cache if len(index) == len(cache.lengths) else cache.select(index)
-            self.body(self.tokens(self.tensors(demos.steps()))[:, :, 0], part)
+            none = np.zeros(self.action_space.shape or (), self.action_space.dtype)
+            told = demos.steps(BEFORE[self.config.latent > 0], none)
+            self.body(self.tokens(self.tensors(told))[:, :, 0], part)
             part.advance(torch.as_tensor(demos.length, device=self.device))
             if part is not cache:
                 cache.assign(index, part)
@@ -172,8 +270,21 @@ class PromptedDT(EpisodeMethod):
         demos, count = context.memory.demos, context.steps.static[DEMOS]
         if count.min() < 0 or count.max() > self.config.demos:
             raise ValueError(f"{count.max()} demonstrations, expected 0..{self.config.demos}")
-        held, after = demos.held, demos.held & ~demos.first
+        held = demos.held
+        after = held & ~(demos.first & (demos.segment == 0))
         if (held & ((demos.segment < 0) | (demos.segment >= count[:, None]))).any():
             raise ValueError("a demonstration with a number that it cannot have")
         self.obs.check(demos.obs[held], int(held.sum()), "obs of a demonstration")
-        self.action.check(demos.prev_action[after], int(after.sum()), "prev_action of a demonstration")
+        done, end = demos.before[after], context.steps.static[LAST][count > 0]
+        if not self.config.latent:
+            self.action.check(done, len(done), "an action of a demonstration")
+            self.action.check(end, len(end), "the last action of a demonstration")
+
+
+def _joined(one: Steps, other: Steps) -> Steps:
+    """The rows of two batches of NumPy steps."""
+
+    def join(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: np.concatenate([value, theirs[name]]) for name, value in mine.items()}
+
+    return Steps(**join(one.columns, other.columns), extras=join(one.extras, other.extras))

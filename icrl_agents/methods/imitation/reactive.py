@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from icrl_agents.core.checks import check_choice
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import ACTION_MASK, Steps
+from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
@@ -106,17 +106,12 @@ class ReactiveMethod(Method):
         return self.body(self.obs.embed(steps.obs[rows, last]))
 
     def action_distribution(self, hidden: Tensor, static: Any) -> Distribution:
-        found: Any = self.policy_at(hidden)
-        found = found.among(static[ACTION_MASK]) if ACTION_MASK in static else found
+        found: Any = super().action_distribution(hidden, static)
         if self.config.choice == "mode":
             return greedy(found)
         if self.config.temperature == 1:
             return found
         return Categorical(found.logits / self.config.temperature, found.start)
-
-    def policy_at(self, hidden: Tensor) -> Distribution:
-        """Policy at hidden vectors (..., D), in any of all actions."""
-        return self.action.head(hidden)
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 

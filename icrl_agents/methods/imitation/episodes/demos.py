@@ -23,19 +23,19 @@ class Demos(NamedTuple):
 
     length: np.ndarray  # (B,) number of steps
     obs: np.ndarray  # (B, P, ...) like the others
-    prev_action: np.ndarray
+    before: np.ndarray  # what was done before: an action, or a latent action
     first: np.ndarray  # bool
     timestep: np.ndarray  # int32
     segment: np.ndarray  # int64, number of the demonstration
     to_go: np.ndarray  # float32, return to go
 
     @classmethod
-    def none(cls, rows: int, capacity: int, obs_space: gymnasium.Space, action_space: gymnasium.Space) -> Demos:
-        obs, action = (
-            np.zeros((rows, capacity, *(space.shape or ())), space.dtype) for space in (obs_space, action_space)
-        )
+    def none(cls, rows: int, capacity: int, obs_space: gymnasium.Space, done: np.ndarray) -> Demos:
+        """No demonstrations in `rows` rows of up to `capacity` steps; `done` is an example of what was done before."""
+        obs = np.zeros((rows, capacity, *(obs_space.shape or ())), obs_space.dtype)
+        before = np.zeros((rows, capacity, *done.shape), done.dtype)
         empty = (np.zeros((rows, capacity), kind) for kind in (bool, np.int32, np.int64, np.float32))
-        return cls(np.zeros(rows, np.int64), obs, action, *empty)
+        return cls(np.zeros(rows, np.int64), obs, before, *empty)
 
     @property
     def held(self) -> np.ndarray:
@@ -54,12 +54,18 @@ class Demos(NamedTuple):
             mine[index, :count] = theirs[:, :count]
         return replaced
 
-    def steps(self) -> Steps:
-        """Steps (B, L) up to the longest demonstration; outcomes and rewards, which no token is made of, are empty."""
+    def steps(self, before: str, action: np.ndarray) -> Steps:
+        """Steps (B, L) up to the longest demonstration; outcomes and rewards, which no token is made of, are empty.
+
+        Args:
+            before: name of the column of what was done before.
+            action: any action, in place of those that are not told.
+        """
         count = int(self.length.max(initial=0))
-        obs, action, first = (value[:, :count] for value in (self.obs, self.prev_action, self.first))
+        obs, first = self.obs[:, :count], self.first[:, :count]
+        action = np.broadcast_to(action, (*first.shape, *action.shape))
         none, zero = np.zeros(first.shape, bool), np.zeros(first.shape, np.float32)
-        extras = {TIMESTEP: self.timestep, SEGMENT: self.segment, RETURN_TO_GO: self.to_go}
+        extras = {TIMESTEP: self.timestep, SEGMENT: self.segment, RETURN_TO_GO: self.to_go, before: self.before}
         return Steps(
             obs=obs,
             prev_obs=obs,

@@ -85,11 +85,14 @@ class EpisodeMethod(Method):
 
     def tokens(self, steps: Steps) -> Tensor:
         timestep = steps.extras[TIMESTEP].long().clamp(0, self.config.horizon - 1)
-        before = self.action.embed(steps.prev_action) * ~steps.first[..., None]
-        percept = self.obs.embed(steps.obs) + before + self.timestep(timestep)
+        percept = self.obs.embed(steps.obs) + self.before(steps) + self.timestep(timestep)
         if self.config.return_to_go:
             percept = percept + self.to_go.embed(self.asked(steps))
         return percept[:, :, None]  # (B, T, 1, D)
+
+    def before(self, steps: Steps) -> Tensor:
+        """Embeddings (B, T, D) of what was done before each step; zeros before the first one of an episode."""
+        return self.action.embed(steps.prev_action) * ~steps.first[..., None]
 
     def asked(self, steps: Steps) -> Tensor:
         """Return to go (B, T) of each step: the true one, if known, else the target minus what was earned."""
