@@ -62,6 +62,9 @@ class Variant:
         return agent.eval()
 
 
+LATENT_PROMPTS = Variant("prompted-dt", (("latent", 4), ("codes", 6)))  # it acts in the latent actions of `lifetimes`
+
+
 def has(name: str, setting: str) -> bool:
     return setting in {field.name for field in fields(METHODS[name].Config)}
 
@@ -95,7 +98,7 @@ def variants() -> list[Variant]:
         found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
         if has(name, "rewards") and method.Config().rewards != "fixed":
             found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))]
-    return found
+    return [*found, LATENT_PROMPTS]
 
 
 def heads() -> list[Variant]:

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from icrl_agents import HistoryStore, collect
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.reward_range import with_timesteps
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
+from icrl_agents.methods.base.predictor import CODE, LATENT
 from icrl_agents.methods.base.trainable import TASK
 from icrl_agents.training.loop import train
 from tests.conftest import one_line
-from tests.fakes import SMALL, SPACES, Variant, lifetimes, statistics
+from tests.fakes import LATENT_PROMPTS, SMALL, SPACES, Variant, lifetimes, statistics
 
 PROMPTED = Variant("prompted-dt")  # up to 2 demonstrations of 8 steps together, a window of 9
 RETURNS = Variant("prompted-dt", (("return_to_go", True),))
@@ -100,6 +102,18 @@ class TestActing:
                 fresh = begun(PROMPTED, demo, live)
                 torch.testing.assert_close(found, policy(fresh, live.obs[:, t]), atol=1e-5, rtol=1e-5)
             close(agent, live, t)
+
+    @torch.no_grad()
+    def test_the_last_action_of_a_demonstration_is_told(self):
+        demo, live = episodes((3, 5), seed=3), episodes((4, 6))
+        other = demo._replace(action=demo.action.copy())
+        other.action[:, -1] = (demo.action[:, -1] + 1) % 5
+        one, two = begun(PROMPTED, demo, live), begun(PROMPTED, other, live)
+        for t in range(6):
+            found = [policy(agent, live.obs[:, t]) for agent in (one, two)]
+            assert (found[0] - found[1]).abs().amax() > 1e-4  # also in the second live episode
+            for agent in (one, two):
+                close(agent, live, t)
 
     @torch.no_grad()
     def test_the_prompt_is_read_once(self, monkeypatch):
@@ -436,3 +450,68 @@ def test_trains_on_experts_and_takes_their_episodes(tmp_path, burstiness: float)
     assert agent.config.span == 60
     agent.reset(demo=episodes((20, 20), rows=1))
     assert 0 <= agent.act(np.zeros(2, np.int32)) < 5
+
+
+# ---- latent actions ---------------------------------------------------------------------------------------------
+
+
+def labelled(steps: Steps, seed: int = 0) -> Steps:
+    """The steps with codes, one vector for each."""
+    table = np.random.default_rng(7).normal(size=(6, 4)).astype(np.float32)
+    code = np.random.default_rng(seed).integers(6, size=(*steps.mask.shape, 1))
+    return steps._replace(extras={**steps.extras, LATENT: table[code[..., 0]], CODE: code})
+
+
+@torch.no_grad()
+def test_demonstrations_without_actions_are_told_by_their_latent_actions():
+    """Acting after them is what the loss computes, and no action of theirs is read."""
+    demo, live = labelled(episodes((3, 5), seed=3)), labelled(episodes((4,)))
+    agent = begun(LATENT_PROMPTS, demo, live)
+    agent.method.latent.read(demo, "prompted-dt")
+    found = policy(agent, live.obs[:, 0])
+    whole = joined(demo, live)
+    extras = {name: np.concatenate([demo.extras[name], live.extras[name]], 1) for name in (LATENT, CODE)}
+    segment = np.broadcast_to(np.repeat([0, 1, 2], [3, 5, 4]), whole.mask.shape)
+    expected = trained(agent, whole._replace(extras={**whole.extras, **extras}), segment)[:, 8]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    blind = demo._replace(action=np.zeros_like(demo.action), prev_action=np.zeros_like(demo.action))
+    again = begun(LATENT_PROMPTS, blind, live)
+    again.method.latent.read(demo, "prompted-dt")
+    torch.testing.assert_close(policy(again, live.obs[:, 0]), found)
+    changed = demo._replace(extras={**demo.extras, LATENT: demo.extras[LATENT] + 1})
+    other = begun(LATENT_PROMPTS, changed, live)
+    other.method.latent.read(demo, "prompted-dt")
+    assert (policy(other, live.obs[:, 0]) - found).abs().amax() > 1e-4
+
+
+@torch.no_grad()
+def test_own_actions_stand_for_the_latent_actions_that_mean_them():
+    agent = begun(LATENT_PROMPTS, None, episodes((4,)))
+    latent, actions = agent.method.latent, agent.method.action
+    latent.vectors.copy_(torch.eye(6)[:, :4] + 1)
+    latent.vectors[5] = 0  # a code that no history has
+    found = latent.of_actions(torch.tensor([[0, 3]]), actions)
+    fit = actions.head(latent.decoder(latent.vectors)).logits[:5, [0, 3]].softmax(0)  # of the codes, for each action
+    torch.testing.assert_close(found[0], fit.T @ latent.vectors[:5])
+
+
+def test_latent_actions_are_trained_with_few_labels(tmp_path):
+    path = collect(ENV, "noise", tmp_path / "h.h5", tasks=range(6), streams=1, episodes=6)
+    table = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    with HistoryStore(path) as store:  # perfect labels
+        store.annotate([LATENT, CODE], lambda steps: {LATENT: table[steps.action], CODE: steps.action[..., None]})
+        demo = store[0, :1]
+    settings = {**SMALL, "demos": 2, "prompt": 40, "updates": 2, "batch_size": 4, "eval_every": 0, "burstiness": 0.5}
+    latents = {"latent": 4, "codes": 5, "labels": 7}
+    how = {"histories": path, "quiet": True, "device": "cpu"}
+    agent = train("prompted-dt", ENV, tmp_path / "latent", settings={**settings, **latents}, **how)
+    np.testing.assert_array_equal(agent.method.latent.vectors.numpy(), table)
+    agent.reset(demo=demo.window(0, 20), seed=0)
+    assert 0 <= agent.act(demo.obs[0, 0]) < 5
+    plain = demo.window(0, 20)._replace(extras={})
+    one_line(lambda: agent.reset(demo=plain), ValueError, "demo has no latent_action", "Annotator")
+    other = {**settings, "labels": 7}
+    one_line(
+        lambda: train("prompted-dt", ENV, tmp_path / "x", settings=other, **how), ValueError, "give latent, or leave"
+    )
+    one_line(lambda: METHODS["prompted-dt"].Config(latent=4, predicts="latents"), ValueError, "acts in codes")
