@@ -18,6 +18,7 @@ from gymnasium.vector import VectorEnv
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Planner
+from icrl_agents.agents.shown import Shown
 from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
@@ -26,9 +27,11 @@ from icrl_agents.core.process.jobs.backends import Workers
 from icrl_agents.core.rollout import Learner, Named, can_act, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
 from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.protocol import demonstrate
 from icrl_agents.evaluation.watching import Pace, Watch
 from icrl_agents.methods import METHODS
 from icrl_agents.sources import source_name
+from icrl_agents.sources.demonstrations import Demonstrate
 
 RANDOM_EPISODES = 1000  # episodes per task for the mean return of random play
 COPIES = 25  # lifetimes of random play on a task, side by side
@@ -51,6 +54,7 @@ def evaluate(
     on_episode: Callable[[int], None] | None = None,
     name: str | None = None,
     workers: Workers | None = None,
+    demos: int | Demonstrate = 0,
 ) -> Curve:
     """Roll out `agent` for `episodes` episodes on every task of a split, from an empty context, with frozen weights.
 
@@ -69,12 +73,16 @@ def evaluate(
             family's `max_rows`, run in consecutive blocks, and the number is averaged over all of them.
         name: name of the curve; default the agent's method or the source's name, with ", planned" for a planner.
         workers: run the blocks, see `open_workers`; the curve is the same. Default: one after the other, here.
+        demos: number of the expert's episodes that the agent is shown on each task before its lifetime, or a function
+            that makes demonstrations (B, T) of task ids (B,) and a seed, such as latent actions of the expert's.
 
     Raises:
         TypeError: `agent` lacks reset, act or observe, such as the name of an agent.
-        ValueError: unknown id or split, invalid task ids, or `tasks` that the agent was trained on.
+        ValueError: unknown id or split, invalid task ids, `tasks` that the agent was trained on, or an agent that takes
+            no such demonstrations.
     """
     _check_learner(agent)
+    shown = demonstrate(agent, env_id, demos)
     check_value("name", "str | None", name, None)
     splits = learner_splits(agent, env_id)
     episodes = whole("episodes", splits.test.family.lifetime if episodes is None else episodes, 1)
@@ -87,11 +95,13 @@ def evaluate(
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)  # (num_seeds * N,), grouped by seed
     with _planning(agent, plan, plan_kwargs) as planner:
-        blocks = _blocks(agent, env_id, rows, episodes, seed)
+        blocks = [block._replace(shown=shown) for block in _blocks(agent, env_id, rows, episodes, seed)]
         returns, success, pace = _joined(list(_run_all(blocks, workers, on_episode)))
     shape = num_seeds, len(ids), episodes
     runs, success = returns.reshape(shape), None if success is None else success.reshape(shape)  # (R, N, E) each
     facts = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, **planner}
+    if shown:
+        facts["demos"] = demos if isinstance(demos, int) else getattr(demos, "__name__", type(demos).__name__)
     levels = optimal_returns(env_id, ids), random_returns(env_id, ids, seed)
     if name is None:
         name = learner_name(agent) + (", planned" if planner else "")
@@ -135,6 +145,7 @@ class Block(NamedTuple):
     tasks: np.ndarray  # (B,) task ids
     episodes: int
     seed: int
+    shown: Demonstrate | None = None  # demonstrations before the lifetimes
 
 
 class BlockReturns(NamedTuple):
@@ -175,8 +186,9 @@ def run_block(block: Block, on_episode: Callable[[int], None] | None = None) -> 
     """Roll out the lifetimes of a block."""
     env, options = make_tasks(block.env_id, block.tasks)
     watch = Watch(env.num_envs, block.episodes)
+    learner = block.agent if block.shown is None else Shown(block.agent, block.shown(block.tasks, block.seed))
     returns = rollout(
-        block.agent, env, block.episodes, seed=block.seed, options=options, on_episode=on_episode, on_step=watch
+        learner, env, block.episodes, seed=block.seed, options=options, on_episode=on_episode, on_step=watch
     )
     env.close()
     # in a bandit each pull has its success: the best arm is pulled in every long episode

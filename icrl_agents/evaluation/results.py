@@ -14,6 +14,7 @@ import numpy as np
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Planner
+from icrl_agents.agents.shown import takes_demos
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.jobs.backends import Workers
@@ -68,11 +69,16 @@ def measure(
     if plan is not None and isinstance(agent, ICAgent):
         agent.use_plan(plan)  # ValueError before any measurement if the agent cannot plan
         agent.use_plan(None)
-    split, episodes, num_seeds, seed, _ = spec
+    split, episodes, num_seeds, seed, _, demos = spec
+    counts = _counts(agent, demos)
     if num_seeds is None:
         num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
     try:
-        curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, workers=workers)]
+        how: dict[str, Any] = {"workers": workers, "demos": counts[0]}
+        curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, **how)]
+        for count in counts[1:]:
+            found = evaluate(agent, env_id, split, episodes, num_seeds, seed, workers=workers, demos=count)
+            curves.append(replace(found, name=counted(count, "demonstration")))
         every = all_tasks(agent, env_id, episodes, seed, workers) if split == "test" else []
         if plan is not None:
             curves.append(_planned(agent, curves[0], seed, plan, plan_tasks, workers))
@@ -80,6 +86,14 @@ def measure(
         if before is not None:
             agent.use_plan(before)
     return [*curves, *every, *source_curve(agent, curves[0], num_seeds, seed, workers)]
+
+
+def _counts(agent: Any, demos: int | None) -> list[int]:
+    """Numbers of demonstrations to measure with: the one of the agent's curve, then others beside it."""
+    if demos is not None or not takes_demos(agent) or agent.config.latent:
+        return [demos or 0]
+    most = agent.config.demos
+    return [most, *(count for count in (0, 1) if count < most)]
 
 
 def all_tasks(

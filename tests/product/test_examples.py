@@ -266,7 +266,7 @@ def test_act_from_videos(tmp_path, capsys):
     tiny = {"updates": 2, "batch_size": 4, "width": 8}
     held_out = find_family("icrl/PixelGridGoal-v0").tasks.split()[1].ids[:2].tolist()
     few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EPISODES": 1, "VIDEOS": {"streams": 1, "episodes": 2}}
-    example = load("13_act_from_videos", LAM=tiny, POLICY=tiny, FEW=tiny, **few)
+    example = load("13_act_from_videos", LAM=tiny, POLICY=tiny, CLONE=tiny, FEW=tiny, **few)
     for _ in range(2):  # the second call finds all trained
         curves = example.main(labels=5, folder=tmp_path)
     assert [curve.tasks for curve in curves] == [tuple(held_out)] * 5

@@ -53,6 +53,10 @@ class Evaluate:
     episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None
     seed: Seed = 0
+    demos: Annotated[
+        int | None,
+        typer.Option(help="Episodes of the expert that prompted-dt is shown. Default: all it takes, 0 and 1."),
+    ] = None
     plan: Plan = None
     beam_width: BeamWidth = None
     plan_depth: PlanDepth = None
@@ -138,7 +142,7 @@ class Evaluate:
             curves = results.measure(
                 learner,
                 env_id,
-                EvalSpec(self.split, self.episodes, self.seeds, self.seed),
+                EvalSpec(self.split, self.episodes, self.seeds, self.seed, demos=self.demos),
                 plan=planner,
                 on_episode=step,
                 plan_tasks=self.plan_tasks,

@@ -1,0 +1,26 @@
+"""Shown: an agent that is shown demonstrations when its tasks begin. Axis letters: B rows, T steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.steps import Steps
+
+
+class Shown:
+    """An agent that is shown the same demonstrations (B, T) whenever its tasks begin."""
+
+    def __init__(self, agent: Any, demo: Steps):
+        self.agent, self.demo = agent, demo
+        self.act, self.observe = agent.act, agent.observe
+
+    def reset(self, env: VectorEnv, *, seed: int | None = None) -> None:
+        self.agent.reset(env, seed=seed, demo=self.demo)
+
+
+def takes_demos(agent: Any) -> bool:
+    """Whether an agent is shown demonstrations when a task begins."""
+    return isinstance(agent, ICAgent) and "demo" in agent.method.reset_options

@@ -1,0 +1,34 @@
+"""Demonstrations: episodes of an expert, that an agent is shown before it acts. Axis letters: B rows, T steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from icrl_agents.core.steps import Steps
+from icrl_agents.sources import make_source
+from icrl_agents.sources.collection import lifetimes
+
+Demonstrate = Callable[[np.ndarray, int], Steps]  # task ids (B,) and a seed -> demonstrations (B, T)
+SHOWING = 3  # separates the random stream of demonstrations from that of the lifetimes after them
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes of the environment's expert, from starts other than those of lifetimes with the same seed.
+
+    Args:
+        env_id: id of an environment with an expert.
+        episodes: number for each task.
+    """
+
+    env_id: str
+    episodes: int
+
+    def __call__(self, tasks: np.ndarray, seed: int) -> Steps:
+        """Demonstrations (B, T) of the tasks (B,)."""
+        expert = make_source("noise", self.env_id, {"start": 0.0, "end": 0.0})
+        own = int(np.random.SeedSequence([seed, SHOWING]).generate_state(1)[0] >> 1)
+        return lifetimes(self.env_id, expert, np.asarray(tasks), self.episodes, own)
