@@ -1,5 +1,6 @@
 """Prompted DT: demonstrations stay before the current episode, and training sequences are what they are said to be."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -8,9 +9,13 @@ from icrl_agents import HistoryStore, collect
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.reward_range import with_timesteps
 from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.evaluation.evaluate import evaluate
+from icrl_agents.evaluation.protocol import EvalSpec
+from icrl_agents.evaluation.results import measure
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.predictor import CODE, LATENT
 from icrl_agents.methods.base.trainable import TASK
+from icrl_agents.sources.demonstrations import Demonstrations
 from icrl_agents.training.loop import train
 from tests.conftest import one_line
 from tests.fakes import LATENT_PROMPTS, SMALL, SPACES, Variant, lifetimes, statistics
@@ -515,3 +520,38 @@ def test_latent_actions_are_trained_with_few_labels(tmp_path):
         lambda: train("prompted-dt", ENV, tmp_path / "x", settings=other, **how), ValueError, "give latent, or leave"
     )
     one_line(lambda: METHODS["prompted-dt"].Config(latent=4, predicts="latents"), ValueError, "acts in codes")
+
+
+# ---- evaluation -------------------------------------------------------------------------------------------------
+
+
+def test_evaluations_show_demonstrations_first():
+    """Those of the expert on the very tasks, from starts of their own; or what a function returns."""
+    seen: list[Steps] = []
+    space = gymnasium.make(ENV)
+    agent = PROMPTED.build()
+    agent = ICAgent(METHODS["prompted-dt"](space.observation_space, space.action_space, agent.config)).eval()
+
+    def own(tasks: np.ndarray, seed: int) -> Steps:
+        seen.append(Demonstrations(ENV, 1)(tasks, seed))
+        return seen[-1].window(0, 8)  # the prompt's capacity
+
+    curve = evaluate(agent, ENV, episodes=1, tasks=[3, 40], demos=own)
+    assert curve.facts["demos"] == "own"
+    assert (seen[0].reward.sum(1) > 0).all()  # it knows the goals
+    assert len(seen[0].mask) == 2
+    assert "demos" not in evaluate(agent, ENV, episodes=1, tasks=[3]).facts
+    one_line(lambda: evaluate(agent, ENV, tasks=[3], demos=3), ValueError, "demos=3", "at most 2")
+    one_line(lambda: evaluate(Variant("ad").build(), ENV, tasks=[3], demos=1), ValueError, "takes no demonstrations")
+    latents = LATENT_PROMPTS.build()
+    one_line(lambda: evaluate(latents, ENV, tasks=[3], demos=1), ValueError, "latent actions", "give a function")
+
+
+def test_a_prompted_agent_is_measured_with_and_without_demonstrations():
+    space = gymnasium.make("icrl/PixelGridCells-v0")
+    config = METHODS["prompted-dt"].Config(**{**SMALL, "demos": 2, "prompt": 40})
+    agent = ICAgent(METHODS["prompted-dt"](space.observation_space, space.action_space, config)).eval()
+    curves = measure(agent, "icrl/PixelGridCells-v0", EvalSpec(episodes=1, num_seeds=1))
+    assert [curve.name for curve in curves[:3]] == ["prompted-dt", "0 demonstrations", "1 demonstration"]
+    assert [curve.facts.get("demos") for curve in curves[:3]] == [2, None, 1]
+    assert len(measure(agent, "icrl/PixelGridCells-v0", EvalSpec(episodes=1, num_seeds=1, demos=0))) == 1

@@ -63,7 +63,7 @@ class Demos(NamedTuple):
         """
         count = int(self.length.max(initial=0))
         obs, first = self.obs[:, :count], self.first[:, :count]
-        action = np.broadcast_to(action, (*first.shape, *action.shape))
+        action = np.broadcast_to(action, (*first.shape, *action.shape)).copy()
         none, zero = np.zeros(first.shape, bool), np.zeros(first.shape, np.float32)
         extras = {TIMESTEP: self.timestep, SEGMENT: self.segment, RETURN_TO_GO: self.to_go, before: self.before}
         return Steps(
