@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from icrl_envs import FAMILIES, find_family, unregister_family
 
-from icrl_agents import HistoryStore
+from icrl_agents import HistoryStore, collect, train
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import plots
@@ -275,6 +275,20 @@ def test_act_from_videos(tmp_path, capsys):
     agent = ICAgent.from_pretrained(tmp_path / "labels-5/la-bc", device="cpu")
     assert agent.facts["command"] == "python examples/13_act_from_videos.py --labels 5 --seed 0"
     assert agent.facts["train"]["labels"] == 5
+
+
+@pytest.mark.slow
+def test_prompt_with_videos(tmp_path, capsys):
+    tiny = {"updates": 1, "batch_size": 4, "width": 8, "latent": 4, "codes": 6}
+    shown = collect("icrl/PixelGridGoal-v0", "noise", tmp_path / "v.h5", tasks=[0, 1], streams=1, episodes=2)
+    train("lam", "icrl/PixelGridGoal-v0", tmp_path / "lam", histories=shown, settings=tiny, quiet=True)
+    held_out = find_family("icrl/PixelGrid-v0").tasks.split()[1].ids[:2].tolist()
+    few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EXPERT": {"streams": 1, "episodes": 4}, "SHOWN": (0, 1)}
+    settings = {**tiny, "heads": 2, "layers": 1, "demos": 1, "prompt": 20, "window": 20, "slide": 5, "eval_every": 0}
+    example = load("14_prompt_with_videos", SETTINGS=settings, **few)
+    curves = example.main(labels=5, lam=tmp_path / "lam", folder=tmp_path / "out")
+    assert [curve.facts.get("demos") for curve in curves] == [None, "show"]
+    assert capsys.readouterr().out.count("of the goals reached, random play 0.") == 2
 
 
 @pytest.mark.slow

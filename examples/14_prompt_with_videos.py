@@ -1,0 +1,61 @@
+"""Demonstrations without actions: a Decision Transformer is shown videos of a room whose goal it does not see.
+
+A latent action model (from example 13, which has to run first) names what happens in the videos. The transformer reads
+and predicts these names; 32 steps whose actions are known say what they mean. It is measured on 100 rooms that nothing
+has seen, after 0, 1 and 3 videos of an expert. (Needs the extras train and latent.)
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from icrl_agents import HistoryStore, collect, evaluate, train
+from icrl_agents.agents.annotator import Annotator
+from icrl_agents.core.splits import split_tasks
+from icrl_agents.sources.demonstrations import Demonstrations
+
+ENV_ID = "icrl/PixelGrid-v0"  # only the reward reveals the goal, and no token is made of rewards
+TASKS, HELD_OUT = None, None  # rooms to learn from and to measure on; None: those of the split
+EXPERT = {"streams": 1, "episodes": 16, "settings": {"start": 0.0, "end": 0.0}}
+SHOWN = (0, 1, 3)  # videos before a lifetime
+SETTINGS = {"demos": 3, "prompt": 60, "window": 20, "slide": 5, "horizon": 20, "latent": 16, "codes": 16}
+SETTINGS |= {"updates": 1000, "batch_size": 32, "micro_batch": 8, "eval_every": 0, "threads": 1}
+
+
+def main(labels: int = 32, seed: int = 0, lam: Path | None = None, folder: Path | None = None) -> list:
+    folder = folder or Path(f"runs/prompts-{seed}")
+    model = Annotator.from_pretrained(lam or Path(f"runs/videos-{seed}/lam"), device="cpu")
+    histories, out = folder / "expert.h5", folder / "agent"
+    if not histories.exists():
+        collect(ENV_ID, "noise", histories, tasks=TASKS or split_tasks(ENV_ID).train.ids, seed=seed, **EXPERT)
+    with HistoryStore(histories) as store:
+        store.annotate(model.columns, model, identity=model.weights_sha256)
+    settings = {**SETTINGS, "labels": labels, "seed": seed}
+    how = {"settings": settings, "device": "cpu", "resume": out.exists()}
+    agent = train("prompted-dt", ENV_ID, out, histories=histories, **how)
+    agent.facts["command"] = f"python examples/14_prompt_with_videos.py --labels {labels} --seed {seed}"
+    agent.save_pretrained(out)
+
+    def videos(count):
+        """Episodes of an expert from which actions and rewards are removed, with what the model finds in the images."""
+
+        def show(tasks, seed):
+            steps = Demonstrations(ENV_ID, count)(tasks, seed)
+            gone = {name: np.zeros_like(getattr(steps, name)) for name in ("action", "prev_action", "reward")}
+            blind = steps._replace(**gone, prev_reward=gone["reward"], extras={})
+            return blind._replace(extras=model(blind))
+
+        return show if count else 0
+
+    how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": 5, "num_seeds": 1}
+    curves = [evaluate(agent, ENV_ID, name=f"{count} videos", demos=videos(count), **how) for count in SHOWN]
+    (folder / "success.json").write_text(json.dumps({one.name: one.at(1, 5)._asdict() for one in curves}, indent=1))
+    for curve in curves:
+        print(f"{curve.name}: {curve.at(1, 5)} of the goals reached, random play {curve.random.mean():.2f}")
+    return curves
+
+
+if __name__ == "__main__":
+    typer.run(main)
