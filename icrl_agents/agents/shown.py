@@ -24,3 +24,8 @@ class Shown:
 def takes_demos(agent: Any) -> bool:
     """Whether an agent is shown demonstrations when a task begins."""
     return isinstance(agent, ICAgent) and "demo" in agent.method.reset_options
+
+
+def usual_demos(agent: Any) -> int:
+    """Number of the expert's episodes that an agent is measured with: all that it takes, if it is shown actions."""
+    return agent.config.demos if takes_demos(agent) and not agent.config.latent else 0

@@ -14,7 +14,7 @@ import numpy as np
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.planning.search import Planner
-from icrl_agents.agents.shown import takes_demos
+from icrl_agents.agents.shown import usual_demos
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.jobs.backends import Workers
@@ -90,9 +90,9 @@ def measure(
 
 def _counts(agent: Any, demos: int | None) -> list[int]:
     """Numbers of demonstrations to measure with: the one of the agent's curve, then others beside it."""
-    if demos is not None or not takes_demos(agent) or agent.config.latent:
-        return [demos or 0]
-    most = agent.config.demos
+    if demos is not None:
+        return [demos]
+    most = usual_demos(agent)
     return [most, *(count for count in (0, 1) if count < most)]
 
 

@@ -110,6 +110,7 @@ def check_cell(cell: Cell) -> None:
 def run_cell(cell: Cell) -> Curve:
     """Train and evaluate a cell, except for the parts that are done; returns its curve."""
     from icrl_agents.agents.agent import ICAgent
+    from icrl_agents.agents.shown import usual_demos
     from icrl_agents.evaluation.evaluate import evaluate, learner_splits
     from icrl_agents.training.loop import train
 
@@ -118,13 +119,14 @@ def run_cell(cell: Cell) -> Curve:
         return Curve.load(done)
     if not (cell.folder / WEIGHTS).is_file():
         begun = (cell.folder / NOTE).is_file()
-        how: dict[str, Any] = {"histories": cell.histories, "settings": cell.settings}
-        train(cell.method, cell.env_id, cell.folder, **how, resume=begun, quiet=True)
+        given: dict[str, Any] = {"histories": cell.histories, "settings": cell.settings}
+        train(cell.method, cell.env_id, cell.folder, **given, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)
     tasks = (
         spread(learner_splits(agent, cell.env_id).pick(cell.split).ids, cell.most_tasks) if cell.most_tasks else None
     )
-    curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, tasks=tasks)
+    how: dict[str, Any] = {"tasks": tasks, "demos": usual_demos(agent)}
+    curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, **how)
     curve = replace(curve, split=cell.split)  # "tasks" if task ids were given
     curve.save(done)
     return curve
