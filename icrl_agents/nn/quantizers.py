@@ -5,6 +5,7 @@ Axis letters: N vectors, Z size of a vector, L codes of a vector.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ class Quantizer(nn.Module):
     def __init__(self, kind: str, size: int, codes: int, levels: int, commitment: float):
         super().__init__()
         self.kind = kind
+        self.codes = math.prod(fsq_levels(codes)) if kind == "fsq" else codes  # of a level
         if kind == "none":
             return
         library: Any = need("vector_quantize_pytorch", "latent")

@@ -30,7 +30,7 @@ BLOCK = 256  # steps that are labelled or measured at a time
 class Predictor(Trainable):
     """A `Trainable` that labels steps; `Annotator` writes the labels into a store.
 
-    A subclass sets `columns` and `earlier`, and implements `loss` and `predict`.
+    A subclass sets `columns`, `earlier` and `later`, and implements `loss` and `predict`.
 
     Raises:
         ValueError: observations are no Box.
@@ -38,6 +38,7 @@ class Predictor(Trainable):
 
     columns: tuple[str, ...] = ()  # columns of histories that it predicts
     earlier: int = 0  # W, frames before the current one that it reads
+    later: int = 0  # steps after which it reads one more frame; 0: it does not
     step: Tensor
     action: Codec | None  # codec of actions, of a model that learns them
 
@@ -61,11 +62,15 @@ class Predictor(Trainable):
     def fit_normalization(self, steps: Steps) -> None:
         self.frames.fit_normalization(steps.obs[steps.mask])
         context, following = self.read_all(steps)
-        change = (following - self.current(context)).pow(2)
-        step = (change.mean() if self.frames.bounded else change.mean(0)).sqrt()
-        self.step.copy_(step.masked_fill(step == 0, 1))
+        self.step.copy_(self.usual(self.after(following)[0] - self.current(context)))
         if self.action is not None:
             self.action.fit_actions(steps.action[steps.mask])
+
+    def usual(self, change: Tensor) -> Tensor:
+        """Root mean square of changes (N, ...), of vectors of each entry; 1 where nothing changes."""
+        square = change.pow(2)
+        found = (square.mean() if self.frames.bounded else square.mean(0)).sqrt()
+        return found.masked_fill(found == 0, 1)
 
     def tensors(self, steps: Steps) -> Steps:
         """Tensors of NumPy steps; observations keep their dtype, so that images stay bytes until they are read."""
@@ -83,14 +88,19 @@ class Predictor(Trainable):
 
         Returns:
             Context, the frames t-W..t on one axis: (N, (W+1) * C, H, W) or (N, (W+1) * size).
-            Following frames (N, C, H, W) or (N, size).
+            Following frames t+1 (N, C, H, W) or (N, size); with `later` the frame that many steps after t is beside it
+            on the same axis, or the last one of the episode, or of the window: (N, 2 * C, H, W) or (N, 2 * size).
         """
         index = torch.arange(steps.mask.shape[1], device=rows.device)
         start = torch.where(steps.first, index, 0).cummax(1).values[rows, places]  # (N,) first step of the episode
         back = torch.arange(self.earlier, -1, -1, device=rows.device)  # (W+1,)
         before = torch.maximum(places[:, None] - back, start[:, None])  # (N, W+1)
         context = self.frames(steps.obs[rows[:, None], before]).flatten(1, 2)
-        return context, self.frames(steps.next_obs[rows, places])
+        following = self.frames(steps.next_obs[rows, places])
+        if self.later:
+            far = places + steps_left(steps)[rows, places].clamp_max(self.later - 1)
+            following = torch.cat([following, self.frames(steps.next_obs[rows, far])], 1)
+        return context, following
 
     def read_all(self, steps: Steps) -> tuple[Tensor, Tensor]:
         """`read` at all real steps."""
@@ -99,6 +109,11 @@ class Predictor(Trainable):
     def current(self, context: Tensor) -> Tensor:
         """The last frames of the context."""
         return context[:, -self.frames.shape[0] :]
+
+    def after(self, following: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames t+1, and the later ones, of following frames; the same without `later`."""
+        size = self.frames.shape[0]
+        return following[:, :size], following[:, -size:]
 
     def between(self, context: Tensor, following: Tensor, differences: bool) -> Tensor:
         """What an inverse model reads: all frames, or their changes from step to step (of vectors, in usual ones)."""
@@ -144,6 +159,14 @@ class Predictor(Trainable):
             self.action.validate()
 
 
+def steps_left(steps: Steps) -> Tensor:
+    """Number (B, T) of real steps after each in its episode, as far as they are in these tensors (B, T)."""
+    index = torch.arange(steps.mask.shape[1], device=steps.mask.device)
+    last = torch.ones_like(steps.mask)
+    last[:, :-1] = steps.first[:, 1:] | ~steps.mask[:, 1:]
+    return torch.where(last, index, len(index)).flip(1).cummin(1).values.flip(1) - index
+
+
 def imitation_loss(policy: Distribution, steps: Steps) -> Tensor:
     """Mean loss of distributions (N) over the actions of the N real steps, of those that are known."""
     return (policy.loss(steps.action[steps.mask]) * known(steps)[steps.mask]).sum() / steps.mask.sum().clamp_min(1)
@@ -163,7 +186,11 @@ def agreement(found: list[Tensor], steps: Steps) -> dict[str, float]:
     """
     if not found:
         raise ValueError(NO_STEPS)
-    mine, theirs = torch.cat(found).cpu().numpy(), steps.action[steps.mask]
+    return share_right(torch.cat(found).cpu().numpy(), steps.action[steps.mask])
+
+
+def share_right(mine: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """`accuracy` or `r2`, as in `agreement`, of actions (N, ...) as predictions of others."""
     if theirs.dtype.kind != "f":
         return {"accuracy": float((mine == theirs).mean())}
     total = ((theirs - theirs.mean(0)) ** 2).sum()

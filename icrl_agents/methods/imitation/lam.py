@@ -1,22 +1,20 @@
 """Latent action model (LAM): actions of videos without actions, from what changes between frames.
 
-Axis letters: B rows, T steps, N real steps, W earlier frames, Z size of a latent action, L codes of a latent action.
+Axis letters: B rows, T steps, N real steps, W earlier frames, Z size of a latent action, S size of a skill (Z, or 0
+without skills), L codes of a latent action.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.checks import check_choice
+from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
-from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.predictor import (
     CODE,
     LATENT,
@@ -25,52 +23,20 @@ from icrl_agents.methods.base.predictor import (
     Predictor,
     agreement,
     imitation_loss,
+    steps_left,
 )
 from icrl_agents.methods.base.trainable import LABELLED
+from icrl_agents.methods.imitation.lam_config import LAMConfig
+from icrl_agents.methods.imitation.latents import Found, Networks, Skill, error_ahead, squared_error
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.distributions import Distribution
-from icrl_agents.nn.quantizers import QUANTIZERS, Quantizer
+from icrl_agents.nn.quantizers import Quantizer
 from icrl_agents.nn.vision.encoders import mlp, motion_encoder
 from icrl_agents.nn.vision.forward import make_forward
+from icrl_agents.nn.vision.vit import VitSize
 
 DECODED = "decoded_action"  # column of the actions that latent actions stand for
-
-
-@dataclass(frozen=True)
-class LAMConfig(ModelConfig):
-    """Sizes of a latent action model."""
-
-    width: int = 128  # size of hidden vectors
-    latent: int = 16  # size of a latent action, Z
-    quantizer: str = "vq"  # quantiser of latent actions: "vq", "residual-vq", "fsq" or "none"
-    codes: int = 16  # number of codes of a level
-    levels: int = 2  # levels of "residual-vq"
-    commitment: float = 0.05  # weight of the distance between a latent action and its code
-    earlier: int = 0  # frames before the current one that both models read, W; published: 1
-    differences: bool = True  # whether the inverse model reads changes between frames instead of frames; published: no
-    decoder: bool = False  # whether to learn actions from latent actions too, which shapes them: the joint stage
-    label_weight: float = 1.0  # weight of the loss of actions
-    window: int = 8  # number of steps in a training window
-
-    ADDED: ClassVar = MappingProxyType({"decoder": False, "label_weight": 1.0})
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
-        "width": (2, 8192),
-        "latent": (1, 4096),
-        "codes": (2, 65536),
-        "levels": (1, 16),
-        "commitment": (0.0, 100.0),
-        "earlier": (0, 64),
-        "label_weight": (0.0, 1e6),
-        "window": (1, 100_000),
-    }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("quantizer", self.quantizer, QUANTIZERS)
-
-    @property
-    def span(self) -> int:
-        return self.window
+SKILL = "latent_skill"  # column of what an agent does in several steps
 
 
 class LAM(Predictor):
@@ -84,14 +50,20 @@ class LAM(Predictor):
     and its gradient reaches the inverse model: labels matter where things move that are no actions (LAOM, Nikulin et
     al. 2025, arXiv 2502.00379).
 
+    With `hierarchy` a second pair of models finds skills: the vector between the frames t and t+k, from which frame t+k
+    is predicted. The inverse model of a step is told the skill, so a latent action refines it, and the forward model of
+    a step is told both.
+
     Columns: `latent_action` (Z,), after the quantiser; `latent_action_raw` (Z,), before it; `latent_action_code` (L,),
-    integers; with `decoder` `decoded_action`. Loss: squared error of frame t+1, in units of the squared change from
-    frame t to t+1 (of vectors, of each entry's), and the distance of raw latent actions to their codes; with `decoder`
-    -log p(action | latent action).
+    integers; with `decoder` `decoded_action`; with `hierarchy` `latent_skill` (Z,). Loss: squared error of frame t+1,
+    in units of the squared change from frame t to t+1 (of vectors, of each entry's), and the distance of raw latent
+    actions to their codes; with `ahead` the mean error of frames t+1..t+k, as many as the episode has in the window;
+    with `hierarchy` both terms of skills too; with `decoder` -log p(action | latent action).
 
     Deviations: codebooks start at clusters of the first batch, and dead codes are replaced; the public code does
     neither. The networks are smaller; the inverse model reads changes between frames and has no places, and the forward
-    model predicts changes. Observations that are no images are standardised vectors.
+    model predicts changes. The forward model of "vit" has an encoder of its own, which sees no later frame. Predictions
+    of k frames are compared with these k frames. Observations that are no images are standardised vectors.
     """
 
     Config = LAMConfig
@@ -103,28 +75,49 @@ class LAM(Predictor):
         self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: LAMConfig | None = None
     ):
         super().__init__(observation_space, action_space, config)
-        cfg, shape = self.config, self.frames.shape
+        cfg = self.config
+        for name, given in (("encoder='vit'", cfg.encoder == "vit"), ("bounded=true", cfg.bounded)):
+            if given and not self.frames.bounded:
+                raise ValueError(f"{name} is for images, not for {printable(observation_space, 60)}: leave it out")
         self.columns = (LATENT, RAW) if cfg.quantizer == "none" else (LATENT, RAW, CODE)
-        self.earlier, count = cfg.earlier, cfg.earlier + 1
-        self.inverse = motion_encoder(shape, count if cfg.differences else count + 1, cfg.width)
-        self.to_latent = mlp([cfg.width, cfg.width, cfg.latent])
-        self.quantizer = Quantizer(cfg.quantizer, cfg.latent, cfg.codes, cfg.levels, cfg.commitment)
-        self.ahead = make_forward(shape, count, cfg.latent, cfg.width)
+        self.earlier, self.later = cfg.earlier, cfg.hierarchy
+        told = cfg.latent if cfg.hierarchy else 0  # S
+        self.inverse, self.to_latent, self.quantizer, self.ahead = self.networks(told)
+        if cfg.hierarchy:
+            self.columns += (SKILL,)
+            self.skill = Skill(self.networks(), self.step)
         if cfg.decoder:
             self.columns += (DECODED,)
             self.action = make_codec(action_space, cfg.width, embeds=False)
             self.decoder = nn.Sequential(mlp([cfg.latent, cfg.width, cfg.width]), nn.GELU())
 
-    def infer(self, context: Tensor, following: Tensor) -> Tensor:
-        """Latent actions (N, Z) before the quantiser; arguments are those of `predict`."""
-        return self.to_latent(self.inverse(self.between(context, following, self.config.differences)))
+    def networks(self, told: int = 0) -> Networks:
+        """An inverse and a forward model, both of which are told so many more numbers."""
+        cfg, shape, count = self.config, self.frames.shape, self.earlier + 1
+        vit = VitSize(cfg.layers, cfg.heads, cfg.patch) if cfg.encoder == "vit" else None
+        return Networks(
+            motion_encoder(shape, count if cfg.differences else count + 1, cfg.width, vit),
+            mlp([cfg.width + told, cfg.width, cfg.latent]),
+            Quantizer(cfg.quantizer, cfg.latent, cfg.codes, cfg.levels, cfg.commitment),
+            make_forward(shape, count, cfg.latent + told, cfg.width, vit),
+        )
+
+    def infer(self, context: Tensor, following: Tensor) -> Found:
+        """Latent actions and skills; arguments are those of `predict`."""
+        after, later = self.after(following)
+        hidden, skill = self.inverse(self.between(context, after, self.config.differences)), None
+        if self.config.hierarchy:
+            skill = self.skill(self.between(context, later, self.config.differences))
+            hidden = torch.cat([hidden, skill.vectors], 1)
+        raw = self.to_latent(hidden)
+        return Found(raw, self.quantizer(raw), skill)
 
     def predict(self, context: Tensor, following: Tensor) -> dict[str, Tensor]:
-        raw = self.infer(context, following)
-        found = self.quantizer(raw)
-        codes = {CODE: found.codes} if found.codes.shape[1] else {}
-        actions = {DECODED: self.decode(found.vectors).mode()} if self.config.decoder else {}
-        return {LATENT: found.vectors, RAW: raw, **codes, **actions}
+        found = self.infer(context, following)
+        codes = {CODE: found.action.codes} if found.action.codes.shape[1] else {}
+        skills = {SKILL: found.skill.vectors} if found.skill else {}
+        actions = {DECODED: self.decode(found.action.vectors).mode()} if self.config.decoder else {}
+        return {LATENT: found.action.vectors, RAW: found.raw, **codes, **skills, **actions}
 
     def decode(self, latent: Tensor) -> Distribution:
         """Distribution (N) over actions at latent actions (N, Z)."""
@@ -136,21 +129,47 @@ class LAM(Predictor):
             raise ValueError("labels are for a decoder, which this lam has not: give decoder=true, or leave them out")
         return steps
 
-    def guess(self, context: Tensor, latent: Tensor) -> Tensor:
-        """Next frames, given the context and latent actions (N, Z)."""
-        change = self.ahead(context, latent)
-        return self.current(context) + (change if self.frames.bounded else self.step * change)
+    @torch.no_grad()
+    def fit_normalization(self, steps: Steps) -> None:
+        super().fit_normalization(steps)
+        if self.config.hierarchy:
+            context, following = self.read_all(steps)
+            self.skill.step.copy_(self.usual(self.after(following)[1] - self.current(context)))
 
-    def error(self, guess: Tensor, following: Tensor) -> Tensor:
-        """Mean squared error in units of the usual change in one step, so that 1 is that of predicting no change."""
-        return ((guess - following) / self.step).pow(2).mean()
+    def validate(self) -> None:
+        super().validate()
+        if self.config.hierarchy and not (self.skill.step.isfinite() & (self.skill.step > 0)).all():
+            raise ValueError("the usual change in a skill is not finite or not above 0: damaged weights")
+
+    def guess(self, context: Tensor, told: Tensor) -> Tensor:
+        """Next frames, given the context and what `Found.told` has: (N, Z + S)."""
+        return self.framed(self.ahead(context, told), context, self.step)
+
+    def framed(self, output: Tensor, context: Tensor, usual: Tensor) -> Tensor:
+        """Frames of the outputs of a forward model, which are changes in usual ones, or bounded images."""
+        if self.config.bounded:
+            return output.tanh() / 2
+        return self.current(context) + (output if self.frames.bounded else usual * output)
+
+    def guess_later(self, context: Tensor, skill: Tensor) -> Tensor:
+        """Frames t+k, given the context and skills (N, S)."""
+        return self.framed(self.skill.ahead(context, skill), context, self.skill.step)
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         context, following = self.read_all(steps)
-        found = self.quantizer(self.infer(context, following))
-        terms = {"reconstruction": self.error(self.guess(context, found.vectors), following), "commitment": found.loss}
+        found, (after, later) = self.infer(context, following), self.after(following)
+        if self.config.ahead == 1:
+            error = squared_error(self.guess(context, found.told), after, self.step).mean()
+        else:
+            left = steps_left(steps)[steps.mask].clamp_max(self.config.ahead - 1)
+            error = error_ahead(self.guess, found.told, context, after, left, self.step)
+        terms = {"reconstruction": error, "commitment": found.action.loss}
+        if found.skill:
+            guess = self.guess_later(context, found.skill.vectors)
+            terms["skill"] = squared_error(guess, later, self.skill.step).mean()
+            terms["skill_commitment"] = found.skill.loss
         if self.config.decoder:
-            terms["action"] = self.config.label_weight * imitation_loss(self.decode(found.vectors), steps)
+            terms["action"] = self.config.label_weight * imitation_loss(self.decode(found.action.vectors), steps)
         return terms
 
     @torch.no_grad()
@@ -159,26 +178,38 @@ class LAM(Predictor):
 
         Returns:
             `reconstruction` and `copy`: errors of the forward model, and of the current frame, as predictions of the
-            next one. With a quantiser `perplexity` and `used_codes` of each level; with `decoder` its `agreement`.
+            next one; with `hierarchy` `skill` and `skill_copy`, the same of frame t+k. With a quantiser `perplexity`,
+            `used_codes` and `dead_codes` of each level; with `decoder` its `agreement`.
         """
         mode, _ = self.training, self.eval()
-        errors, codes, actions = [], [], []  # of each block, with its number of steps
+        counts, errors, codes, actions = [], [], [], []  # of each block
         for _, places, (context, following) in self.blocks(steps):
-            found = self.quantizer(self.infer(context, following))
-            guesses = self.guess(context, found.vectors), self.current(context)
-            errors.append([len(places), *(len(places) * self.error(guess, following).item() for guess in guesses)])
-            codes.append(found.codes)
-            actions += [self.decode(found.vectors).mode()] if self.config.decoder else []
+            found = self.infer(context, following)
+            counts.append(len(places))
+            errors.append(self.errors(context, following, found))
+            codes.append(found.action.codes)
+            actions += [self.decode(found.action.vectors).mode()] if self.config.decoder else []
         self.train(mode)
         if not errors:
             raise ValueError(NO_STEPS)
-        count, error, copied = np.sum(errors, 0)
-        counts = [code.bincount().double() for code in torch.cat(codes).unbind(1)]
-        shares = [number[number > 0] / number.sum() for number in counts]
+        totals = [code.bincount().double() for code in torch.cat(codes).unbind(1)]
+        shares = [number[number > 0] / number.sum() for number in totals]
         return {
-            "reconstruction": error / count,
-            "copy": copied / count,
+            **{name: float(np.average([each[name] for each in errors], weights=counts)) for name in errors[0]},
             "perplexity": [float((-(share * share.log()).sum()).exp()) for share in shares],
             "used_codes": [len(share) for share in shares],
+            "dead_codes": [self.quantizer.codes - len(share) for share in shares],
             **(agreement(actions, steps) if self.config.decoder else {}),
         }
+
+    def errors(self, context: Tensor, following: Tensor, found: Found) -> dict[str, float]:
+        """Mean errors that `measure` returns."""
+        (after, later), current = self.after(following), self.current(context)
+        guesses = {
+            "reconstruction": (self.guess(context, found.told), after, self.step),
+            "copy": (current, after, self.step),
+        }
+        if found.skill:
+            guesses["skill"] = (self.guess_later(context, found.skill.vectors), later, self.skill.step)
+            guesses["skill_copy"] = (current, later, self.skill.step)
+        return {name: squared_error(*guess).mean().item() for name, guess in guesses.items()}

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from icrl_agents.nn.vision.vit import VitEncoder, VitSize
+
 SMALLEST = 4  # largest side of the last feature map
 CHANNELS = (16, 32)  # of the first convolution, and of all later ones
 
@@ -71,9 +73,18 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def motion_encoder(shape: tuple[int, ...], frames: int, width: int) -> nn.Module:
-    """Network from several frames on the first axis, (N, frames * C, H, W) or (N, frames * size), to (N, D)."""
-    layers = MotionEncoder(frames * shape[0], width) if len(shape) == 3 else mlp([frames * shape[0], width, width])
+def motion_encoder(shape: tuple[int, ...], frames: int, width: int, vit: VitSize | None = None) -> nn.Module:
+    """Network from several frames on the first axis, (N, frames * C, H, W) or (N, frames * size), to (N, D).
+
+    Args:
+        vit: sizes of a transformer that reads the images; None: convolutions.
+    """
+    if len(shape) != 3:
+        layers: nn.Module = mlp([frames * shape[0], width, width])
+    elif vit:
+        layers = VitEncoder((shape[0], shape[1], shape[2]), frames, width, vit)
+    else:
+        layers = MotionEncoder(frames * shape[0], width)
     return nn.Sequential(layers, nn.GELU())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from icrl_agents.nn.vision.encoders import SMALLEST, draw_weights, mlp
+from icrl_agents.nn.vision.vit import VitForward, VitSize
 
 BASE = 8  # channels at full size; they double with each halving, up to LARGEST
 LARGEST = 64
@@ -75,8 +76,9 @@ class VectorForward(nn.Module):
         return self.layers(torch.cat([frames, action], 1))
 
 
-def make_forward(shape: tuple[int, ...], frames: int, action: int, width: int) -> nn.Module:
-    """Forward model of frames of a shape: (C, H, W) images, or (size,) vectors."""
-    if len(shape) == 3:
-        return UNet((shape[0], shape[1], shape[2]), frames, action)
-    return VectorForward(shape[0], frames, action, width)
+def make_forward(shape: tuple[int, ...], frames: int, action: int, width: int, vit: VitSize | None = None) -> nn.Module:
+    """Forward model of frames of a shape: (C, H, W) images, by a transformer if `vit` gives its sizes; or (size,)."""
+    if len(shape) != 3:
+        return VectorForward(shape[0], frames, action, width)
+    image = shape[0], shape[1], shape[2]
+    return VitForward(image, frames, action, width, vit) if vit else UNet(image, frames, action)
