@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,10 @@ class Annotate:
     ]
     model: Annotated[str, typer.Option("--model", "-m", help="A folder of `train`, or org/name on the Hub.")]
     device: Device = "auto"
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also learn decoders of latent actions from few true ones, and measure them."),
+    ] = False
 
     def run(self) -> None:
         from icrl_agents.agents.annotator import Annotator
@@ -44,6 +49,23 @@ class Annotate:
             print(f"{path}: {', '.join(model.columns) if done else 'labelled already, left as it is'}")
         if quality:
             print_table(("file", *measured), quality)
+        if self.probe:
+            self.print_probe(model.columns)
+
+    def print_probe(self, columns: Sequence[str]) -> None:
+        """Print how well decoders of latent actions, and of skills beside them, tell actions of other tasks."""
+        from icrl_agents.core.process.terminal import print_table
+        from icrl_agents.histories.shards import HistoryShards
+        from icrl_agents.methods.base.predictor import LATENT, SKILL
+        from icrl_agents.studies.probe_latents import probe_latents
+
+        rows = []
+        with HistoryShards(*self.histories) as shards:
+            for read in [(LATENT,), (LATENT, SKILL)] if SKILL in columns else [(LATENT,)]:
+                for found in (results := probe_latents(shards, columns=read)):
+                    rows.append((" and ".join(read), found.labels, shown(found.score), shown(found.constant)))
+        held_out, measure = results[0].held_out, results[0].measure
+        print_table(("decoder of", "labelled steps", f"{measure}, {held_out} other steps", "one action always"), rows)
 
 
 def shown(value: float | list[float]) -> str:

@@ -23,6 +23,7 @@ from icrl_agents.nn.devices import to_device
 from icrl_agents.nn.vision.frames import Frames
 
 LATENT, RAW, CODE = "latent_action", "latent_action_raw", "latent_action_code"  # columns of latent actions
+SKILL = "latent_skill"  # column of what an agent does in several steps
 NO_STEPS = "the histories have no steps, so there is nothing to measure: give others"
 BLOCK = 256  # steps that are labelled or measured at a time
 

@@ -20,6 +20,7 @@ from icrl_agents.methods.base.predictor import (
     LATENT,
     NO_STEPS,
     RAW,
+    SKILL,
     Predictor,
     agreement,
     imitation_loss,
@@ -36,7 +37,6 @@ from icrl_agents.nn.vision.forward import make_forward
 from icrl_agents.nn.vision.vit import VitSize
 
 DECODED = "decoded_action"  # column of the actions that latent actions stand for
-SKILL = "latent_skill"  # column of what an agent does in several steps
 
 
 class LAM(Predictor):
