@@ -21,7 +21,7 @@ from icrl_agents.nn.vision.encoders import mlp
 
 LABELS = (32, 128, 1024, 5000)  # numbers of labelled steps
 POOL = 20_000  # steps that labels are drawn from, and steps that are held out, at most
-WIDTH, UPDATES, BATCH, RATE = 128, 1000, 256, 1e-3  # of a decoder and its training
+WIDTH, UPDATES, BATCH, RATE = 128, 400, 256, 3e-3  # of a decoder and its training
 
 
 class Probed(NamedTuple):
@@ -57,6 +57,8 @@ def probe_latents(
     Raises:
         ValueError: a column is missing, or there are too few tasks or steps.
     """
+    if min(labels) < 1:
+        raise ValueError(f"labels={min(labels)} is no number of steps: give 1 or more")
     if len(shards) < 2:
         raise ValueError(f"{shards.name} has {len(shards)} task, a probe needs two: one with labels, one without")
     rng, space = np.random.default_rng(seed), shards.spaces[1]

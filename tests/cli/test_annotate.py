@@ -24,10 +24,23 @@ def test_train_and_annotate_shards(tmp_path):
     again = run("annotate", tmp_path / "v.h5", "-m", tmp_path / "lam")  # by the name given to collect
     assert f"{files[0]}: labelled already" in again
     assert f"{files[1]}: latent_action" in again
+    probed = run("annotate", tmp_path, "--model", tmp_path / "lam", "--probe")
+    assert "labelled already" in probed
+    assert "dead_codes" in probed
+    assert [line.split()[1] for line in probed.splitlines() if line.split()[:1] == ["latent_action"]] == ["32"]
     for file in files:
         with HistoryStore(file) as store:
             assert store[store.tasks[0]].extras["latent_action_code"].shape[-1] == 1
             assert ("own" in store[store.tasks[0]].extras) == (file == files[0])
+
+
+@pytest.mark.slow
+def test_only_latent_actions_are_probed(tmp_path):
+    histories = collect(SHOWN, "noise", tmp_path / "v.h5", tasks=[0], streams=1, episodes=1)
+    run("train", "vpt", "--env", SHOWN, "--histories", histories, "-o", tmp_path / "vpt", *SETTINGS)
+    said = run("annotate", histories, "--model", tmp_path / "vpt", "--probe", code=2)
+    assert "--probe is for latent actions" in said
+    assert "finds vpt_action: leave it out" in said
 
 
 def test_mistakes_are_one_line(tmp_path):

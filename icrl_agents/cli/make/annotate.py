@@ -36,8 +36,13 @@ class Annotate:
         from icrl_agents.core.process.terminal import print_table
         from icrl_agents.histories.shards import find_files
         from icrl_agents.histories.store import HistoryStore
+        from icrl_agents.methods.base.predictor import LATENT
 
         model, quality = Annotator.from_pretrained(self.model, device=self.device), []
+        if self.probe and LATENT not in model.columns:
+            raise ValueError(
+                f"--probe is for latent actions; {self.model} finds {', '.join(model.columns)}: leave it out"
+            )
         for path in find_files(self.histories):
             with HistoryStore(path) as store:
                 model.check_space(store.spaces[0], str(path))
