@@ -30,8 +30,10 @@ ON_IMAGES = {
     "all": {**VIT, "ahead": 3, "hierarchy": 3, "bounded": True, "earlier": 1},
 }
 ON_VECTORS = {name: ON_IMAGES[name] for name in ("ahead", "hierarchy")}
-CASES = [(kind, name) for kind in ("rows-first", "grey") for name in ON_IMAGES] + [
-    ("plane", name) for name in ON_VECTORS
+CASES = [
+    *(("rows-first", name) for name in ON_IMAGES),
+    *(("grey", name) for name in ("vit", "all")),
+    *(("plane", name) for name in ON_VECTORS),
 ]
 
 

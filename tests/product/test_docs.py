@@ -178,7 +178,7 @@ BEFORE = {  # what blocks that show a few lines of a program take for granted
     "docs/gymnasium.md": "import gymnasium\nfrom icrl_agents import ICAgent\nid = 'icrl/Darkroom-v0'\n"
     "env, agent = gymnasium.make(id), ICAgent.from_pretrained('icrl/ad-darkroom')\n",
     "docs/latent_actions.md": "from icrl_agents import collect, train\n"
-    "collect('icrl/PixelGridGoal-v0', 'noise', 'videos.h5', tasks=range(2), streams=1, episodes=1)\n"
+    "collect('icrl/PixelGridGoal-v0', 'noise', 'videos.h5', tasks=range(6), streams=1, episodes=1)\n"
     "settings = {'updates': 1, 'batch_size': 4, 'width': 8}\n"
     "train('lam', 'icrl/PixelGridGoal-v0', 'lam', histories='videos.h5', settings=settings, quiet=True)\n",
     "docs/metaworld.md": "from icrl_agents.evaluation import evaluate as measuring\n"

@@ -40,8 +40,8 @@ class Patches(nn.Module):
         self.frames, self.margin = frames, (0, -length % patch, 0, -height % patch)
         self.count = math.ceil(height / patch) * math.ceil(length / patch)  # P
         self.embed = nn.Conv2d(channels, width, patch, stride=patch)
-        self.place = nn.Parameter(PLACE_STD * torch.randn(self.count, width))
-        self.frame = nn.Parameter(PLACE_STD * torch.randn(frames, 1, width))
+        self.place = nn.Parameter(torch.randn(self.count, width) * PLACE_STD)
+        self.frame = nn.Parameter(torch.randn(frames, 1, width) * PLACE_STD)
 
     def forward(self, images: Tensor) -> Tensor:
         each = functional.pad(images, self.margin).unflatten(1, (self.frames, -1)).flatten(0, 1)
@@ -66,7 +66,7 @@ class VitEncoder(nn.Module):
     def __init__(self, shape: tuple[int, int, int], frames: int, width: int, size: VitSize):
         super().__init__()
         self.patches = Patches(shape, frames, width, size.patch)
-        self.reader = nn.Parameter(PLACE_STD * torch.randn(width))
+        self.reader = nn.Parameter(torch.randn(width) * PLACE_STD)
         self.blocks = blocks(width, size)
 
     def forward(self, images: Tensor) -> Tensor:
