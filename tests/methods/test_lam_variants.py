@@ -311,6 +311,8 @@ def test_checkpoints_without_these_fields_are_the_first_model():
     old = ("width", "latent", "quantizer", "codes", "levels", "commitment", "earlier", "differences", "window")
     config = LAMConfig()
     assert LAMConfig.from_json({name: getattr(config, name) for name in old}) == config
+    names = {name.split(".")[0] for name in LAM(PLANE, FOUR, config).state_dict()}
+    assert names == {"step", "frames", "inverse", "to_latent", "quantizer", "ahead"}
 
 
 def test_damaged_skills_are_refused():

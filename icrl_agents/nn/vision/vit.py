@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PLACE_STD = 0.1  # of learnt positions when they are drawn, about the size of embedded patches
+PLACE_STD = 0.3  # of learnt positions when they are drawn, about the size of embedded patches
 
 
 class VitSize(NamedTuple):
