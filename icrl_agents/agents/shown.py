@@ -7,6 +7,7 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.core.families import Capability, find_family
 from icrl_agents.core.steps import Steps
 
 
@@ -26,6 +27,7 @@ def takes_demos(agent: Any) -> bool:
     return isinstance(agent, ICAgent) and "demo" in agent.method.reset_options
 
 
-def usual_demos(agent: Any) -> int:
+def usual_demos(agent: Any, env_id: str) -> int:
     """Number of the expert's episodes that an agent is measured with: all that it takes, if it is shown actions."""
-    return agent.config.demos if takes_demos(agent) and not agent.config.latent else 0
+    shown = takes_demos(agent) and not agent.config.latent and find_family(env_id).offers(Capability.EXPERT)
+    return agent.config.demos if shown else 0

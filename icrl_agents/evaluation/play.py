@@ -12,11 +12,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from icrl_agents.agents.shown import usual_demos
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.families import Capability, Family, find_family
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 from icrl_agents.evaluation.intervals import share_of_optimum
+from icrl_agents.evaluation.protocol import demonstrate
 from icrl_agents.evaluation.recording import Recording
 from icrl_agents.evaluation.watching import SUCCESS
 
@@ -58,6 +60,7 @@ def play(
     animate: bool = True,
     console: Console | None = None,
     record: Recording | None = None,
+    demos: int | None = None,
 ) -> list[Episode]:
     """Roll out `agent` for one lifetime on a task of a split, and print one line per episode.
 
@@ -75,6 +78,7 @@ def play(
         console: output; default standard output.
         record: recording that is saved at the end, of an environment with render mode rgb_array; a terminal then
             shows no steps.
+        demos: number of the expert's episodes that the agent is shown first; default `usual_demos`.
 
     Returns:
         The results of all episodes.
@@ -92,12 +96,16 @@ def play(
     recorded = None if record is None else record.chosen(episodes)
     mode = _render_mode(tasks.family, record is not None)
     env = tasks.make(index, **({"render_mode": mode} if mode else {}))  # classes without drawing may not know the word
-    agent.reset(env, seed=seed)
+    count = usual_demos(agent, env_id) if demos is None else demos
+    show = demonstrate(agent, env_id, count)
+    given: dict[str, Any] = {"demo": show(tasks.ids[index : index + 1], seed)} if show else {}
+    agent.reset(env, seed=seed, **given)
     reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
     named = tasks.family.task_text(int(tasks.ids[index]))
     _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
     drawn = " The drawing shows you the whole task; the agent sees its observations only." if env.render_mode else ""
-    _say(console, f"The weights are frozen.{drawn}")
+    told = f" It has been shown {counted(count, 'demonstration')} of the expert." if show else ""
+    _say(console, f"The weights are frozen.{told}{drawn}")
     animated = animate and env.render_mode and console.is_terminal and record is None
     screen = Screen(console, fps if animated else 0.0)
     shown = Shown(screen if record is None else record, recorded or {1, (episodes + 1) // 2, episodes})

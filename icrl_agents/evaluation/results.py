@@ -70,7 +70,7 @@ def measure(
         agent.use_plan(plan)  # ValueError before any measurement if the agent cannot plan
         agent.use_plan(None)
     split, episodes, num_seeds, seed, _, demos = spec
-    counts = _counts(agent, demos)
+    counts = _counts(agent, env_id, demos)
     if num_seeds is None:
         num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
     try:
@@ -88,11 +88,11 @@ def measure(
     return [*curves, *every, *source_curve(agent, curves[0], num_seeds, seed, workers)]
 
 
-def _counts(agent: Any, demos: int | None) -> list[int]:
+def _counts(agent: Any, env_id: str, demos: int | None) -> list[int]:
     """Numbers of demonstrations to measure with: the one of the agent's curve, then others beside it."""
     if demos is not None:
         return [demos]
-    most = usual_demos(agent)
+    most = usual_demos(agent, env_id)
     return [most, *(count for count in (0, 1) if count < most)]
 
 
@@ -193,6 +193,7 @@ def build_results(curves: Sequence[Curve], extra: Sequence[Row] = ()) -> dict[st
         "split": curve.split,
         "episodes": curve.runs.shape[2],
         "num_seeds": curve.runs.shape[0],
+        **({"demos": curve.facts["demos"]} if "demos" in curve.facts else {}),
         "settings": curve.facts,
         "versions": versions(),
         "table": [row._asdict() for row in (*results_table(curves), *extra)],

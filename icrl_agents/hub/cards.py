@@ -48,7 +48,7 @@ from icrl_agents.hub.recordings import read_note
 DATA = ("source", "assumes", "split_seed", "data")
 TASKS = ("tasks", "test_tasks")  # lists in the fact `family`, too long for a card
 PLACED = ("env_id", "install", "command", "collect", "limits", *DATA)
-MEASURED = ("env_id", "split", "episodes", "num_seeds")
+MEASURED = ("env_id", "split", "episodes", "num_seeds", "demos")
 EPISODES = "Episodes of this agent"  # caption of a recording without a note
 LOCAL = "path/to/this/folder"
 
@@ -141,6 +141,7 @@ def render_card(
         training_data=_flat({key: facts[key] for key in DATA if key in facts}),
         parameters=parameters,
         config=_flat(data.config),
+        demos=data.config.get("demos", 0),
         window=shown(data.config["window"]),
         observation_space=str(space_from_json(data.observation_space)),
         action_space=str(space_from_json(data.action_space)),

@@ -125,7 +125,7 @@ def run_cell(cell: Cell) -> Curve:
     tasks = (
         spread(learner_splits(agent, cell.env_id).pick(cell.split).ids, cell.most_tasks) if cell.most_tasks else None
     )
-    how: dict[str, Any] = {"tasks": tasks, "demos": usual_demos(agent)}
+    how: dict[str, Any] = {"tasks": tasks, "demos": usual_demos(agent, cell.env_id)}
     curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, **how)
     curve = replace(curve, split=cell.split)  # "tasks" if task ids were given
     curve.save(done)

@@ -53,6 +53,9 @@ class Play:
     record_width: Annotated[int | None, typer.Option(help="Pixels of a frame. Default: as drawn, at least 320.")] = None
     record_every: Annotated[int, typer.Option(help="Record each n-th step, for a smaller file.")] = 1
     overwrite: Overwrite = False
+    demos: Annotated[
+        int | None, typer.Option(help="Episodes of the expert that prompted-dt is shown. Default: all it takes.")
+    ] = None
     plan: Plan = None
     device: Device = "auto"
 
@@ -75,6 +78,7 @@ class Play:
             fps=self.fps,
             animate=self.animation,
             record=recording,
+            demos=self.demos,
         )
 
     def recording(self) -> Recording | None:
