@@ -122,12 +122,13 @@ def render_card(
     env_id = next((d["env_id"] for d in (results or {}, facts) if _is_id(d.get("env_id"))), None)
     prose = _prose(method)
     return _template().render(
-        front_matter=_front_matter(data.method, prose.acts, env_id, results, rows, name),
+        front_matter=_front_matter(data.method, prose.in_context, env_id, results, rows, name),
         title=f"{data.method} on {env_id}" if env_id else data.method,
         name=name,
         env_id=env_id,
         method=data.method,
         acts=prose.acts,
+        in_context=prose.in_context,
         summary=prose.summary,
         deviations=prose.deviations,
         variable_actions=prose.variable_actions,
@@ -245,6 +246,7 @@ class Prose(NamedTuple):
     summary: str
     deviations: str
     acts: bool  # whether it is an agent
+    in_context: bool  # whether it learns from its context
     install: str  # optional dependency group that the method needs
     variable_actions: bool  # accepts any action set
     has_memory: bool  # steps outside the window influence actions
@@ -260,6 +262,7 @@ def _prose(method: Any) -> Prose:
         summary="\n\n".join(paragraphs[:2]),
         deviations=deviations[:1].upper() + deviations[1:],
         acts=method.acts,
+        in_context=method.in_context,
         install=method.install,
         variable_actions=method.acts and method.variable_actions,
         has_memory=method.has_memory,
@@ -268,11 +271,11 @@ def _prose(method: Any) -> Prose:
 
 
 def _front_matter(
-    method: str, acts: bool, env_id: str | None, results: dict[str, Any] | None, rows: list[Row], name: str
+    method: str, in_context: bool, env_id: str | None, results: dict[str, Any] | None, rows: list[Row], name: str
 ) -> str:
     from huggingface_hub import ModelCardData
 
-    kind = ["in-context-reinforcement-learning"] if acts else []
+    kind = ["in-context-reinforcement-learning"] if in_context else []
     tags = ["reinforcement-learning", *kind, "gymnasium", method]
     card = ModelCardData(
         library_name="icrl-agents",

@@ -35,6 +35,7 @@ class Method(CodedModel):
     """
 
     acts = True
+    in_context = True
     slots: tuple[str, ...] = ("percept",)  # names of the tokens of a step; "percept" predicts the action
     extends: bool = True  # tokens of step t depend on step t alone, so they can be cached
     variable_actions: ClassVar[bool] = False  # acts in any set of actions 0, 1, ..., not only that of its space

@@ -39,6 +39,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     Config: ClassVar[type[ModelConfig]]
     install: ClassVar[str] = ""  # optional dependency group that it needs
     acts: ClassVar[bool] = False  # predicts actions of an agent
+    in_context: ClassVar[bool] = False  # learns a task from what stands in its context
     episode_aligned: ClassVar[bool] = False  # training windows begin with an episode
     needs_tasks: ClassVar[bool] = False  # batches have the static value `TASK`, which `prepare_batch` must remove
     has_memory: ClassVar[bool] = False  # steps that have left the window influence actions

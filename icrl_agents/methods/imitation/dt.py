@@ -37,6 +37,7 @@ class DT(EpisodeMethod):
     """
 
     Config = DTConfig
+    in_context = False
     config: DTConfig
 
     def __init__(self, observation_space: Any, action_space: Any, config: DTConfig | None = None):

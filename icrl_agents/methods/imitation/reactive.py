@@ -74,6 +74,7 @@ class ReactiveMethod(Method):
     """
 
     Config = ReactiveConfig
+    in_context = False
     extends = False
     reads_actions = reads_rewards = False
     config: ReactiveConfig
