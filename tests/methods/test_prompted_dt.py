@@ -121,6 +121,19 @@ class TestActing:
                 close(agent, live, t)
 
     @torch.no_grad()
+    def test_a_demonstration_may_begin_in_the_middle_of_an_episode(self):
+        """Its first step is told what was done before it, and not what it does."""
+        whole, live = episodes((6,), seed=3), episodes((4,))
+        part, other = whole.window(2, None), whole.window(2, None).map(np.copy)
+        changed = whole.window(2, None).map(np.copy)
+        other.action[:, 0], changed.prev_action[:, 0] = (other.action[:, 0] + 1) % 5, (part.prev_action[:, 0] + 1) % 5
+        one, two, three = (begun(PROMPTED, demo, live) for demo in (part, other, changed))
+        told = [agent.context.memory.demos.before[:, 0] for agent in (one, two, three)]
+        np.testing.assert_array_equal(told[0], part.prev_action[:, 0])
+        np.testing.assert_array_equal(told[1], told[0])
+        assert (policy(one, live.obs[:, 0]) - policy(three, live.obs[:, 0])).abs().amax() > 1e-4
+
+    @torch.no_grad()
     def test_the_prompt_is_read_once(self, monkeypatch):
         demo, live = episodes((3, 5), seed=3), episodes((4, 1, 1, 7, 2, 13))
         agent, told = begun(PROMPTED, demo, live), []

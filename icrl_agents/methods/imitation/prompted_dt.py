@@ -66,9 +66,14 @@ class PromptedDT(EpisodeMethod):
     steps as demonstrations when acting: `reset(demo=steps)`.
 
     Sequence: [demo_1 ... demo_n | live episode]. Tokens of a step: one percept, obs + prev_action + timestep + number
-    of the episode in the sequence (0..n), and + return to go with `return_to_go`. Timesteps restart in every episode,
-    whose first step has no prev_action. Loss: mean of -log p(action_t | the demonstrations before, percepts of the
-    episode up to t) over all steps of all episodes, so each episode is a query after 0..n demonstrations.
+    of the episode in the sequence (0..n), and + return to go with `return_to_go`. Timesteps restart in every episode;
+    the prev_action of its first step is the last one of the episode before it in the sequence, if there is any. Loss:
+    mean of -log p(action_t | the demonstrations before, percepts of the episode up to t) over all steps of all
+    episodes, so each episode is a query after 0..n demonstrations.
+
+    With `latent` latent actions take the place of actions: the agent reads those of its demonstrations, whose actions
+    may be unknown, predicts their codes, and decodes them as in `la-bc`. Those of its own steps are the ones that mean
+    the actions it took. Loss: -log p(code_t | ...), and that of the decoder at the known steps.
 
     Training windows hold the consecutive episodes of one task, cut into sequences of `demos` + 1. With probability
     1 - `burstiness` a row is filled with other sequences: episodes of other tasks in the batch, all different, before
@@ -226,7 +231,8 @@ class PromptedDT(EpisodeMethod):
                 f"{config.prompt}: give fewer or shorter episodes"
             )
         to_go, _ = return_to_go(steps.map(torch.as_tensor))
-        late = np.concatenate([done[:, :1], done[:, :-1]], 1)
+        begun = np.zeros_like(done[:, :1]) if config.latent else steps.prev_action[:, :1]  # before a part of an episode
+        late = np.concatenate([begun, done[:, :-1]], 1)
         columns = (steps.obs, late, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
         end = np.zeros((rows, *self.done.shape), self.done.dtype)
         some = np.flatnonzero(length)
