@@ -27,7 +27,7 @@ class TrainConfig:
     updates: int = 1000  # number of gradient updates
     batch_size: int = 32  # windows per update, over all processes
     micro_batch: int = 16  # windows per forward pass; small ones fit a CPU's cache and are several times faster there
-    labels: int = 0  # steps whose actions are known, of bc, la-bc, vpt, and lam with a decoder; 0: all
+    labels: int = 0  # steps with known actions, of bc, vpt, la-bc, lam with a decoder, prompted-dt with latents; 0: all
     labelled: str = ""  # file with the histories whose actions are known, for labels; "": the histories themselves
     pool: int = 0  # MB of windows that a stream of histories holds; 0: no stream if they fit half of the memory
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300

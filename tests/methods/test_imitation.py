@@ -255,7 +255,7 @@ def test_the_stages(videos, tmp_path):
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [
-        ("ad", {"labels": 4}, ("labels=4 is for bc, la-bc, lam, vpt", "not for ad")),
+        ("ad", {"labels": 4}, ("labels=4 is for bc, la-bc, lam, prompted-dt, vpt", "not for ad")),
         ("bc", {"labels": 4000}, ("labels=4000 steps", "lower it")),
         ("bc", {"labelled": "x.h5"}, ("labelled='x.h5' without a number",)),
         ("bc", {"target": "vpt_acton"}, ("target=vpt_acton",)),
