@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -275,6 +276,27 @@ def test_mistakes_are_one_line(videos, tmp_path, method, settings, words):
         *words,
     )
     assert not (tmp_path / "x" / "config.json").exists()
+
+
+def test_known_steps_may_be_of_another_file(videos, tmp_path):
+    """Of random play, say: the videos' own actions are then read nowhere."""
+    codes = {**QUICK, "latent": 4, "codes": 6, "labels": 9}
+    other = collect(SHOWN, "uniform", tmp_path / "play.h5", tasks=range(6), streams=1, episodes=1)
+    lam = Annotator.from_pretrained(videos.parent / "lam", device="cpu")
+    with HistoryStore(other) as store:
+        store.annotate(lam.columns, lam)
+    hidden = tmp_path / "hidden.h5"
+    hidden.write_bytes(videos.read_bytes())
+    with h5py.File(hidden, "r+") as file:
+        for task in map(str, range(6)):
+            file[task]["action"][...] = 0
+    found = []
+    for number, path in enumerate((videos, hidden)):
+        settings = {**codes, "labelled": str(other)}
+        found.append(
+            train("la-bc", SHOWN, tmp_path / str(number), histories=path, settings=settings, device="cpu", quiet=True)
+        )
+    assert all(torch.equal(*pair) for pair in zip(*(agent.state_dict().values() for agent in found), strict=True))
 
 
 def test_fresh_lifetimes_have_no_labels(tmp_path):
