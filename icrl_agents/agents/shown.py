@@ -28,6 +28,8 @@ def takes_demos(agent: Any) -> bool:
 
 
 def usual_demos(agent: Any, env_id: str) -> int:
-    """Number of the expert's episodes that an agent is measured with: all that it takes, if it is shown actions."""
-    shown = takes_demos(agent) and not agent.config.latent and find_family(env_id).offers(Capability.EXPERT)
-    return agent.config.demos if shown else 0
+    """Number of the expert's episodes that an agent is measured with: as many as fit, if it is shown actions."""
+    family = find_family(env_id)
+    if not takes_demos(agent) or agent.config.latent or not family.offers(Capability.EXPERT):
+        return 0
+    return min(agent.config.demos, agent.config.prompt // family.horizon)

@@ -251,6 +251,9 @@ def test_the_stages(videos, tmp_path):
     obs = np.zeros((32, 32, 3), np.uint8)
     agent.reset(seed=0)
     assert agent.action_space.contains(agent.act(obs))
+    card = (tmp_path / "la-bc" / "README.md").read_text()
+    assert "does not learn from its context" in card
+    assert "in-context-reinforcement-learning" not in card
 
 
 @pytest.mark.parametrize(

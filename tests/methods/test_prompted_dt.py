@@ -7,6 +7,7 @@ import torch
 
 from icrl_agents import HistoryStore, collect
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.shown import usual_demos
 from icrl_agents.core.reward_range import with_timesteps
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation.evaluate import evaluate
@@ -14,7 +15,7 @@ from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import measure
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.predictor import CODE, LATENT
-from icrl_agents.methods.base.trainable import TASK
+from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.sources.demonstrations import Demonstrations
 from icrl_agents.training.loop import train
 from tests.conftest import one_line
@@ -558,6 +559,31 @@ def test_evaluations_show_demonstrations_first():
     one_line(lambda: evaluate(Variant("ad").build(), ENV, tasks=[3], demos=1), ValueError, "takes no demonstrations")
     latents = LATENT_PROMPTS.build()
     one_line(lambda: evaluate(latents, ENV, tasks=[3], demos=1), ValueError, "latent actions", "give a function")
+
+
+def test_known_steps_are_in_no_sequence():
+    """Rows of single steps whose actions are known stay as they are, and other rows draw none of their episodes."""
+    steps = labelled(episodes((3, 5, 4), rows=4))
+    weight = np.zeros(steps.mask.shape, np.float32)
+    weight[3] = 4.0
+    steps = steps._replace(reward=np.full(steps.mask.shape, 0.0, np.float32), static={TASK: np.array([5, 6, 7, 5])})
+    steps.reward[3] = 9.0
+    steps = steps._replace(extras={**steps.extras, LABELLED: weight})
+    agent = LATENT_PROMPTS.build(burstiness=0.0)
+    found = agent.method.prepare_batch(steps, np.random.default_rng(0))
+    np.testing.assert_array_equal(found.obs[3], steps.obs[3])
+    assert (found.reward[:3] == 0).all()
+    assert found.reward[3].tolist() == [9.0] * 12
+
+
+def test_as_many_demonstrations_as_fit():
+    space = gymnasium.make(ENV)
+    config = METHODS["prompted-dt"].Config(**{**SMALL, "demos": 3, "prompt": 50})
+    agent = ICAgent(METHODS["prompted-dt"](space.observation_space, space.action_space, config)).eval()
+    assert usual_demos(agent, ENV) == 2  # of 20 steps each
+    assert usual_demos(agent, "icrl/Procgen-maze-v0") == 0  # without an expert
+    assert usual_demos(LATENT_PROMPTS.build(), ENV) == 0
+    assert usual_demos(Variant("ad").build(), ENV) == 0
 
 
 def test_a_prompted_agent_is_measured_with_and_without_demonstrations():

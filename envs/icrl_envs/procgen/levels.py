@@ -1,4 +1,4 @@
-"""Tasks of Procgen's families: one level, or levels drawn anew for every episode."""
+"""Tasks of Procgen's families: one level, or a level drawn at random for every episode."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class LAM(Predictor):
     al. 2025, arXiv 2502.00379).
 
     With `hierarchy` a second pair of models finds skills: the vector between the frames t and t+k, from which frame t+k
-    is predicted. The inverse model of a step is told the skill, so a latent action refines it, and the forward model of
-    a step is told both.
+    is predicted. The inverse model of a step reads the skill too, so a latent action refines it, and the forward model
+    of a step reads both.
 
     Columns: `latent_action` (Z,), after the quantiser; `latent_action_raw` (Z,), before it; `latent_action_code` (L,),
     integers; with `decoder` `decoded_action`; with `hierarchy` `latent_skill` (Z,). Loss: squared error of frame t+1,
@@ -92,7 +92,7 @@ class LAM(Predictor):
             self.decoder = nn.Sequential(mlp([cfg.latent, cfg.width, cfg.width]), nn.GELU())
 
     def networks(self, told: int = 0) -> Networks:
-        """An inverse and a forward model, both of which are told so many more numbers."""
+        """An inverse and a forward model, both of which read `told` more numbers, those of a skill."""
         cfg, shape, count = self.config, self.frames.shape, self.earlier + 1
         vit = VitSize(cfg.layers, cfg.heads, cfg.patch) if cfg.encoder == "vit" else None
         return Networks(

@@ -21,7 +21,7 @@ from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.methods.base.transforms import return_to_go
 from icrl_agents.methods.imitation.episodes.demos import Demos, PromptedCache
 from icrl_agents.methods.imitation.episodes.method import EpisodeConfig, EpisodeMethod
-from icrl_agents.methods.imitation.episodes.segments import SEGMENT, mix_episodes, segments
+from icrl_agents.methods.imitation.episodes.segments import NO_TASK, SEGMENT, mix_episodes, segments
 from icrl_agents.methods.imitation.latent_actions import LatentActions, LatentFields
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Distribution
@@ -140,12 +140,8 @@ class PromptedDT(EpisodeMethod):
             trouble = "tasks differ in their legal actions" if task is not None else "the tasks of the rows are unknown"
             raise ValueError(f"burstiness={self.config.burstiness} mixes tasks, but {trouble}: give burstiness=1")
         mixed = rng.random(len(task)) >= self.config.burstiness
-        if LABELLED not in steps.extras:
-            return mix_episodes(steps, task, self.config.demos + 1, mixed, rng)
-        count = int((steps.extras[LABELLED] == 0).all(1).sum())  # rows of known steps, which are no sequences, are last
-        sequences = mix_episodes(steps.rows(slice(count)), task[:count], self.config.demos + 1, mixed[:count], rng)
-        known, numbers = steps.rows(slice(count, None)), np.zeros_like(steps.mask[count:], np.int64)
-        return _joined(sequences, known._replace(extras={**known.extras, SEGMENT: numbers}))
+        known = (steps.extras.get(LABELLED, np.zeros(steps.mask.shape)) > 0).any(1)  # rows of steps, not of sequences
+        return mix_episodes(steps, np.where(known, NO_TASK, task), self.config.demos + 1, mixed & ~known, rng)
 
     def tokens(self, steps: Steps) -> Tensor:
         if SEGMENT in steps.extras:
@@ -285,12 +281,3 @@ class PromptedDT(EpisodeMethod):
         if not self.config.latent:
             self.action.check(done, len(done), "an action of a demonstration")
             self.action.check(end, len(end), "the last action of a demonstration")
-
-
-def _joined(one: Steps, other: Steps) -> Steps:
-    """The rows of two batches of NumPy steps."""
-
-    def join(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: np.concatenate([value, theirs[name]]) for name, value in mine.items()}
-
-    return Steps(**join(one.columns, other.columns), extras=join(one.extras, other.extras))

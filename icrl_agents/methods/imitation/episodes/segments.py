@@ -11,6 +11,7 @@ import numpy as np
 
 from icrl_agents.core.steps import Steps
 
+NO_TASK = -1  # task of rows whose episodes are in no other sequence
 SEGMENT = "segment"  # extra column (B, T): number of the episode of each step in its sequence
 
 
@@ -46,12 +47,13 @@ def mix_episodes(steps: Steps, task: np.ndarray, size: int, mixed: np.ndarray, r
     hold a part of a single one, stay.
 
     Args:
-        task: task id (B,) of each row.
+        task: task id (B,) of each row, or `NO_TASK`.
         size: maximum number of episodes in a sequence.
         mixed: (B,) bool.
     """
     episodes = Episodes.of(steps)
-    known = {int(one): np.flatnonzero(task[episodes.row] == one) for one in np.unique(task[episodes.row])}
+    ids = np.setdiff1d(task[episodes.row], [NO_TASK])
+    known = {int(one): np.flatnonzero(task[episodes.row] == one) for one in ids}
     row, column = (np.array(index) for index in np.broadcast_arrays(*np.indices(steps.mask.shape, sparse=True)))
     segment, mask = segments(steps.first, size), steps.mask.copy()
     for one in np.flatnonzero(mixed & np.isin(np.arange(len(task)), episodes.row)):
