@@ -574,6 +574,12 @@ def test_known_steps_are_in_no_sequence():
     np.testing.assert_array_equal(found.obs[3], steps.obs[3])
     assert (found.reward[:3] == 0).all()
     assert found.reward[3].tolist() == [9.0] * 12
+    tensors = agent.method.tensors(found)
+    one = agent.method.loss(tensors)
+    tensors.extras[CODE][3] = (tensors.extras[CODE][3] + 1) % 6
+    assert agent.method.loss(tensors)["latent"] == one["latent"]
+    tensors.extras[CODE][0] = (tensors.extras[CODE][0] + 1) % 6
+    assert agent.method.loss(tensors)["latent"] != one["latent"]
 
 
 def test_as_many_demonstrations_as_fit():

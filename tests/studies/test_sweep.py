@@ -117,3 +117,11 @@ def test_cells_learn_from_histories(tmp_path):
     one_line(
         lambda: sweep(replace(grid, histories=other), tmp_path / "out", spec=SPEC), ValueError, "histories", "folder"
     )
+
+
+@pytest.mark.slow
+def test_cells_show_the_demonstrations_that_fit(tmp_path):
+    settings = {"updates": 1, "batch_size": 4, "width": 8, "heads": 2, "layers": 1, "inner": 8, "window": 8, "slide": 4}
+    settings |= {"demos": 2, "prompt": 12, "source": "noise", "episodes": 3, "threads": 1, "eval_every": 0}
+    (found,) = sweep(Grid("prompted-dt", ID, settings), tmp_path / "out", spec=SPEC)
+    assert found.curves[0].facts["demos"] == 2

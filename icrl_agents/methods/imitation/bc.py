@@ -10,7 +10,6 @@ from torch import Tensor
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import HEAD_NOISE, Steps, holds_actions
 from icrl_agents.methods.base.percepts import intended_action, masked_nll
-from icrl_agents.methods.base.trainable import known
 from icrl_agents.methods.imitation.reactive import ReactiveConfig, ReactiveMethod
 
 
@@ -51,4 +50,4 @@ class BC(ReactiveMethod):
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         target = intended_action(steps) if self.config.target == "action" else steps.extras[self.config.target]
         policy, noise = self.policy_at(self.hidden(steps)[:, :, 0]), steps.extras.get(HEAD_NOISE)
-        return {"action": masked_nll(policy, target, known(steps), steps.mask.sum(), noise)}
+        return {"action": masked_nll(policy, target, steps.mask, steps.mask.sum(), noise)}
