@@ -18,44 +18,40 @@ from icrl_agents import collect, evaluate, train
 
 ENV_ID, FOLDER = "icrl/HalfCheetahVel-v0", Path("runs/half-cheetah")
 SEED, TASKS, HELD_OUT = 0, None, None  # ids of tasks to train on and to measure; None: those of the split
-EXPERT_STEPS, STREAMS, EPISODES = 100_000, 4, 3  # streams: histories of each task
+EXPERT_STEPS = (25_000, 100_000)  # training of the SAC; it is kept after each of them, the last is the expert
+STREAMS, EPISODES = 4, 3  # histories of each task, and their episodes
 SOURCE = {"hold": 25, "right_end": 0.3}
 SETTINGS = {"window": 600, "slide": 100, "width": 64, "inner": 128, "batch_size": 16, "updates": 1500}
 SETTINGS |= {"seed": SEED, "eval_every": 0, "threads": 1}  # validation would take longer than the training
 
 
-def tell(obs, tasks):
-    """Observations (B, 17) and targets (B, 1), side by side."""
-    return np.hstack([obs, [[task["velocity"]] for task in tasks]]).astype(np.float32)
-
-
-class ManyTargets(gymnasium.ObservationWrapper):
+class ManyTargets(gymnasium.Wrapper):
     """For the training of the expert: another training target in every episode, and in the observation."""
 
     def __init__(self):
-        super().__init__(gymnasium.make(ENV_ID))
+        super().__init__(gymnasium.make("icrl/HalfCheetahVelGoal-v0"))
         self.tasks, self.rng = list(find_family(ENV_ID).tasks.split()[0]), np.random.default_rng(SEED)
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (18,))
 
     def reset(self, *, seed=None, options=None):
-        self.task = self.tasks[self.rng.integers(len(self.tasks))]
-        obs, info = self.env.reset(seed=seed, options={"task": self.task})
-        return self.observation(obs), info
-
-    def observation(self, obs):
-        return tell(obs[None], [self.task])[0]
+        return self.env.reset(seed=seed, options={"task": self.tasks[self.rng.integers(len(self.tasks))]})
 
 
-def make_expert():
-    """The expert, a function of observations and tasks; it is trained once and kept in a file."""
-    file, row = FOLDER / "expert.safetensors", make_vec_env(ManyTargets, 1, seed=SEED)
-    model = SAC("MlpPolicy", row, learning_starts=1000, seed=SEED, device="cpu")
-    if file.exists():
-        model.policy.load_state_dict(load_file(file))
-    else:
+def make_expert(steps=None):
+    """What SAC has learned after so many steps, a function of observations and tasks; it is trained once."""
+    files = {number: FOLDER / f"expert-{number}.safetensors" for number in EXPERT_STEPS}
+    model = SAC("MlpPolicy", make_vec_env(ManyTargets, 1, seed=SEED), learning_starts=1000, seed=SEED, device="cpu")
+    if not files[EXPERT_STEPS[-1]].exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        save_file(model.learn(EXPERT_STEPS).policy.state_dict(), file)
-    return lambda obs, tasks: model.predict(tell(obs, tasks), deterministic=True)[0]
+        for number, file in files.items():
+            model.learn(number - model.num_timesteps, reset_num_timesteps=False)
+            save_file(model.policy.state_dict(), file)
+    model.policy.load_state_dict(load_file(files[steps or EXPERT_STEPS[-1]]))
+
+    def expert(obs, tasks):  # (B, 17) or, with the target, (B, 18)
+        told = np.hstack([obs[:, :17], [[task["velocity"]] for task in tasks]])
+        return model.predict(told.astype(np.float32), deterministic=True)[0]
+
+    return expert
 
 
 def main():

@@ -16,7 +16,6 @@ PUBLISHED: dict[str, str] = {  # default source of an environment, where it is t
     "icrl/ContextualBandit-v0": "linucb",
     "icrl/GaussianBandit-v0": "gaussian-thompson",
     "icrl/LinearBandit-v0": "gaussian-thompson",
-    "icrl/HalfCheetahVel-v0": "sac",
 }
 
 

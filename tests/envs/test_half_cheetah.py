@@ -14,6 +14,7 @@ from icrl_agents.core.splits import split_tasks
 from tests.conftest import one_line
 
 CHEETAH = "icrl/HalfCheetahVel-v0"
+SHOWN = "icrl/HalfCheetahVelGoal-v0"
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +25,29 @@ def env():
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space m")
-def test_gymnasium_accepts_it(env):
+@pytest.mark.parametrize("env_id", [CHEETAH, SHOWN])
+def test_gymnasium_accepts_it(env_id):
+    env, family = gymnasium.make(env_id), find_family(env_id)
     check_env(env.unwrapped, skip_render_check=True)
-    family = find_family(CHEETAH)
     assert (env.observation_space, env.action_space) == (family.observation_space, family.action_space)
     assert env.spec.max_episode_steps == family.horizon == 200
+    env.close()
+
+
+def test_the_target_is_shown_where_it_is_asked_for(env):
+    shown = gymnasium.make(SHOWN)
+    for velocity in (0.5, 2.25):  # as drawn anew by a task in the middle of a lifetime
+        how = {"seed": 0, "options": {"task": {"velocity": velocity}}}
+        (one, _), (other, _) = env.reset(**how), shown.reset(**how)
+        np.testing.assert_array_equal(other, [*one, velocity])
+        action = np.full(6, 0.5, np.float32)
+        (one, reward, *_), (other, same, *_) = env.step(action), shown.step(action)
+        np.testing.assert_array_equal(other, [*one, velocity])
+        assert reward == same
+    copy = pickle.loads(pickle.dumps(shown.unwrapped))
+    assert copy.reset(seed=0)[0].shape == (18,)
+    shown.close()
+    one_line(lambda: gymnasium.make(CHEETAH, show_goal="yes"), ValueError, "show_goal='yes'", "False, True")
 
 
 def test_rewards_are_those_of_the_target(env):

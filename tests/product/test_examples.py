@@ -235,7 +235,7 @@ def test_frozen_lake_random_maps(tmp_path, capsys, own_tasks):
 def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.import_module("icrl_agents.evaluation.evaluate"), "MOST_RANDOM", 1)  # episodes
     held_out = find_family("icrl/HalfCheetahVel-v0").tasks.split()[1].ids[:2].tolist()
-    few = {"TASKS": [4, 5], "HELD_OUT": held_out, "STREAMS": 1, "EPISODES": 1, "EXPERT_STEPS": 10}
+    few = {"TASKS": [4, 5], "HELD_OUT": held_out, "STREAMS": 1, "EPISODES": 1, "EXPERT_STEPS": (1010, 1020)}
     example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS=TINY, **few)
     agent, expert = example.main()
     assert agent.tasks == expert.tasks == tuple(held_out)
@@ -248,6 +248,8 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
     first, other = (expert(np.zeros((1, 17)), [{"velocity": target}]) for target in (0.0, 3.0))
     assert first.shape == (1, 6)
     assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(expert(np.zeros((1, 18)), [{"velocity": 3.0}]), other)
+    assert not np.array_equal(example.make_expert(1010)(np.zeros((1, 17)), [{"velocity": 3.0}]), other)
 
 
 @pytest.mark.slow

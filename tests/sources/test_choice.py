@@ -60,7 +60,12 @@ def test_our_environments_keep_their_sources():
     found = {env_id: default_source(env_id) for env_id in FAMILIES}
     grids = [env_id for env_id in found if "Bandit" not in env_id]
     others = {env_id: found[env_id] for env_id in grids if found[env_id] != "posterior"}
-    dense = {"icrl/PointRobot-v0": "noise", "icrl/PendulumMass-v0": "noise", "icrl/HalfCheetahVel-v0": "sac"}
+    dense = {
+        "icrl/PointRobot-v0": "noise",
+        "icrl/PendulumMass-v0": "noise",
+        "icrl/HalfCheetahVel-v0": "sac",
+        "icrl/HalfCheetahVelGoal-v0": "sac",
+    }
     dense |= dict.fromkeys(METAWORLD, "noise") | dict.fromkeys(PROCGEN, "ppo")
     shown = dict.fromkeys(("icrl/PixelGridGoal-v0", "icrl/PixelGridDistractors-v0"), "noise")  # nothing to search for
     assert others == {"icrl/DarkroomMacro-v0": "q-learning", **dense, **shown}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from icrl_envs.base.checks import reject_unknown, short
-from icrl_envs.continuous.half_cheetah_vel import ENV_ID, FASTEST, VELOCITIES
+from icrl_envs.base.checks import check_choice, reject_unknown, short
+from icrl_envs.continuous.half_cheetah_vel import ENV_ID, FASTEST, VELOCITIES, observation_box
 
 try:
     import mujoco  # noqa: F401 - Gymnasium's own message names another extra
@@ -32,7 +32,8 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
     `Box(-1, 1, (6,), float32)`: torques of the six joints.
 
     ## Observation space
-    `Box(-inf, inf, (17,), float64)`: positions (8, without the way run) and velocities (9) of body and joints.
+    `Box(-inf, inf, (17,), float64)`: positions (8, without the way run) and velocities (9) of body and joints; with
+    `show_goal`, the target velocity is an 18th number.
 
     ## Reward
     Minus the distance between velocity and target in m/s, minus 0.05 times the sum of squared actions.
@@ -41,8 +42,9 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
     After 200 steps of 0.05 s `truncated` is set, never `terminated`.
 
     ## Arguments
-    `velocity`, from 0 to 3, fixes the task; without it the first `reset` samples a multiple of 0.01. Other arguments
-    are those of HalfCheetah-v5, such as `render_mode`, `width` and `height`.
+    `velocity`, from 0 to 3, fixes the task; without it the first `reset` samples a multiple of 0.01. `show_goal` adds
+    the target to the observation. Other arguments are those of HalfCheetah-v5, such as `render_mode`, `width` and
+    `height`.
 
     ## Info
     Those of HalfCheetah-v5: `x_position`, `x_velocity`, `reward_forward` (minus the distance) and `reward_ctrl`.
@@ -53,18 +55,20 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
     numbers; the body here is that of HalfCheetah-v5.
     """
 
-    def __init__(self, velocity: float | None = None, **kwargs: Any):
+    def __init__(self, velocity: float | None = None, show_goal: bool = False, **kwargs: Any):
         self._fixed = None if velocity is None else check_velocity(velocity)
         self.velocity = np.nan  # the target in m/s; sampled by the first reset unless it is given
+        self.show_goal = check_choice(show_goal, "show_goal", (False, True))
         super().__init__(ctrl_cost_weight=CONTROL_COST, **kwargs)
-        EzPickle.__init__(self, velocity, **kwargs)
+        self.observation_space = observation_box(show_goal)
+        EzPickle.__init__(self, velocity, show_goal, **kwargs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {"velocity": ...}}`."""
         reject_unknown(options or {}, ("task",), "option")
-        found = super().reset(seed=seed)
+        obs, info = super().reset(seed=seed)
         self._choose((options or {}).get("task"), seed is not None)
-        return found
+        return self._observe(obs), info
 
     def _choose(self, task: Any, sample: bool) -> None:
         if task is not None:
@@ -79,7 +83,10 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
         """Apply one action."""
         obs, _, terminated, truncated, info = super().step(action)
         info["reward_forward"] = -abs(info["x_velocity"] - self.velocity)
-        return obs, np.float64(info["reward_forward"] + info["reward_ctrl"]), terminated, truncated, info
+        return self._observe(obs), np.float64(info["reward_forward"] + info["reward_ctrl"]), terminated, truncated, info
+
+    def _observe(self, obs: np.ndarray) -> np.ndarray:
+        return np.append(obs, self.velocity) if self.show_goal else obs
 
 
 def check_velocity(value: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import register
@@ -13,6 +14,7 @@ from icrl_envs.base.registry import register_family
 from icrl_envs.base.split import Split
 
 ENV_ID = "icrl/HalfCheetahVel-v0"
+GOAL_ID = "icrl/HalfCheetahVelGoal-v0"  # the target is in the observation
 ENTRY_POINT = "icrl_envs.continuous.half_cheetah_env:HalfCheetahVelEnv"
 HORIZON = 200
 FASTEST, SPACING = 3.0, 0.01  # target velocities in m/s: from 0 to FASTEST
@@ -20,9 +22,12 @@ VELOCITIES = np.arange(round(FASTEST / SPACING) + 1) * SPACING  # (N,)
 
 
 class HalfCheetahVel(Family):
-    """Target velocities of `HalfCheetahVelEnv`, all multiples of 0.01 m/s from 0 to 3."""
+    """Target velocities of `HalfCheetahVelEnv`, all multiples of 0.01 m/s from 0 to 3.
 
-    env_id = ENV_ID
+    Args:
+        env_id: Gymnasium id of a `HalfCheetahVelEnv`.
+    """
+
     task_names = ("velocity",)
     num_tasks = len(VELOCITIES)
     horizon = HORIZON
@@ -30,15 +35,24 @@ class HalfCheetahVel(Family):
     published = Split(0.8, 0)
     max_rows = 64  # rows simulate one after the other: more are not faster
     install = "mujoco"
-    observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
     action_space = spaces.Box(-1.0, 1.0, (6,), np.float32)
+
+    def __init__(self, env_id: str):
+        self.env_id = env_id
+        self.observation_space = observation_box(gymnasium.spec(env_id).kwargs.get("show_goal", False))
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Return {"velocity": target in m/s}."""
         return {"velocity": round(float(VELOCITIES[task_id]), 2)}
 
 
+def observation_box(show_goal: bool) -> spaces.Box:
+    """Return the space of observations."""
+    return spaces.Box(-np.inf, np.inf, (17 + show_goal,), np.float64)
+
+
 def register_half_cheetah_vel() -> None:
-    """Register the id and its family."""
-    register(ENV_ID, ENTRY_POINT, max_episode_steps=HORIZON)
-    register_family(HalfCheetahVel())
+    """Register both ids and their families."""
+    for env_id, kwargs in ((ENV_ID, {}), (GOAL_ID, {"show_goal": True})):
+        register(env_id, ENTRY_POINT, max_episode_steps=HORIZON, kwargs=kwargs)
+        register_family(HalfCheetahVel(env_id))
