@@ -79,10 +79,10 @@ PPO_PRESETS: Presets = {
     "icrl/DarkKeyToDoor-v0": {"n_steps": 50, "batch_size": 100, "n_epochs": 10},
     "icrl/Darkroom17x17-v0": {"n_steps": 50},
     "icrl/Darkroom10x10-v0": {"n_steps": 100},
-    "icrl/MetaWorld-*": {"n_steps": 100, "batch_size": 200, "bootstrap": True},
+    "icrl/MetaWorld*": {"n_steps": 100, "batch_size": 200, "bootstrap": True},
 }
 SAC_PRESETS: Presets = {  # the public code; the table of its paper has train_freq=10 and gradient_steps=1
-    "icrl/MetaWorld-*": {"buffer_size": 1_000_000, "batch_size": 128, "gradient_steps": 10},
+    "icrl/MetaWorld*": {"buffer_size": 1_000_000, "batch_size": 128, "gradient_steps": 10},
 }
 
 

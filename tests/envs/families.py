@@ -21,7 +21,7 @@ REACH = pytest.param(  # of Meta-World's families, which differ in little but na
     "icrl/MetaWorld-reach-v0",
     marks=pytest.mark.skipif(find_spec("metaworld") is None, reason='pip install "icrl-agents[metaworld]"'),
 )
-METAWORLD = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/MetaWorld-"))
+METAWORLD = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/MetaWorld"))
 PROCGEN = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/Procgen-"))
 
 SPRING, WALK, POLES = "test/Spring-v0", "test/Walk-v0", "test/Poles-v0"

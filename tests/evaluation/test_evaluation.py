@@ -575,7 +575,7 @@ def test_lifetimes_are_as_long_as_published():
         "icrl/PendulumMass-v0": 8,
         **dict.fromkeys(METAWORLD, 20),
         **dict.fromkeys(PROCGEN, 5),
-        "icrl/HalfCheetahVel-v0": 5,
+        **dict.fromkeys(("icrl/HalfCheetahVel-v0", "icrl/HalfCheetahVelGoal-v0"), 5),
         **{f"icrl/PixelGrid{name}-v0": 20 for name in ("", "Cells", "Goal", "Distractors")},
         "icrl/BernoulliBandit-v0": 1,
         "icrl/ContextualBandit-v0": 1,

@@ -68,9 +68,16 @@ class MetaWorld(Family):
 
 
 def register_metaworld() -> None:
-    """Register an id and a family for each of Meta-World's tasks, such as icrl/MetaWorld-reach-v0."""
-    for name in SPACES:
-        env_id = f"icrl/MetaWorld-{name}-v0"
-        kwargs = {"name": name}
+    """Register an id and a family for each of Meta-World's tasks, such as icrl/MetaWorld-reach-v0.
+
+    Where the observation hides the goal there is a second id, icrl/MetaWorldGoal-reach-v0, which shows it.
+    """
+    hidden = {f"icrl/MetaWorld-{name}-v0": {"name": name} for name in SPACES}
+    shown = {
+        f"icrl/MetaWorldGoal-{name}-v0": {"name": name, "hide_goal": False}
+        for name, space in SPACES.items()
+        if space.has_goal
+    }
+    for env_id, kwargs in (hidden | shown).items():
         register(env_id, ENTRY_POINT, vector_entry_point=ROWS, max_episode_steps=HORIZON, kwargs=kwargs)
         register_family(MetaWorld(env_id))

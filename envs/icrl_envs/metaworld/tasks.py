@@ -21,6 +21,7 @@ TAKEN = 0.25  # largest share of the space that the margins around the test goal
 NOTICED = 0.02  # metres; entries of a rand_vec with a smaller range do not tell goals apart
 FREE_SEED = 20_000
 BLOCK = 4096  # goals drawn at a time
+PLACE = 3  # entries of a place
 ROUNDING = 1e-9  # metres
 
 
@@ -31,6 +32,11 @@ class Space(NamedTuple):
     high: tuple[float, ...]  # (D,)
     apart: float = 0.0  # smallest horizontal distance between object and goal
     goal: tuple[float, float] | None = None  # horizontal place that `apart` refers to; None: the drawn goal's
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether a goal is drawn beside the object; otherwise it is a place on the object, which is observed."""
+        return len(self.low) == 2 * PLACE
 
     def fits(self, rand_vecs: np.ndarray) -> np.ndarray:
         """Return (N,) bool: the two places of `rand_vecs` (N, D) are apart."""
