@@ -2,11 +2,12 @@
 
 A latent action model (from example 13, which has to run first) names what happens in the videos. The transformer reads
 and predicts these names; 32 steps whose actions are known say what they mean. It is measured on 100 rooms that nothing
-has seen, after 0, 1 and 3 videos of an expert. (Needs the extras train and latent.)
+has seen, after 0, 1 and 3 videos of an expert; several --seed are measured together. (Extras train and latent.)
 """
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -14,9 +15,11 @@ import typer
 from icrl_agents import HistoryStore, collect, evaluate, train
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation.curves import Curve
 from icrl_agents.sources.demonstrations import Demonstrations
 
 ENV_ID = "icrl/PixelGrid-v0"  # only the reward reveals the goal, and no token is made of rewards
+FOLDER, VIDEOS = "runs/prompts", "runs/videos"  # of this example and of example 13
 TASKS, HELD_OUT = None, None  # rooms to learn from and to measure on; None: those of the split
 EXPERT = {"streams": 1, "episodes": 16, "settings": {"start": 0.0, "end": 0.0}}
 SHOWN = (0, 1, 3)  # videos before a lifetime
@@ -24,10 +27,11 @@ SETTINGS = {"demos": 3, "prompt": 60, "window": 20, "slide": 5, "horizon": 20, "
 SETTINGS |= {"updates": 1000, "batch_size": 32, "micro_batch": 8, "eval_every": 0, "threads": 1}
 
 
-def main(labels: int = 32, seed: int = 0, lam: Path | None = None, folder: Path | None = None) -> list:
-    folder = folder or Path(f"runs/prompts-{seed}")
-    model = Annotator.from_pretrained(lam or Path(f"runs/videos-{seed}/lam"), device="cpu")
-    histories, out = folder / "expert.h5", folder / "agent"
+def measure(labels: int, seed: int) -> list:
+    """Train with one seed, or load what an earlier call trained; its curves on held-out rooms."""
+    model = Annotator.from_pretrained(Path(f"{VIDEOS}-{seed}/lam"), device="cpu")
+    folder = Path(f"{FOLDER}-{seed}")
+    histories, out = folder / "expert.h5", folder / f"labels-{labels}"
     if not histories.exists():
         collect(ENV_ID, "noise", histories, tasks=TASKS or split_tasks(ENV_ID).train.ids, seed=seed, **EXPERT)
     with HistoryStore(histories) as store:
@@ -50,8 +54,14 @@ def main(labels: int = 32, seed: int = 0, lam: Path | None = None, folder: Path 
         return show if count else 0
 
     how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": 5, "num_seeds": 1}
-    curves = [evaluate(agent, ENV_ID, name=f"{count} videos", demos=videos(count), **how) for count in SHOWN]
-    (folder / "success.json").write_text(json.dumps({one.name: one.at(1, 5)._asdict() for one in curves}, indent=1))
+    return [evaluate(agent, ENV_ID, name=f"{count} videos", demos=videos(count), **how) for count in SHOWN]
+
+
+def main(labels: int = 32, seed: Annotated[list[int], typer.Option()] = (0,)) -> list:
+    of_seeds = zip(*(measure(labels, one) for one in seed), strict=True)
+    curves = [Curve.join(trainings, trainings[0].name) for trainings in of_seeds]
+    found = {curve.name: curve.at(1, 5)._asdict() for curve in curves}
+    Path(f"{FOLDER}-labels-{labels}.json").write_text(json.dumps({"seeds": list(seed), "reached": found}, indent=1))
     for curve in curves:
         print(f"{curve.name}: {curve.at(1, 5)} of the goals reached, random play {curve.random.mean():.2f}")
     return curves

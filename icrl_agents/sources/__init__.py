@@ -28,7 +28,7 @@ SOURCES: dict[str, str] = {
     "ucb": "icrl_agents.sources.bandits.counts:UCB",
     "linucb": "icrl_agents.sources.bandits.linucb:LinUCB",
     "epsilon-greedy": "icrl_agents.sources.bandits.counts:EpsilonGreedy",
-    "uniform": "icrl_agents.sources.bandits.counts:Uniform",
+    "uniform": "icrl_agents.sources.uniform:Uniform",
     "noise": "icrl_agents.sources.noise:Noise",
     "wrong-goal": "icrl_agents.sources.wrong_goal:WrongGoal",
     "ppo": "icrl_agents.sources.sb3:PPOSource",

@@ -235,11 +235,20 @@ def test_frozen_lake_random_maps(tmp_path, capsys, own_tasks):
 def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.import_module("icrl_agents.evaluation.evaluate"), "MOST_RANDOM", 1)  # episodes
     held_out = find_family("icrl/HalfCheetahVel-v0").tasks.split()[1].ids[:2].tolist()
-    few = {"TASKS": [4, 5], "HELD_OUT": held_out, "STREAMS": 1, "EPISODES": 1, "EXPERT_STEPS": (1010, 1020)}
+    few = {
+        "TASKS": [4, 5],
+        "HELD_OUT": held_out,
+        "STREAMS": 1,
+        "EPISODES": 1,
+        "EXPERT_STEPS": {"medium": 1010, "expert": 1020},
+    }
     example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS=TINY, **few)
     agent, expert = example.main()
     assert agent.tasks == expert.tasks == tuple(held_out)
     assert capsys.readouterr().out.count("episode 1 ") == 2
+    with HistoryStore(tmp_path / "medium.h5") as medium, HistoryStore(tmp_path / "expert.h5") as expert:
+        assert not np.array_equal(medium[4].action, expert[4].action)
+        np.testing.assert_allclose(medium[4].obs[..., 17], 0.04)  # the target
     env = example.ManyTargets()
     targets = [env.reset(seed=0)[0][17] for _ in range(3)]
     assert len(set(targets)) == 3
@@ -249,7 +258,7 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
     assert first.shape == (1, 6)
     assert not np.array_equal(first, other)
     np.testing.assert_array_equal(expert(np.zeros((1, 18)), [{"velocity": 3.0}]), other)
-    assert not np.array_equal(example.make_expert(1010)(np.zeros((1, 17)), [{"velocity": 3.0}]), other)
+    assert not np.array_equal(example.make_expert("medium")(np.zeros((1, 17)), [{"velocity": 3.0}]), other)
 
 
 @pytest.mark.slow
@@ -268,13 +277,15 @@ def test_act_from_videos(tmp_path, capsys):
     tiny = {"updates": 2, "batch_size": 4, "width": 8}
     held_out = find_family("icrl/PixelGridGoal-v0").tasks.split()[1].ids[:2].tolist()
     few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EPISODES": 1, "VIDEOS": {"streams": 1, "episodes": 2}}
+    few |= {"FOLDER": f"{tmp_path}/videos"}
     example = load("13_act_from_videos", LAM=tiny, POLICY=tiny, CLONE=tiny, FEW=tiny, **few)
-    for _ in range(2):  # the second call finds all trained
-        curves = example.main(labels=5, folder=tmp_path)
-    assert [curve.tasks for curve in curves] == [tuple(held_out)] * 5
-    assert json.loads((tmp_path / "labels-5/success.json").read_text()).keys() == {curve.name for curve in curves}
+    example.main(labels=5)
+    curves = example.main(labels=5, seed=[0, 1])  # the second call finds seed 0 trained
+    assert [(curve.tasks, curve.trainings) for curve in curves] == [(tuple(held_out), 2)] * 5
+    found = json.loads((tmp_path / "videos-labels-5.json").read_text())
+    assert found["reached"].keys() == {curve.name for curve in curves}
     assert capsys.readouterr().out.count("of the goals reached, random play 0.") == 10
-    agent = ICAgent.from_pretrained(tmp_path / "labels-5/la-bc", device="cpu")
+    agent = ICAgent.from_pretrained(tmp_path / "videos-0/labels-5/la-bc", device="cpu")
     assert agent.facts["command"] == "python examples/13_act_from_videos.py --labels 5 --seed 0"
     assert agent.facts["train"]["labels"] == 5
 
@@ -283,14 +294,39 @@ def test_act_from_videos(tmp_path, capsys):
 def test_prompt_with_videos(tmp_path, capsys):
     tiny = {"updates": 1, "batch_size": 4, "width": 8, "latent": 4, "codes": 6}
     shown = collect("icrl/PixelGridGoal-v0", "noise", tmp_path / "v.h5", tasks=[0, 1], streams=1, episodes=2)
-    train("lam", "icrl/PixelGridGoal-v0", tmp_path / "lam", histories=shown, settings=tiny, quiet=True)
+    train("lam", "icrl/PixelGridGoal-v0", tmp_path / "videos-3/lam", histories=shown, settings=tiny, quiet=True)
     held_out = find_family("icrl/PixelGrid-v0").tasks.split()[1].ids[:2].tolist()
     few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EXPERT": {"streams": 1, "episodes": 4}, "SHOWN": (0, 1)}
     settings = {**tiny, "heads": 2, "layers": 1, "demos": 1, "prompt": 20, "window": 20, "slide": 5, "eval_every": 0}
-    example = load("14_prompt_with_videos", SETTINGS=settings, **few)
-    curves = example.main(labels=5, lam=tmp_path / "lam", folder=tmp_path / "out")
+    few |= {"FOLDER": f"{tmp_path}/prompts", "VIDEOS": f"{tmp_path}/videos"}
+    curves = load("14_prompt_with_videos", SETTINGS=settings, **few).main(labels=5, seed=[3])
+    assert (tmp_path / "prompts-3/labels-5/model.safetensors").exists()
+    assert json.loads((tmp_path / "prompts-labels-5.json").read_text())["seeds"] == [3]
     assert [curve.facts.get("demos") for curve in curves] == [None, "show"]
     assert capsys.readouterr().out.count("of the goals reached, random play 0.") == 2
+
+
+@pytest.mark.slow
+def test_act_from_recordings(tmp_path, capsys):
+    splits, how = split_tasks("icrl/PointRobot-v0"), {"streams": 1, "episodes": 1}
+    tasks = [*splits.train.ids[:3], *splits.validation.ids[:2]]
+    files = [
+        collect("icrl/PointRobot-v0", source, tmp_path / f"{source}.h5", tasks=tasks, **how)
+        for source in ("noise", "uniform")
+    ]
+    tiny, held_out = {"updates": 2, "batch_size": 4, "width": 8}, splits.test.ids[:2].tolist()
+    few = {"LAM": {**tiny, "quantizer": "none", "latent": 8}, "CLONE": tiny, "FEW": tiny, "HELD_OUT": held_out}
+    example = load("15_act_from_recordings", FOLDER=f"{tmp_path}/runs", **few)
+    for seeds in ([0], [0, 1]):  # the second call finds seed 0 trained
+        r2, curves = example.main(files[0], files[1], labels=5, seed=seeds)
+        assert [(curve.tasks, curve.trainings) for curve in curves] == [(tuple(held_out), len(seeds))] * 5
+        assert capsys.readouterr().out.count("R2 ") == 5
+    assert r2[0].keys() == {curve.name for curve in curves}
+    assert all(-20 < value < 1 for one in r2 for value in one.values())
+    own, other = (example.main(files[0], file, labels=5)[0][0]["bc on known actions"] for file in (None, files[1]))
+    assert own != other  # labels of the recordings themselves, and of random play
+    with HistoryStore(files[0]) as store:
+        assert not {"latent_action", "vpt_action"} & set(store[tasks[0]].extras)  # the files given stay as they were
 
 
 @pytest.mark.slow

@@ -355,3 +355,14 @@ def test_every_observation_has_a_row_of_its_own(space, count):
     assert states == count
     assert set(found) == set(range(count))
     assert len(np.unique(samples, axis=0)) == count
+
+
+def test_random_play_draws_from_any_action_space():
+    one, same, other = (live("uniform", [0, 1], 50, seed, "icrl/PointRobot-v0") for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.action, same.action)
+    assert not (one.action == other.action).any()
+    assert not (one.action[0] == one.action[1]).any()  # rows have draws of their own
+    counts = np.histogram(one.action, bins=4, range=(-1, 1))[0]
+    assert one.action.shape == (2, 1000, 2)
+    assert counts.min() > 900  # of 1000
+    assert "log_prob" not in one.extras

@@ -13,7 +13,7 @@ from icrl_envs.base.capability import Capability
 from icrl_envs.base.family import Family, VectorRows
 from icrl_envs.base.registry import register_family
 from icrl_envs.base.split import DeclaredTest, Split
-from icrl_envs.metaworld.spaces import ACTION_BOX, PUBLISHED, View, observation_box
+from icrl_envs.metaworld.spaces import ACTION_BOX, FULL, PUBLISHED, View, observation_box
 from icrl_envs.metaworld.tasks import FREE, GOALS, SPACES, goal_of
 
 ENTRY_POINT = "icrl_envs.metaworld.env:MetaWorldEnv"
@@ -70,11 +70,12 @@ class MetaWorld(Family):
 def register_metaworld() -> None:
     """Register an id and a family for each of Meta-World's tasks, such as icrl/MetaWorld-reach-v0.
 
-    Where the observation hides the goal there is a second id, icrl/MetaWorldGoal-reach-v0, which shows it.
+    Where the observation hides the goal there is a second id, icrl/MetaWorldGoal-reach-v0, with Meta-World's own, which
+    shows it.
     """
     hidden = {f"icrl/MetaWorld-{name}-v0": {"name": name} for name in SPACES}
     shown = {
-        f"icrl/MetaWorldGoal-{name}-v0": {"name": name, "hide_goal": False}
+        f"icrl/MetaWorldGoal-{name}-v0": {"name": name, "obs": FULL, "hide_goal": False}
         for name, space in SPACES.items()
         if space.has_goal
     }

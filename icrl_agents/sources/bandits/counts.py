@@ -1,4 +1,4 @@
-"""Bandit learners from pull counts and reward sums: uniform, epsilon-greedy, UCB. Axis letters: B rows, A actions."""
+"""Bandit learners from pull counts and reward sums: epsilon-greedy, UCB. Axis letters: B rows, A actions."""
 
 from __future__ import annotations
 
@@ -47,17 +47,6 @@ def lifetime_of(source: BanditSource, env: Any) -> int:
     if limit is None:
         raise ValueError(f"source {source.name!r} needs a time limit, {env} has none: use source 'ucb'")
     return limit * source.episodes
-
-
-class Uniform(BanditSource):
-    """Uniformly random legal actions: a lower bound, and data without the bias of a learner."""
-
-    assumes = "nothing but the action set."
-    name = "uniform"
-    needs_bandit = False
-
-    def choose(self, obs: np.ndarray) -> np.ndarray:
-        return self.any_of(self.legal)
 
 
 @dataclass(frozen=True)
