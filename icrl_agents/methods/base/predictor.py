@@ -20,12 +20,13 @@ from icrl_agents.methods.base.trainable import Trainable, known
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.devices import to_device
-from icrl_agents.nn.vision.frames import Frames
+from icrl_agents.nn.vision.frames import CLIP, Frames
 
 LATENT, RAW, CODE = "latent_action", "latent_action_raw", "latent_action_code"  # columns of latent actions
 SKILL = "latent_skill"  # column of what an agent does in several steps
 NO_STEPS = "the histories have no steps, so there is nothing to measure: give others"
 BLOCK = 256  # steps that are labelled or measured at a time
+SMALLEST = 0.01  # smallest unit of changes of an entry of a vector, in its standard deviations
 
 
 class Predictor(Trainable):
@@ -68,9 +69,14 @@ class Predictor(Trainable):
             self.action.fit_actions(steps.action[steps.mask])
 
     def usual(self, change: Tensor) -> Tensor:
-        """Root mean square of changes (N, ...), of vectors of each entry; 1 where nothing changes."""
+        """Root mean square of changes (N, ...); 1 where nothing changes. Of vectors it is that of each entry, and not
+        below `SMALLEST`: what trembles is no change."""
         square = change.pow(2)
-        found = (square.mean() if self.frames.bounded else square.mean(0)).sqrt()
+        if self.frames.bounded:
+            found = square.mean().sqrt()
+        else:
+            found = square.mean(0).sqrt()
+            found = torch.where(found > 0, found.clamp_min(SMALLEST), found)
         return found.masked_fill(found == 0, 1)
 
     def tensors(self, steps: Steps) -> Steps:
@@ -122,7 +128,7 @@ class Predictor(Trainable):
         if not differences:
             return frames
         changes = frames[:, following.shape[1] :] - context
-        return changes if self.frames.bounded else changes / self.step.repeat(self.earlier + 1)
+        return changes if self.frames.bounded else (changes / self.step.repeat(self.earlier + 1)).clamp(-CLIP, CLIP)
 
     def blocks(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, tuple[Tensor, Tensor]]]:
         """Real steps of NumPy steps (B, T), a bounded number at a time: row, places (N,), and what `read` returns."""

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icrl_agents.nn.quantizers import Quantized, Quantizer
+from icrl_agents.nn.vision.frames import CLIP
 
 
 class Found(NamedTuple):
@@ -56,8 +58,15 @@ class Skill(nn.Module):
 
 
 def squared_error(guess: Tensor, frames: Tensor, usual: Tensor) -> Tensor:
-    """Squared errors in units of the usual change, so that 1 is about that of predicting no change."""
-    return ((guess - frames) / usual).pow(2)
+    """Squared errors in units of the usual change, so that 1 is about that of predicting no change.
+
+    Of vectors, whose entries have units of their own, errors grow linearly beyond 10 units (Huber 1964): a jump of an
+    entry that hardly moves would outweigh everything else.
+    """
+    error = (guess - frames) / usual
+    if not usual.dim():
+        return error.pow(2)
+    return 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=CLIP)
 
 
 def error_ahead(

@@ -16,10 +16,11 @@ from icrl_agents.core.spaces import channels_last, is_box, is_image_box
 from icrl_agents.nn.numerics import mean_and_std
 
 PIXEL = 255.0  # highest value of a byte
+CLIP = 10.0  # of standardised entries: one that hardly moves may jump by thousands of its standard deviations
 
 
 class Frames(nn.Module):
-    """Images as (..., C, H, W) from -0.5 to 0.5, or other Boxes as standardised vectors (..., size).
+    """Images as (..., C, H, W) from -0.5 to 0.5, or other Boxes as standardised vectors (..., size) from -10 to 10.
 
     Attributes:
         shape: (C, H, W), or (size,).
@@ -51,7 +52,7 @@ class Frames(nn.Module):
         """Frames (..., *shape) of observations (..., *space.shape), of any dtype."""
         if not self.bounded:
             flat = obs.float().reshape(*obs.shape[: obs.dim() - self.axes], -1)
-            return (flat - self.mean) / self.std
+            return ((flat - self.mean) / self.std).clamp(-CLIP, CLIP)
         images = obs.unsqueeze(-3) if self.axes == 2 else obs
         return (images.movedim(-1, -3) if self.last else images).float() / PIXEL - 0.5
 
