@@ -90,6 +90,21 @@ def test_tasks_are_velocities_and_rows_stay_on_theirs():
     rows.close()
 
 
+@pytest.mark.slow
+def test_the_camera_runs_along():
+    made = gymnasium.make(CHEETAH, velocity=1.0, render_mode="rgb_array", width=64, height=64)
+    made.reset(seed=0)
+    try:
+        near = made.render()
+    except Exception as error:  # no OpenGL on this machine
+        pytest.skip(str(error))
+    cheetah = made.unwrapped
+    cheetah.set_state(np.r_[30.0, cheetah.data.qpos[1:]], cheetah.data.qvel)
+    brown = [(np.ptp(frame.astype(int), axis=2) > 60).sum() for frame in (near, made.render())]  # the floor is grey
+    assert min(brown) > 20
+    made.close()
+
+
 @pytest.mark.parametrize("velocity", [-0.1, 3.01, "fast", True, np.nan])
 def test_other_targets_are_refused(env, velocity):
     one_line(lambda: env.reset(options={"task": {"velocity": velocity}}), ValueError, "velocity=", "from 0 to 3.0")

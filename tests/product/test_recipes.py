@@ -84,34 +84,48 @@ def test_the_command_on_a_card_gives_its_settings(card: Path):
 
 
 def check_script(words: list[str], data: dict[str, Any]) -> None:
-    """A script's last training has the settings of the agent, and its collections the sizes of the histories."""
+    """The script trains an agent with the settings of this one."""
     path, options = ROOT / words[0], dict(zip(words[1::2], words[2::2], strict=True))
-    script = runpy.run_path(str(path))
-    if path.stem == "13_act_from_videos":
-        check_videos(script, int(options["--labels"]), data)
-        return
-    facts, last = data["facts"], script["ROUNDS"][-1]
-    assert facts["env_id"] == f"icrl/MetaWorld-{options['--task']}-v0"
-    out = f"runs/ml1-{options['--task']}/round-{len(script['ROUNDS']) - 1}"
-    given = {
-        **script["SETTINGS"],
-        **last.settings,
-        "task_set": "train_free",
-        "seed": int(options["--seed"]),
-        "init": out,
-    }
-    config, agent, _ = split_settings(data["method"], facts["env_id"], given, fresh=False)
-    assert (asdict(config), asdict(agent)) == (asdict(TrainConfig()) | facts["train"], data["config"])
-    assert [part["episodes"] for part in facts["data"]["collections"]] == [one.episodes for one in script["ROUNDS"]]
+    check = {"10": check_cheetah, "11": check_rounds, "13": check_videos}
+    check[path.name[:2]](runpy.run_path(str(path)), options, data)
 
 
-def check_videos(script: dict[str, Any], labels: int, data: dict[str, Any]) -> None:
+def check_settings(env_id: str, given: dict[str, Any], data: dict[str, Any]) -> None:
+    """The settings that a script gives, and the defaults of today, are those of the agent."""
+    config, agent, _ = split_settings(data["method"], env_id, given, fresh=False)
+    assert (asdict(config), asdict(agent)) == (asdict(TrainConfig()) | data["facts"]["train"], data["config"])
+    assert data["facts"]["env_id"] == env_id
+
+
+def check_cheetah(script: dict[str, Any], options: dict[str, str], data: dict[str, Any]) -> None:
+    check_settings(script["ENV_ID"], script["SETTINGS"], data)
+    assert not options
+    assert data["facts"]["data"]["settings"].items() >= script["SOURCE"].items()
+    assert (data["facts"]["data"]["episodes"], data["facts"]["data"]["streams"]) == (
+        script["EPISODES"],
+        script["STREAMS"],
+    )
+
+
+def check_rounds(script: dict[str, Any], options: dict[str, str], data: dict[str, Any]) -> None:
+    """The last training has the settings of the agent, and the collections the sizes of the histories."""
+    last, task = script["ROUNDS"][-1], options["--task"]
+    more = {"task_set": "train_free", "seed": int(options["--seed"])}
+    more["init"] = f"runs/ml1-{task}/round-{len(script['ROUNDS']) - 1}"
+    check_settings(f"icrl/MetaWorld-{task}-v0", {**script["SETTINGS"], **last.settings, **more}, data)
+    episodes = [part["episodes"] for part in data["facts"]["data"]["collections"]]
+    assert episodes == [one.episodes for one in script["ROUNDS"]]
+
+
+def check_videos(script: dict[str, Any], options: dict[str, str], data: dict[str, Any]) -> None:
     """Each of its agents has its settings."""
     target = data["config"].get("target", "action")
-    own = {"la-bc": {**script["POLICY"], "labels": labels}, "bc": {**script["CLONE"], "target": target}}
-    given = {**own[data["method"]], "seed": 0, "eval_every": 0, "threads": 1}
-    config, agent, _ = split_settings(data["method"], script["ENV_ID"], given, fresh=False)
-    assert (asdict(config), asdict(agent)) == (asdict(TrainConfig()) | data["facts"]["train"], data["config"])
+    own = {
+        "la-bc": {**script["POLICY"], "labels": int(options["--labels"])},
+        "bc": {**script["CLONE"], "target": target},
+    }
+    given = {**own[data["method"]], "seed": int(options["--seed"]), "eval_every": 0, "threads": 1}
+    check_settings(script["ENV_ID"], given, data)
     assert data["facts"]["data"]["episodes"] == script["VIDEOS"]["episodes"]
 
 
