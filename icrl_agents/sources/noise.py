@@ -57,7 +57,7 @@ class Noise(StepSource):
     is no `log_prob`: clipping and the memory of the drift leave it no closed form.
     """
 
-    assumes = "the expert, and through it the task: the environment's expert_action()."
+    assumes = "an expert, and through it the task."
     Settings = NoiseSettings
 
     @classmethod

@@ -51,7 +51,7 @@ class WrongGoal(StepSource):
     also replaces an action that is illegal in the row's own task.
     """
 
-    assumes = "experts of all training tasks: the environment's expert_action(tasks)."
+    assumes = "experts of all training tasks."
     Settings = WrongGoalSettings
 
     @classmethod

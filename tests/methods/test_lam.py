@@ -99,12 +99,12 @@ def play(rows: int = 32, count: int = 40, seed: int = 0) -> Steps:
     return stack_steps(obs, action, zeros, following, ended & False, ended)
 
 
-@pytest.fixture(scope="module")
-def learned() -> LAM:
+def learn(space: spaces.Box, first: Steps, steps: Steps) -> LAM:
+    """A model of `steps`, with the statistics of the `first` batch."""
     torch.manual_seed(0)
-    lam, steps = LAM(PLANE, FOUR, LAMConfig(**{**SMALL, "width": 32, "codes": 8})).train(), play()
+    lam = LAM(space, FOUR, LAMConfig(**{**SMALL, "width": 32, "codes": 8})).train()
     tensors = lam.tensors(steps)
-    lam.fit_normalization(tensors)
+    lam.fit_normalization(lam.tensors(first))
     optimizer = torch.optim.AdamW(lam.parameters(), lr=3e-3)
     for _ in range(250):
         optimizer.zero_grad()
@@ -113,16 +113,44 @@ def learned() -> LAM:
     return lam.eval()
 
 
+@pytest.fixture(scope="module")
+def learned() -> LAM:
+    return learn(PLANE, play(), play())
+
+
+def meanings(codes: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, float]:
+    """The most frequent action of each code, and the share of steps that have it."""
+    table = np.zeros((8, 4))
+    np.add.at(table, (codes.reshape(-1), actions.reshape(-1)), 1)
+    return table.argmax(1), table.max(1).sum() / table.sum()
+
+
+def test_an_entry_that_trembles_and_seldom_jumps_outweighs_nothing():
+    """As the pose of an object that an arm touches in one episode of many: millions of its usual changes."""
+
+    def with_object(seed: int, jumps: float) -> Steps:
+        steps, rng = play(seed=seed), np.random.default_rng(seed)
+        third = 1e-5 * rng.normal(size=(2, *steps.mask.shape, 1)) + 10 * (rng.random((2, *steps.mask.shape, 1)) < jumps)
+        seen = zip((steps.obs, steps.next_obs), third, strict=True)
+        obs, following = (np.concatenate(pair, 2, dtype=np.float32) for pair in seen)
+        return steps._replace(obs=obs, next_obs=following)
+
+    space = spaces.Box(-1e3, 1e3, (3,), np.float32)
+    lam, steps = learn(space, with_object(0, 0), with_object(0, 0.01)), with_object(1, 0.01)
+    labels = lam.label(steps)
+    calm = abs(steps.next_obs - steps.obs)[..., 2] < 1
+    assert meanings(labels[CODE][calm, 0], steps.action[calm])[1] > 0.98
+    assert abs(labels[RAW]).max() < 1e3
+
+
 def test_codes_are_actions_at_the_very_step(learned):
     """Also at the first and at the last step of an episode, and at no other step's."""
     steps = play(seed=1)
     labels = learned.label(steps)
     assert labels[LATENT].shape == labels[RAW].shape == (32, 40, 4)
     codes, actions = labels[CODE][..., 0], steps.action
-    table = np.zeros((8, 4))
-    np.add.at(table, (codes.reshape(-1), actions.reshape(-1)), 1)
-    assert table.max(1).sum() / table.sum() > 0.99
-    meaning = table.argmax(1)
+    meaning, purity = meanings(codes, actions)
+    assert purity > 0.99
     for place in (slice(0, None, 10), slice(9, None, 10), slice(5, None, 10)):
         assert (meaning[codes[:, place]] == actions[:, place]).mean() > 0.99
     for shift in (1, -1):
