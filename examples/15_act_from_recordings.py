@@ -1,8 +1,8 @@
 """Policies of real-valued actions from recordings without actions, and some steps whose actions are known.
 
-Recordings are histories of any environment whose observation shows the task: of a half-cheetah (example 10 makes them),
-of an arm of Meta-World, or your own. The known steps are drawn from them, or from other histories (--labelled), such as
-random play. Actions are compared on validation tasks, policies on held-out ones. (Needs the extras train and latent.)
+Recordings are histories of any environment whose observation shows the task, such as those of example 10; the known
+steps are of these or of others, such as random play. The change between two frames tells the action of an arm, that of
+a body takes the frames themselves (--no-differences). R2 is of actions on validation tasks. (Extras train and latent.)
 """
 
 import shutil
@@ -16,18 +16,15 @@ from icrl_agents import HistoryStore, evaluate, train
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation.curves import Curve
 
-FOLDER, HELD_OUT, EPISODES = "runs/recordings", None, 3  # tasks to measure policies on, None: the test tasks
+FOLDER, HELD_OUT, EPISODES = "runs/recordings", None, 3  # HELD_OUT: tasks to measure policies on; None: the test tasks
 LAM = {"quantizer": "none", "latent": 8, "updates": 4000, "batch_size": 64, "micro_batch": 64}
-CLONE = {"updates": 4000, "batch_size": 64, "micro_batch": 64}
-FEW = {"updates": 1000, "batch_size": 64, "micro_batch": 64}  # of what learns from the known steps alone
+CLONE = {"updates": 2000, "batch_size": 64, "micro_batch": 64}
 
 
-def measure(recordings: Path, labelled: Path | None, labels: int, task_set: str, seed: int) -> tuple[dict, list]:
-    """Train all with one seed, or load what an earlier call trained: R2 of actions, and curves."""
+def train_and_measure(recordings, labelled, labels, task_set, differences, joint, seed) -> tuple[dict, list]:
     (folder := Path(f"{FOLDER}-{recordings.stem}-{labels}-{seed}").resolve()).mkdir(parents=True, exist_ok=True)
-    given = {"recordings.h5": recordings, "labelled.h5": labelled}
-    files = [shutil.copy(file, folder / name) for name, file in given.items() if file]
-    known = {"labels": labels, "labelled": str(files[1]) if labelled else ""}
+    files = [str(shutil.copy(file, folder / file.name)) for file in (recordings, labelled) if file]
+    known = {"labels": labels, "labelled": files[1] if labelled else ""}
     with HistoryStore(recordings) as store:
         splits = split_tasks(env_id := store.info.env_id, task_set=task_set)
 
@@ -41,12 +38,12 @@ def measure(recordings: Path, labelled: Path | None, labels: int, task_set: str,
         return model
 
     agents, r2 = {}, {}
-    for stage, joint in (("", {}), (", joint stage", {"decoder": True, **known})):
-        learn("lam", f"lam{stage}", **LAM, **joint)  # whose columns those of the next one replace
+    for stage, more in (("", {}), (", joint stage", {"decoder": True, "updates": joint, **known})):
+        learn("lam", f"lam{stage}", differences=differences, **{**LAM, **more})  # the next one replaces its columns
         agents[f"la-bc{stage}"] = learn("la-bc", f"la-bc{stage}", predicts="latents", latent=8, **CLONE, **known)
-    learn("vpt", "vpt", **FEW, **known)
+    learn("vpt", "vpt", differences=differences, **CLONE, **known)
     agents["bc on vpt's actions"] = learn("bc", "vpt-bc", target="vpt_action", **CLONE)
-    agents["bc on known actions"] = learn("bc", "bc-known", **FEW, **known)
+    agents["bc on known actions"] = learn("bc", "bc-known", **CLONE, **known)
     agents["bc on all actions"] = learn("bc", "bc", **CLONE)
     with HistoryStore(files[0]) as store:
         steps = [store[task] for task in store.tasks if task in set(splits.validation.ids)]
@@ -63,16 +60,19 @@ def main(
     labelled: Path | None = None,
     labels: int = 1000,
     task_set: str = "train",
+    differences: bool = True,
+    joint: int = 400,  # updates of the joint stage, which soon overfits known steps of other histories
     seed: Annotated[list[int], typer.Option()] = (0,),
 ) -> tuple:
-    r2, of_seeds = zip(*(measure(recordings, labelled, labels, task_set, one) for one in seed), strict=True)
-    curves = [Curve.join(trainings, trainings[0].name) for trainings in zip(*of_seeds, strict=True)]
+    runs = [train_and_measure(recordings, labelled, labels, task_set, differences, joint, one) for one in seed]
+    curves = [Curve.join(same, same[0].name) for same in zip(*(curves for _, curves in runs), strict=True)]
     for curve in curves:
-        explained = np.mean([one[curve.name] for one in r2])
+        r2 = np.mean([explained[curve.name] for explained, _ in runs])
         success = "" if curve.success is None else f", success {curve.success_rate.at(1, EPISODES)}"
-        print(f"{curve.name}: R2 {explained:.2f}, return {curve.at(1, EPISODES)}{success}")
-    print(f"random play: return {curves[0].random.mean():.0f}")
-    return r2, curves
+        print(
+            f"{curve.name}: R2 {r2:.2f}, return {curve.at(1, EPISODES)}{success}, random play {curve.random.mean():.0f}"
+        )
+    return runs, curves
 
 
 if __name__ == "__main__":

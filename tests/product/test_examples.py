@@ -315,15 +315,17 @@ def test_act_from_recordings(tmp_path, capsys):
         for source in ("noise", "uniform")
     ]
     tiny, held_out = {"updates": 2, "batch_size": 4, "width": 8}, splits.test.ids[:2].tolist()
-    few = {"LAM": {**tiny, "quantizer": "none", "latent": 8}, "CLONE": tiny, "FEW": tiny, "HELD_OUT": held_out}
+    few = {"LAM": {**tiny, "quantizer": "none", "latent": 8}, "CLONE": tiny, "HELD_OUT": held_out}
     example = load("15_act_from_recordings", FOLDER=f"{tmp_path}/runs", **few)
     for seeds in ([0], [0, 1]):  # the second call finds seed 0 trained
-        r2, curves = example.main(files[0], files[1], labels=5, seed=seeds)
+        runs, curves = example.main(files[0], files[1], labels=5, seed=seeds, joint=2)
         assert [(curve.tasks, curve.trainings) for curve in curves] == [(tuple(held_out), len(seeds))] * 5
         assert capsys.readouterr().out.count("R2 ") == 5
-    assert r2[0].keys() == {curve.name for curve in curves}
-    assert all(-20 < value < 1 for one in r2 for value in one.values())
-    own, other = (example.main(files[0], file, labels=5)[0][0]["bc on known actions"] for file in (None, files[1]))
+    assert runs[0][0].keys() == {curve.name for curve in curves}
+    assert all(-20 < value < 1 for r2, _ in runs for value in r2.values())
+    example.FOLDER += "-own"
+    own = example.main(files[0], labels=5, joint=2)[0][0][0]["bc on known actions"]
+    other = runs[0][0]["bc on known actions"]
     assert own != other  # labels of the recordings themselves, and of random play
     with HistoryStore(files[0]) as store:
         assert not {"latent_action", "vpt_action"} & set(store[tasks[0]].extras)  # the files given stay as they were
