@@ -59,8 +59,9 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
         self._fixed = None if velocity is None else check_velocity(velocity)
         self.velocity = np.nan  # the target in m/s; sampled by the first reset unless it is given
         self.show_goal = check_choice(show_goal, "show_goal", (False, True))
-        camera = {} if {"camera_id", "camera_name"} & kwargs.keys() else {"camera_name": "track"}  # runs along
-        super().__init__(ctrl_cost_weight=CONTROL_COST, **camera, **kwargs)
+        if not {"camera_id", "camera_name"} & kwargs.keys():
+            kwargs["camera_name"] = "track"  # runs along
+        super().__init__(ctrl_cost_weight=CONTROL_COST, **kwargs)
         self.observation_space = observation_box(show_goal)
         EzPickle.__init__(self, velocity, show_goal, **kwargs)
 

@@ -72,12 +72,9 @@ class Predictor(Trainable):
         """Root mean square of changes (N, ...); 1 where nothing changes. Of vectors it is that of each entry, and not
         below `SMALLEST`: what trembles is no change."""
         square = change.pow(2)
-        if self.frames.bounded:
-            found = square.mean().sqrt()
-        else:
-            found = square.mean(0).sqrt()
-            found = torch.where(found > 0, found.clamp_min(SMALLEST), found)
-        return found.masked_fill(found == 0, 1)
+        found = (square.mean() if self.frames.bounded else square.mean(0)).sqrt()
+        smallest = 0.0 if self.frames.bounded else SMALLEST
+        return torch.where(found > 0, found.clamp_min(smallest), 1)
 
     def tensors(self, steps: Steps) -> Steps:
         """Tensors of NumPy steps; observations keep their dtype, so that images stay bytes until they are read."""
