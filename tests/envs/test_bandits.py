@@ -424,7 +424,6 @@ def test_linucb_is_a_ridge_regression_of_every_arm():
         ("gittins", GAUSS, "at most 400 pulls|learns from 0 and 1"),
         ("bayes-ucb", GAUSS, "source 'bayes-ucb' learns from 0 and 1"),
         ("linucb", COINS, "needs observations that are vectors"),
-        ("uniform", "Pendulum-v1", "source 'uniform' needs actions"),
         ("ucb", "Pendulum-v1", "source 'ucb' needs actions"),
     ],
 )

@@ -49,7 +49,7 @@ def env(metaworld):
 ALONE = """
 import sys, icrl_envs
 tasks = [icrl_envs.FAMILIES[env_id].family.task_kwargs(99) for env_id in icrl_envs.FAMILIES if "MetaWorld" in env_id]
-assert len(tasks) == 50
+assert len(tasks) == 76  # 26 of them with the goal in the observation too
 icrl_envs.find_family("icrl/MetaWorld-reach-v0").task_kwargs(9999)
 assert not {"metaworld", "mujoco", "scipy"} & set(sys.modules)
 """

@@ -243,16 +243,17 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
         "EXPERT_STEPS": {"medium": 1010, "expert": 1020},
     }
     example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS=TINY, **few)
-    agent, expert = example.main()
-    assert agent.tasks == expert.tasks == tuple(held_out)
-    assert capsys.readouterr().out.count("episode 1 ") == 2
+    agent, expert, blind = example.main()
+    assert agent.tasks == expert.tasks == blind.tasks == tuple(held_out)
+    assert not np.array_equal(expert.runs, blind.runs)
+    assert capsys.readouterr().out.count("episode 1 ") == 3
     with HistoryStore(tmp_path / "medium.h5") as medium, HistoryStore(tmp_path / "expert.h5") as expert:
         assert not np.array_equal(medium[4].action, expert[4].action)
         np.testing.assert_allclose(medium[4].obs[..., 17], 0.04)  # the target
     env = example.ManyTargets()
     targets = [env.reset(seed=0)[0][17] for _ in range(3)]
     assert len(set(targets)) == 3
-    assert targets[-1] == np.float32(env.unwrapped.velocity)
+    assert targets[-1] == env.unwrapped.velocity
     expert = example.make_expert()  # from its file
     first, other = (expert(np.zeros((1, 17)), [{"velocity": target}]) for target in (0.0, 3.0))
     assert first.shape == (1, 6)
@@ -302,7 +303,7 @@ def test_prompt_with_videos(tmp_path, capsys):
     curves = load("14_prompt_with_videos", SETTINGS=settings, **few).main(labels=5, seed=[3])
     assert (tmp_path / "prompts-3/labels-5/model.safetensors").exists()
     assert json.loads((tmp_path / "prompts-labels-5.json").read_text())["seeds"] == [3]
-    assert [curve.facts.get("demos") for curve in curves] == [None, "show"]
+    assert [curve.facts["joined"][0].get("demos") for curve in curves] == [None, "show"]
     assert capsys.readouterr().out.count("of the goals reached, random play 0.") == 2
 
 
