@@ -23,7 +23,7 @@ CLONE = {"updates": 2000, "batch_size": 64, "micro_batch": 64}
 
 def train_and_measure(recordings, labelled, labels, task_set, differences, joint, seed) -> tuple[dict, list]:
     (folder := Path(f"{FOLDER}-{recordings.stem}-{labels}-{seed}").resolve()).mkdir(parents=True, exist_ok=True)
-    files = [str(shutil.copy(file, folder / file.name)) for file in (recordings, labelled) if file]
+    files = [str(shutil.copy(file, folder / f"{n}.h5")) for n, file in enumerate((recordings, labelled)) if file]
     known = {"labels": labels, "labelled": files[1] if labelled else ""}
     with HistoryStore(recordings) as store:
         splits = split_tasks(env_id := store.info.env_id, task_set=task_set)

@@ -36,7 +36,7 @@ def test_gymnasium_accepts_it(env_id):
 
 def test_the_target_is_shown_where_it_is_asked_for(env):
     shown = gymnasium.make(SHOWN)
-    for velocity in (0.5, 2.25):  # as drawn anew by a task in the middle of a lifetime
+    for velocity in (0.5, 2.25):  # a new task, then another one in the same environment
         how = {"seed": 0, "options": {"task": {"velocity": velocity}}}
         (one, _), (other, _) = env.reset(**how), shown.reset(**how)
         np.testing.assert_array_equal(other, [*one, velocity])

@@ -312,7 +312,7 @@ def test_act_from_recordings(tmp_path, capsys):
     splits, how = split_tasks("icrl/PointRobot-v0"), {"streams": 1, "episodes": 1}
     tasks = [*splits.train.ids[:3], *splits.validation.ids[:2]]
     files = [
-        collect("icrl/PointRobot-v0", source, tmp_path / f"{source}.h5", tasks=tasks, **how)
+        collect("icrl/PointRobot-v0", source, tmp_path / source / "h.h5", tasks=tasks, **how)  # both have one name
         for source in ("noise", "uniform")
     ]
     tiny, held_out = {"updates": 2, "batch_size": 4, "width": 8}, splits.test.ids[:2].tolist()
@@ -330,6 +330,8 @@ def test_act_from_recordings(tmp_path, capsys):
     assert own != other  # labels of the recordings themselves, and of random play
     with HistoryStore(files[0]) as store:
         assert not {"latent_action", "vpt_action"} & set(store[tasks[0]].extras)  # the files given stay as they were
+    with HistoryStore(tmp_path / "runs-h-5-0" / "0.h5") as copy, HistoryStore(files[0]) as store:
+        np.testing.assert_array_equal(copy[tasks[0]].action, store[tasks[0]].action)
 
 
 @pytest.mark.slow
