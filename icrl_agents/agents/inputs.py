@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
@@ -125,8 +126,8 @@ def check_flag(value: Any, rows: int | None, what: str) -> np.ndarray:
     return array
 
 
-def most_probable(distribution: Distribution) -> Tensor:
-    """Mode (B, ...) of a policy, with a warning if acting by it explores nothing."""
+def most_probable(distribution: Distribution, generator: torch.Generator) -> Tensor:
+    """Most probable actions (B, ...) of a policy, with a warning if acting by them explores nothing."""
     if distribution.caution:
         warn(distribution.caution)
-    return distribution.mode()
+    return distribution.best(generator)

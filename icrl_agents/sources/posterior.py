@@ -14,11 +14,13 @@ from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_a
 @dataclass(frozen=True)
 class PosteriorSettings(SourceSettings):
     sharpness: float = 1.0  # preference for hypotheses that are quick to test; 0 draws from the posterior itself
+    systematic: float = 0.0  # share of lifetimes that search in one order, the quickest hypothesis first
     noise: float = 0.0  # probability of a random action while searching
     slips: float = 0.0  # maximum probability of a random action at any time; each lifetime draws its own
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "sharpness": (0.0, 100.0),
+        "systematic": (0.0, 1.0),
         "noise": (0.0, 1.0),
         "slips": (0.0, 1.0),
     }
@@ -42,7 +44,11 @@ class Posterior(StepSource):
         family = env_family(env)
         if family is None or not family.offers(Capability.BELIEF):
             raise ValueError(f"source 'posterior' needs a belief, {env.unwrapped} declares none: use 'q-learning'")
-        self.belief = family.belief(env.num_envs, self.rng, self.settings.sharpness)
+        sharpness: float | np.ndarray = self.settings.sharpness
+        if self.settings.systematic:
+            ordered = self.rng.random(env.num_envs) < self.settings.systematic  # (B,)
+            sharpness = np.where(ordered, np.inf, sharpness)
+        self.belief = family.belief(env.num_envs, self.rng, sharpness)
         self.horizon = family.horizon
         self.actions = count_actions(env, "posterior") if self.settings.noise or self.settings.slips else 0
         self.task = np.zeros(env.num_envs, np.int64)  # (B,) sampled tasks

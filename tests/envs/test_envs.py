@@ -556,6 +556,17 @@ def test_darkroom_draws_follow_the_sharpened_posterior():
     assert set(belief.sample(rows[:500], 1)) == {0, 2, 6, 8}
 
 
+@pytest.mark.parametrize("env_id", ["icrl/Darkroom-v0", "icrl/DarkroomPermuted-v0", "icrl/PointRobotSparse-v0"])
+def test_infinite_sharpness_takes_the_quickest_hypothesis_and_of_equals_the_first(env_id):
+    rules = FAMILIES[env_id].rules
+    sharpness = np.array([np.inf, 1.0, np.inf, 0.0])
+    beliefs = [rules.belief(4, np.random.default_rng(seed), sharpness) for seed in range(20)]
+    drawn = [belief.sample(np.arange(4), rules.horizon) for belief in beliefs]
+    assert len({(row[0], row[2]) for row in drawn}) == 1
+    assert len({row[1] for row in drawn}) > 1
+    assert len({row[3] for row in drawn}) > 5
+
+
 def test_darkroom_action_prefers_the_cell_not_yet_seen():
     rules, rng = FAMILIES["icrl/Darkroom-v0"].rules, np.random.default_rng(0)
     belief = rules.belief(2000, rng)

@@ -10,6 +10,8 @@ from icrl_agents.core.spaces import space_from_json, space_to_json
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.ad import AD
 from icrl_agents.nn.codecs import make_codec
+from icrl_agents.nn.codecs.decoded import decoded, greedy
+from icrl_agents.nn.codecs.distributions import Categorical, Independent
 from icrl_agents.nn.codecs.rewards import RewardCodec
 from tests.fakes import SMALL, sample
 
@@ -138,3 +140,29 @@ def test_broken_statistics_are_refused(name, value):
         codec.get_buffer(name).fill_(value)
         with pytest.raises(ValueError, match="checkpoint is damaged"):
             codec.validate()
+
+
+# ---- the most probable value -----------------------------------------------------------------------------------------
+
+TIED, SURE = [0.4, 0.39, 0.11, 0.09, 0.01], [0.02, 0.9, 0.04, 0.04, 0.0]  # 0.4 / 4 is below 0.11 and above 0.09
+
+
+def test_the_best_integer_is_one_of_those_about_as_probable_as_the_mode():
+    draws = 4000
+    tied, sure = (Categorical(torch.tensor(p).log().expand(draws, -1), start=3) for p in (TIED, SURE))
+    found = tied.best(torch.Generator().manual_seed(0))
+    share = np.bincount(found - 3, minlength=5) / draws
+    np.testing.assert_allclose(share, np.array([0.4, 0.39, 0.11, 0, 0]) / 0.9, atol=0.03)
+    assert (sure.best(torch.Generator().manual_seed(0)) == 4).all()
+    torch.testing.assert_close(tied.best(torch.Generator().manual_seed(0)), found)  # the same for the same seed
+
+
+def test_every_entry_and_every_code_has_a_best_value():
+    tied, sure = (Categorical(torch.tensor(p).log().expand(500, -1)) for p in (TIED, SURE))
+    both = Independent([tied, sure], (2,)).best(torch.Generator().manual_seed(0))
+    assert set(both[:, 0].tolist()) == {0, 1, 2}
+    assert set(both[:, 1].tolist()) == {1}
+    of_codes = Independent([Categorical(torch.eye(5).log().expand(500, 5, 5))] * 2, (2,))  # code k stands for (k, k)
+    found = decoded(tied, of_codes).best(torch.Generator().manual_seed(0))
+    assert set(map(tuple, found.tolist())) == {(0, 0), (1, 1), (2, 2)}
+    assert (greedy(tied).best(torch.Generator().manual_seed(0)) == 0).all()

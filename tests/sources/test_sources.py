@@ -168,6 +168,21 @@ def test_posterior_settings_change_how_it_searches_but_not_what_it_finds(setting
     assert returns(other, 20)[-1] > 15.5
 
 
+@pytest.mark.parametrize(
+    ("env_id", "most"), [(ROOM, 33.0), ("icrl/DarkKeyToDoor-v0", 1.75), ("icrl/DarkroomPermuted-v0", 3.4)]
+)
+def test_a_systematic_search_has_one_order_and_loses_less(env_id, most):
+    family = FAMILIES[env_id].family
+    tasks = np.random.default_rng(0).permutation(family.num_tasks)[:300]
+    one, other = (live("posterior", tasks, 8, seed, env_id, systematic=1.0) for seed in (0, 1))
+    np.testing.assert_array_equal(one.action, other.action)  # nothing is drawn
+    regret = 8 * family.optimal_return(tasks) - (one.reward * one.mask).sum(1)
+    assert regret.mean() < most
+    half = live("posterior", np.full(200, tasks[7]), 1, 0, env_id, systematic=0.5)
+    same = (half.action == one.action[7, : half.action.shape[1]]).all(1).mean()
+    assert 0.4 < same < 0.65
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("env_id", [env_id for env_id in FAMILIES if default_source(env_id) == "posterior"])
 def test_posterior_improves_everywhere_and_never_contradicts_the_rules(env_id):

@@ -63,3 +63,22 @@ class Belief(ABC):
     @abstractmethod
     def action(self, task: np.ndarray) -> np.ndarray:
         """Return optimal actions (B,) under the hypotheses `task` (B,)."""
+
+
+def draw_hypotheses(
+    possible: np.ndarray, cost: np.ndarray, sharpness: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Indices (N, ...) of possible hypotheses, drawn with weights exp(-sharpness * cost).
+
+    With infinite sharpness it is the cheapest one, of equally cheap ones the first, so that a search has one order.
+
+    Args:
+        possible: (N, ..., H) bool; the result is arbitrary where none is.
+        cost: steps to test each, broadcast to (N, ..., H).
+        sharpness: (N,).
+        rng: generator.
+    """
+    weight = sharpness.reshape(-1, *[1] * (possible.ndim - 1))
+    ordered = np.isinf(weight)
+    noise = np.where(ordered, 0.0, rng.gumbel(size=possible.shape))  # argmax with Gumbel noise samples from a softmax
+    return np.where(possible, noise - np.where(ordered, 1.0, weight) * cost, -np.inf).argmax(-1)

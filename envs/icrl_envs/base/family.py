@@ -162,7 +162,7 @@ class Family(ABC):
             rows: B.
             rng: generator of all samples.
             sharpness: preference of samples for hypotheses that are quick to test, a float or (B,); 0 samples from
-                the posterior itself.
+                the posterior itself, infinity searches in one order without chance, see `draw_hypotheses`.
         """
         self.undeclared(Capability.BELIEF)
 

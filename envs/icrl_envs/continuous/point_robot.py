@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.base.capability import Belief, Capability
+from icrl_envs.base.capability import Belief, Capability, draw_hypotheses
 from icrl_envs.base.checks import as_array, check_choice, check_int, short
 from icrl_envs.base.rules import Rules
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
@@ -190,8 +190,7 @@ class GoalBelief(Belief):
         possible = self.mask[rows]
         near = possible & (moves <= np.reshape(steps_left, (-1, 1)))  # what this episode can still test
         possible = np.where(near.any(1, keepdims=True), near, possible)
-        logits = np.where(possible, -self.sharpness[rows, None] * moves, -np.inf)
-        return self._numbers[(logits + self.rng.gumbel(size=logits.shape)).argmax(1)]
+        return self._numbers[draw_hypotheses(possible, moves, self.sharpness[rows], self.rng)]
 
     def action(self, task: np.ndarray) -> np.ndarray:
         """Return the moves (B, 2) to the goal of `task` (B,), after a reward to the middle of the possible goals."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from icrl_envs.base.capability import Belief, Capability
+from icrl_envs.base.capability import Belief, Capability, draw_hypotheses
 from icrl_envs.base.checks import as_array, check_int, short
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 from icrl_envs.grids.grid import CONTRADICTION, GOAL, MOVES, GridRules
@@ -58,8 +58,8 @@ class DarkroomPermuted(GridRules):
         return self.inverse[task, self.toward(state, self.goal)]
 
     def belief(self, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray = 1.0) -> ControlBelief:
-        """Return a belief with every permutation possible; `sharpness` has no effect."""
-        return ControlBelief(self, rows, rng)
+        """Return a belief with every permutation possible, all equally quick to test."""
+        return ControlBelief(self, rows, rng, sharpness)
 
     def frame(self, state: int, task: int) -> np.ndarray:
         """Draw the goal green, the agent blue."""
@@ -76,8 +76,9 @@ class ControlBelief(Belief):
     A move into a wall looks like staying, so it refutes only permutations with another outcome.
     """
 
-    def __init__(self, rules: DarkroomPermuted, rows: int, rng: np.random.Generator):
+    def __init__(self, rules: DarkroomPermuted, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray):
         self.rules, self.rng = rules, rng
+        self.sharpness = np.broadcast_to(np.asarray(sharpness, np.float64), (rows,))
         self.mask = np.ones((rows, rules.num_tasks), bool)  # (B, 120) consistent permutations
         self.cell = np.full(rows, rules.start_cell)  # (B,)
 
@@ -99,12 +100,11 @@ class ControlBelief(Belief):
         return self.mask[np.arange(len(self.mask)), task]
 
     def sample(self, rows: np.ndarray, steps_left: int | np.ndarray) -> np.ndarray:
-        """Sample (N,) uniformly from the consistent permutations."""
+        """Sample (N,) uniformly from the consistent permutations; with infinite sharpness take the first."""
         possible = self.mask[rows]  # (N, 120)
         if not possible.any(1).all():
             raise ValueError(CONTRADICTION)
-        # argmax of uniform noise: a uniform draw
-        return np.where(possible, self.rng.random(possible.shape), -1.0).argmax(1)
+        return draw_hypotheses(possible, np.zeros(1), self.sharpness[rows], self.rng)
 
     def action(self, task: np.ndarray) -> np.ndarray:
         """Return the expert's actions (B,) under permutations `task` (B,)."""

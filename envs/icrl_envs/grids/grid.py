@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from icrl_envs.base.capability import Belief, Capability
+from icrl_envs.base.capability import Belief, Capability, draw_hypotheses
 from icrl_envs.base.checks import check_int, short
 from icrl_envs.base.rules import Rules
 
@@ -131,7 +131,8 @@ class SearchBelief(Belief):
         grid: the room.
         rows: B.
         rng: generator of samples and tie-breaks.
-        sharpness: preference for near cells; a float, or (B,) one per row. 0 samples from the posterior itself.
+        sharpness: preference for near cells; a float, or (B,) one per row. 0 samples from the posterior itself,
+            infinity sweeps the room in one order, without chance.
         hidden: K, the number of hidden things; a task id is their cells as digits in base C.
         last_stage: a reward advances to the next stage up to this one; in stage K there is nothing left to search.
     """
@@ -185,9 +186,7 @@ class SearchBelief(Belief):
         # cells beyond `steps_left` cannot be tested in this episode
         near = possible & (distance <= np.reshape(steps_left, (-1, 1, 1)))
         possible = np.where(near.any(-1, keepdims=True), near, possible)
-        logits = np.where(possible, -self.sharpness[rows, None, None] * distance, -np.inf)
-        # Gumbel argmax samples from the softmax of the logits: (N, K, C) -> (N, K) -> (N,) task ids
-        return self.number((logits + self.rng.gumbel(size=logits.shape)).argmax(-1))
+        return self.number(draw_hypotheses(possible, distance, self.sharpness[rows], self.rng))
 
     def action(self, task: np.ndarray) -> np.ndarray:
         """Return moves (B,) to the searched thing's cell under `task` (B,), preferably through possible cells."""
@@ -195,9 +194,10 @@ class SearchBelief(Belief):
         target = np.where(self.stage < self.hidden, self.parts(task)[self._index, thing], self.cell)  # (B,)
         d0, d1 = (self.grid.coords[target] - self.grid.coords[self.cell]).T
         move0, move1 = np.where(d0 > 0, 0, 1), np.where(d1 > 0, 2, 3)  # (B,) move along each axis
-        # along which axis the next cell is still possible; a coin decides between equal axes
+        # along which axis the next cell is still possible; a coin decides between equal axes, in one order it is x1
         open0, open1 = (self.mask[self._index, thing, self.grid.moves[self.cell, m]] for m in (move0, move1))
-        first = self.rng.random(len(task)) < 0.5 + 0.5 * (open0.astype(int) - open1)
+        coin = np.where(np.isinf(self.sharpness), 0.5, self.rng.random(len(task)))
+        first = coin < 0.5 + 0.5 * (open0.astype(int) - open1)
         first = (d1 == 0) | (first & (d0 != 0))
         return np.where((d0 == 0) & (d1 == 0), STAY, np.where(first, move0, move1))
 

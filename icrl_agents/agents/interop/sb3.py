@@ -42,8 +42,8 @@ def sb3_policy(agent: ICAgent, vec_env: VecEnv, *, seed: int | None = None) -> B
     Each `env.reset()`, so each `evaluate_policy`, begins a lifetime with an empty context in every row. The episodes of
     a row are a learning curve, not independent samples: their mean depends on how many there are.
 
-    SB3's default `deterministic=True` takes the most probable actions; agents explore by sampling, and are measured
-    with `deterministic=False`.
+    SB3's default `deterministic=True` takes the most probable actions, see `ICAgent.act`; agents are measured with
+    `deterministic=False`.
 
     Args:
         agent: agent to evaluate.

@@ -35,6 +35,9 @@ class CodeMixture(Likelihood):
         """The mode of the most probable code."""
         return _at(self.actions.mode(), self.codes.mode())
 
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
+        return _at(self.actions.best(generator), self.codes.best(generator))
+
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return mode_and_samples(self, count, generator)
 
@@ -64,6 +67,9 @@ class Greedy:
         return self.base.mode()
 
     def mode(self) -> Tensor:
+        return self.base.mode()
+
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
         return self.base.mode()
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+TIE = 4.0  # an action as probable as the best one divided by this is as good: see `Categorical.best`
+
 
 class Distribution(Protocol):
     """Distribution over values (*shape) of one space, for every leading index (...)."""
@@ -27,6 +29,9 @@ class Distribution(Protocol):
 
     def mode(self) -> Tensor: ...  # (..., *shape)
 
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
+        """The mode (..., *shape), or one of the values about as probable, drawn by `generator`."""
+
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Up to `count` values (..., A, *shape) for a search, and their log-probabilities (..., A)."""
 
@@ -41,6 +46,12 @@ class Likelihood(ABC):
 
     def loss(self, value: Tensor, noise: Tensor | None = None) -> Tensor:
         return -self.log_prob(value)
+
+    @abstractmethod
+    def mode(self) -> Tensor: ...
+
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.mode()
 
 
 class Categorical(Likelihood):
@@ -65,6 +76,15 @@ class Categorical(Likelihood):
 
     def mode(self) -> Tensor:
         return self.logits.argmax(-1) + self.start
+
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
+        """A sample of the integers that are at least 1/TIE as probable as the mode.
+
+        A policy that searches is a mixture over what has not been tried, whose mode is a tie: an agent that always
+        takes the same side of it gets stuck.
+        """
+        tied = self.logits >= self.logits.amax(-1, keepdim=True) - math.log(TIE)
+        return Categorical(self.logits.masked_fill(~tied, -math.inf), self.start).sample(generator)
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The `count` most probable integers; all of them in ascending order if there are no more."""
@@ -91,6 +111,9 @@ class Independent(Likelihood):
 
     def mode(self) -> Tensor:
         return torch.stack([part.mode() for part in self.parts], -1).unflatten(-1, self.shape)
+
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.stack([part.best(generator) for part in self.parts], -1).unflatten(-1, self.shape)
 
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return mode_and_samples(self, count, generator)

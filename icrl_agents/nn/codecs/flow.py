@@ -73,6 +73,9 @@ class Flow:
         size = (*self.field.condition.shape[:-1], self.units.size)
         return self._carried(torch.zeros(size, dtype=torch.float32, device=self.field.condition.device))
 
+    def best(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.mode()
+
     def candidates(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return mode_and_samples(self, count, generator)
 
