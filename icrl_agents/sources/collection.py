@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from icrl_agents.core.changing import draw_changes, make_changing_tasks
 from icrl_agents.core.checks import whole
 from icrl_agents.core.families import Registration, find_family, is_family, make_tasks, sendable, tasks_checksum
 from icrl_agents.core.printable import printable
@@ -39,6 +40,7 @@ from icrl_agents.sources.experts import as_expert
 from icrl_agents.sources.own import OwnLifetimes
 
 EXPERT_WEIGHTS, EXPERT_PLAN = f"{EXPERT}.{WEIGHTS}", f"{EXPERT}.{PLAN}"
+CHANGES = 3  # separates the random stream of changing tasks from those of environments and source
 ROWS = 1024  # target number of lifetimes rolled out in parallel
 
 Progress = Callable[[int, int], None]  # called with (finished histories, all histories)
@@ -48,10 +50,14 @@ def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, 
     """Roll out `source` for one lifetime on each of the tasks `task_ids` (B,), in parallel; returns Steps (B, T).
 
     Raises:
-        ValueError: the source learns one task at a time, and there are several.
+        ValueError: the source learns one task at a time, and there are several; or tasks cannot change.
     """
     check_together(source, task_ids)
-    rows, options = make_tasks(env_id, task_ids)
+    if share := source.settings.changes:
+        changes = draw_changes(np.asarray(task_ids), share, episodes, np.random.default_rng([seed, CHANGES]))
+        rows, options = make_changing_tasks(env_id, **changes)
+    else:
+        rows, options = make_tasks(env_id, task_ids)
     if source.expert is not None:
         family = find_family(env_id)
         rows = WithExpert(rows, source.expert, [family.task_kwargs(int(task)) for task in task_ids])

@@ -26,6 +26,8 @@ GENERATOR = 1  # separates a source's random stream from the environments', whic
 class SourceSettings:
     """Settings of a source. Subclasses add fields, and to LIMITS the range (low, high) of each; default (0, 1)."""
 
+    changes: float = 0.0  # share of lifetimes in which the task changes once, after a random episode
+
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def __post_init__(self) -> None:

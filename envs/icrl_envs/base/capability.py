@@ -40,7 +40,12 @@ class UndeclaredError(ValueError):
 
 
 class Belief(ABC):
-    """Posterior over the tasks of B rows, given the dynamics of a family; observes obs, action and reward only."""
+    """Posterior over the tasks of B rows, given the dynamics of a family; observes obs, action and reward only.
+
+    Where the task may change (`changing`), a row without a possible task forgets all evidence but the latest.
+    """
+
+    changing = False  # whether the task of a row may change; set before the first step
 
     @abstractmethod
     def begin(self, starts: np.ndarray, obs: np.ndarray) -> None:

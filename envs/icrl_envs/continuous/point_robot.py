@@ -170,6 +170,10 @@ class GoalBelief(Belief):
         rows, paid = np.flatnonzero(live), np.asarray(reward)[live] > 0
         away = self._away(rows)  # (N, H)
         self.mask[rows] &= np.where(paid[:, None], away <= REWARDED, away > TESTED)
+        if self.changing:
+            here = np.abs(self.position[rows] - self.target[rows]).max(1) < SPACING  # False without a target
+            gone = rows[here & ~paid]
+            self.target[gone], self.mask[gone] = np.nan, self._away(gone) > TESTED
         known = rows[paid | ~np.isnan(self.target[rows, 0])]
         self.target[known] = self._middle(known)
 

@@ -92,7 +92,10 @@ class ControlBelief(Belief):
         """Refute the permutations under which `action` (B,) leads to another cell than `next_obs` (B, 2)."""
         seen = self.rules.moves[self.cell] == self.rules.cell_at(next_obs)[:, None]  # (B, 5) consistent moves
         predicted = self.rules.permutations[:, np.asarray(action)].T  # (B, 120) move of `action`
-        self.mask &= ~live[:, None] | np.take_along_axis(seen, predicted, 1)  # (B, 120)
+        consistent = ~live[:, None] | np.take_along_axis(seen, predicted, 1)  # (B, 120)
+        self.mask &= consistent
+        if self.changing:
+            self.mask |= consistent & ~self.mask.any(1, keepdims=True)
         self.cell = np.where(live, self.rules.cell_at(next_obs), self.cell)
 
     def possible(self, task: np.ndarray) -> np.ndarray:

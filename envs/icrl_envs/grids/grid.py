@@ -168,6 +168,10 @@ class SearchBelief(Belief):
         rows = np.flatnonzero(live & (self.stage < self.hidden))
         found = np.asarray(reward)[rows] > 0
         self.mask[rows, self.stage[rows], self.cell[rows]] = found
+        if self.changing:
+            moved = rows[~self.mask[rows, self.stage[rows]].any(1)]  # the thing is not where it was
+            self.mask[moved, self.stage[moved]] = True
+            self.mask[moved, self.stage[moved], self.cell[moved]] = False
         hit = rows[found]  # located: a single possible cell remains
         self.mask[hit, self.stage[hit]] = False
         self.mask[hit, self.stage[hit], self.cell[hit]] = True

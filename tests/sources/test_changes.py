@@ -1,0 +1,110 @@
+"""Lifetimes whose task changes: the rows go on with another task, and posterior sampling searches again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from icrl_agents import HistoryStore, collect
+from icrl_agents.core.changing import NEVER, make_changing_tasks
+from icrl_agents.core.families import find_family
+from icrl_agents.core.rollout import rollout
+from icrl_agents.sources import make_source
+from icrl_agents.sources.collection import lifetimes
+
+ROOM = "icrl/Darkroom-v0"
+SEARCHES = {  # id -> episodes until the search is over
+    ROOM: 8,
+    "icrl/DarkKeyToDoor-v0": 8,
+    "icrl/DarkroomPermuted-v0": 3,
+    "icrl/PixelGridCells-v0": 12,
+    "icrl/PointRobotSparse-v0": 8,
+}
+
+
+class Goer:
+    """Acts as the expert of the tasks that it is told, whatever the environment's are."""
+
+    def __init__(self, tasks):
+        self.tasks = np.asarray(tasks)
+
+    def reset(self, env, *, seed=None):
+        self.env = env
+
+    def act(self, obs):
+        return self.env.unwrapped.expert_action(self.tasks)
+
+    def observe(self, *outcome): ...
+
+
+def test_rows_go_on_with_another_task_after_their_number_of_episodes():
+    first, later, after = np.array([3, 7, 9]), np.array([60, 61, 62]), np.array([2, NEVER, 1])
+    best = find_family(ROOM).optimal_return
+    returns = {
+        name: rollout(Goer(tasks), *episodes(make_changing_tasks(ROOM, first, later, after)))
+        for name, tasks in (("first", first), ("later", later))
+    }
+    early = np.arange(4) < after[:, None]  # (B, episodes)
+    np.testing.assert_array_equal(returns["first"][early], np.repeat(best(first), 4).reshape(3, 4)[early])
+    np.testing.assert_array_equal(returns["later"][~early], np.repeat(best(later), 4).reshape(3, 4)[~early])
+    assert (returns["first"][~early] < 17).all()
+
+
+def episodes(rows, count: int = 4):
+    """Arguments of `rollout` after the learner."""
+    env = rows.env
+    env.reset(seed=0, options=rows.options)
+    return env, count
+
+
+@pytest.mark.parametrize(("env_id", "enough"), SEARCHES.items())
+def test_posterior_sampling_searches_again_once_its_task_has_changed(env_id, enough):
+    family, rng = find_family(env_id), np.random.default_rng(0)
+    first, later = rng.permutation(family.num_tasks)[:60], rng.permutation(family.num_tasks)[:60]
+    source = make_source("posterior", env_id, {"changes": 0.5})
+    rows = make_changing_tasks(env_id, first, later, np.full(60, enough))
+    returns = rollout(source, rows.env, 3 * enough, seed=0, options=rows.options)
+    before, now = (family.optimal_return(tasks).mean() for tasks in (first, later))
+    assert returns[:, enough - 2 : enough].mean() > 0.9 * before
+    assert returns[:, enough].mean() < 0.95 * now
+    assert returns[:, -2:].mean() > 0.9 * now
+
+
+def test_a_share_of_the_lifetimes_changes_to_a_task_of_the_others(tmp_path):
+    tasks = [1, 5, 40, 77]
+    path = collect(
+        ROOM, "posterior", tmp_path / "h.h5", tasks=tasks, streams=40, episodes=10, settings={"changes": 0.5}
+    )
+    moved = []
+    with HistoryStore(path) as store:
+        assert store.info.settings["changes"] == 0.5
+        for task in tasks:
+            steps = store[task]
+            cells = steps.next_obs @ [9, 1]
+            paid = [set(cells[row][steps.reward[row] > 0].tolist()) for row in range(40)]
+            assert set().union(*paid) <= set(tasks)
+            moved.append(np.mean([len(one) > 1 for one in paid]))
+            known = cells[:, -1] == np.where(steps.reward[:, -1] > 0, cells[:, -1], -1)
+            np.testing.assert_array_equal(steps.extras["expert_action"][known, -1] == 4, steps.action[known, -1] == 4)
+    assert 0.1 < np.mean(moved) < 0.35  # changes at the end, and to the same task, are not seen
+
+
+def test_without_changes_nothing_is_different():
+    plain, none = (
+        lifetimes(ROOM, make_source("posterior", ROOM, s), np.arange(6), 3, 0) for s in ({}, {"changes": 0.0})
+    )
+    np.testing.assert_array_equal(plain.action, none.action)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "tasks", "count", "why"),
+    [
+        (ROOM, [4, 4], 5, "1 tasks at a time"),
+        ("icrl/BernoulliBandit-v0", [1, 2], 1, "lifetimes of 1 episodes"),
+        ("icrl/DarkroomMacro-v0", [1, 2], 5, "tasks differ in their actions"),
+    ],
+)
+def test_where_no_task_can_change_the_setting_is_refused(env_id, tasks, count, why):
+    source = make_source("uniform", env_id, {"changes": 0.2})
+    with pytest.raises(ValueError, match=f"{why}.*leave changes out"):
+        lifetimes(env_id, source, np.asarray(tasks), count, 0)
