@@ -17,6 +17,7 @@ from icrl_agents.core.families import check_same_tasks, find_family, tasks_check
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
+from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.splits import Splits, split_tasks
 from icrl_agents.histories.experts import EXPERT, Expert
 from icrl_agents.histories.shards import HistoryShards, Paths
@@ -89,6 +90,8 @@ class Request:
                 f"source={config.source!r} makes fresh lifetimes, {files[0].name} holds its own: leave one of them out"
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
+        if config.variant:
+            _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
         if begun and source and source.expert and source.expert.described() != begun:
             raise ValueError(
                 f"the expert {printable(source.expert.name)} has other weights or another planner than at the start of "
@@ -174,7 +177,7 @@ class Request:
                 raise ValueError(f"labels={cfg.labels} are steps of recorded histories: give --histories")
             if cfg.pool:
                 raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
-            return FreshWindows(self.env_id, self.source, tasks, cfg.episodes, spec)
+            return FreshWindows(cfg.variant or self.env_id, self.source, tasks, cfg.episodes, spec)
         with self._shards(*self.histories) as shards:
             room, known = math.inf if self.resumed else memory, 0
             if cfg.labels:
@@ -236,6 +239,19 @@ def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | N
     source = make_source(name or choose_source(env_id, expert is not None).name, env_id, knobs)
     source.expert = expert
     return source
+
+
+def _check_variant(env_id: str, variant: str, fresh: bool) -> None:
+    """ValueError unless the lifetimes of a training in `env_id` can be lived in `variant`."""
+    if not fresh:
+        raise ValueError(
+            f"variant={variant!r} is where fresh lifetimes are lived, and these are recorded: leave it out"
+        )
+    ours, theirs = find_family(env_id), find_family(variant)
+    if any(space_to_json(a) != space_to_json(b) for a, b in zip(env_spaces(env_id), env_spaces(variant), strict=True)):
+        raise ValueError(f"variant={variant!r} has other spaces than {env_id}: choose one with the same")
+    if [ours.task_kwargs(i) for i in range(ours.num_tasks)] != [theirs.task_kwargs(i) for i in range(theirs.num_tasks)]:
+        raise ValueError(f"variant={variant!r} has other tasks than {env_id}: choose one with the same")
 
 
 def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
