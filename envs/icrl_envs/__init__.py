@@ -31,6 +31,7 @@ from icrl_envs.grids.dark_key_to_door import DarkKeyToDoor
 from icrl_envs.grids.darkroom import Darkroom
 from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
+from icrl_envs.grids.darkroom_starts import DarkroomStarts
 from icrl_envs.metaworld.family import register_metaworld
 from icrl_envs.pixels.pixel_grid import PixelGrid
 from icrl_envs.procgen.family import register_procgen
@@ -60,6 +61,9 @@ register_rules(Darkroom, "icrl/Darkroom-v0", 20, Split(0.9, 0), size=9)
 register_rules(Darkroom, "icrl/Darkroom3x3-v0", 6, Split(0.9, 0), size=3)
 register_rules(Darkroom, "icrl/Darkroom17x17-v0", 50, Split(0.9, 0), size=17)
 register_rules(Darkroom, "icrl/Darkroom10x10-v0", 100, Split(0.8, 0, numpy_shuffle), size=10, start=(0, 0))
+register_rules(DarkroomStarts, "icrl/DarkroomFixedStart-v0", 20, Split(0.9, 0), starts="lifetime")
+register_rules(DarkroomStarts, "icrl/DarkroomRandomStart-v0", 20, Split(0.9, 0), starts="episode")
+register_rules(DarkroomStarts, "icrl/DarkroomAnyStart-v0", 20, Split(0.9, 0), starts="mixed")
 register_rules(DarkroomPermuted, "icrl/DarkroomPermuted-v0", 50, Split(0.9, 4))
 register_rules(DarkroomMacro, "icrl/DarkroomMacro-v0", 20)
 register_rules(DarkKeyToDoor, "icrl/DarkKeyToDoor-v0", 50, Split(0.95, 4))

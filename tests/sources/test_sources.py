@@ -36,12 +36,17 @@ def returns(steps, horizon: int) -> np.ndarray:
     return steps.reward.reshape(len(steps.reward), -1, horizon).sum(2).mean(0)
 
 
-def episode_returns(steps) -> np.ndarray:
-    """Mean return of each episode, of any length."""
+def row_returns(steps) -> np.ndarray:
+    """Returns (E, B) of the episodes of each row, of any length."""
     ended = (steps.terminated | steps.truncated) & steps.mask
     number = np.cumsum(ended, 1) - ended  # (B, T)
     count = int(ended.sum(1).min())
-    return np.array([np.where((number == e) & steps.mask, steps.reward, 0).sum(1).mean() for e in range(count)])
+    return np.array([np.where((number == e) & steps.mask, steps.reward, 0).sum(1) for e in range(count)])
+
+
+def episode_returns(steps) -> np.ndarray:
+    """Mean return of each episode, of any length."""
+    return row_returns(steps).mean(1)
 
 
 DISCRETE = [name for name in SOURCES if name != "sac"]  # see test_sb3.py
@@ -189,11 +194,13 @@ def test_posterior_improves_everywhere_and_never_contradicts_the_rules(env_id):
     tasks = np.random.default_rng(0).choice(FAMILIES[env_id].ids, 64)
     steps = live("posterior", tasks, 12, env_id=env_id)
     rules = FAMILIES[env_id].rules
-    curve = episode_returns(steps)
-    best = rules.optimal_return(tasks).mean()
+    found, most = row_returns(steps), rules.optimal_return(tasks)
+    curve, best = found.mean(1), most.mean()
     assert len(curve) == 12
     assert curve[-1] > max(0.6 * best, curve[0])
-    assert curve.max() <= best
+    # starts drawn near the goals earn more than the expectation, by a few standard errors
+    luck = 4 * (found - most).std(1) / np.sqrt(64) if rules.stochastic else 0.0
+    assert (curve <= best + luck).all()
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ class DarkroomEnv(ArrayEnv):
     ## Variants
     `icrl/Darkroom3x3-v0`: 3x3, 6 steps (our choice). `icrl/Darkroom17x17-v0`: 17x17, 50 steps (our choice: enough for
     a search within an episode). `icrl/Darkroom10x10-v0`: 10x10, starts in the corner (0, 0), 100 steps, as in the
-    original DPT.
+    original DPT. `DarkroomStartsEnv` has ids whose episodes start in random cells.
 
     ## Version
     v0: dynamics, task ids and split as in the public DICP code (DPT code for the 10x10 room).

@@ -92,10 +92,14 @@ class GridRules(Rules):
         """Return the coordinates (B, 2) int32."""
         return self.coords.take(state, axis=0)
 
-    def steps_on(self, goal: Any) -> np.ndarray:
-        """Return the maximum number of steps (float64) in an episode that end on `goal`."""
+    def steps_on(self, goal: Any, start: Any = None) -> np.ndarray:
+        """Return the maximum number of steps (float64) in an episode that end on `goal`.
+
+        `start` is the first cell, broadcast against `goal`; None for the room's start cell.
+        """
+        start = self.start_cell if start is None else start
         # a goal on the start cell yields no more than a neighbouring one: resets are not rewarded
-        return np.clip(self.horizon + 1 - self.distance(self.start_cell, goal), 0, self.horizon).astype(np.float64)
+        return np.clip(self.horizon + 1 - self.distance(start, goal), 0, self.horizon).astype(np.float64)
 
     def draw(self, things: dict[int, Colour], agent: int, colour: Colour = AGENT) -> np.ndarray:
         """Draw a frame, uint8 (height, width, 3): `things` fill their cell, the agent is a smaller square on top."""
