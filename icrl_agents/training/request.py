@@ -244,9 +244,7 @@ def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | N
 def _check_variant(env_id: str, variant: str, fresh: bool) -> None:
     """ValueError unless the lifetimes of a training in `env_id` can be lived in `variant`."""
     if not fresh:
-        raise ValueError(
-            f"variant={variant!r} is where fresh lifetimes are lived, and these are recorded: leave it out"
-        )
+        raise ValueError(f"variant={variant!r} is for fresh lifetimes, and these are recorded: leave it out")
     ours, theirs = find_family(env_id), find_family(variant)
     if any(space_to_json(a) != space_to_json(b) for a, b in zip(env_spaces(env_id), env_spaces(variant), strict=True)):
         raise ValueError(f"variant={variant!r} has other spaces than {env_id}: choose one with the same")

@@ -508,3 +508,25 @@ class TestMistakes:
         monkeypatch.setattr(AD, "loss", lambda self, steps: {"action": self.body.norm.weight.sum() * float("nan")})
         with pytest.raises(ValueError, match="the loss became nan at update 1: lower lr"):
             run(tmp_path / "run")
+
+
+def test_fresh_lifetimes_may_be_lived_in_a_variant_of_the_environment(tmp_path, monkeypatch):
+    env_id, made = "icrl/Darkroom-v0", []
+    monkeypatch.setattr(request, "FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1])
+    settings = {**TINY, "batch_size": 16, "updates": 1, "eval_every": 0, "variant": "icrl/DarkroomRandomStart-v0"}
+    agent = train("ad", env_id, tmp_path / "a", settings=settings, quiet=True)
+    starts = made[0].batch(0).obs[:, 0]
+    assert len(np.unique(starts, axis=0)) > 5
+    assert agent.facts["env_id"] == env_id
+    assert agent.facts["train"]["variant"] == "icrl/DarkroomRandomStart-v0"
+    assert set(made[0].tasks) <= set(FAMILIES[env_id].split()[0].ids)
+    for variant, why in [
+        ("icrl/DarkroomPermuted-v0", "has other tasks than"),
+        ("icrl/PixelGrid-v0", "has other spaces than"),
+        ("icrl/Darkroom9-v0", "unknown environment id"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            train("ad", env_id, tmp_path / "b", settings={**settings, "variant": variant}, quiet=True)
+    with pytest.raises(ValueError, match="is for fresh lifetimes"):
+        train("ad", env_id, tmp_path / "b", settings={**settings, "source": "ppo"}, quiet=True)
+    assert not (tmp_path / "b").exists()
