@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +16,24 @@ from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.percepts import PerceptMethod, masked_nll
 from icrl_agents.methods.base.transforms import query_first
 
+MISSING = {  # what to do about histories without the labels
+    "expert_action": "collect them again",
+    "intended_action": "collect them with slips (--set slips=0.5, in train source.slips)",
+}
+
 
 @dataclass(frozen=True)
 class DPTConfig(AgentConfig):
     LAYOUTS: ClassVar = ("steps", "set", "window")
+    TARGETS: ClassVar = ("expert_action", "intended_action")
+    ADDED: ClassVar = MappingProxyType({**AgentConfig.ADDED, "target": "expert_action"})
     layout: str = "steps"  # query at every step ("steps"), or before an unordered ("set") or ordered ("window") context
+    target: str = "expert_action"  # labels: "expert_action", or "intended_action" of a source that slips
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("layout", self.layout, self.LAYOUTS)
+        check_choice("target", self.target, self.TARGETS)
         if self.layout != "steps" and self.dynamics:
             raise ValueError(f"layout={self.layout!r} has no action token: use layout='steps' with dynamics=True")
 
@@ -34,6 +44,10 @@ class DPT(PerceptMethod):
     Predicting the optimal action of a task from experience in it amounts to posterior sampling: a sample of the policy
     is a sample of the posterior over optimal actions, and its mode exploits. The labels are the environment's
     `expert_action` at the query, for every context length, zero included.
+
+    With `target="intended_action"` they are what the source means to do there: of posterior sampling the optimal action
+    in a task that is still possible. A policy that learns the true optimum mixes all possible tasks in every step, and
+    wavers where it should search; with `slips` up to 1 the contexts are still those of random behaviour.
 
     Tokens, `layout="set"`: the obs of the query first, then one token per transition (obs, action, reward, next_obs)
     in random order, with the same label at every position. `layout="window"` is the variant of DICP (arXiv 2502.19009):
@@ -55,14 +69,14 @@ class DPT(PerceptMethod):
         super().__init__(observation_space, action_space, config, whole=not self.extends)
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
-        if "expert_action" not in steps.extras:
-            raise ValueError("dpt learns from expert_action, which these histories lack: collect them again, or use ad")
+        if (target := self.config.target) not in steps.extras:
+            raise ValueError(f"dpt learns from {target}, which these histories lack: {MISSING[target]}, or use ad")
         return (
             steps if self.extends else query_first(self.reward.tracked(steps), rng, shuffle=self.config.layout == "set")
         )
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        expert = steps.extras["expert_action"]  # (B, T, ...)
+        expert = steps.extras[self.config.target]  # (B, T, ...)
         if self.extends:
             return self.loss_at(self.hidden(steps), steps, expert)
         # `prepare_batch` put the query into column 0; the label of the query holds at all T positions

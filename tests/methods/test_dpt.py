@@ -53,6 +53,25 @@ def test_the_loss_is_the_mean_over_contexts_of_every_length(variant: Variant):
 
 
 @pytest.mark.parametrize("variant", DPT, ids=str)
+@torch.no_grad()
+def test_the_labels_may_be_what_a_source_means_to_do(variant: Variant):
+    steps = lifetimes(count=9)
+    other = {"intended_action": steps.extras["expert_action"], "expert_action": np.zeros_like(steps.action)}
+    losses = []
+    for target, extras in (("expert_action", steps.extras), ("intended_action", other)):
+        method = Variant("dpt", (*variant.settings, ("target", target))).build().method
+        given = steps._replace(extras={**steps.extras, **extras})
+        losses.append(method.loss(method.tensors(method.prepare_batch(given, np.random.default_rng(0))))["action"])
+    torch.testing.assert_close(*losses)
+    one_line(
+        lambda: method.prepare_batch(steps._replace(extras={}), np.random.default_rng(0)),
+        ValueError,
+        "learns from intended_action, which these histories lack",
+        "slips",
+    )
+
+
+@pytest.mark.parametrize("variant", DPT, ids=str)
 def test_the_loss_is_what_an_agent_with_that_history_would_be_charged(variant: Variant):
     """In episodes of one step, so that a query begins an episode wherever it was taken from."""
     agent = variant.build()
