@@ -157,15 +157,20 @@ class BlockReturns(NamedTuple):
 
 
 def _blocks(agent: Learner, env_id: str, rows: np.ndarray, episodes: int, seed: int) -> list[Block]:
-    """The lifetimes on the tasks `rows` (B,), in blocks of up to `MAX_ROWS`; of a family with a limit, half of that.
+    """The lifetimes on the tasks `rows` (B,), in blocks."""
+    parts = parts_of(env_id, rows)
+    seeds = block_seeds(seed, len(parts))
+    return [Block(agent, env_id, part, episodes, own) for part, own in zip(parts, seeds, strict=True)]
+
+
+def parts_of(env_id: str, rows: np.ndarray) -> list[np.ndarray]:
+    """The tasks `rows` (B,) in parts of up to `MAX_ROWS`; of a family with a limit, half of that.
 
     Rows of such a family take longer to simulate than to act in: 50 tasks become work for several processes.
     """
     limit = find_family(env_id).max_rows
     most = min(MAX_ROWS, -(-limit // 2)) if limit else MAX_ROWS
-    parts = np.array_split(rows, -(-len(rows) // most))  # ceiling division
-    seeds = block_seeds(seed, len(parts))
-    return [Block(agent, env_id, part, episodes, own) for part, own in zip(parts, seeds, strict=True)]
+    return np.array_split(rows, -(-len(rows) // most))  # ceiling division
 
 
 def _run_all(

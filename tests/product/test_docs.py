@@ -274,6 +274,7 @@ LESS = {  # options after those of a command, so that it takes no more than seco
     "research sweep": [*SETTINGS, *LIFETIMES, "--seeds", "0", "--episodes", "1"],
     "research windows": [*SETTINGS, "--windows", "120", "--latents", "8", *ONE_TASK, "--jobs", "1"],
     "research memory": ["--episodes", "3", "--seeds", "1", "--device", "cpu"],
+    "research robustness": ["--tasks", "validation", "--episodes", "2", "--device", "cpu"],
     "research actions": [*ONE_TASK, "--seeds", "1", "--device", "cpu"],
     "research table": ["--stored"],
 }

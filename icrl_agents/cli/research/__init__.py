@@ -8,6 +8,7 @@ from icrl_agents.cli.options import Command, FilesCommand, show_overview, to_fun
 from icrl_agents.cli.research.actions import Actions
 from icrl_agents.cli.research.marks import Marks
 from icrl_agents.cli.research.memory import Memory
+from icrl_agents.cli.research.robustness import Robustness
 from icrl_agents.cli.research.runs import Runs
 from icrl_agents.cli.research.seeds import Seeds
 from icrl_agents.cli.research.sweep import Sweep
@@ -19,6 +20,7 @@ STUDIES: dict[str, type[Command]] = {  # in the order of --help
     "sweep": Sweep,
     "windows": Windows,
     "memory": Memory,
+    "robustness": Robustness,
     "actions": Actions,
     "marks": Marks,
     "table": Table,
@@ -35,7 +37,7 @@ ALIASES = {  # earlier names, which are commands of the top level: icrl-agents p
 }
 
 research = typer.Typer(
-    help="Studies: seeds, sweep, windows, memory, actions, marks, table and runs.",
+    help="Studies: seeds, sweep, windows, memory, robustness, actions, marks, table and runs.",
     rich_markup_mode=None,
 )
 research.callback(invoke_without_command=True)(show_overview)
