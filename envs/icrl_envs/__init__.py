@@ -32,6 +32,7 @@ from icrl_envs.grids.darkroom import Darkroom
 from icrl_envs.grids.darkroom_macro import DarkroomMacro
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 from icrl_envs.grids.darkroom_starts import DarkroomStarts
+from icrl_envs.grids.darkroom_turns import DarkroomTurns
 from icrl_envs.metaworld.family import register_metaworld
 from icrl_envs.pixels.pixel_grid import PixelGrid
 from icrl_envs.procgen.family import register_procgen
@@ -64,6 +65,8 @@ register_rules(Darkroom, "icrl/Darkroom10x10-v0", 100, Split(0.8, 0, numpy_shuff
 register_rules(DarkroomStarts, "icrl/DarkroomFixedStart-v0", 20, Split(0.9, 0), starts="lifetime")
 register_rules(DarkroomStarts, "icrl/DarkroomRandomStart-v0", 20, Split(0.9, 0), starts="episode")
 register_rules(DarkroomStarts, "icrl/DarkroomAnyStart-v0", 20, Split(0.9, 0), starts="mixed")
+register_rules(DarkroomTurns, "icrl/DarkroomTurns-v0", 20, Split(0.95, 0))
+register_rules(DarkroomTurns, "icrl/DarkroomTurns5x5-v0", 10, Split(0.95, 0), size=5, turn=4)
 register_rules(DarkroomPermuted, "icrl/DarkroomPermuted-v0", 50, Split(0.9, 4))
 register_rules(DarkroomMacro, "icrl/DarkroomMacro-v0", 20)
 register_rules(DarkKeyToDoor, "icrl/DarkKeyToDoor-v0", 50, Split(0.95, 4))

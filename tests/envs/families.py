@@ -22,6 +22,7 @@ REACH = pytest.param(  # of Meta-World's families, which differ in little but na
     marks=pytest.mark.skipif(find_spec("metaworld") is None, reason='pip install "icrl-agents[metaworld]"'),
 )
 METAWORLD = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/MetaWorld"))
+TURNS = ("icrl/DarkroomTurns-v0", "icrl/DarkroomTurns5x5-v0")  # whose episodes differ in their best return
 PROCGEN = tuple(env_id for env_id in FAMILIES if env_id.startswith("icrl/Procgen-"))
 
 SPRING, WALK, POLES = "test/Spring-v0", "test/Walk-v0", "test/Poles-v0"

@@ -582,6 +582,8 @@ def test_lifetimes_are_as_long_as_published():
         "icrl/GaussianBandit-v0": 1,
         "icrl/LinearBandit-v0": 1,
         "icrl/DarkroomMacro-v0": 200,
+        "icrl/DarkroomTurns-v0": 60,
+        "icrl/DarkroomTurns5x5-v0": 16,
     }
 
 

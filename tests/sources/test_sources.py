@@ -18,6 +18,7 @@ from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import SOURCES, default_source, find_source, make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.sources.tables.states import state_index
+from tests.envs.families import TURNS
 
 SMALL, ROOM = "icrl/Darkroom3x3-v0", "icrl/Darkroom-v0"
 QUICK = {"ppo": {"n_steps": 6, "batch_size": 12, "n_epochs": 2}}
@@ -198,8 +199,8 @@ def test_posterior_improves_everywhere_and_never_contradicts_the_rules(env_id):
     curve, best = found.mean(1), most.mean()
     assert len(curve) == 12
     assert curve[-1] > max(0.6 * best, curve[0])
-    # starts drawn near the goals earn more than the expectation, by a few standard errors
-    luck = 4 * (found - most).std(1) / np.sqrt(64) if rules.stochastic else 0.0
+    # where the optimum is a mean over starts or rooms, nearer goals earn more, by a few standard errors
+    luck = 4 * (found - most).std(1) / np.sqrt(64) if rules.stochastic or env_id in TURNS else 0.0
     assert (curve <= best + luck).all()
 
 

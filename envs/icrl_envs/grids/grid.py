@@ -138,7 +138,7 @@ class SearchBelief(Belief):
         sharpness: preference for near cells; a float, or (B,) one per row. 0 samples from the posterior itself,
             infinity sweeps the room in one order, without chance.
         hidden: K, the number of hidden things; a task id is their cells as digits in base C.
-        last_stage: a reward advances to the next stage up to this one; in stage K there is nothing left to search.
+        last_stage: a reward before this stage advances to the next one; in stage K there is nothing left to search.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class SearchBelief(Belief):
         hit = rows[found]  # located: a single possible cell remains
         self.mask[hit, self.stage[hit]] = False
         self.mask[hit, self.stage[hit], self.cell[hit]] = True
-        self.stage[hit] = np.minimum(self.stage[hit] + 1, self.last_stage)
+        self.stage[hit] += self.stage[hit] < self.last_stage
 
     def possible(self, task: np.ndarray) -> np.ndarray:
         """Return (B,) bool: every thing may be in the cell given by `task` (B,)."""
