@@ -17,7 +17,7 @@ FOLDER = Path("runs/latent-actions")
 TASKS, HELD_OUT = None, None  # levels to learn from and to measure on; None: those of the split
 NOISE = {"start": 0.3, "end": 0.3}  # random actions: an expert that never errs leaves too little to find out
 EPISODES = 6
-SETTINGS = {"updates": 3000, "batch_size": 8, "micro_batch": 8, "threads": 1}  # small batches find purer codes
+SETTINGS = {"updates": 1500, "threads": 1}
 
 
 def purity(codes, actions):

@@ -1,9 +1,9 @@
 """An agent from videos and 32 known actions: by latent actions, by an inverse model, and by the 32 steps alone.
 
 The videos are images of 810 rooms; an expert with 30% random actions walks to a goal that they show. A latent action
-model finds codes for what it does (example 12) with the help of 32 steps whose actions are known, a policy imitates the
-codes, and the 32 steps say what the codes mean. All are measured on 100 rooms that nothing has seen; several --seed are
-several trainings of everything, measured together. (Needs the extras train and latent.)
+model finds codes for what it does (example 12), a policy imitates the codes, and 32 steps whose actions are known say
+what the codes mean. All are measured on 100 rooms that nothing has seen; several --seed are several trainings of
+everything, measured together. (Needs the extras train and latent.)
 """
 
 import json
@@ -20,7 +20,7 @@ ENV_ID, FOLDER = "icrl/PixelGridGoal-v0", "runs/videos"
 TASKS, HELD_OUT = None, None  # rooms to learn from and to measure on; None: those of the split
 VIDEOS = {"streams": 1, "episodes": 24, "settings": {"start": 0.3, "end": 0.3}}
 EPISODES = 5  # for each room that is measured
-LAM = {"updates": 3000, "batch_size": 8, "micro_batch": 8, "decoder": True}  # known actions shape codes
+LAM = {"updates": 3000, "batch_size": 8, "micro_batch": 8}  # small batches find purer codes, sooner
 ACTING = {"choice": "sample", "temperature": 0.5}  # an agent errs less than the expert in the videos
 POLICY = {"updates": 2000, "batch_size": 128, "micro_batch": 128, **ACTING}
 CLONE = {**POLICY, "updates": 800}  # actions are learned sooner than codes
@@ -46,7 +46,7 @@ def measure(labels: int, seed: int) -> list:
         with HistoryStore(videos) as store:
             store.annotate(model.columns, model, identity=model.weights_sha256)
 
-    label(learn("lam", budget / "lam", labels=labels, **LAM))
+    label(learn("lam", folder / "lam", **LAM))
     label(learn("vpt", budget / "vpt", labels=labels, **FEW))
     agents = {
         "la-bc": learn("la-bc", budget / "la-bc", labels=labels, **POLICY),

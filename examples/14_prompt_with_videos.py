@@ -29,7 +29,7 @@ SETTINGS |= {"updates": 1000, "batch_size": 32, "micro_batch": 8, "eval_every": 
 
 def measure(labels: int, seed: int) -> list:
     """Train with one seed, or load what an earlier call trained; its curves on held-out rooms."""
-    model = Annotator.from_pretrained(Path(f"{VIDEOS}-{seed}/labels-{labels}/lam"), device="cpu")
+    model = Annotator.from_pretrained(Path(f"{VIDEOS}-{seed}/lam"), device="cpu")
     folder = Path(f"{FOLDER}-{seed}")
     histories, out = folder / "expert.h5", folder / f"labels-{labels}"
     if not histories.exists():

@@ -181,31 +181,13 @@ def test_the_usual_loss_is_that_of_one_frame():
     lam.fit_normalization(tensors)
     obs, after = (torch.as_tensor(images).flatten(0, 1).movedim(-1, 1) / 255 - 0.5 for images in steps[::8][:2])
     step = (after - obs).pow(2).mean().sqrt()
-    size = (after - obs).pow(2).mean((1, 2, 3), keepdim=True).sqrt()
-    raw = lam.to_latent(lam.inverse((after - obs) / (size + 0.02 * step)))
+    raw = lam.to_latent(lam.inverse(after - obs))
     found = lam.eval().quantizer(raw)
-    error = (obs + lam.ahead(obs, found.vectors) - after).pow(2)
-    expected = (error / (size**2 + 0.1 * step**2)).mean()
+    expected = ((obs + lam.ahead(obs, found.vectors) - after) / step).pow(2).mean()
     terms = lam.loss(tensors)
     assert terms.keys() == {"reconstruction", "commitment"}
     torch.testing.assert_close(terms["reconstruction"], expected)
     torch.testing.assert_close(terms["commitment"], found.loss)
-
-
-def test_a_move_on_a_faint_floor_looks_like_one_on_a_strong_floor():
-    lam, steps = LAM(*IMAGES["rows-first"], LAMConfig(**SMALL)), lifetimes("rows-first")
-    lam.fit_normalization(lam.tensors(steps))
-    rng = np.random.default_rng(0)
-    move = rng.integers(-100, 101, (4, *steps.obs.shape[2:]))
-    strong, faint = (
-        torch.as_tensor(np.stack([np.full_like(move, 128), 128 + move // part])).flatten(1, 1).movedim(-1, 2) / 255
-        - 0.5
-        for part in (1, 10)
-    )
-    seen = lam.between(*strong, differences=True), lam.between(*faint, differences=True)
-    assert (seen[0] - seen[1]).abs().mean() < 0.3 * seen[0].abs().mean()
-    still = lam.between(strong[0], strong[0], differences=True)
-    assert not still.any()
 
 
 # ---- skills -----------------------------------------------------------------------------------------------------

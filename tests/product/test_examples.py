@@ -279,7 +279,7 @@ def test_act_from_videos(tmp_path, capsys):
     held_out = find_family("icrl/PixelGridGoal-v0").tasks.split()[1].ids[:2].tolist()
     few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EPISODES": 1, "VIDEOS": {"streams": 1, "episodes": 2}}
     few |= {"FOLDER": f"{tmp_path}/videos"}
-    example = load("13_act_from_videos", LAM={**tiny, "decoder": True}, POLICY=tiny, CLONE=tiny, FEW=tiny, **few)
+    example = load("13_act_from_videos", LAM=tiny, POLICY=tiny, CLONE=tiny, FEW=tiny, **few)
     example.main(labels=5)
     curves = example.main(labels=5, seed=[0, 1])  # the second call finds seed 0 trained
     assert [(curve.tasks, curve.trainings) for curve in curves] == [(tuple(held_out), 2)] * 5
@@ -295,9 +295,7 @@ def test_act_from_videos(tmp_path, capsys):
 def test_prompt_with_videos(tmp_path, capsys):
     tiny = {"updates": 1, "batch_size": 4, "width": 8, "latent": 4, "codes": 6}
     shown = collect("icrl/PixelGridGoal-v0", "noise", tmp_path / "v.h5", tasks=[0, 1], streams=1, episodes=2)
-    train(
-        "lam", "icrl/PixelGridGoal-v0", tmp_path / "videos-3/labels-5/lam", histories=shown, settings=tiny, quiet=True
-    )
+    train("lam", "icrl/PixelGridGoal-v0", tmp_path / "videos-3/lam", histories=shown, settings=tiny, quiet=True)
     held_out = find_family("icrl/PixelGrid-v0").tasks.split()[1].ids[:2].tolist()
     few = {"TASKS": [0, 1, 2], "HELD_OUT": held_out, "EXPERT": {"streams": 1, "episodes": 4}, "SHOWN": (0, 1)}
     settings = {**tiny, "heads": 2, "layers": 1, "demos": 1, "prompt": 20, "window": 20, "slide": 5, "eval_every": 0}

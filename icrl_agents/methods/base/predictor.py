@@ -27,7 +27,6 @@ SKILL = "latent_skill"  # column of what an agent does in several steps
 NO_STEPS = "the histories have no steps, so there is nothing to measure: give others"
 BLOCK = 256  # steps that are labelled or measured at a time
 SMALLEST = 0.01  # smallest unit of changes of an entry of a vector, in its standard deviations
-FAINT = 0.02  # change of an image, in usual ones, that counts as none
 
 
 class Predictor(Trainable):
@@ -121,19 +120,12 @@ class Predictor(Trainable):
         return following[:, :size], following[:, -size:]
 
     def between(self, context: Tensor, following: Tensor, differences: bool) -> Tensor:
-        """What an inverse model reads: all frames, or their changes from step to step.
-
-        Changes of vectors are in usual ones. Those of an image are divided by their own root mean square: a thing that
-        moves on a dark floor changes an image less than on a light one, and codes would tell the floor instead.
-        """
+        """What an inverse model reads: all frames, or their changes from step to step (of vectors, in usual ones)."""
         frames = torch.cat([context, following], 1)
         if not differences:
             return frames
         changes = frames[:, following.shape[1] :] - context
-        if not self.frames.bounded:
-            return (changes / self.step.repeat(self.earlier + 1)).clamp(-CLIP, CLIP)
-        size = changes.flatten(1).pow(2).mean(1).sqrt()[:, None, None, None]
-        return changes / (size + FAINT * self.step)
+        return changes if self.frames.bounded else (changes / self.step.repeat(self.earlier + 1)).clamp(-CLIP, CLIP)
 
     def blocks(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, tuple[Tensor, Tensor]]]:
         """Real steps of NumPy steps (B, T), a bounded number at a time: row, places (N,), and what `read` returns."""

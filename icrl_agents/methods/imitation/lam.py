@@ -36,7 +36,6 @@ from icrl_agents.nn.vision.encoders import mlp, motion_encoder
 from icrl_agents.nn.vision.forward import make_forward
 from icrl_agents.nn.vision.vit import VitSize
 
-LEAST = 0.1  # squared change of an image, in usual ones, below which errors count less
 DECODED = "decoded_action"  # column of the actions that latent actions stand for
 
 
@@ -57,10 +56,9 @@ class LAM(Predictor):
 
     Columns: `latent_action` (Z,), after the quantiser; `latent_action_raw` (Z,), before it; `latent_action_code` (L,),
     integers; with `decoder` `decoded_action`; with `hierarchy` `latent_skill` (Z,). Loss: squared error of frame t+1,
-    in units of the squared change from frame t to t+1 (of images their own, of vectors the usual one of each entry),
-    and the distance of raw latent actions to their codes; with `ahead` the mean error of frames t+1..t+k, as many as
-    the episode has in the window; with `hierarchy` both terms of skills too; with `decoder` -log p(action | latent
-    action).
+    in units of the squared change from frame t to t+1 (of vectors, of each entry's), and the distance of raw latent
+    actions to their codes; with `ahead` the mean error of frames t+1..t+k, as many as the episode has in the window;
+    with `hierarchy` both terms of skills too; with `decoder` -log p(action | latent action).
 
     Deviations: codebooks start at clusters of the first batch, and dead codes are replaced; the public code does
     neither. The networks are smaller; the inverse model reads changes between frames and has no places, and the forward
@@ -157,29 +155,18 @@ class LAM(Predictor):
         """Frames t+k, given the context and skills (N, S)."""
         return self.framed(self.skill.ahead(context, skill), context, self.skill.step)
 
-    def unit(self, context: Tensor, frames: Tensor, usual: Tensor) -> Tensor:
-        """Unit of the error of frames (N, ...): of vectors the usual change, of images their own (N, 1, 1, 1).
-
-        A move on a faint floor then counts as much as one on a strong floor, and both find the same code.
-        """
-        if not self.frames.bounded:
-            return usual
-        change = ((frames - self.current(context)) / usual).flatten(1).pow(2).mean(1)
-        return usual * (change + LEAST).sqrt()[:, None, None, None]
-
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         context, following = self.read_all(steps)
         found, (after, later) = self.infer(context, following), self.after(following)
-        unit = self.unit(context, after, self.step)
         if self.config.ahead == 1:
-            error = squared_error(self.guess(context, found.told), after, unit).mean()
+            error = squared_error(self.guess(context, found.told), after, self.step).mean()
         else:
             left = steps_left(steps)[steps.mask].clamp_max(self.config.ahead - 1)
-            error = error_ahead(self.guess, found.told, context, after, left, unit)
+            error = error_ahead(self.guess, found.told, context, after, left, self.step)
         terms = {"reconstruction": error, "commitment": found.action.loss}
         if found.skill:
             guess = self.guess_later(context, found.skill.vectors)
-            terms["skill"] = squared_error(guess, later, self.unit(context, later, self.skill.step)).mean()
+            terms["skill"] = squared_error(guess, later, self.skill.step).mean()
             terms["skill_commitment"] = found.skill.loss
         if self.config.decoder:
             terms["action"] = self.config.label_weight * imitation_loss(self.decode(found.action.vectors), steps)

@@ -60,11 +60,11 @@ class Skill(nn.Module):
 def squared_error(guess: Tensor, frames: Tensor, usual: Tensor) -> Tensor:
     """Squared errors in units of the usual change, so that 1 is about that of predicting no change.
 
-    Of vectors, whose entries have units of their own (`usual` is a vector), errors grow linearly beyond 10 units (Huber
-    1964): a jump of an entry that hardly moves would outweigh everything else.
+    Of vectors, whose entries have units of their own, errors grow linearly beyond 10 units (Huber 1964): a jump of an
+    entry that hardly moves would outweigh everything else.
     """
     error = (guess - frames) / usual
-    if usual.dim() != 1:
+    if not usual.dim():
         return error.pow(2)
     return 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=CLIP)
 
@@ -80,15 +80,14 @@ def error_ahead(
         guess: function from context and told numbers to the next frames.
         told, context, after: `Found.told`, contexts and frames t+1 of N steps, row after row.
         left: (N,) number of steps that follow each, k - 1 or less where the episode ends.
-        usual: see `squared_error`; with several axes it has one unit for each of the N frames.
+        usual: see `squared_error`.
     """
     steps, total = torch.arange(len(left), device=left.device), after.new_zeros(len(left))
     for later in range(int(left.max()) + 1):
         goes_on = left[steps] >= later
         steps, context = steps[goes_on], context[goes_on]
         frames = guess(context, told[steps + later])
-        unit = usual[steps + later] if usual.dim() > 1 else usual
-        error = squared_error(frames, after[steps + later], unit).flatten(1).mean(1)
+        error = squared_error(frames, after[steps + later], usual).flatten(1).mean(1)
         total = total.index_add(0, steps, error)
         context = torch.cat([context[:, frames.shape[1] :], frames], 1)
     return (total / (left + 1)).mean()

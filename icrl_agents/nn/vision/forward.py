@@ -38,12 +38,12 @@ class UNet(nn.Module):
         widths = [min(BASE * 2**level, LARGEST) for level in range(len(self.sizes))]
         given = frames * channels + action
         self.down = nn.ModuleList(
-            convolution(given if level == 0 else widths[level - 1], width, 3, stride=1 if level == 0 else 2)
+            nn.Conv2d(given if level == 0 else widths[level - 1], width, 3, stride=1 if level == 0 else 2, padding=1)
             for level, width in enumerate(widths)
         )
-        self.bottom = convolution(widths[-1] + action, widths[-1], 1)
+        self.bottom = nn.Conv2d(widths[-1] + action, widths[-1], 1)
         self.up = nn.ModuleList(
-            convolution(widths[level] + widths[level - 1], widths[level - 1], 3)
+            nn.Conv2d(widths[level] + widths[level - 1], widths[level - 1], 3, padding=1)
             for level in range(len(widths) - 1, 0, -1)
         )
         self.last = nn.Conv2d(widths[0] + frames * channels, channels, 1)
@@ -56,18 +56,12 @@ class UNet(nn.Module):
         x = torch.cat([frames, everywhere.expand(-1, -1, *frames.shape[-2:])], 1)
         skips = []
         for layer in self.down:
-            x = layer(x)
+            x = functional.gelu(layer(x))
             skips.append(x)
-        x = self.bottom(torch.cat([x, everywhere.expand(-1, -1, *x.shape[-2:])], 1))
+        x = functional.gelu(self.bottom(torch.cat([x, everywhere.expand(-1, -1, *x.shape[-2:])], 1)))
         for layer, skip in zip(self.up, reversed(skips[:-1]), strict=True):
-            x = layer(torch.cat([functional.interpolate(x, skip.shape[-2:]), skip], 1))
+            x = functional.gelu(layer(torch.cat([functional.interpolate(x, skip.shape[-2:]), skip], 1)))
         return self.last(torch.cat([x, frames], 1))
-
-
-def convolution(given: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution with GELU, normalised in between: without it images may grow several times in every layer."""
-    layer = nn.Conv2d(given, out, kernel, stride, padding=kernel // 2)
-    return nn.Sequential(layer, nn.GroupNorm(1, out), nn.GELU())
 
 
 class VectorForward(nn.Module):
