@@ -93,7 +93,8 @@ def check_script(words: list[str], data: dict[str, Any]) -> None:
 def check_settings(env_id: str, given: dict[str, Any], data: dict[str, Any]) -> None:
     """The settings that a script gives, and the defaults of today, are those of the agent."""
     config, agent, _ = split_settings(data["method"], env_id, given, fresh=False)
-    assert (asdict(config), asdict(agent)) == (asdict(TrainConfig()) | data["facts"]["train"], data["config"])
+    assert asdict(config) == asdict(TrainConfig()) | data["facts"]["train"]
+    assert asdict(agent) == {**METHODS[data["method"]].Config.ADDED, **data["config"]}
     assert data["facts"]["env_id"] == env_id
 
 
