@@ -111,8 +111,10 @@ def _choose(method: Method, session: Session, obs: np.ndarray, wish: Wish) -> np
         context = context.select(np.arange(context.rows))  # a copy: the context itself must not change
     hidden = method.open_and_encode(context, obs, active)
     distribution = method.action_distribution(hidden, method.static_tensors(context.steps))
-    generator = session.generator
-    action = most_probable(distribution, generator) if wish.deterministic else distribution.sample(generator)
+    if wish.deterministic:
+        action = most_probable(distribution, session.planning)
+    else:
+        action = distribution.sample(session.generator)
     if wish.planner is None:
         session.plans.path = None  # an action of the policy invalidates the rest of a plan
     else:

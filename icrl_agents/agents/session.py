@@ -56,7 +56,7 @@ class Session:
     Args:
         method: the method that acts.
         batch: batch size and autoreset mode.
-        seed: seed of sampled actions, plans and static values; None: random.
+        seed: seed of sampled actions, plans and static values; None: random, plans the same every time.
         learn: whether observed steps are recorded.
         action_sets: action masks of the rows, and the env from which the masks of new tasks are read.
     """
@@ -80,13 +80,16 @@ class Session:
         )
 
     def seed(self, seed: int | None) -> None:
-        """Seed three separate generators, so that planning and new tasks do not change the sampled actions."""
+        """Seed three separate generators, so that planning and new tasks do not change the sampled actions.
+
+        The one of planning also breaks the ties of deterministic acting, which is the same without a seed every time.
+        """
         self.generator, self.planning = torch.Generator(self.device), torch.Generator(self.device)
         if seed is None:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
-        self.planning.manual_seed(self.generator.initial_seed() ^ PLANNING)
+        self.planning.manual_seed(PLANNING if seed is None else self.generator.initial_seed() ^ PLANNING)
         self.drawing = np.random.default_rng([self.generator.initial_seed(), DRAWING])
 
     def draft(self) -> Session:

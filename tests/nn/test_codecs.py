@@ -13,7 +13,7 @@ from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.decoded import decoded, greedy
 from icrl_agents.nn.codecs.distributions import Categorical, Independent
 from icrl_agents.nn.codecs.rewards import RewardCodec
-from tests.fakes import SMALL, sample
+from tests.fakes import SMALL, Variant, lifetimes, sample
 
 CPU = torch.device("cpu")
 UNUSUAL = [
@@ -166,3 +166,18 @@ def test_every_entry_and_every_code_has_a_best_value():
     found = decoded(tied, of_codes).best(torch.Generator().manual_seed(0))
     assert set(map(tuple, found.tolist())) == {(0, 0), (1, 1), (2, 2)}
     assert (greedy(tied).best(torch.Generator().manual_seed(0)) == 0).all()
+
+
+def test_the_most_probable_actions_are_the_same_every_time():
+    def lived(seed: int | None) -> list[list[int]]:
+        agent = Variant("ad").build()
+        agent.reset(num_envs=3, seed=seed)
+        actions = []
+        for t in range(12):
+            actions.append(agent.act(steps.obs[:, t], deterministic=True).tolist())
+            agent.observe(steps.next_obs[:, t], steps.reward[:, t], none, none, {})
+        return actions
+
+    steps, none = lifetimes(count=12), np.zeros(3, bool)
+    assert lived(None) == lived(None) != lived(5)
+    assert lived(5) == lived(5) != lived(6)
