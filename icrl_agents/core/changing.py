@@ -48,17 +48,24 @@ def make_changing_tasks(env_id: str, first: np.ndarray, later: np.ndarray, after
     return TaskRows(ChangingTasks(rows.env, np.asarray(first), np.asarray(later), np.asarray(after)), rows.options)
 
 
-def draw_changes(tasks: np.ndarray, share: float, episodes: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Arguments of `make_changing_tasks`: a `share` of the rows gets another of these `tasks` (B,) after some episode.
+def draw_changes(
+    tasks: np.ndarray, share: float, episodes: int, rng: np.random.Generator, pool: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Arguments of `make_changing_tasks`: a `share` of the rows `tasks` (B,) gets another task after some episode.
+
+    Args:
+        pool: ids of the tasks that rows may get; None: those of the other rows.
 
     Raises:
         ValueError: there is one task only, or one episode.
     """
-    if len(np.unique(tasks)) < 2 or episodes < 2:
+    count = len(np.unique(tasks if pool is None else pool))
+    if count < 2 or episodes < 2:
         raise ValueError(
-            f"changes={share} with {len(np.unique(tasks))} tasks at a time and lifetimes of {episodes} episodes: it "
+            f"changes={share} with {count} tasks at a time and lifetimes of {episodes} episodes: it "
             "takes two or more of both, so leave changes out"
         )
     change = rng.random(len(tasks)) < share
     after = np.where(change, rng.integers(1, episodes, len(tasks)), NEVER)
-    return {"first": tasks, "later": rng.permutation(tasks), "after": after}
+    later = rng.permutation(tasks) if pool is None else rng.choice(pool, len(tasks))
+    return {"first": tasks, "later": later, "after": after}

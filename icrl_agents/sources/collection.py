@@ -23,7 +23,15 @@ import numpy as np
 
 from icrl_agents.core.changing import draw_changes, make_changing_tasks
 from icrl_agents.core.checks import whole
-from icrl_agents.core.families import Registration, find_family, is_family, make_tasks, sendable, tasks_checksum
+from icrl_agents.core.families import (
+    Registration,
+    TaskRows,
+    find_family,
+    is_family,
+    make_tasks,
+    sendable,
+    tasks_checksum,
+)
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
@@ -46,18 +54,18 @@ ROWS = 1024  # target number of lifetimes rolled out in parallel
 Progress = Callable[[int, int], None]  # called with (finished histories, all histories)
 
 
-def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int) -> Steps:
+def lifetimes(
+    env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int, pool: np.ndarray | None = None
+) -> Steps:
     """Roll out `source` for one lifetime on each of the tasks `task_ids` (B,), in parallel; returns Steps (B, T).
+
+    `pool` holds the ids of the tasks that lifetimes may change to, None: those of the others.
 
     Raises:
         ValueError: the source learns one task at a time, and there are several; or tasks cannot change.
     """
     check_together(source, task_ids)
-    if share := source.settings.changes:
-        changes = draw_changes(np.asarray(task_ids), share, episodes, np.random.default_rng([seed, CHANGES]))
-        rows, options = make_changing_tasks(env_id, **changes)
-    else:
-        rows, options = make_tasks(env_id, task_ids)
+    rows, options = _task_rows(env_id, source, np.asarray(task_ids), episodes, seed, pool)
     if source.expert is not None:
         family = find_family(env_id)
         rows = WithExpert(rows, source.expert, [family.task_kwargs(int(task)) for task in task_ids])
@@ -65,6 +73,18 @@ def lifetimes(env_id: str, source: Source, task_ids: np.ndarray, episodes: int, 
     source.run(env, episodes, seed, options)
     env.close()
     return env.steps(episodes)
+
+
+def _task_rows(
+    env_id: str, source: Source, tasks: np.ndarray, episodes: int, seed: int, pool: np.ndarray | None
+) -> TaskRows:
+    """Rows on the tasks (B,), some of which change their task if the source asks for it; ValueError if none can."""
+    if not (share := source.settings.changes):
+        return make_tasks(env_id, tasks)
+    if source.expert is not None:
+        raise ValueError(f"changes={share} with a given expert, which keeps to one task: leave one of them out")
+    rng = np.random.default_rng([seed, CHANGES])
+    return make_changing_tasks(env_id, **draw_changes(tasks, share, episodes, rng, pool))
 
 
 def check_together(source: Source, task_ids: np.ndarray) -> None:
@@ -132,7 +152,10 @@ def collect(
     families = _check_sendable(env_id, given) if backend.elsewhere(processes) else []
     rows = find_family(env_id).max_rows or ROWS
     size = 1 if learner.one_task else max(1, rows // streams)
-    blocks = [Block(info, tuple(ids[i : i + size]), given) for i in range(0, len(ids), size)]
+    pool = tuple(ids) if learner.settings.changes else ()
+    if pool:  # what the lifetimes would refuse, before anything is written
+        _task_rows(env_id, learner, np.array(ids[:1]), episodes, seed, np.array(ids)).env.close()
+    blocks = [Block(info, tuple(ids[i : i + size]), given, pool) for i in range(0, len(ids), size)]
     shard = None if shard_size is None else max(1, whole("shard_size", shard_size, 1) // streams)
     with (  # workers first: nothing is written if there are none
         open_workers(backend, processes, families) as workers,
@@ -217,17 +240,19 @@ class Block(NamedTuple):
     info: HistoryInfo
     tasks: tuple[int, ...]
     given: Objects
+    pool: tuple[int, ...] = ()  # all tasks of the collection, if lifetimes may change theirs
 
 
 def run_block(block: Block) -> dict[int, Steps]:
-    info, tasks, given = block
+    info, tasks, given, _ = block
     settings = {name: value for name, value in info.settings.items() if name.partition(".")[0] != EXPERT}
     agent = given.agent
     source = find_source(info.source).make(info.env_id, settings) if agent is None else OwnLifetimes(agent)
     source.expert = given.expert
     source.hypotheses = None if source.hypotheses is None else training_tasks(info.env_id, tasks)
     seed = int(np.random.SeedSequence([info.seed, tasks[0]]).generate_state(1)[0])
-    steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed)
+    pool = np.array(block.pool) if block.pool else None
+    steps = lifetimes(info.env_id, source, np.repeat(tasks, info.streams), info.episodes, seed, pool)
     # (tasks * streams, T) -> (streams, T) of each task
     return {task: steps.rows(slice(i * info.streams, (i + 1) * info.streams)) for i, task in enumerate(tasks)}
 

@@ -242,7 +242,7 @@ def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | N
 
 
 def _check_variant(env_id: str, variant: str, fresh: bool) -> None:
-    """ValueError unless the lifetimes of a training in `env_id` can be lived in `variant`."""
+    """ValueError unless `variant` has the spaces and tasks of `env_id`, and the training makes fresh lifetimes."""
     if not fresh:
         raise ValueError(f"variant={variant!r} is for fresh lifetimes, and these are recorded: leave it out")
     ours, theirs = find_family(env_id), find_family(variant)

@@ -108,3 +108,18 @@ def test_where_no_task_can_change_the_setting_is_refused(env_id, tasks, count, w
     source = make_source("uniform", env_id, {"changes": 0.2})
     with pytest.raises(ValueError, match=f"{why}.*leave changes out"):
         lifetimes(env_id, source, np.asarray(tasks), count, 0)
+
+
+def test_a_block_of_one_task_changes_to_the_others_of_the_collection(tmp_path):
+    how = {"tasks": [1, 40], "streams": 1100, "episodes": 4, "settings": {"changes": 1.0}}  # a block for each task
+    with HistoryStore(collect("icrl/Darkroom-v0", "uniform", tmp_path / "h.h5", **how)) as store:
+        paid = [set((steps.next_obs[steps.reward > 0] @ [9, 1]).tolist()) for steps in (store[1], store[40])]
+    assert paid == [{1, 40}, {1, 40}]
+
+
+def test_a_given_expert_and_one_task_are_refused_before_anything_is_written(tmp_path):
+    for tasks, expert, why in (([1, 2], "numpy:sum", "given expert"), ([1], None, "1 tasks at a time")):
+        how = {"tasks": tasks, "streams": 2, "episodes": 3, "settings": {"changes": 0.5}, "expert": expert}
+        with pytest.raises(ValueError, match=why):
+            collect(ROOM, "posterior", tmp_path / "h.h5", **how)
+        assert not list(tmp_path.iterdir())
