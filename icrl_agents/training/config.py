@@ -22,9 +22,7 @@ class TrainConfig:
 
     task_set: str = TRAIN  # tasks to train on: "train", or another set that the environment names for training
     source: str = ""  # learner that generates fresh lifetimes, "" for the environment's default
-    variant: str = (
-        ""  # environment id of the fresh lifetimes, one with the same spaces and tasks; "": that of the training
-    )
+    variant: str = ""  # environment id of fresh lifetimes, with the same spaces and tasks; "": that of the training
     episodes: int = 12  # episodes in a lifetime; bandits: 1; memory: as many as a window spans; ppo, sac: 50
     streams: int = 10  # histories of each task, collected first, of a source that learns one task at a time (ppo, sac)
     updates: int = 1000  # number of gradient updates
