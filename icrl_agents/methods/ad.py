@@ -23,7 +23,7 @@ class ADConfig(AgentConfig):
         super().__post_init__()
         check_choice("layout", self.layout, self.LAYOUTS)
         if self.layout == "packed" and self.dynamics:
-            raise ValueError("layout='packed' has no action token: use layout='steps' with dynamics=True")
+            raise ValueError("layout='packed' predicts actions only: use layout='steps' with dynamics=True")
 
 
 class AD(PerceptMethod):
@@ -32,8 +32,7 @@ class AD(PerceptMethod):
     A transformer that predicts the next action of a learning algorithm from its whole learning history must itself
     improve as the history grows. Trained on the lifetimes of source learners, it learns unseen tasks in context.
 
-    Tokens of a step: one percept, obs + prev_action + prev_reward + first; with `dynamics` a second token for the
-    action, which predicts reward and next_obs. Loss: mean over all steps t of -log p(action_t | percept_1..t), eq. 4
+    Tokens of a step: one percept, obs + prev_action + prev_reward + first. Loss: mean over all steps t of -log p(action_t | percept_1..t), eq. 4
     of the paper at every position at once.
 
     Deviations: the paper and the public codes train one target per window and never short contexts; here every step

@@ -59,18 +59,13 @@ class CADConfig(AgentConfig):
         check_choice("gate", self.gate, Compressor.GATES)
         if self.width % self.compressor_heads:
             raise ValueError(f"width={self.width} must be a multiple of compressor_heads={self.compressor_heads}")
-        if self.room + self.slide > self.window - 1:
+        if self.latents + self.slide > self.window - 1:
             raise ValueError(
                 f"latents={self.latents} and slide={self.slide} leave no step of window={self.window}: lower one"
             )
         if self.pretrain and not self.reconstruction:
             raise ValueError(f"pretrain={self.pretrain} learns the reconstruction, whose weight is 0: raise it")
         self.most_folds(0.0)
-
-    @property
-    def room(self) -> int:
-        """Number of steps that the latents displace from the window."""
-        return -(-self.latents // (1 + self.dynamics))
 
     @property
     def span(self) -> int:
@@ -119,9 +114,9 @@ class CAD(PerceptMethod):
     def __init__(self, observation_space: Any, action_space: Any, config: CADConfig | None = None):
         config = config or CADConfig()
         super().__init__(observation_space, action_space, config)
-        width, most = config.width, config.slide + config.room  # most: steps of the first fold, the longest
+        width, most = config.width, config.slide + config.latents  # most: steps of the first fold, the longest
         sizes = (width, config.compressor_layers, config.compressor_heads, config.inner, config.dropout)
-        self.schedule = FoldSchedule(config.window, config.slide, config.room)
+        self.schedule = FoldSchedule(config.window, config.slide, config.latents)
         self.compressor = Compressor(Reader(config.latents, *sizes), most * len(self.slots), config.gate)
         self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # type vector of latents before steps
         self.decoder = Reader(most, *sizes)  # one query per folded step
@@ -257,7 +252,7 @@ class CAD(PerceptMethod):
     def handle_overflow(self, context: Context) -> None:
         """Fold the oldest steps of rows with a full window."""
         latest = context.memory.folds > 0
-        full = context.length >= self.config.window - self.config.room * latest
+        full = context.length >= self.config.window - self.config.latents * latest
         for rows in (full & ~latest, full & latest):
             if rows.any():
                 self._fold_rows(context, np.flatnonzero(rows))

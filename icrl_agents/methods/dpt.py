@@ -35,7 +35,7 @@ class DPTConfig(AgentConfig):
         check_choice("layout", self.layout, self.LAYOUTS)
         check_choice("target", self.target, self.TARGETS)
         if self.layout != "steps" and self.dynamics:
-            raise ValueError(f"layout={self.layout!r} has no action token: use layout='steps' with dynamics=True")
+            raise ValueError(f"layout={self.layout!r} predicts actions only: use layout='steps' with dynamics=True")
 
 
 class DPT(PerceptMethod):

@@ -47,8 +47,8 @@ class IDT(PerceptMethod):
 
     Three transformers: the *reviewer* encodes a finished chunk of up to `chunk` steps as a vector; the *high level*
     reads one token per chunk, target return + first obs of the chunk + review of the previous chunk, and outputs a
-    latent z; the *low level* reads the percepts (and actions) of the current chunk alone, each with z added, and
-    predicts actions. Training episodes are sorted by return, so that any data set shows improvement.
+    latent z; the *low level* reads the percepts of the current chunk alone, each with z added, and predicts
+    actions. Training episodes are sorted by return, so that any data set shows improvement.
 
     Loss: -log p(action_t | z, percepts of the chunk up to t) at every step; z ~ N(mean, std) in training, with
     gradients through both (reparameterised), and its mean when acting.
@@ -59,7 +59,7 @@ class IDT(PerceptMethod):
     reveals the task. For an episode longer than the window only the visible rewards count. With `rewards="running"`
     returns are sums of rewards relative to the range of rewards up to each step, and so are targets.
 
-    Deviations: one token per chunk and one or two per step, where the published code has three and four; one z per
+    Deviations: one token per chunk and one per step, where the published code has three and four; one z per
     chunk instead of one sample per step; chunks and windows begin with an episode in training and acting.
     """
 
@@ -98,8 +98,7 @@ class IDT(PerceptMethod):
         return self.loss_at(self.hidden(steps), steps, intended_action(steps))
 
     def tokens(self, steps: Steps) -> Tensor:
-        tokens = super().tokens(steps)
-        return torch.cat([tokens[:, :, :1] + self.heed(steps.extras[LATENT])[:, :, None], tokens[:, :, 1:]], 2)
+        return super().tokens(steps) + self.heed(steps.extras[LATENT])[:, :, None]
 
     def hidden(self, steps: Steps) -> Tensor:
         chunks = Chunks.of(steps.first, steps.mask, self.config.chunk)

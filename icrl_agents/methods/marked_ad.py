@@ -94,7 +94,7 @@ class MarkedAD(PerceptMethod):
         mark = steps.extras.get("mark", torch.zeros_like(steps.first, dtype=torch.long))  # (B, T), 0 in imagined steps
         if self.config.layout == "inserted":
             return torch.cat([tokens, self.mark(F.pad(mark[:, 1:], (0, 1)))[:, :, None]], 2)  # (B, T, 2, D)
-        return torch.cat([tokens[:, :, :1] + self.mark(mark)[:, :, None], tokens[:, :, 1:]], 2)
+        return tokens + self.mark(mark)[:, :, None]
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         return self.loss_at(self.hidden(steps), steps, intended_action(steps))

@@ -269,7 +269,7 @@ def test_bad_config(settings, message):
 def test_bad_layout():
     with pytest.raises(ValueError, match="layout='packd', choose"):
         ADConfig(layout="packd")
-    with pytest.raises(ValueError, match="no action token"):
+    with pytest.raises(ValueError, match="predicts actions only"):
         ADConfig(layout="packed", dynamics=True)
 
 

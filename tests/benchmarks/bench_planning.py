@@ -49,20 +49,12 @@ class Anew:
     def of(cls, cache):
         steps = cls.agent.context.steps.window(0, int(cls.agent.context.length.max()) + 1)
         tokens = cls.agent.method.tokens(cls.agent.method.tensors(steps)).flatten(1, 2)
-        return cls(tokens[:, None, :-1])  # up to the open step's percept
+        return cls(tokens[:, None])  # up to the open step's percept
 
-    def feed(self, body, x):
-        self.fed = x
-        own = self.own[:, :, None].expand(-1, -1, x.shape[2], -1, -1)  # (B, W, A, L, D)
-        whole = torch.cat([own, x[:, :, :, None]], 3)
-        return body(whole.flatten(0, 2))[:, -1].unflatten(0, x.shape[:3])
-
-    def grow(self, parent, choice):
-        rows = torch.arange(len(parent))[:, None]
-        return Anew(torch.cat([self.own[rows, parent], self.fed[rows, parent, choice][:, :, None]], 2))
-
-    def kept(self):
-        return Anew(torch.cat([self.own, self.fed], 2))
+    def grow(self, body, parent, x):
+        own = self.own[torch.arange(len(parent))[:, None], parent]
+        whole = torch.cat([own, x[:, :, None]], 2)  # (B, V, L + 1, D)
+        return Anew(whole), body(whole.flatten(0, 1))[:, -1].unflatten(0, x.shape[:2])
 
 
 def anew(agent) -> tuple[float, float]:

@@ -152,7 +152,7 @@ def test_experts_may_act_in_every_space(kind: str, variant: Variant):
     ("settings", "words"),
     [
         ({"layout": "sets"}, ["layout='sets'", "steps, set, window"]),
-        ({"layout": "set", "dynamics": True}, ["layout='set'", "no action token"]),
+        ({"layout": "set", "dynamics": True}, ["layout='set'", "predicts actions only"]),
         ({"layout": "window", "dynamics": True}, ["layout='window'", "use layout='steps'"]),
         ({"layout": 3}, ["layout='3'", "not a str"]),
     ],

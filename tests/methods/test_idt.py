@@ -320,7 +320,7 @@ def test_a_row_that_pauses_when_its_window_is_full_goes_on_as_before(variant: Va
     known = agent.context.steps.static.items()
     single.context.steps.static.update({name: value[1:2] for name, value in known})  # it may be drawn at random
     for t in range(40):
-        full = 16 - (getattr(agent.config, "room", 0) if paused else 0)  # latents take the place of steps
+        full = 16 - (getattr(agent.config, "latents", 0) if paused else 0)  # latents take the place of steps
         live = np.array([True, agent.context.length[1] < full, True])
         found = statistics(agent.policy(agent.context, steps.obs[:, t], live))[1]
         if live[1]:

@@ -32,32 +32,24 @@ def test_a_branch_equals_its_whole_sequence(body: Transformer, lengths: list[int
     before = [x.clone() for x in (cache.keys, cache.values, cache.lengths)]
     fork = Fork.of(cache)
     own = [[prefix[row : row + 1, :length]] for row, length in enumerate(lengths)]  # whole sequences of each branch
-    for branches, alternatives in ((4, 3), (2, 5), (6, 1), (6, 2), (1, 4)):
-        x = torch.randn(3, len(own[0]), alternatives, 16, generator=rng)
-        out = fork.feed(body, x)
-        for row, branch, choice in itertools.product(range(3), range(len(own[0])), range(alternatives)):
-            whole = torch.cat([own[row][branch], x[row, branch, choice][None, None]], 1)
-            torch.testing.assert_close(out[row, branch, choice], body(whole)[0, -1], atol=1e-5, rtol=1e-5)
+    for branches in (4, 2, 6, 6, 1):
         parent = torch.randint(len(own[0]), (3, branches), generator=rng)
-        choice = torch.randint(alternatives, (3, branches), generator=rng)
-        fork = fork.grow(parent, choice)
-        own = [
-            [torch.cat([own[r][p], x[r, p, c][None, None]], 1) for p, c in zip(parent[r], choice[r], strict=True)]
-            for r in range(3)
-        ]
+        x = torch.randn(3, branches, 16, generator=rng)
+        fork, out = fork.grow(body, parent, x)
+        own = [[torch.cat([own[r][p], x[r, b][None, None]], 1) for b, p in enumerate(parent[r])] for r in range(3)]
+        for row, branch in itertools.product(range(3), range(branches)):
+            torch.testing.assert_close(out[row, branch], body(own[row][branch])[0, -1], atol=1e-5, rtol=1e-5)
     for now, then in zip((cache.keys, cache.values, cache.lengths), before, strict=True):
         assert torch.equal(now, then)
 
 
 @torch.no_grad()
-def test_what_is_fed_is_not_kept(body: Transformer):
+def test_a_fork_grows_into_independent_forks(body: Transformer):
     rng = torch.Generator().manual_seed(1)
-    cache, x, other = body.make_cache(2, 4), *torch.randn(2, 2, 1, 3, 16, generator=rng)
-    fork = Fork.of(cache)
-    first = fork.feed(body, x)
-    fork.feed(body, other)
-    assert torch.equal(fork.feed(body, x), first)
-    fork.feed(body, other)
-    chosen = torch.zeros(2, 1, dtype=torch.long), torch.full((2, 1), 2)
-    expected = body(torch.cat([other[:, :, 2], x[:, :, 0]], 1))[:, -1]
-    torch.testing.assert_close(fork.grow(*chosen).feed(body, x)[:, 0, 0], expected, atol=1e-5, rtol=1e-5)
+    cache, (x, other) = body.make_cache(2, 4), torch.randn(2, 2, 3, 16, generator=rng)
+    fork, parent = Fork.of(cache), torch.zeros(2, 3, dtype=torch.long)
+    grown, first = fork.grow(body, parent, x)
+    fork.grow(body, parent, other)[0].grow(body, parent, other)
+    assert torch.equal(fork.grow(body, parent, x)[1], first)
+    expected = body(torch.stack([x[:, 0], other[:, 1]], 1))[:, -1]
+    torch.testing.assert_close(grown.grow(body, parent, other)[1][:, 1], expected, atol=1e-5, rtol=1e-5)

@@ -83,7 +83,7 @@ def test_settings_reach_whom_they_are_for():
     plan = make_plan(ID, (12,), (4,), {**TINY, "dynamics": True, "gate": "replace", "source.slips": 0.5, "lr": 0.001})
     ad, cad = plan.designs
     assert (ad.config.dynamics, ad.config.width, cad.config.gate, cad.config.inner) == (True, 16, "replace", 16)
-    assert cad.config.slide == 5  # two latents take the place of a step of two tokens
+    assert cad.config.slide == 4
     assert {"lr": 0.001, "source.slips": 0.5, "updates": 2, "eval_every": 0}.items() <= plan.settings.items()
     assert not {"width", "gate"} & set(plan.settings)
 

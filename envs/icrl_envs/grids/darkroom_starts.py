@@ -11,22 +11,19 @@ from icrl_envs.base.noise import uniform
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 from icrl_envs.grids.darkroom import Darkroom
 
-CELL, NOISE, KIND, START = range(4)  # columns of a state
-CENTRE, LIFETIME, EPISODE = range(3)  # values in column KIND
-KINDS = {"lifetime": [LIFETIME], "episode": [EPISODE], "mixed": [CENTRE, LIFETIME, EPISODE]}
+CELL, NOISE, START = range(3)  # columns of a state
+ANYWHERE = {"lifetime": 1.0, "episode": 1.0, "mixed": 0.3}  # share of draws that give a random cell, else the centre
 
 
 class DarkroomStarts(Darkroom):
     """Darkroom with random start cells, which do not depend on the task: a start may be the goal.
 
-    State, int64 (B, 4): the agent's cell, the noise position, the kind of starts of this lifetime, and the cell in
-    which the episode started.
+    State, int64 (B, 3): the agent's cell, the noise position, and the cell in which the episode started.
 
     Args:
         size: side of the room in cells.
         starts: "lifetime", one cell drawn for all episodes of a lifetime; "episode", a cell drawn for each episode;
-            or "mixed", where each lifetime draws one of three kinds with equal chances: the centre in all episodes,
-            "lifetime" or "episode".
+            or "mixed", where 30% of the episodes start in a cell drawn for each, the others in the centre.
         horizon: maximum number of steps in an episode.
     """
 
@@ -34,33 +31,33 @@ class DarkroomStarts(Darkroom):
 
     def __init__(self, size: int = 9, starts: str = "lifetime", horizon: int = 20):
         super().__init__(size, None, horizon)
-        self.starts = check_choice(starts, "starts", tuple(KINDS))
-        self._kinds = np.array(KINDS[starts])
+        self.starts = check_choice(starts, "starts", tuple(ANYWHERE))
+        self._anywhere = ANYWHERE[starts]
         cells = np.arange(self.cells)
-        anywhere = self.steps_on(cells, cells[:, None]).mean(0)  # (C,) mean over starts
-        kinds = [self._optimal if kind == CENTRE else anywhere for kind in self._kinds]
-        self._expected = np.mean(kinds, 0)  # (C,)
+        best = self.steps_on(cells, cells[:, None]).mean(0)  # (C,) mean over starts
+        self._expected = self._anywhere * best + (1 - self._anywhere) * self._optimal  # (C,)
 
     def start(self, task: np.ndarray) -> np.ndarray:
-        """Return the states (B, 4) of the first episodes, from noise position 0."""
+        """Return the states (B, 3) of the first episodes, from noise position 0."""
         return self.begin(np.zeros(len(task), np.int64), task)
 
     def begin(self, position: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the states (B, 4) of the first episodes; draws the kind of starts of the lifetimes."""
-        state = np.empty((len(task), 4), np.int64)
-        state[:, NOISE] = position
-        state[:, KIND] = self._kinds[_below(len(self._kinds), position, 0)]
-        state[:, START] = np.where(state[:, KIND] == CENTRE, self.start_cell, self._any_cell(position))
+        """Return the states (B, 3) of the first episodes, from given noise positions (B,)."""
+        state = np.empty((len(task), 3), np.int64)
+        state[:, NOISE], state[:, START] = position, self._drawn(position)
         return _in_start(state)
 
     def resume(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the states (B, 4) of the next episodes: in another start cell, or in that of the lifetime."""
+        """Return the states (B, 3) of the next episodes: in another start cell, or in that of the lifetime."""
         state = state.copy()
-        state[:, START] = np.where(state[:, KIND] == EPISODE, self._any_cell(state[:, NOISE]), state[:, START])
+        if self.starts != "lifetime":
+            state[:, START] = self._drawn(state[:, NOISE])
         return _in_start(state)
 
-    def _any_cell(self, position):
-        return _below(self.cells, position, 1)
+    def _drawn(self, position: np.ndarray) -> np.ndarray:
+        """Draw start cells (B,)."""
+        cell = (uniform(position, 1) * self.cells).astype(np.int64)
+        return np.where(uniform(position, 0) < self._anywhere, cell, self.start_cell)
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Move; reward 1 on the goal."""
@@ -77,7 +74,7 @@ class DarkroomStarts(Darkroom):
         return super().success(state[:, CELL], task)
 
     def optimal_return(self, task: np.ndarray) -> np.ndarray:
-        """Return the expected best return of an episode: the mean over start cells, and over kinds if mixed.
+        """Return the expected best return of an episode, the mean over start cells.
 
         What is best in one lifetime may be more or less, as it depends on the cells that were drawn.
         """
@@ -88,21 +85,16 @@ class DarkroomStarts(Darkroom):
         return super().expert_action(state[:, CELL], task)
 
     def frame(self, state: Any, task: int) -> np.ndarray:
-        """Draw the goal green, the agent blue; `state` is (4,)."""
+        """Draw the goal green, the agent blue; `state` is (3,)."""
         return super().frame(int(state[CELL]), task)
 
     def text(self, state: Any, task: int) -> str:
-        """Write G for the goal, A for the agent, * for both; `state` is (4,)."""
+        """Write G for the goal, A for the agent, * for both; `state` is (3,)."""
         return super().text(int(state[CELL]), task)
 
 
-def _below(number: int, position: np.ndarray, draw: int) -> np.ndarray:
-    """Draw integers (B,) below `number`."""
-    return (uniform(position, draw) * number).astype(np.int64)
-
-
 def _in_start(state: np.ndarray) -> np.ndarray:
-    """Put the agent of states (B, 4) in the start cell, and advance the noise position."""
+    """Put the agent of states (B, 3) in the start cell, and advance the noise position."""
     state[:, CELL] = state[:, START]
     state[:, NOISE] += 1
     return state
@@ -137,13 +129,13 @@ class DarkroomStartsEnv(ArrayEnv):
 
     ## Info
     `task` (id: size * x0 + x1), `success` (is on the goal), `optimal_return`. For display and metrics only.
-    `optimal_return` is the expected best return of an episode, the mean over start cells (and kinds of lifetimes); a
-    single lifetime can reach more or less.
+    `optimal_return` is the expected best return of an episode, the mean over start cells; a single lifetime can reach
+    more or less.
 
     ## Variants
     `icrl/DarkroomRandomStart-v0` (`starts="episode"`): a start cell is drawn for each episode.
-    `icrl/DarkroomAnyStart-v0` (`starts="mixed"`): each lifetime is of one of three kinds, with equal chances: all
-    episodes start in the centre, all start in one random cell, or each starts in a random cell of its own.
+    `icrl/DarkroomAnyStart-v0` (`starts="mixed"`): 30% of the episodes start in a random cell of their own, the others
+    in the centre. An agent that is trained there finds its way from any cell.
 
     ## Version
     v0: ours.

@@ -1,6 +1,6 @@
 """Imagined steps: a method's dynamics heads on a fork of its cache (DICP, Son et al. 2025, section 4).
 
-An imagined step costs one token per tried action and one percept per kept branch. Axis letters: B rows, W branches of
+An imagined step costs one percept per kept branch. Axis letters: B rows, W branches of
 a row, A alternative actions of a branch, V kept branches, U reward values, D width.
 """
 
@@ -66,9 +66,10 @@ class MethodImagination:
 
     def imagine(self, ctx: Branch, action: Tensor) -> tuple[Outcome, Imagined]:
         method = self.method
-        hidden = ctx.fork.feed(method.body, method.action.embed(action))  # (B, W, A, D)
-        expected = method.reward.head(hidden).mode()
-        outcome = Outcome(expected, self._modal(expected), method.obs.head(hidden).mode())
+        hidden = ctx.hidden[:, :, None].expand(*action.shape[:3], -1)  # (B, W, A, D)
+        reward, next_obs = method.outcomes(hidden, action)
+        expected = reward.mode()
+        outcome = Outcome(expected, self._modal(expected), next_obs.mode())
         return outcome, Imagined(ctx.fork, action, outcome)
 
     def follow(self, imagined: Imagined, parent: Tensor, choice: Tensor) -> Branch:
@@ -77,9 +78,7 @@ class MethodImagination:
         reward, no = imagined.outcome.reward[where], torch.zeros_like(parent, dtype=torch.bool)
         extras = {name: x[:, None].expand(-1, parent.shape[1], *x.shape[1:]) for name, x in self.extras.items()}
         steps = Steps(obs, obs, action, reward, no, no, action, reward, obs, no, no, ~no, extras)
-        fork = imagined.fork.grow(parent, choice)
-        hidden = fork.feed(self.method.body, self.method.query(steps)[:, :, None])[:, :, 0]
-        return Branch(fork.kept(), hidden)
+        return Branch(*imagined.fork.grow(self.method.body, parent, self.method.query(steps)))
 
     def value(self, ctx: Branch) -> Tensor:
         to_go: Any = self.method.to_go  # all methods with dynamics have this head

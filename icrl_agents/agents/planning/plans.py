@@ -15,7 +15,6 @@ from icrl_agents.agents.planning.imagination import search
 from icrl_agents.agents.planning.search import Path, Planner, SearchResult
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
-from icrl_agents.nn.fork import Fork
 
 ROWS = 32  # rows searched at once: the memory read by their branches should fit a CPU cache
 SAME_REWARD = 1e-3  # absolute tolerance of rewards
@@ -66,7 +65,7 @@ class Plans:
         following[rows] = True
         action = self._follow(decision, following)
         if planner.trust:
-            self.predict(method, context, action)
+            self.predict(method, decision.hidden, action)
         return action
 
     def following(self, planner: Planner, context: Context) -> Tensor:
@@ -111,11 +110,9 @@ class Plans:
         """(B,) bool: rows with a share of correct predictions of at least `trust`; one initial failure is assumed."""
         return self.right >= planner.trust * (self.total + 1)
 
-    def predict(self, method: Method, context: Context, action: Tensor) -> None:
-        """Store the next_obs predicted for the actions (B, ...), for `score`."""
-        fork = Fork.of(method.branch(context)[0])
-        hidden = fork.feed(method.body, method.action.embed(action[:, None, None]))  # (B, 1, 1, D)
-        self.predicted = method.obs.head(hidden).mode()[:, 0, 0]
+    def predict(self, method: Method, hidden: Tensor, action: Tensor) -> None:
+        """Store the next_obs predicted for the actions (B, ...) at hidden vectors (B, D), for `score`."""
+        self.predicted = method.outcomes(hidden, action)[1].mode()
 
     def store(self, index: Tensor, found: SearchResult, follow: int, rows: int) -> None:
         """Store the plans of the rows `index` (N,) out of `rows`, to be followed for up to `follow` steps."""

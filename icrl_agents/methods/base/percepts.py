@@ -22,9 +22,8 @@ from icrl_agents.nn.codecs.distributions import Distribution
 class PerceptMethod(Method):
     """Method with one percept token per step, obs + prev_action + prev_reward + first, which predicts the action.
 
-    With `dynamics` a second token embeds the action and predicts reward and next_obs; the percept also predicts the
-    return to go, the bootstrap value of planners, and omits prev_action, which is the token before it. Rewards are in
-    the unit of the reward codec everywhere.
+    With `dynamics` the percept and an action together predict reward and next_obs, and the percept predicts the return
+    to go, the bootstrap value of planners. Rewards are in the unit of the reward codec everywhere.
 
     Args:
         whole: the layout of the public codes instead: one token per transition, and a query that is not kept.
@@ -38,21 +37,24 @@ class PerceptMethod(Method):
             self.slots = ("transition",)
             self.transition = Transition(config.width)
         elif config.dynamics:
-            self.slots = ("percept", "action")
+            self.outcome = Outcome(config.width)
             self.to_go = ReturnCodec(config.width, embeds=False)
 
     def tokens(self, steps: Steps) -> Tensor:
         if not self.query_stays:
             return self.transition(self, steps)[:, :, None]  # (B, T, 1, D)
         percept = self.obs.embed(steps.obs) + self.first(steps.first.long()) + self.reward.before(steps)
-        if not self.config.dynamics:
-            return (percept + self.action.embed(steps.prev_action))[:, :, None]  # (B, T, 1, D)
-        return torch.stack([percept, self.action.embed(steps.action)], 2)  # (B, T, 2, D)
+        return (percept + self.action.embed(steps.prev_action))[:, :, None]  # (B, T, 1, D)
 
     def query(self, steps: Steps) -> Tensor:
         if self.query_stays:
             return super().query(steps)
         return self.obs.embed(steps.obs) + self.first(steps.first.long())  # (B, T, D)
+
+    def outcomes(self, hidden: Tensor, action: Tensor) -> tuple[Distribution, Distribution]:
+        """Predicted reward and next_obs of the actions (B, ...) at the percepts' hidden vectors (B, ..., D)."""
+        after = self.outcome(hidden, self.action.embed(action))
+        return self.reward.head(after), self.obs.head(after)
 
     def fit_normalization(self, steps: Steps) -> None:
         super().fit_normalization(steps)
@@ -69,14 +71,32 @@ class PerceptMethod(Method):
             count: denominator of the means; None: the number of real steps.
         """
         count = steps.mask.sum() if count is None else count  # () scalar tensor
-        policy, noise = self.action_distribution(hidden[:, :, 0], steps.static), steps.extras.get(HEAD_NOISE)
+        percept = hidden[:, :, 0]  # (B, T, D)
+        policy, noise = self.action_distribution(percept, steps.static), steps.extras.get(HEAD_NOISE)
         terms = {"action": masked_nll(policy, action, steps.mask, count, noise)}
-        if self.config.dynamics:  # slot 1 is the action token, slot 0 the percept
+        if self.config.dynamics:
+            reward, next_obs = self.outcomes(percept, steps.action)
             value, known = return_to_go(steps)
-            terms["reward"] = masked_nll(self.reward.head(hidden[:, :, 1]), steps.reward, steps.mask, count)
-            terms["next_obs"] = masked_nll(self.obs.head(hidden[:, :, 1]), steps.next_obs, steps.mask, count)
-            terms["return_to_go"] = masked_nll(self.to_go.head(hidden[:, :, 0]), value, known, count)
+            terms["reward"] = masked_nll(reward, steps.reward, steps.mask, count)
+            terms["next_obs"] = masked_nll(next_obs, steps.next_obs, steps.mask, count)
+            terms["return_to_go"] = masked_nll(self.to_go.head(percept), value, known, count)
         return terms
+
+
+class Outcome(nn.Module):
+    """Hidden vector of an action at a percept, from which its outcome is predicted.
+
+    The published codes read it from a token of the action, which doubles the sequence and costs a planner a pass through
+    all layers for every action that it tries.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, hidden: Tensor, action: Tensor) -> Tensor:
+        """(..., D) from hidden vectors and embedded actions (..., D)."""
+        return hidden + self.mix(torch.cat([hidden, action], -1))
 
 
 class Transition(nn.Module):

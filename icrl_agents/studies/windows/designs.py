@@ -108,10 +108,8 @@ def make_plan(
             f"episodes={train.episodes} of {horizon} steps are no longer than window={windows[-1]}, so nothing leaves "
             f"it: train with episodes={windows[-1] // horizon + 1} or more, or give shorter windows"
         )
-    # window steps that each number of latents replaces
-    rooms = {count: replace(base, window=count + 2, slide=1, latents=count).room for count in latents}
     # at most half of a window may be latents
-    fit = {(window, count): 2 * room <= window for window in windows for count, room in rooms.items()}
+    fit = {(window, count): 2 * count <= window for window in windows for count in latents}
     batch = train.batch_size
     with_memory = [_cad(env_id, base, window, count, steps, batch) for (window, count), fits in fit.items() if fits]
     if not with_memory:
@@ -128,7 +126,7 @@ def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_si
     folds, each with a cost in time and possibly in information.
     """
     config = replace(base, window=window, latents=latents, slide=1)
-    slide = max(1, (window - config.room) // 2)
+    slide = max(1, (window - latents) // 2)
     folds = min(MAX_FOLDS, math.ceil((steps - window) / slide))  # enough folds for a whole lifetime, up to a maximum
     config = replace(config, slide=slide, folds=folds)
     return Design("cad", config, _parameters("cad", env_id, config), batch_size)

@@ -196,9 +196,8 @@ def test_best_of_n_executes_the_candidate_that_promises_most(prior: float):
     candidates, log_prob = policy.candidates(10, generator)
     assert candidates.shape == (3, 10, 2)
     for row in range(3):
-        windows = open_window(again, row).rows([0] * 10)
-        windows.action[:, -1] = candidates[row]
-        promised = again.method.reward.head(again.method.hidden(windows)[:, -1, 1]).mode() + prior * log_prob[row]
+        hidden = again.method.hidden(open_window(again, row))[:, -1, 0].expand(10, -1)
+        promised = again.method.outcomes(hidden, candidates[row])[0].mode() + prior * log_prob[row]
         np.testing.assert_array_equal(found[row], candidates[row, promised.argmax()])
         assert promised.std() > 1e-3
 
