@@ -32,8 +32,8 @@ class AD(PerceptMethod):
     A transformer that predicts the next action of a learning algorithm from its whole learning history must itself
     improve as the history grows. Trained on the lifetimes of source learners, it learns unseen tasks in context.
 
-    Tokens of a step: one percept, obs + prev_action + prev_reward + first. Loss: mean over all steps t of -log p(action_t | percept_1..t), eq. 4
-    of the paper at every position at once.
+    Tokens of a step: one percept, obs + prev_action + prev_reward + first. Loss: mean over all steps t of
+    -log p(action_t | percept_1..t), eq. 4 of the paper at every position at once.
 
     Deviations: the paper and the public codes train one target per window and never short contexts; here every step
     is a target. `layout="packed"` reproduces the public codes for comparison: one token per transition

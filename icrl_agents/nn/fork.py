@@ -1,7 +1,7 @@
 """Fork: branches that continue a cached sequence for planning; they share the cached prefix instead of copying it.
 
-Axis letters: B rows, W branches of a row, V branches after `grow`, H heads, K head width, N cached tokens, L tokens of a
-branch beyond the prefix, D width.
+Axis letters: B rows, W branches of a row, V branches after `grow`, H heads, K head width, N cached tokens, L tokens of
+a branch beyond the prefix, D width.
 """
 
 from __future__ import annotations

@@ -2,15 +2,18 @@
 
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from icrl_agents import ICAgent, evaluate, train
+from icrl_agents.sources.collection import lifetimes as lifetimes_of
 from icrl_agents.studies.memory import probe as probing
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention
 from icrl_agents.studies.memory.probe import changes_of, make_history, probe, usual_histories
+from icrl_agents.studies.memory.walks import WALKS, make_walk
 from icrl_agents.training.augment import hide_rewards
 from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
@@ -81,6 +84,29 @@ def test_histories_show_rewards_first_and_nothing_later():
     np.testing.assert_array_equal(history.first[0], np.arange(30) % 6 == 0)
     later = np.bincount(history.action[:, 12:].ravel(), minlength=5) / history.action[:, 12:].size
     assert abs(later - 0.2).max() < 0.03
+
+
+@pytest.mark.parametrize("env_id", [ENV, "icrl/DarkKeyToDoor-v0"])
+def test_an_unrewarded_walk_passes_no_goal(env_id):
+    """Whereas a random one does; both go everywhere else."""
+    tasks = np.tile(np.arange(9), 20)
+    walked, random = (lifetimes_of(env_id, make_walk(name, env_id), tasks, 5, seed=0) for name in WALKS[::-1])
+    assert not walked.reward.any()
+    assert random.reward.any(1).mean() > 0.2
+    there, everywhere = (len(np.unique(steps.obs.reshape(-1, 2), axis=0)) for steps in (walked, random))
+    assert there >= everywhere - 1  # the tasks 0 to 8 of Key-to-Door have the same key
+    free = walked.action[~np.isin(tasks, (1, 3, 5, 7))] if env_id == ENV else walked.action  # far from goals
+    assert abs(np.bincount(free.ravel(), minlength=5) / free.size - 0.2).max() < 0.06
+
+
+def test_an_unrewarded_walk_takes_legal_actions_only():
+    env_id = "icrl/GaussianBandit-v0"
+    env = gymnasium.make_vec(env_id, num_envs=4)
+    tasks = np.arange(4)
+    walked = lifetimes_of(env_id, make_walk("unrewarded", env_id), tasks, 1, seed=0)
+    _, info = env.reset(seed=0, options={"task": tasks})
+    allowed = info["action_mask"].astype(bool)
+    assert np.take_along_axis(allowed, walked.action, 1).all()
 
 
 def test_it_tells_who_remembers():
@@ -244,4 +270,5 @@ def test_the_command(tmp_path):
     table = done(*words)
     assert all(name in table for name in INTERVENTIONS)
     assert "gone" in refused("probe", "icrl/cad-darkroom", "--change", "gone")
+    assert "random, unrewarded" in refused("probe", "icrl/cad-darkroom", "--walk", "gone")
     assert "one environment" in refused("probe", "icrl/cad-darkroom", "icrl/ad-dark-key-to-door")

@@ -65,7 +65,7 @@ class MethodImagination:
         return Proposal(*self.method.action.head(ctx.hidden).candidates(count, self.generator))
 
     def imagine(self, ctx: Branch, action: Tensor) -> tuple[Outcome, Imagined]:
-        method = self.method
+        method: Any = self.method  # all methods with dynamics have `outcomes`
         hidden = ctx.hidden[:, :, None].expand(*action.shape[:3], -1)  # (B, W, A, D)
         reward, next_obs = method.outcomes(hidden, action)
         expected = reward.mode()

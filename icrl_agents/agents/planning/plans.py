@@ -5,7 +5,7 @@ Axis letters: B rows, N searched rows, T planned steps, D width.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ class Plans:
         """(B,) bool: rows with a share of correct predictions of at least `trust`; one initial failure is assumed."""
         return self.right >= planner.trust * (self.total + 1)
 
-    def predict(self, method: Method, hidden: Tensor, action: Tensor) -> None:
+    def predict(self, method: Any, hidden: Tensor, action: Tensor) -> None:
         """Store the next_obs predicted for the actions (B, ...) at hidden vectors (B, D), for `score`."""
         self.predicted = method.outcomes(hidden, action)[1].mode()
 

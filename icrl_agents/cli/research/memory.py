@@ -47,6 +47,9 @@ class Memory:
     change: Annotated[str, typer.Option(help="Change latents: none, zeroed, swapped, shuffled, frozen or all.")] = (
         "none"
     )
+    walk: Annotated[
+        str, typer.Option(help="What follows the rewards: random actions, or the unrewarded ones among them.")
+    ] = "random"
     split: Split = "test"
     seeds: Annotated[int, typer.Option(help="Histories of each task.")] = 10
     seed: Seed = 0
@@ -71,7 +74,7 @@ class Memory:
         agents = {name: ICAgent.from_pretrained(name, device=self.device) for name in self.agents}
         env_id = env_of_all(agents.values(), self.env)
         found = self._measure(agents, env_id)
-        results = report.to_json(found, env_id, self.split, self.seeds, self.seed)
+        results = report.to_json(found, env_id, self.split, self.seeds, self.seed, self.walk)
         print_results(results, report.HEADER, report.table(found), self.as_json)
         if folder:
             report.write_probe(found, results, folder)
@@ -93,7 +96,7 @@ class Memory:
         with progress_bar("measuring", len(parts), "histories") as step:
             for done, (name, change) in enumerate(parts, 1):
                 found[name, change] = probe(
-                    agents[name], env_id, lengths, change, shown, self.split, self.seeds, self.seed
+                    agents[name], env_id, lengths, change, shown, self.split, self.seeds, self.seed, self.walk
                 )
                 step(done)
         return found
@@ -104,4 +107,4 @@ class Memory:
 
         for name in self.agents:
             recalls = {change: of_change for (agent, change), of_change in found.items() if agent == name}
-            include_rows(name, report.card_rows(recalls, self.split))
+            include_rows(name, report.card_rows(recalls, self.split, self.walk))

@@ -86,8 +86,8 @@ class PerceptMethod(Method):
 class Outcome(nn.Module):
     """Hidden vector of an action at a percept, from which its outcome is predicted.
 
-    The published codes read it from a token of the action, which doubles the sequence and costs a planner a pass through
-    all layers for every action that it tries.
+    The published codes read it from a token of the action, which doubles the sequence and costs a planner a pass
+    through all layers for every action that it tries.
     """
 
     def __init__(self, width: int):

@@ -1,8 +1,9 @@
 """Memory probe: rewards are visible in the first episodes of a history only; the agent's later return is measured.
 
-The history of every row starts with episodes of a noisy expert with visible rewards, followed by episodes of random
-actions without rewards, which carry no information about the task. Then the agent acts for one episode, with hidden
-rewards, and its true return is measured. Axis letters: B rows (tasks x lifetimes), T steps.
+The history of every row starts with episodes of a noisy expert with visible rewards, followed by a walk without
+rewards: random actions, which carry no information about the task, or those of them that pay nothing (`walks`). Then
+the agent acts for one episode, with hidden rewards, and its true return is measured. Axis letters: B rows (tasks x
+lifetimes), T steps.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention, check_change, has_latents
+from icrl_agents.studies.memory.walks import WALKS, make_walk
 
 EXPERT_NOISE = 0.3  # probability of a random action in episodes with visible rewards
 FOLDS = 1, 5, 20  # default history lengths in folds, for agents with latents
@@ -49,6 +51,7 @@ def probe(
     split: str = "test",
     num_seeds: int = 10,
     seed: int = 0,
+    walk: str = "random",
 ) -> list[Recall]:
     """Measure the return of an agent after histories of several lengths.
 
@@ -61,11 +64,13 @@ def probe(
         split: split or named set of tasks.
         num_seeds: histories on every task.
         seed: seed of histories, environments and sampled actions.
+        walk: what happens after the visible rewards, a name in `WALKS`.
 
     Raises:
-        ValueError: unknown change, a change for an agent without latents or for histories without a fold; an
+        ValueError: unknown change or walk, a change for an agent without latents or for histories without a fold; an
             environment without an expert, or with lifetimes of a single episode.
     """
+    check_choice("walk", walk, WALKS)
     check_value("shown", "int | None", shown, (1, 2**31 - 1))
     for name, value, least in (("num_seeds", num_seeds, 1), ("seed", seed, 0)):
         check_value(name, "int", value, (least, 2**31 - 1))
@@ -84,7 +89,9 @@ def probe(
     random, found = random_returns(env_id, ids, seed), []
     over = str(Sample(1, len(ids), num_seeds))
     for count in episodes:
-        parts = [ask(agent, env_id, rows, shown, count, change, own) for rows, own in zip(blocks, seeds, strict=True)]
+        parts = [
+            ask(agent, env_id, rows, shown, count, change, own, walk) for rows, own in zip(blocks, seeds, strict=True)
+        ]
         returns, best, steps, folds = zip(*parts, strict=True)
         # (lifetimes, N), (N,)
         earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids)), np.concatenate(best)[: len(ids)]
@@ -135,10 +142,10 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
 
 
 def ask(
-    agent: Any, env_id: str, rows: np.ndarray, shown: int, episodes: int, change: str, seed: int
+    agent: Any, env_id: str, rows: np.ndarray, shown: int, episodes: int, change: str, seed: int, walk: str = "random"
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Returns (B,) on the tasks `rows` (B,), optimal returns (B,), and maximum steps and folds of the histories."""
-    history = make_history(env_id, rows, shown, episodes, seed)
+    history = make_history(env_id, rows, shown, episodes, seed, walk)
     learner, (env, options) = RewardBlindAgent(agent, history, change), make_tasks(env_id, rows)
     optimal = optimal_returns(env_id, rows)
     earned = rollout(learner, env, 1, seed=seed, options=options)[:, 0]
@@ -146,13 +153,12 @@ def ask(
     return earned, optimal, int(history.mask.sum(1).max()), learner.known
 
 
-def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int) -> Steps:
-    """Histories (B, T): `shown` episodes of a noisy expert, then episodes of random actions with rewards set to 0."""
+def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int, walk: str = "random") -> Steps:
+    """Histories (B, T): `shown` episodes of a noisy expert, then episodes of a walk with rewards set to 0."""
     expert = make_source("noise", env_id, {"start": EXPERT_NOISE, "end": EXPERT_NOISE})
     parts = [lifetimes(env_id, expert, tasks, shown, seed)]
     if episodes > shown:
-        random = make_source("noise", env_id, {"start": 1.0, "end": 1.0})
-        rest = lifetimes(env_id, random, tasks, episodes - shown, seed + 1)
+        rest = lifetimes(env_id, make_walk(walk, env_id), tasks, episodes - shown, seed + 1)
         parts.append(rest._replace(reward=np.zeros_like(rest.reward)))
     names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask")
     columns: Any = {name: np.concatenate([getattr(part, name) for part in parts], 1) for name in names}

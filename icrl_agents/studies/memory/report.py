@@ -22,12 +22,13 @@ HEADER = ("agent", "latents", "episodes", "steps", "folds", "share of the optimu
 Found = Mapping[tuple[str, str], Sequence[Recall]]  # results by (agent, change of its latents)
 
 
-def card_rows(found: Mapping[str, Sequence[Recall]], split: str) -> list[Row]:
+def card_rows(found: Mapping[str, Sequence[Recall]], split: str, walk: str = "random") -> list[Row]:
     """Card rows of an agent; `found` has results by change of the latents."""
     rows = []
     for change, recalls in found.items():
         for recall in recalls:
-            name = f"remembered after {recall.steps} steps" + (f", latents {change}" if change != "none" else "")
+            way = "" if walk == "random" else f" of an {walk} walk"
+            name = f"remembered after {recall.steps} steps{way}" + (f", latents {change}" if change != "none" else "")
             value, low, high = (round(number, 4) for number in recall.share)
             shown, folds = counted(recall.shown, "episode"), counted(recall.folds, "fold")
             note = f"{shown} with rewards, {split} tasks; {folds}; random {recall.random:.2f}"
@@ -44,14 +45,14 @@ def table(found: Found) -> list[tuple[str, ...]]:
     ]
 
 
-def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int) -> str:
+def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int, walk: str = "random") -> str:
     """JSON text of all results, with the settings of the measurement."""
     rows = [
         {"agent": agent, "latents": change, **recall._asdict(), "share": recall.share._asdict()}
         for (agent, change), recalls in found.items()
         for recall in recalls
     ]
-    how = {"env_id": env_id, "split": split, "num_seeds": num_seeds, "seed": seed}
+    how = {"env_id": env_id, "split": split, "num_seeds": num_seeds, "seed": seed, "walk": walk}
     return dump_results({**how, "recalls": rows, "versions": versions()})
 
 
