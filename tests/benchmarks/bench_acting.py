@@ -1,11 +1,14 @@
 """Acting speed of AD at full context, against running the whole window anew at every step.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_acting.py
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_acting.py icrl/ad-darkroom icrl/cad-darkroom
 
-4 layers, width 32, 80 steps of context, as in the published agents; random weights, since compute does not depend
-on them. The reference is the plainest correct agent: keep the last 80 steps, run the transformer over all of them.
+With names of agents it measures those. Without: 4 layers, width 32, 80 steps of context, as in the published agents;
+random weights, since compute does not depend on them. The reference is the plainest correct agent: keep the last 80
+steps, run the transformer over all of them.
 """
 
+import math
 import statistics
 import sys
 import time
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 
 from icrl_agents import ICAgent
+from icrl_agents.core.families import find_family
 from icrl_agents.core.rollout import rollout
 from icrl_agents.methods.ad import AD, ADConfig
 
@@ -69,11 +73,12 @@ class Timed:
         self.times.append(self.spent + time.perf_counter() - began)
 
 
-def measure(learner, rows, episodes):
-    env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=rows)
+def measure(learner, rows, episodes, env_id="icrl/Darkroom-v0", window=WINDOW):
+    """Seconds of each call at full context."""
+    env = gymnasium.make_vec(env_id, num_envs=rows)
     timed = Timed(learner)
     rollout(timed, env, episodes, seed=0)
-    return timed.times[WINDOW:]
+    return timed.times[window:]
 
 
 def exactness(agent: ICAgent, rows: int = 16, steps: int = 200) -> float:
@@ -95,8 +100,19 @@ def exactness(agent: ICAgent, rows: int = 16, steps: int = 200) -> float:
     return worst
 
 
+def released(name: str) -> None:
+    """Speed of an agent in its own environment, over two windows after the first is full."""
+    agent = ICAgent.from_pretrained(name, device="cpu")
+    env_id, window = agent.facts["env_id"], agent.config.window
+    episodes = math.ceil(3 * window / find_family(env_id).horizon)
+    one, many = (measure(agent, rows, episodes, env_id, window) for rows in (1, 16))
+    print(
+        f"{name}: 16 envs {16 / statistics.fmean(many):7,.0f} env-steps/s; one env "
+        f"{1e3 * statistics.fmean(one):.2f} ms a step (median {1e3 * statistics.median(one):.2f})"
+    )
+
+
 def main(episodes: int = 40) -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     env = gymnasium.make_vec("icrl/Darkroom-v0", num_envs=1)
     agent = ICAgent(AD(env.single_observation_space, env.single_action_space, CONFIG)).eval()
@@ -111,4 +127,8 @@ def main(episodes: int = 40) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        released(name)
+    if not sys.argv[1:]:
+        main()

@@ -26,6 +26,8 @@ from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.numerics import acting
 from icrl_agents.nn.transformer import Transformer
 
+AHEAD = 16  # steps that are encoded ahead of a slide at a time
+
 
 class Method(CodedModel):
     """A `CodedModel` that predicts actions; `ICAgent` acts with it.
@@ -259,7 +261,8 @@ class Method(CodedModel):
     def look_ahead(self, context: Context, cache: Cache, before: np.ndarray) -> None:
         """Encode a part of the steps that remain after the next slide, so that no action has to wait for all of them.
 
-        Each action encodes an equal share of what is missing. The result is that of encoding them at the slide.
+        `AHEAD` or more steps at a time, since a pass through the network takes nearly as long for one, at a pace that
+        leaves less than that to the slide. The result is that of encoding them at the slide.
 
         Args:
             before: number of leading tokens (B,) that belong to no step, which `cache.ahead` has in rows with any.
@@ -268,10 +271,11 @@ class Method(CodedModel):
             return
         slide, slots, length = self.config.slide, len(self.slots), context.length
         done = np.maximum(cache.ahead.lengths.cpu().numpy() - before, 0) // slots  # (B,) encoded steps
-        share = -(-(context.window - slide - done) // (context.window - length))  # (B,) steps for this action
-        goal = np.minimum(done + np.minimum(share, slide), length - slide - 1)  # one closed step is the query
+        remain = context.window - slide
+        pace = remain * (length - remain) // slide  # (B,) steps to be encoded by now
+        goal = np.minimum(np.minimum(pace, done + slide), length - slide - 1)  # one closed step is the query
         index = np.flatnonzero(goal > done)
-        if not len(index):
+        if (goal - done).max() < AHEAD:
             return
         whole = len(index) == context.rows
         part = Part(cache.ahead, None) if whole else Part(cache.ahead.select(index), index)
