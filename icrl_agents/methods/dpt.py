@@ -47,7 +47,8 @@ class DPT(PerceptMethod):
 
     With `target="intended_action"` they are what the source means to do there: of posterior sampling the optimal action
     in a task that is still possible. A policy that learns the true optimum mixes all possible tasks in every step, and
-    wavers where it should search; with `slips` up to 1 the contexts are still those of random behaviour.
+    wavers where it should search; with `slips` up to 1 the contexts are still those of random behaviour. On the same
+    histories this is the loss of AD.
 
     Tokens, `layout="set"`: the obs of the query first, then one token per transition (obs, action, reward, next_obs)
     in random order, with the same label at every position. `layout="window"` is the variant of DICP (arXiv 2502.19009):

@@ -1,7 +1,7 @@
 """Imagined steps: a method's dynamics heads on a fork of its cache (DICP, Son et al. 2025, section 4).
 
-An imagined step costs one percept per kept branch. Axis letters: B rows, W branches of
-a row, A alternative actions of a branch, V kept branches, U reward values, D width.
+An imagined step costs one percept per kept branch. Axis letters: B rows, W branches of a row, A alternative actions of
+a branch, V kept branches, U reward values, D width.
 """
 
 from __future__ import annotations

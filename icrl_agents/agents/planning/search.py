@@ -81,8 +81,8 @@ class Planner:
     """Settings of the search: tried actions, ranking of branches, and when the planner overrides the policy.
 
     Where the planner abstains, the policy acts. Of the named planners, `lookahead` is recommended: `beam` is the
-    published search (Son et al. 2025), abstains until the window is full, and lowered the return of the released agents
-    in two of three cases: by 0.4 per episode in Darkroom (ad), by 2.6 in the permuted room (idt; dpt unchanged).
+    published search (Son et al. 2025), ranks branches by the likeliest rewards alone, and abstains until the window is
+    full, so that it helps least where most is to be learned (docs/planning.md).
     """
 
     depth: int = 8  # maximum number of imagined steps
@@ -114,8 +114,8 @@ class Planner:
         if self.when != "full":
             return ""
         return (
-            "plan='beam' is the published search and cost the released agents return in two of three cases measured "
-            "(docs/planning.md): plan='lookahead' did no harm"
+            "plan='beam' is the published search, which waits for a full window and made no released agent better "
+            "(docs/planning.md): plan='lookahead' begins with the first reward"
         )
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.numerics import acting
 from icrl_agents.nn.transformer import Transformer
 
-AHEAD = 16  # steps that are encoded ahead of a slide at a time
+AHEAD, AHEAD_ROWS = 16, 256  # most steps, and most steps times rows, to wait for before they are encoded ahead
 
 
 class Method(CodedModel):
@@ -261,8 +261,8 @@ class Method(CodedModel):
     def look_ahead(self, context: Context, cache: Cache, before: np.ndarray) -> None:
         """Encode a part of the steps that remain after the next slide, so that no action has to wait for all of them.
 
-        `AHEAD` or more steps at a time, since a pass through the network takes nearly as long for one, at a pace that
-        leaves less than that to the slide. The result is that of encoding them at the slide.
+        Several steps at a time, since a pass through the network takes nearly as long for one step of a few rows, at a
+        pace that leaves fewer than those to the slide. The result is that of encoding them at the slide.
 
         Args:
             before: number of leading tokens (B,) that belong to no step, which `cache.ahead` has in rows with any.
@@ -275,7 +275,7 @@ class Method(CodedModel):
         pace = remain * (length - remain) // slide  # (B,) steps to be encoded by now
         goal = np.minimum(np.minimum(pace, done + slide), length - slide - 1)  # one closed step is the query
         index = np.flatnonzero(goal > done)
-        if (goal - done).max() < AHEAD:
+        if (goal - done).max() < max(1, min(AHEAD, AHEAD_ROWS // context.rows)):
             return
         whole = len(index) == context.rows
         part = Part(cache.ahead, None) if whole else Part(cache.ahead.select(index), index)
