@@ -214,7 +214,7 @@ def test_a_killed_process_leaves_no_workers_and_no_lock(tmp_path, undisturbed):
     with HistoryStore(path) as store:
         assert store.partial
         assert set(store.tasks) <= set(SMALL["tasks"])
-        assert len(store) >= 2
+        assert len(store) >= 1  # what was complete when it was killed
         with pytest.raises(ValueError, match="not finished"):
             store.annotate("latent", lambda steps: steps.reward)
     make(path)
