@@ -169,7 +169,7 @@ def test_every_entry_and_every_code_has_a_best_value():
 
 
 def test_the_most_probable_actions_are_the_same_every_time():
-    def lived(seed: int | None) -> list[list[int]]:
+    def actions_of(seed: int | None) -> list[list[int]]:
         agent = Variant("ad").build()
         agent.reset(num_envs=3, seed=seed)
         actions = []
@@ -179,5 +179,5 @@ def test_the_most_probable_actions_are_the_same_every_time():
         return actions
 
     steps, none = lifetimes(count=12), np.zeros(3, bool)
-    assert lived(None) == lived(None) != lived(5)
-    assert lived(5) == lived(5) != lived(6)
+    assert actions_of(None) == actions_of(None) != actions_of(5)
+    assert actions_of(5) == actions_of(5) != actions_of(6)
