@@ -142,7 +142,8 @@ def _load_weights(build: Callable[[], Module], folder: Path, device: torch.devic
     require_file(path)
     with own_settings():
         if misfit := _misfit(read_header(path), _kinds(build)):
-            raise ValueError(f"{path} does not fit {CONFIG}: {misfit}: they do not belong together")
+            either = "they do not belong together, or another version of icrl-agents made them"
+            raise ValueError(f"{path} does not fit {CONFIG}: {misfit}: {either}")
         try:
             weights = load_file(path)
         except SafetensorError as error:

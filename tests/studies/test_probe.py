@@ -109,6 +109,10 @@ def test_an_unrewarded_walk_takes_legal_actions_only():
     assert np.take_along_axis(allowed, walked.action, 1).all()
 
 
+def test_an_unrewarded_walk_needs_actions_to_try():
+    one_line(lambda: make_walk("unrewarded", "icrl/PointRobot-v0"), ValueError, "unrewarded", "Box", "walk='random'")
+
+
 def test_it_tells_who_remembers():
     forgetful, lasting = Knowing(memory=18), Knowing(memory=1000)
     found = [probe(agent, ENV, episodes=(2, 4, 9), num_seeds=40) for agent in (forgetful, lasting)]

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from icrl_agents.core.checks import check_choice
+from icrl_agents.core.families import find_family
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import num_actions
 from icrl_agents.sources import make_source
-from icrl_agents.sources.source import Source, StepSource, count_actions
+from icrl_agents.sources.source import Source, StepSource
 
 WALKS = "random", "unrewarded"
 
@@ -18,10 +21,12 @@ def make_walk(name: str, env_id: str) -> Source:
     """The source of a walk: random actions, or those of them that are not rewarded.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name; "unrewarded" where actions cannot be counted.
     """
     check_choice("walk", name, WALKS)
     if name == "unrewarded":
+        if not num_actions(space := find_family(env_id).action_space):
+            raise ValueError(f"walk='unrewarded' tries all actions, {env_id} has {printable(space)}: use walk='random'")
         return Unrewarded()
     return make_source("noise", env_id, {"start": 1.0, "end": 1.0})
 
@@ -36,7 +41,7 @@ class Unrewarded(StepSource):
     assumes = "the environment itself: each action is tried on a copy first."
 
     def prepare(self, env: Any) -> None:
-        self.actions = count_actions(env, "unrewarded")
+        self.actions = num_actions(env.single_action_space)
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         rows = len(obs)
