@@ -135,7 +135,7 @@ class DarkroomStartsEnv(ArrayEnv):
     ## Variants
     `icrl/DarkroomRandomStart-v0` (`starts="episode"`): a start cell is drawn for each episode.
     `icrl/DarkroomAnyStart-v0` (`starts="mixed"`): 30% of the episodes start in a random cell of their own, the others
-    in the centre. An agent that is trained there finds its way from any cell.
+    in the centre.
 
     ## Version
     v0: ours.

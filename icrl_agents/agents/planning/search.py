@@ -80,9 +80,9 @@ class SearchResult(NamedTuple):
 class Planner:
     """Settings of the search: tried actions, ranking of branches, and when the planner overrides the policy.
 
-    Where the planner abstains, the policy acts. Of the named planners, `lookahead` is recommended: `beam` is the
-    published search (Son et al. 2025), ranks branches by the likeliest rewards alone, and abstains until the window is
-    full, so that it helps least where most is to be learned (docs/planning.md).
+    Where the planner abstains, the policy acts. Of the named planners, `lookahead` is recommended. `beam` is the
+    published search (Son et al. 2025): it ranks branches by the most probable rewards and abstains until the window is
+    full. It made no released agent better where it was measured (docs/benchmarks.md).
     """
 
     depth: int = 8  # maximum number of imagined steps
@@ -114,8 +114,8 @@ class Planner:
         if self.when != "full":
             return ""
         return (
-            "plan='beam' is the published search, which waits for a full window and made no released agent better "
-            "(docs/planning.md): plan='lookahead' begins with the first reward"
+            "plan='beam' is the published search: it abstains until the window is full, and no released agent got "
+            "better with it (docs/planning.md); plan='lookahead' begins with the first reward"
         )
 
     def __post_init__(self) -> None:

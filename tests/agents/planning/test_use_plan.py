@@ -138,7 +138,7 @@ def test_evaluate_restores_the_planner_after_a_mistake():
 
 def test_the_published_search_says_that_it_helps_little():
     agent = AD.build()
-    with pytest.warns(UserWarning, match="published search.*no released agent better.*lookahead"):
+    with pytest.warns(UserWarning, match="published search.*no released agent got better.*lookahead"):
         agent.use_plan(make_planner("beam", {"width": 2}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
