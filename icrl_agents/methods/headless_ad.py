@@ -43,7 +43,6 @@ class HeadlessADConfig(AgentConfig):
     similarity: str = "dot"  # similarity of output and vector: "dot", or "cosine", which ignores the output's norm
     objective: str = "nce"  # loss: -log softmax of the similarities ("nce"), or squared distance to the vector ("mse")
     temperature: float = 1.0  # softmax temperature of the scores in training
-    acting_temperature: float = 0.0  # softmax temperature of the scores in acting, 0: as in training; published: 1
     choice: str = "sample"  # how to act: "sample", or "mode", the action of the highest score (published with "mse")
 
     VECTORS: ClassVar = ("orthonormal", "normal")
@@ -52,12 +51,10 @@ class HeadlessADConfig(AgentConfig):
     SIMILARITIES: ClassVar = ("dot", "cosine")
     OBJECTIVES: ClassVar = ("nce", "mse")
     CHOICES: ClassVar = ("sample", "mode")
-    LEAST_TEMPERATURE: ClassVar = 1e-3
     LIMITS: ClassVar = {
         **AgentConfig.LIMITS,
         "vector_size": (2, 8192),
-        "temperature": (LEAST_TEMPERATURE, 1e3),
-        "acting_temperature": (0.0, 1e3),
+        "temperature": (1e-3, 1e3),
     }
 
     def __post_init__(self) -> None:
@@ -68,11 +65,6 @@ class HeadlessADConfig(AgentConfig):
         check_choice("similarity", self.similarity, self.SIMILARITIES)
         check_choice("objective", self.objective, self.OBJECTIVES)
         check_choice("choice", self.choice, self.CHOICES)
-        if 0 < self.acting_temperature < self.LEAST_TEMPERATURE:
-            raise ValueError(
-                f"acting_temperature={self.acting_temperature} is neither 0 nor from {self.LEAST_TEMPERATURE} on: "
-                "give choice='mode' for the best action"
-            )
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
         if self.votes and self.illegal == "zero":
@@ -218,10 +210,12 @@ class HeadlessAD(Method):
         seen = torch.arange(outputs.shape[1], device=place.device) <= place[..., None]  # (B, Q, L)
         return scores + self.votes(query, outputs, told, seen, vectors.shape[1])
 
+    def policy_at(self, hidden: Tensor) -> Categorical:
+        return Categorical(hidden / self.config.temperature)
+
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Categorical:
         """Policy over legal actions from scores (B, ..., A), as a softmax or as uniform over the best actions."""
-        temperature = self.config.acting_temperature or self.config.temperature
-        found = Categorical(hidden / temperature).among(static[ACTION_MASK])
+        found: Any = super().action_distribution(hidden, static)
         if self.config.choice == "mode":
             best = found.logits == found.logits.amax(-1, keepdim=True)
             return Categorical(best.log())
@@ -230,7 +224,7 @@ class HeadlessAD(Method):
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         action, count = intended_action(steps), steps.mask.sum()
         if self.config.objective == "nce":
-            choices = Categorical(self.hidden(steps)[:, :, 0] / self.config.temperature)
+            choices = self.policy_at(self.hidden(steps)[:, :, 0])
             if self.config.illegal == "absent":
                 choices = choices.among(steps.static[ACTION_MASK])
             return {"action": masked_nll(choices, action, steps.mask, count)}

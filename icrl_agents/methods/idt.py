@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.checks import per_row
+from icrl_agents.core.checks import check_choice, per_row
 from icrl_agents.core.reward_range import range_before, with_reward_range
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import AgentConfig
@@ -33,11 +33,15 @@ REVIEW = "review"  # extra column (B, T, R) of a context: at the first step of a
 class IDTConfig(AgentConfig):
     chunk: int = 10  # maximum number of steps per decision of the high level
     latent: int = 8  # size of the decision z of the high level
+    order: str = "return"  # order of the episodes in training: by ascending "return", published, or "time", as recorded
 
+    ORDERS: ClassVar = ("return", "time")
+    ADDED: ClassVar = {**AgentConfig.ADDED, "order": "return"}
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "chunk": (1, 1000), "latent": (1, 4096)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("order", self.order, self.ORDERS)
         if self.chunk + self.slide > self.window:
             raise ValueError(f"chunk={self.chunk} and slide={self.slide} do not fit window={self.window}: lower one")
 
@@ -48,7 +52,8 @@ class IDT(PerceptMethod):
     Three transformers: the *reviewer* encodes a finished chunk of up to `chunk` steps as a vector; the *high level*
     reads one token per chunk, target return + first obs of the chunk + review of the previous chunk, and outputs a
     latent z; the *low level* reads the percepts of the current chunk alone, each with z added, and predicts
-    actions. Training episodes are sorted by return, so that any data set shows improvement.
+    actions. Training episodes are sorted by return, so that any data set shows improvement; histories of a learner show
+    it in the order of time, in which an episode that failed late does not come before what it knows.
 
     Loss: -log p(action_t | z, percepts of the chunk up to t) at every step; z ~ N(mean, std) in training, with
     gradients through both (reparameterised), and its mean when acting.
@@ -83,7 +88,8 @@ class IDT(PerceptMethod):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
-        steps = with_reward_range(sort_by_return(steps), range_before(steps))  # as of a lifetime in this order
+        if self.config.order == "return":
+            steps = with_reward_range(sort_by_return(steps), range_before(steps))  # as of a lifetime in this order
         best = best_return(self.reward.seen(steps.map(torch.as_tensor)))
         target = np.where(rng.random(len(steps.mask)) < 0.5, best, np.float32(np.nan))
         columns = np.repeat(target[:, None], steps.mask.shape[1], 1)

@@ -194,12 +194,13 @@ class TestTraining:
             assert (batch.mask.sum(1) == 30).all()
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("order", ["return", "time"])
     @pytest.mark.parametrize("variant", IDT, ids=str)
-    def test_prepare_sorts_and_asks_for_the_best_in_half_of_the_windows(self, variant: Variant):
-        agent = variant.build()
+    def test_prepare_sorts_and_asks_for_the_best_in_half_of_the_windows(self, variant: Variant, order: str):
+        agent = variant.build(order=order)
         steps = whole_rewards(lifetimes(rows=1000, count=9, ends=0.4))
         found, same, other = (agent.method.prepare_batch(steps, np.random.default_rng(seed)) for seed in (0, 0, 1))
-        wanted = sort_by_return(steps)
+        wanted = sort_by_return(steps) if order == "return" else steps
         for name, mine in found.columns.items():
             np.testing.assert_array_equal(mine, wanted.columns[name], err_msg=name)
         np.testing.assert_array_equal(found.extras["expert_action"], wanted.extras["expert_action"])

@@ -126,13 +126,13 @@ def test_the_choice_of_actions(choice):
 
 def test_a_low_temperature_removes_errors():
     torch.manual_seed(0)
-    method = BC(*GRID, BCConfig(**SMALL, choice="sample", temperature=0.5)).eval()
+    method = BC(*GRID, BCConfig(**SMALL, choice="sample", acting_temperature=0.5)).eval()
     hidden = torch.randn(3, 16)
     found = method.action_distribution(hidden, {}).logits.exp()
     plain = method.policy_at(hidden).logits.exp()
     torch.testing.assert_close(found, plain**2 / (plain**2).sum(-1, keepdim=True))
-    one_line(lambda: BCConfig(temperature=0.5), ValueError, "choice='sample'")
-    config = BCConfig(**SMALL, choice="sample", temperature=0.5)
+    one_line(lambda: BCConfig(acting_temperature=0.5), ValueError, "choice='sample'")
+    config = BCConfig(**SMALL, choice="sample", acting_temperature=0.5)
     one_line(lambda: BC(*SPACES["vector"], config), ValueError, "Discrete actions", "leave it out")
 
 

@@ -73,12 +73,14 @@ class DarkroomPermuted(GridRules):
 class ControlBelief(Belief):
     """Posterior over permutations: uniform over those consistent with the observed moves; acts as the expert.
 
-    A move into a wall looks like staying, so it refutes only permutations with another outcome.
+    A move into a wall looks like staying, so it refutes only permutations with another outcome. On the goal, where a
+    move into the corner stays too, the action is the one that most probably stays: trying another may lead away.
     """
 
     def __init__(self, rules: DarkroomPermuted, rows: int, rng: np.random.Generator, sharpness: float | np.ndarray):
         self.rules, self.rng = rules, rng
         self.sharpness = np.broadcast_to(np.asarray(sharpness, np.float64), (rows,))
+        self.stays = rules.moves[rules.goal, rules.permutations] == rules.goal  # (120, 5) action stays on the goal
         self.mask = np.ones((rows, rules.num_tasks), bool)  # (B, 120) consistent permutations
         self.cell = np.full(rows, rules.start_cell)  # (B,)
 
@@ -110,8 +112,11 @@ class ControlBelief(Belief):
         return draw_hypotheses(possible, np.zeros(1), self.sharpness[rows], self.rng)
 
     def action(self, task: np.ndarray) -> np.ndarray:
-        """Return the expert's actions (B,) under permutations `task` (B,)."""
-        return self.rules.expert_action(self.cell, task)
+        """Return the expert's actions (B,) under permutations `task` (B,); on the goal, those surest to stay."""
+        action = self.rules.expert_action(self.cell, task)
+        there = self.cell == self.rules.goal
+        action[there] = (self.mask[there].astype(np.int64) @ self.stays).argmax(1)
+        return action
 
 
 class DarkroomPermutedEnv(ArrayEnv):

@@ -73,6 +73,7 @@ class AgentConfig(ModelConfig):
     head: str = "flow"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
     bins: int = 0  # quantile bins of every real number in observations and rewards, beside the number; 0: none
     rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
+    acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions, beside that of training
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
@@ -83,8 +84,11 @@ class AgentConfig(ModelConfig):
         "window": (2, 100_000),
         "slide": (1, 100_000),
         "bins": (0, 1024),
+        "acting_temperature": (1e-3, 1e3),
     }
-    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({"head": "gaussian", "rewards": "fixed", "bins": 0})
+    ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"head": "gaussian", "rewards": "fixed", "bins": 0, "acting_temperature": 1.0}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

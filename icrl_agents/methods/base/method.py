@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.coded import CodedModel
 from icrl_agents.methods.base.config import ModelConfig
@@ -52,6 +53,9 @@ class Method(CodedModel):
         config: ModelConfig | None = None,
     ):
         super().__init__(observation_space, action_space, config)
+        if self.config.acting_temperature != 1 and not isinstance(action_space, gymnasium.spaces.Discrete):
+            given = f"acting_temperature={self.config.acting_temperature}"
+            raise ValueError(f"{given} is for Discrete actions, not {printable(action_space, 60)}: leave it out")
         self.body: Any = self.make_body()
         self.extra_columns = dict(self.reward.columns)  # a dict, since copies of a method are pickled
 
@@ -86,9 +90,16 @@ class Method(CodedModel):
         return self.slots[0] == "percept"
 
     def action_distribution(self, hidden: Tensor, static: Mapping[str, Tensor]) -> Distribution:
-        """Policy at hidden vectors (B, ..., D), restricted to the action mask in `static`, if there is one."""
+        """Policy at hidden vectors (B, ..., D), restricted to the action mask in `static`, if there is one.
+
+        In evaluation mode it is the policy that acts, at `acting_temperature`; in training mode the one to fit.
+        """
         distribution: Any = self.policy_at(hidden)
-        return distribution.among(static[ACTION_MASK]) if ACTION_MASK in static else distribution
+        if ACTION_MASK in static:
+            distribution = distribution.among(static[ACTION_MASK])
+        if self.training or self.config.acting_temperature == 1:
+            return distribution
+        return distribution.tempered(self.config.acting_temperature)
 
     def policy_at(self, hidden: Tensor) -> Distribution:
         """Policy at hidden vectors (..., D), in any of all actions."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.checks import check_choice
-from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.codecs import BOX_HEADS
 from icrl_agents.nn.codecs.decoded import greedy
-from icrl_agents.nn.codecs.distributions import Categorical, Distribution
-from icrl_agents.nn.codecs.integers import DiscreteCodec
+from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.vision.encoders import mlp
 
 
@@ -35,7 +32,7 @@ class ReactiveConfig(ModelConfig):
     head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
     bins: int = 0  # quantile bins of every real number in observations, beside the number; 0: none
     choice: str = "mode"  # how to act: "mode", the most probable action, or "sample"
-    temperature: float = 1.0  # softmax temperature of sampled Discrete actions; below 1 demonstrators err less
+    acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions; below 1 demonstrators err less
     window: int = 8  # number of steps in a training window; the policy reads one
 
     CHOICES: ClassVar = ("mode", "sample")
@@ -43,7 +40,7 @@ class ReactiveConfig(ModelConfig):
         "width": (2, 8192),
         "layers": (1, 128),
         "bins": (0, 1024),
-        "temperature": (1e-3, 1e3),
+        "acting_temperature": (1e-3, 1e3),
         "window": (2, 100_000),
     }
     # what acting reads of every config, and these policies have no choice of
@@ -54,8 +51,8 @@ class ReactiveConfig(ModelConfig):
         super().__post_init__()
         check_choice("head", self.head, BOX_HEADS)
         check_choice("choice", self.choice, self.CHOICES)
-        if self.temperature != 1 and self.choice != "sample":
-            raise ValueError(f"temperature={self.temperature} is of sampled actions: give choice='sample' with it")
+        if (given := self.acting_temperature) != 1 and self.choice != "sample":
+            raise ValueError(f"acting_temperature={given} is of sampled actions: give choice='sample' with it")
 
     @property
     def span(self) -> int:
@@ -79,16 +76,6 @@ class ReactiveMethod(Method):
     reads_actions = reads_rewards = False
     config: ReactiveConfig
 
-    def __init__(
-        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: ReactiveConfig | None = None
-    ):
-        super().__init__(observation_space, action_space, config)
-        if self.config.temperature != 1 and not isinstance(self.action, DiscreteCodec):
-            given = printable(action_space, 60)
-            raise ValueError(
-                f"temperature={self.config.temperature} is for Discrete actions, not {given}: leave it out"
-            )
-
     def make_body(self) -> Any:
         return nn.Sequential(nn.GELU(), mlp([self.config.width] * (self.config.layers + 1)), nn.GELU())
 
@@ -107,12 +94,8 @@ class ReactiveMethod(Method):
         return self.body(self.obs.embed(steps.obs[rows, last]))
 
     def action_distribution(self, hidden: Tensor, static: Any) -> Distribution:
-        found: Any = super().action_distribution(hidden, static)
-        if self.config.choice == "mode":
-            return greedy(found)
-        if self.config.temperature == 1:
-            return found
-        return Categorical(found.logits / self.config.temperature, found.start)
+        found = super().action_distribution(hidden, static)
+        return greedy(found) if self.config.choice == "mode" else found
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 

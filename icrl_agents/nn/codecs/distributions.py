@@ -65,6 +65,10 @@ class Categorical(Likelihood):
         legal = mask.reshape(len(mask), *[1] * (self.logits.dim() - 2), -1)  # (B, 1, ..., N)
         return Categorical(self.logits.masked_fill(~legal, -math.inf), self.start)
 
+    def tempered(self, temperature: float) -> Categorical:
+        """Distribution with logits divided by `temperature`; below 1 probable integers become more so."""
+        return self if temperature == 1 else Categorical(self.logits / temperature, self.start)
+
     def log_prob(self, value: Tensor) -> Tensor:
         return self.logits.gather(-1, (value - self.start).unsqueeze(-1)).squeeze(-1)
 
