@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from icrl_agents.core.families import Capability, TaskRows, find_family, is_native, make_tasks
+from icrl_agents.core.steps import CHANGED, Steps
 
 NEVER = 1 << 30  # number of episodes after which no task changes
 
@@ -23,15 +24,20 @@ class ChangingTasks(VectorWrapper):
 
     def __init__(self, env: VectorEnv, first: np.ndarray, later: np.ndarray, after: np.ndarray):
         super().__init__(env)
-        self._first, self._later, self._after = first, later, after
+        self._first, self._later, self.after = first, later, after
         self._episode = np.zeros(env.num_envs, np.int64)  # (B,) number of the running episode
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin the next episode in the rows `options["reset_mask"]`, or without it new lifetimes in all rows."""
         mask = (options or {}).get("reset_mask")
-        self._episode = np.zeros_like(self._after) if mask is None else self._episode + np.asarray(mask, bool)
-        task = np.where(self._episode < self._after, self._first, self._later)
+        self._episode = np.zeros_like(self.after) if mask is None else self._episode + np.asarray(mask, bool)
+        task = np.where(self._episode < self.after, self._first, self._later)
         return super().reset(seed=seed, options={**(options or {}), "task": task})
+
+
+def with_changes(steps: Steps, after: np.ndarray) -> Steps:
+    """NumPy steps (B, T) of whole lifetimes with the column `CHANGED`: the task is another than at the start."""
+    return steps._replace(extras={**steps.extras, CHANGED: steps.first.cumsum(1) > np.asarray(after)[:, None]})
 
 
 def make_changing_tasks(env_id: str, first: np.ndarray, later: np.ndarray, after: np.ndarray) -> TaskRows:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from icrl_agents.core.changing import draw_changes, make_changing_tasks
+from icrl_agents.core.changing import ChangingTasks, draw_changes, make_changing_tasks, with_changes
 from icrl_agents.core.checks import whole
 from icrl_agents.core.families import (
     Registration,
@@ -72,7 +72,8 @@ def lifetimes(
     env = RecordHistory(rows)
     source.run(env, episodes, seed, options)
     env.close()
-    return env.steps(episodes)
+    steps = env.steps(episodes)
+    return with_changes(steps, rows.after) if isinstance(rows, ChangingTasks) else steps
 
 
 def _task_rows(

@@ -6,13 +6,14 @@ import numpy as np
 
 from icrl_agents.core.action_masks import actions_in
 from icrl_agents.core.reward_range import with_reward_range
-from icrl_agents.core.steps import ACTION_MASK, Steps, holds_actions
+from icrl_agents.core.steps import ACTION_MASK, CHANGED, Steps, holds_actions
 
 
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
     """Zero all later rewards, from 1 to `most` steps after the first one, in a random `share` of the rows.
 
-    Actions stay, so the model has to remember the early rewards that explain them.
+    Actions stay, so the model has to remember the early rewards that explain them. Rows whose task changes are left as
+    they are: without the rewards nothing would tell the change.
 
     Args:
         steps: NumPy steps (B, T).
@@ -21,6 +22,7 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
     paid = (steps.reward != 0) & steps.mask  # (B, T)
     last = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) last step with a visible reward
     blind = paid.any(1) & (rng.random(rows) < share)  # (B,)
+    blind &= ~steps.extras.get(CHANGED, np.zeros((rows, 1), bool)).any(1)
     late = np.arange(count) - last[:, None]  # (B, T); prev_reward shows a reward one step later
     reward, before = (
         np.where(blind[:, None] & (late > n), 0, value).astype(np.float32)

@@ -50,6 +50,25 @@ def test_rows_go_on_with_another_task_after_their_number_of_episodes():
     assert (returns["first"][~early] < 17).all()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_histories_tell_where_the_task_is_another(share):
+    source = make_source("posterior", ROOM, {"changes": share})
+    steps = lifetimes(ROOM, source, np.arange(40), 6, seed=0)
+    if not share:
+        assert "task_changed" not in steps.extras
+        return
+    changed = steps.extras["task_changed"].reshape(40, 6, 20)
+    assert (changed == changed[:, :, :1]).all()  # from one episode to the next
+    assert not changed[:, 0].any()
+    assert (np.diff(changed[:, :, 0].astype(int), axis=1) >= 0).all()  # and not back
+    assert 0.2 < changed[:, -1, 0].mean() < 0.8
+    x0, x1 = np.divmod(np.arange(40), 9)
+    home = (steps.next_obs == np.stack([x0, x1], 1)[:, None]).all(-1).reshape(40, 6, 20)  # on the goal of the start
+    paid = steps.reward.reshape(40, 6, 20) > 0
+    assert (paid == home)[~changed].all()
+    assert not (paid & home)[changed].any()
+
+
 def episodes(rows, count: int = 4):
     """Arguments of `rollout` after the learner."""
     env = rows.env

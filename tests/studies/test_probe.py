@@ -46,6 +46,15 @@ class TestHiddenRewards:
         np.testing.assert_array_equal(found.prev_reward, steps.prev_reward)
         assert hide_rewards(steps, np.random.default_rng(0), 0.0, 5).reward.tolist() == steps.reward.tolist()
 
+    def test_where_the_task_changes_every_reward_is_seen(self):
+        steps = lifetimes(rows=20, count=9)
+        changed = np.zeros((20, 9), bool)
+        changed[::2, 5:] = True
+        found = hide_rewards(
+            steps._replace(extras={**steps.extras, "task_changed": changed}), np.random.default_rng(0), 1.0, 2
+        )
+        np.testing.assert_array_equal((found.reward == steps.reward).all(1), np.arange(20) % 2 == 0)
+
     def test_a_training_sees_it(self, tmp_path):
         losses = []
         for blind in (0.0, 1.0):
