@@ -34,7 +34,7 @@ class CADConfig(AgentConfig):
     latents: int = 16  # number of vectors that hold the folded steps
     compressor_layers: int = 2  # number of blocks in the compressor, which folds steps
     compressor_heads: int = 4  # number of attention heads per block of the compressor
-    gate: str = "gated"  # update rule of the latents: "gated", "residual" or "replace"
+    gate: str = "gated"  # update rule of the latents: "gated", "hard", "residual" or "replace"
     folds: int = 12  # maximum number of folds in a training window
     curriculum: str = "0:4 0.15:1000"  # pairs "share of the updates:maximum number of folds from then on"
     folds_with_gradient: int = 4  # number of newest folds with gradients

@@ -81,10 +81,12 @@ class Compressor(nn.Module):
     Args:
         reader: network with Z queries.
         longest: maximum M, the number of position vectors.
-        gate: update rule of the latents: "gated" interpolation, "residual" sum with a norm, or "replace".
+        gate: update rule of the latents: "gated" interpolation, the same with weights that reach 0 and 1 ("hard"), so
+            that old latents can stay exactly what they were; "residual" sum with a norm, or "replace".
     """
 
-    GATES: ClassVar = ("gated", "residual", "replace")
+    GATES: ClassVar = ("gated", "hard", "residual", "replace")
+    STRETCH: ClassVar = 0.1  # a "hard" weight is a sigmoid stretched by so much beyond 0 and 1, and clipped
 
     def __init__(self, reader: Reader, longest: int, gate: str):
         super().__init__()
@@ -92,9 +94,9 @@ class Compressor(nn.Module):
         self.old = nn.Parameter(torch.randn(width) * QUERY_STD)  # type vector: marks old latents in the source
         self.place = nn.Parameter(torch.randn(longest, width) * QUERY_STD)  # (M, D) learned positions
         self.gate = gate
-        if gate == "gated":  # the initial gate sigmoid(-2) = 0.12 keeps most of the old latents
+        if gate in ("gated", "hard"):  # initial weights of 0.12 keep most of the old latents
             self.open, self.change = nn.Linear(2 * width, width), nn.Linear(2 * width, width)
-            for linear, bias in ((self.open, -2.0), (self.change, 0.0)):
+            for linear, bias in ((self.open, -2.0 if gate == "gated" else -1.5), (self.change, 0.0)):
                 nn.init.zeros_(linear.weight)
                 nn.init.constant_(linear.bias, bias)
         elif gate == "residual":
@@ -112,4 +114,6 @@ class Compressor(nn.Module):
             return self.merge(old + new)
         both = torch.cat([old, new], -1)  # (N, Z, 2 D)
         share = torch.sigmoid(self.open(both))  # (N, Z, D) weight of new
+        if self.gate == "hard":
+            share = (share * (1 + 2 * self.STRETCH) - self.STRETCH).clamp(0, 1)
         return torch.lerp(old, new + torch.tanh(self.change(both)), share)

@@ -86,7 +86,7 @@ class TestSchedule:
             ({"curriculum": "later"}, "curriculum='later'"),
             ({"curriculum": "0:1 nan:3"}, "nan"),
             ({"latents": 26}, "latents=26 and slide=34"),
-            ({"gate": "open"}, "choose from gated, residual, replace"),
+            ({"gate": "open"}, "choose from gated, hard, residual, replace"),
             ({"compressor_heads": 5}, "compressor_heads=5"),
             ({"pretrain": 0.5, "reconstruction": 0.0}, "whose weight is 0"),
         ],
