@@ -135,13 +135,17 @@ def spread(tasks: Sequence[int] | np.ndarray, most: int) -> tuple[int, ...]:
 
 
 def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int, workers: Workers | None = None) -> list[Curve]:
-    """Curve of the agent's source on the same tasks; [] for unknown sources and those that cannot be measured here."""
+    """Curve of the agent's source on the same tasks, without slips and changes of tasks.
+
+    [] for unknown sources and those that cannot be measured here.
+    """
     facts = facts_of(agent)
     name, data = facts.get("source"), facts.get("data")
     if not isinstance(name, str) or name not in SOURCES:  # facts of a foreign checkpoint
         return []
     try:
         source = make_source(name, curve.env_id, data.get("settings") if isinstance(data, dict) else None)
+        source = source.undisturbed()
         if not isinstance(
             source, StepSource
         ):  # one learner for hundreds of episodes of a task: not comparable by episode

@@ -18,6 +18,7 @@ class PosteriorSettings(SourceSettings):
     noise: float = 0.0  # probability of a random action while searching
     slips: float = 0.0  # maximum probability of a random action at any time; each lifetime draws its own
 
+    DISTURBANCES: ClassVar = (*SourceSettings.DISTURBANCES, "slips")
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "sharpness": (0.0, 100.0),
         "systematic": (0.0, 1.0),

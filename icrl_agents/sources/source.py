@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ class SourceSettings:
     changes: float = 0.0  # share of lifetimes in which the task changes once, after a random episode
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
+    DISTURBANCES: ClassVar[tuple[str, ...]] = ("changes",)  # fields above 0 make histories richer and returns lower
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -65,6 +66,10 @@ class Source(ABC):
         settings = settings or {}
         check_known(settings, (field.name for field in fields(cls.Settings)), "setting")
         return cls(cls.Settings(**as_kinds({**cls.preset(env_id), **settings}, fields(cls.Settings))))
+
+    def undisturbed(self) -> Self:
+        """The source without what makes its histories richer and its returns lower: the learner that agents imitate."""
+        return type(self)(replace(self.settings, **dict.fromkeys(self.Settings.DISTURBANCES, 0.0)))
 
     @classmethod
     def preset(cls, env_id: str) -> Mapping[str, Any]:

@@ -389,3 +389,18 @@ def test_random_play_draws_from_any_action_space():
     assert one.action.shape == (2, 1000, 2)
     assert counts.min() > 900  # of 1000
     assert "log_prob" not in one.extras
+
+
+def test_the_learner_behind_a_source_neither_slips_nor_changes_its_task():
+    """Card rows of a source are of this learner: what agents imitate, and not the histories that show them more."""
+    disturbed = make_source("posterior", "icrl/Darkroom-v0", {"slips": 0.9, "changes": 0.5, "systematic": 1.0})
+    assert disturbed.undisturbed().described() == {**disturbed.described(), "slips": 0.0, "changes": 0.0}
+    returns = [
+        lifetimes("icrl/Darkroom-v0", one, np.arange(40), 8, 0).reward.sum(1).mean()
+        for one in (
+            disturbed.undisturbed(),
+            make_source("posterior", "icrl/Darkroom-v0", {"systematic": 1.0}),
+            disturbed,
+        )
+    ]
+    assert returns[0] == returns[1] > 1.2 * returns[2]
