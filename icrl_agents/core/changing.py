@@ -1,4 +1,4 @@
-"""Lifetimes whose task changes: rows that go on with another task after some episodes. Axis letter: B rows."""
+"""Lifetimes whose task changes, or pays nothing at first, up to some episode. Axis letters: B rows, T steps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class ChangingTasks(VectorWrapper):
         env: native rows of a family, which leave the resets of ended episodes to the caller (DISABLED).
         first, later: (B,) task ids.
         after: (B,) number of episodes, `NEVER` for rows that stay.
+        silent: (B,) bool, rows whose rewards are 0 for these episodes.
     """
 
-    def __init__(self, env: VectorEnv, first: np.ndarray, later: np.ndarray, after: np.ndarray):
+    def __init__(self, env: VectorEnv, first: np.ndarray, later: np.ndarray, after: np.ndarray, silent: np.ndarray):
         super().__init__(env)
-        self._first, self._later, self.after = first, later, after
+        self._first, self._later, self.after, self.silent = first, later, after, silent
         self._episode = np.zeros(env.num_envs, np.int64)  # (B,) number of the running episode
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -34,13 +35,20 @@ class ChangingTasks(VectorWrapper):
         task = np.where(self._episode < self.after, self._first, self._later)
         return super().reset(seed=seed, options={**(options or {}), "task": task})
 
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        obs, reward, *ends, info = super().step(actions)
+        return obs, np.where(self.silent & (self._episode < self.after), 0.0, reward), *ends, info
 
-def with_changes(steps: Steps, after: np.ndarray) -> Steps:
-    """NumPy steps (B, T) of whole lifetimes with the column `CHANGED`: the task is another than at the start."""
-    return steps._replace(extras={**steps.extras, CHANGED: steps.first.cumsum(1) > np.asarray(after)[:, None]})
+
+def with_changes(steps: Steps, rows: ChangingTasks) -> Steps:
+    """NumPy steps (B, T) of whole lifetimes in `rows` with the column `CHANGED`: the task is another than at first."""
+    moved = ~rows.silent[:, None] & (steps.first.cumsum(1) > np.asarray(rows.after)[:, None])  # (B, T)
+    return steps._replace(extras={**steps.extras, CHANGED: moved})
 
 
-def make_changing_tasks(env_id: str, first: np.ndarray, later: np.ndarray, after: np.ndarray) -> TaskRows:
+def make_changing_tasks(
+    env_id: str, first: np.ndarray, later: np.ndarray, after: np.ndarray, silent: np.ndarray | None = None
+) -> TaskRows:
     """`make_tasks` for rows whose task changes, see `ChangingTasks`, in autoreset mode DISABLED.
 
     Raises:
@@ -49,29 +57,39 @@ def make_changing_tasks(env_id: str, first: np.ndarray, later: np.ndarray, after
     family = find_family(env_id)
     if not is_native(family) or family.offers(Capability.ACTION_MASKS):
         why = "tasks differ in their actions" if is_native(family) else "rows are environments that keep their task"
-        raise ValueError(f"the task of {env_id} cannot change within a lifetime ({why}): leave changes out")
+        raise ValueError(f"the task of {env_id} cannot change within a lifetime ({why}): leave changes and late out")
     rows = make_tasks(env_id, first, AutoresetMode.DISABLED)
-    return TaskRows(ChangingTasks(rows.env, np.asarray(first), np.asarray(later), np.asarray(after)), rows.options)
+    silent = np.zeros(len(first), bool) if silent is None else silent
+    env = ChangingTasks(rows.env, np.asarray(first), np.asarray(later), np.asarray(after), np.asarray(silent))
+    return TaskRows(env, rows.options)
 
 
 def draw_changes(
-    tasks: np.ndarray, share: float, episodes: int, rng: np.random.Generator, pool: np.ndarray | None = None
+    tasks: np.ndarray,
+    share: float,
+    episodes: int,
+    rng: np.random.Generator,
+    pool: np.ndarray | None = None,
+    late: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Arguments of `make_changing_tasks`: a `share` of the rows `tasks` (B,) gets another task after some episode.
 
     Args:
         pool: ids of the tasks that rows may get; None: those of the other rows.
+        late: share of the rows that keep their task, which pays nothing before some episode.
 
     Raises:
-        ValueError: there is one task only, or one episode.
+        ValueError: there is one episode, or one task only for rows that shall get another.
     """
     count = len(np.unique(tasks if pool is None else pool))
-    if count < 2 or episodes < 2:
+    if episodes < 2 or (share and count < 2):
+        given = f"changes={share}" if share else f"late={late}"
         raise ValueError(
-            f"changes={share} with {count} tasks at a time and lifetimes of {episodes} episodes: it "
-            "takes two or more of both, so leave changes out"
+            f"{given} with {count} tasks at a time and lifetimes of {episodes} episodes: it takes two or more "
+            f"{'of both' if share else 'episodes'}, so leave it out"
         )
-    change = rng.random(len(tasks)) < share
-    after = np.where(change, rng.integers(1, episodes, len(tasks)), NEVER)
-    later = rng.permutation(tasks) if pool is None else rng.choice(pool, len(tasks))
-    return {"first": tasks, "later": later, "after": after}
+    kind = rng.random(len(tasks))  # (B,) below `share`: another task; from there to `share + late`: a silent beginning
+    after = np.where(kind < share + late, rng.integers(1, episodes, len(tasks)), NEVER)
+    others = rng.permutation(tasks) if pool is None else rng.choice(pool, len(tasks))
+    silent = (kind >= share) & (kind < share + late)
+    return {"first": tasks, "later": np.where(silent, tasks, others), "after": after, "silent": silent}

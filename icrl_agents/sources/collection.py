@@ -73,19 +73,20 @@ def lifetimes(
     source.run(env, episodes, seed, options)
     env.close()
     steps = env.steps(episodes)
-    return with_changes(steps, rows.after) if isinstance(rows, ChangingTasks) else steps
+    return with_changes(steps, rows) if isinstance(rows, ChangingTasks) else steps
 
 
 def _task_rows(
     env_id: str, source: Source, tasks: np.ndarray, episodes: int, seed: int, pool: np.ndarray | None
 ) -> TaskRows:
     """Rows on the tasks (B,), some of which change their task if the source asks for it; ValueError if none can."""
-    if not (share := source.settings.changes):
+    share, late = source.settings.changes, source.settings.late
+    if not share and not late:
         return make_tasks(env_id, tasks)
-    if source.expert is not None:
+    if share and source.expert is not None:
         raise ValueError(f"changes={share} with a given expert, which keeps to one task: leave one of them out")
     rng = np.random.default_rng([seed, CHANGES])
-    return make_changing_tasks(env_id, **draw_changes(tasks, share, episodes, rng, pool))
+    return make_changing_tasks(env_id, **draw_changes(tasks, share, episodes, rng, pool, late))
 
 
 def check_together(source: Source, task_ids: np.ndarray) -> None:
@@ -153,7 +154,7 @@ def collect(
     families = _check_sendable(env_id, given) if backend.elsewhere(processes) else []
     rows = find_family(env_id).max_rows or ROWS
     size = 1 if learner.one_task else max(1, rows // streams)
-    pool = tuple(ids) if learner.settings.changes else ()
+    pool = tuple(ids) if learner.settings.changes or learner.settings.late else ()
     if pool:  # what the lifetimes would refuse, before anything is written
         _task_rows(env_id, learner, np.array(ids[:1]), episodes, seed, np.array(ids)).env.close()
     blocks = [Block(info, tuple(ids[i : i + size]), given, pool) for i in range(0, len(ids), size)]

@@ -50,7 +50,7 @@ class Posterior(StepSource):
             ordered = self.rng.random(env.num_envs) < self.settings.systematic  # (B,)
             sharpness = np.where(ordered, np.inf, sharpness)
         self.belief = family.belief(env.num_envs, self.rng, sharpness)
-        self.belief.changing = self.settings.changes > 0
+        self.belief.changing = self.settings.changes + self.settings.late > 0
         self.horizon = family.horizon
         self.actions = count_actions(env, "posterior") if self.settings.noise or self.settings.slips else 0
         self.task = np.zeros(env.num_envs, np.int64)  # (B,) sampled tasks

@@ -101,7 +101,7 @@ class SB3Source(Source):
 
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         knobs = asdict(self.settings)
-        del knobs["changes"]  # the environment's
+        del knobs["changes"], knobs["late"]  # the environment's
         adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
         with own_settings(), _global_generators():
             model = self.algorithm("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)

@@ -27,9 +27,11 @@ class SourceSettings:
     """Settings of a source. Subclasses add fields, and to LIMITS the range (low, high) of each; default (0, 1)."""
 
     changes: float = 0.0  # share of lifetimes in which the task changes once, after a random episode
+    late: float = 0.0  # share of lifetimes that pay nothing before a random episode, so that a search begins again
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
-    DISTURBANCES: ClassVar[tuple[str, ...]] = ("changes",)  # fields above 0 make histories richer and returns lower
+    # fields that make histories richer and returns lower
+    DISTURBANCES: ClassVar[tuple[str, ...]] = ("changes", "late")
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -39,6 +41,8 @@ class SourceSettings:
                 raise ValueError(f"{field.name}={value!r} is not a {field.type}: give one from {low} to {high}")
             if not low <= value <= high:
                 raise ValueError(f"{field.name}={value} is outside {low}..{high}")
+        if self.changes + self.late > 1:
+            raise ValueError(f"changes={self.changes} + late={self.late} exceeds 1: lower one of them")
 
 
 class Source(ABC):

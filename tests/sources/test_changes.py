@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from icrl_agents import HistoryStore, collect
-from icrl_agents.core.changing import NEVER, make_changing_tasks
+from icrl_agents.core.changing import NEVER, draw_changes, make_changing_tasks
 from icrl_agents.core.families import find_family
 from icrl_agents.core.rollout import rollout
 from icrl_agents.sources import make_source
@@ -125,8 +125,36 @@ def test_without_changes_nothing_is_different():
 )
 def test_where_no_task_can_change_the_setting_is_refused(env_id, tasks, count, why):
     source = make_source("uniform", env_id, {"changes": 0.2})
-    with pytest.raises(ValueError, match=f"{why}.*leave changes out"):
+    with pytest.raises(ValueError, match=f"{why}.*leave .*out"):
         lifetimes(env_id, source, np.asarray(tasks), count, 0)
+
+
+def test_a_late_task_pays_nothing_at_first_and_is_searched_again():
+    source = make_source("posterior", ROOM, {"late": 1.0, "systematic": 1.0})
+    steps = lifetimes(ROOM, source, np.arange(81), 20, seed=0)
+    assert not steps.extras["task_changed"].any()
+    home = (steps.next_obs == np.stack(np.divmod(np.arange(81), 9), 1)[:, None]).all(-1).reshape(81, 20, 20)
+    paid = steps.reward.reshape(81, 20, 20) > 0
+
+    for row, visits in enumerate(home):
+        missed = (visits & ~paid[row]).any(1)
+        assert not (paid[row].any(1) & missed).any()  # an episode pays for every visit, or for none
+        assert not missed[paid[row].any(1).argmax() :].any()  # and once one has paid, all do
+    assert (home & ~paid).any((1, 2)).mean() > 0.5
+    assert paid[:, -1].any(1).mean() > 0.5
+
+
+def test_rows_are_late_or_change_but_not_both():
+    rng = np.random.default_rng(0)
+    drawn = draw_changes(np.arange(1000), 0.3, 9, rng, late=0.2)
+    moves, silent = drawn["later"] != drawn["first"], drawn["silent"]
+    assert 0.15 < silent.mean() < 0.25
+    assert not (moves & silent).any()
+    assert 0.25 < (moves & (drawn["after"] < NEVER)).mean() < 0.35
+    before = draw_changes(np.arange(1000), 0.3, 9, np.random.default_rng(0))
+    np.testing.assert_array_equal(before["after"] < NEVER, (drawn["after"] < NEVER) & ~silent)
+    with pytest.raises(ValueError, match="changes=0.7 \\+ late=0.4"):
+        make_source("posterior", ROOM, {"changes": 0.7, "late": 0.4})
 
 
 def test_a_block_of_one_task_changes_to_the_others_of_the_collection(tmp_path):

@@ -68,7 +68,14 @@ def test_a_store_says_what_it_is(undisturbed):
         assert store[5].obs.shape == (2, 18, 2)
         info = store.info
         assert (info.env_id, info.source, info.seed, info.streams, info.episodes) == (ENV, "posterior", 0, 2, 3)
-        assert info.settings == {"changes": 0.0, "sharpness": 1.0, "systematic": 0.0, "noise": 0.0, "slips": 0.0}
+        assert info.settings == {
+            "changes": 0.0,
+            "late": 0.0,
+            "sharpness": 1.0,
+            "systematic": 0.0,
+            "noise": 0.0,
+            "slips": 0.0,
+        }
         assert "rules" in info.assumes
         assert info.env_kwargs["size"] == 3
         assert "numpy" in info.versions
