@@ -113,7 +113,7 @@ def test_both_histories_train_together_and_the_facts_name_both(folder, agent, tm
     assert facts["source"] == "posterior, agent"
     assert facts["assumes"].endswith("what its agent was trained on.")
     kinds = [sorted(part["settings"]) for part in facts["data"]["collections"]]
-    assert kinds[1] == ["agent", "changes", "weights"]
+    assert kinds[1] == ["agent", "changes", "late", "weights"]
 
 
 def test_settings_are_for_sources_with_a_name(agent, tmp_path):
