@@ -5,8 +5,9 @@ Axis letters: B rows, A actions, S number of successes, F number of failures.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,31 +48,40 @@ def gittins_indices(lifetime: int, successes: float = 1.0, failures: float = 1.0
     return tuple(index / LEVELS for index in indices)
 
 
+@dataclass(frozen=True)
+class GittinsSettings(BetaPrior):
+    pulls: int = 0  # number of first pulls to plan for, 0: the whole lifetime
+
+    LIMITS: ClassVar = {**BetaPrior.LIMITS, "pulls": (0, MAX_LIFETIME)}
+
+
 class Gittins(BernoulliSource):
     """Pulls the arm with the highest Gittins index for the remaining pulls; ties are broken at random.
 
-    Nearly Bayes-optimal over one lifetime of independent arms, without tuning.
+    Nearly Bayes-optimal over one lifetime of independent arms, without tuning. After the `pulls` that it plans for,
+    nothing is left to explore for, so it pulls the arm with the highest posterior mean.
     """
 
     assumes = "the action set and the lifetime's length: that a reward is 0 or 1, by chances drawn from the prior."
     name = "gittins"
-    Settings = BetaPrior
+    Settings = GittinsSettings
 
     def prepare(self, env: Any) -> None:
         super().prepare(env)
-        self.lifetime = lifetime_of(self, env)
+        self.lifetime = self.settings.pulls or lifetime_of(self, env)
         if self.lifetime > MAX_LIFETIME:
             raise ValueError(
                 f"source 'gittins' has tables of at most {MAX_LIFETIME} pulls, a lifetime here has {self.lifetime}: "
-                "use source 'bayes-ucb'"
+                "give pulls=300 to plan for the first of them, or use source 'bayes-ucb'"
             )
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         tables = gittins_indices(self.lifetime, self.settings.successes, self.settings.failures)
         paid = self.paid.astype(np.int64)  # (B, A) successes
-        left = np.maximum(self.lifetime - self.pulls.sum(1).astype(np.int64), 1)  # (B,) remaining pulls
-        scores = np.empty(paid.shape, np.float32)  # (B, A)
-        for pulls in np.unique(left):
+        left = np.maximum(self.lifetime - self.pulls.sum(1).astype(np.int64), 0)  # (B,) remaining pulls
+        prior = self.settings.successes, self.settings.failures
+        scores = (paid + prior[0]) / (self.pulls + sum(prior))  # (B, A) posterior means
+        for pulls in np.unique(left[left > 0]):
             rows = left == pulls
             scores[rows] = tables[pulls - 1][paid[rows], (self.pulls - self.paid)[rows].astype(np.int64)]
         return self.any_of(self.best(scores))
