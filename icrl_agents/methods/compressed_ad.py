@@ -34,6 +34,7 @@ class CADConfig(AgentConfig):
     latents: int = 16  # number of vectors that hold the folded steps
     compressor_layers: int = 2  # number of blocks in the compressor, which folds steps
     compressor_heads: int = 4  # number of attention heads per block of the compressor
+    prev_obs: bool = False  # whether tokens have the previous obs too, beside which a last reward was earned
     gate: str = "gated"  # update rule of the latents: "gated", "hard", "residual" or "replace"
     folds: int = 12  # maximum number of folds in a training window
     curriculum: str = "0:4 0.15:1000"  # pairs "share of the updates:maximum number of folds from then on"
@@ -53,6 +54,7 @@ class CADConfig(AgentConfig):
         "reconstruction": (0.0, 1e6),
         "reward_weight": (0.0, 1e6),
     }
+    ADDED: ClassVar = {**AgentConfig.ADDED, "prev_obs": False}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +121,15 @@ class CAD(PerceptMethod):
         self.schedule = FoldSchedule(config.window, config.slide, config.latents)
         self.compressor = Compressor(Reader(config.latents, *sizes), most * len(self.slots), config.gate)
         self.latent = nn.Parameter(torch.randn(width) * QUERY_STD)  # type vector of latents before steps
+        self.before = nn.Linear(width, width, bias=False) if config.prev_obs else None  # tells prev_obs from obs
         self.decoder = Reader(most, *sizes)  # one query per folded step
         self.begins = nn.Linear(width, 1)  # logit that an episode begins at the step
+
+    def tokens(self, steps: Steps) -> Tensor:
+        tokens = super().tokens(steps)  # (B, T, S, D)
+        if self.before is None:
+            return tokens
+        return tokens + self.before(self.obs.embed(steps.prev_obs))[:, :, None]
 
     # ---- the memory -------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,13 @@ import pytest
 import scipy.stats
 from icrl_envs import FAMILIES
 
+from icrl_agents.core.families import find_family
 from icrl_agents.evaluation.references import RANDOM, STRONGER, reference_learners
 from icrl_agents.evaluation.results import spread
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.bandits.gittins import gittins_indices
+from icrl_agents.sources.collection import lifetimes
 from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 
 COINS, CONTEXTS = "icrl/BernoulliBandit-v0", "icrl/ContextualBandit-v0"
@@ -82,9 +84,23 @@ def test_the_index_is_nearly_bayes_optimal():
     assert value_of(lambda left, arms: (0,), 8, ((0, 0), (0, 0))) == pytest.approx(4)
 
 
+def test_gittins_plans_for_its_first_pulls_and_then_takes_the_best_arm():
+    """After them its regret is that of arms that seem best: a few percent of what the search cost, and no error."""
+    tasks = np.arange(60)
+    long, short = (
+        lifetimes(COINS, make_source("gittins", COINS, s), tasks, n, 0) for s, n in (({"pulls": 300}, 3), ({}, 1))
+    )
+    np.testing.assert_array_equal(long.action[:, :300], short.action)
+    best = find_family(COINS).optimal_return(tasks)[:, None]
+    regret = (best - long.reward.reshape(60, 3, 300).sum(2)).mean(0)
+    assert (regret[1:] < 0.5 * regret[0]).all()
+    late = long.action[:, 300:].reshape(60, 2, 300)
+    assert (np.diff(late, axis=2) != 0).mean() < 0.05
+
+
 def test_a_lifetime_too_long_for_tables_is_refused():
     env = RecordHistory(gymnasium.make_vec(COINS, 2))
-    with pytest.raises(ValueError, match="at most 400 pulls, a lifetime here has 600: use source 'bayes-ucb'"):
+    with pytest.raises(ValueError, match="at most 400 pulls, a lifetime here has 600: give pulls=300"):
         make_source("gittins", COINS).run(env, 2, 0, {"task": np.arange(2)})
     assert "gittins" in reference_learners(COINS, 1)
     assert "gittins" not in reference_learners(COINS, 2)

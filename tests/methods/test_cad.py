@@ -14,6 +14,7 @@ from icrl_envs import FAMILIES
 from icrl_agents import ICAgent, collect, train
 from icrl_agents.agents.planning.imagination import Branch, MethodImagination
 from icrl_agents.cli.make.train import finetuning_command
+from icrl_agents.core.steps import stack_steps
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
 from icrl_agents.nn.fork import Fork
@@ -471,3 +472,17 @@ class TestStages:
         assert (config.episodes, agent.window) == (episodes, 60)
         assert split_settings("cad", env_id, {"episodes": 7})[0].episodes == 7
         assert split_settings("ad", "icrl/Darkroom-v0", {})[0].episodes == 12
+
+
+@torch.no_grad()
+def test_the_first_token_of_an_episode_tells_where_the_last_one_ended():
+    """Its last reward is seen in the next one, and without prev_obs nothing there says what it was for."""
+    steps = lifetimes(rows=2, count=12)
+    other = steps.obs.copy()
+    other[:, 4] = (other[:, 4] + 1) % 9
+    moved = stack_steps(other, steps.action, steps.reward, steps.next_obs, steps.terminated, steps.truncated)
+    for told in (False, True):
+        method = Variant("cad", (("prev_obs", told),)).build().method
+        tokens = [method.tokens(method.tensors(one)) for one in (steps, moved)]
+        assert torch.equal(tokens[0][:, 5], tokens[1][:, 5]) != told
+        assert torch.equal(tokens[0][:, 6:], tokens[1][:, 6:])
