@@ -53,7 +53,7 @@ class Method(CodedModel):
         config: ModelConfig | None = None,
     ):
         super().__init__(observation_space, action_space, config)
-        if self.config.acting_temperature != 1 and not isinstance(action_space, gymnasium.spaces.Discrete):
+        if self.config.acting_temperature != 1 and not self.action.tempers:
             given = f"acting_temperature={self.config.acting_temperature}"
             raise ValueError(f"{given} is for Discrete actions, not {printable(action_space, 60)}: leave it out")
         self.body: Any = self.make_body()

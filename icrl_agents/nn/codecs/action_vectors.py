@@ -27,6 +27,7 @@ class ActionVectors(Codec):
     """
 
     options = None  # any number of actions
+    tempers = True
 
     def __init__(self, space: gymnasium.Space, width: int, size: int):
         super().__init__(space, width, predicts=True)

@@ -57,6 +57,7 @@ class Codec(nn.Module, ABC):
         return x.cpu().numpy().astype(self.space.dtype, copy=False)
 
     options: int | None = 0  # number of actions 0, 1, ...; None: any number; 0: not such an action space
+    tempers = False  # whether the distributions of the head have a temperature, `Categorical.tempered`
     noise_size = 0  # random numbers that a loss of the head takes for each value
     dtype = torch.long
     ends: tuple[Any, ...] | None = None  # (lowest, highest) value of a table without an entry for zero, else None

@@ -18,6 +18,8 @@ from icrl_agents.nn.codecs.distributions import Categorical, Independent
 class DiscreteCodec(Codec):
     """Codec of a Discrete space: one learned embedding per value."""
 
+    tempers = True
+
     def __init__(self, space: spaces.Discrete, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
         self.start, self.count = int(space.start), int(space.n)
