@@ -8,8 +8,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from icrl_agents.core.families import Capability, TaskRows, find_family, is_native, make_tasks
-from icrl_agents.core.steps import CHANGED, Steps
+from icrl_agents.core.steps import Steps
 
+CHANGED = "task_changed"  # extra column (B, T) bool of lifetimes whose task may change: it is another than at the start
 NEVER = 1 << 30  # number of episodes after which no task changes
 
 

@@ -27,7 +27,6 @@ def holds_actions(name: str) -> bool:
 LOWEST, HIGHEST = "reward_low", "reward_high"  # extra columns: extremes of a lifetime's rewards before each step
 TIMESTEP, EARNED = "timestep", "earned"  # extra columns: steps and sum of rewards of the episode before each step
 NUMBERS = {"log_prob", "update", LOWEST, HIGHEST, TIMESTEP, EARNED}  # extra columns (B, T) with one number per step
-CHANGED = "task_changed"  # extra column (B, T) bool of lifetimes whose task may change: it is another than at the start
 HEAD_NOISE = "head_noise"  # extra column (B, T, ...) of a training batch: random numbers for the loss of its actions
 ACTION_MASK = "action_mask"  # static value (B, A) bool: legal actions of each row
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from icrl_agents.core.action_masks import actions_in
+from icrl_agents.core.changing import CHANGED
 from icrl_agents.core.reward_range import with_reward_range
-from icrl_agents.core.steps import ACTION_MASK, CHANGED, Steps, holds_actions
+from icrl_agents.core.steps import ACTION_MASK, Steps, holds_actions
 
 
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:

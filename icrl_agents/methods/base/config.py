@@ -73,7 +73,7 @@ class AgentConfig(ModelConfig):
     head: str = "flow"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
     bins: int = 0  # quantile bins of every real number in observations and rewards, beside the number; 0: none
     rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
-    acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions, beside that of training
+    acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions, relative to training
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
