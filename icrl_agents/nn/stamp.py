@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -16,17 +17,27 @@ class Stamp(NamedTuple):
     `holds` takes a few microseconds, a walk over the module about a hundred.
     """
 
-    entries: list[tuple[dict[str, Any], str, Any]]  # (table of children or tensors of a module, name, object)
-    places: list[tuple[Tensor, int, torch.dtype]]  # (tensor, address, dtype)
+    tables: list[dict[str, Any]]  # of children or tensors of a module, one for each name
+    names: list[str]
+    values: list[Any]  # the object of each name
+    tensors: list[Tensor]
+    addresses: list[int]
+    dtypes: list[torch.dtype]
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
-        tables = [t for part in module.modules() for t in (part._modules, part._parameters, part._buffers)]
-        entries = [(table, name, value) for table in tables for name, value in table.items()]
-        tensors = [value for _, _, value in entries if isinstance(value, Tensor)]
-        return cls(entries, [(tensor, tensor.data_ptr(), tensor.dtype) for tensor in tensors])
+        parts = list(module.modules())
+        held: list[dict[str, Any]] = [
+            table for part in parts for table in (part._modules, part._parameters, part._buffers)
+        ]
+        tables = [table for table in held for _ in table]
+        names = [name for table in held for name in table]
+        values: list[Any] = [value for table in held for value in table.values()]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        addresses, dtypes = [tensor.data_ptr() for tensor in tensors], [tensor.dtype for tensor in tensors]
+        return cls(tables, names, values, tensors, addresses, dtypes)
 
     def holds(self) -> bool:
-        return all(table.get(name) is value for table, name, value in self.entries) and all(
-            tensor.data_ptr() == address and tensor.dtype == dtype for tensor, address, dtype in self.places
-        )
+        if not all(map(is_, map(dict.get, self.tables, self.names), self.values)):
+            return False
+        return [t.data_ptr() for t in self.tensors] == self.addresses and [t.dtype for t in self.tensors] == self.dtypes

@@ -17,13 +17,15 @@ class PosteriorSettings(SourceSettings):
     systematic: float = 0.0  # share of lifetimes that search in one order, the quickest hypothesis first
     noise: float = 0.0  # probability of a random action while searching
     slips: float = 0.0  # maximum probability of a random action at any time; each lifetime draws its own
+    walks: float = 0.0  # share of episodes in which all actions are random, wherever they are in a lifetime
 
-    DISTURBANCES: ClassVar = (*SourceSettings.DISTURBANCES, "slips")
+    DISTURBANCES: ClassVar = (*SourceSettings.DISTURBANCES, "slips", "walks")
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "sharpness": (0.0, 100.0),
         "systematic": (0.0, 1.0),
         "noise": (0.0, 1.0),
         "slips": (0.0, 1.0),
+        "walks": (0.0, 1.0),
     }
 
 
@@ -36,6 +38,8 @@ class Posterior(StepSource):
     With `slips` some actions are random; the history column `intended_action` has the intended ones. Expert-only data
     is confounded: "stay" only occurs at the goal, so the model infers that staying causes reward. Slips show the
     outcomes of other actions (noise injection, Laskey et al. 2017); imitating the intended actions removes them again.
+    Slips are as frequent at the end of a lifetime as at its start. With `walks` a pupil also sees random episodes after
+    others that were none, and does not take them for visits to a goal that has moved.
     """
 
     assumes = "the rules of the environment's family (how moves, walls and rewards work), but not the task."
@@ -52,16 +56,22 @@ class Posterior(StepSource):
         self.belief = family.belief(env.num_envs, self.rng, sharpness)
         self.belief.changing = self.settings.changes + self.settings.late > 0
         self.horizon = family.horizon
-        self.actions = count_actions(env, "posterior") if self.settings.noise or self.settings.slips else 0
+        self.slipping = self.settings.slips + self.settings.walks > 0
+        self.actions = count_actions(env, "posterior") if self.settings.noise or self.slipping else 0
         self.task = np.zeros(env.num_envs, np.int64)  # (B,) sampled tasks
         self.left = np.zeros(env.num_envs, np.int64)  # (B,) steps until the horizon
         self.paid = np.zeros(env.num_envs, bool)  # (B,) whether the previous step was rewarded
         self.stale = np.zeros(env.num_envs, bool)  # (B,) whether to sample again after a first reward
-        self.slips = self.settings.slips * self.rng.random(env.num_envs) if self.settings.slips else None  # (B,)
+        rows = np.zeros(env.num_envs)
+        self.slips = self.settings.slips * self.rng.random(len(rows)) if self.settings.slips else rows  # (B,)
+        self.walking = rows > 0  # (B,) bool: all actions of the episode are random
         self.searching = np.ones(env.num_envs, bool)  # (B,) from a refutation (or the start) to the next reward
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         if self.starts.any():
+            if self.settings.walks:
+                walks = self.rng.random(len(obs)) < self.settings.walks
+                self.walking = np.where(self.starts, walks, self.walking)
             self.belief.begin(self.starts, obs)
             self.left[self.starts] = self.horizon
         refuted = ~self.belief.possible(self.task)
@@ -72,9 +82,9 @@ class Posterior(StepSource):
         action = self.belief.action(self.task)
         if self.settings.noise:
             action = self.explore(action, self.settings.noise * self.searching, self.actions)
-        if self.slips is not None:
+        if self.slipping:
             self.note(intended_action=action)
-            action = self.explore(action, self.slips, self.actions)
+            action = self.explore(action, np.where(self.walking, 1.0, self.slips), self.actions)
         return action
 
     def learn(self, step: Step) -> None:

@@ -8,6 +8,7 @@ from icrl_agents.core.action_masks import actions_in
 from icrl_agents.core.changing import CHANGED
 from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import ACTION_MASK, Steps, holds_actions
+from icrl_agents.methods.base.transforms import reordered
 
 
 def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
@@ -30,6 +31,38 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
         for n, value in ((0, steps.reward), (1, steps.prev_reward))
     )
     return with_reward_range(steps._replace(reward=reward, prev_reward=before))  # whose extremes hidden rewards are not
+
+
+def postpone_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
+    """Put episodes without a reward before those with one, from an episode soon after the first reward on.
+
+    Nothing that happens is changed, so what was found has to be remembered over episodes that do not show it again,
+    and a goal that was entered and does not pay has moved. The order of episodes must not matter to the environment;
+    rows whose task changes are left as they are.
+
+    Args:
+        steps: NumPy steps (B, T).
+        share: share of the rows, drawn at random.
+        most: maximum number of steps from the first reward to the first episode that may be moved.
+    """
+    rows, count = steps.reward.shape
+    place = np.arange(count)
+    paid = (steps.reward != 0) & steps.mask  # (B, T)
+    chosen = paid.any(1) & (rng.random(rows) < share)  # (B,)
+    chosen &= ~steps.extras.get(CHANGED, np.zeros((rows, 1), bool)).any(1)
+    since = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) episodes that begin later are moved
+    ended = (steps.terminated | steps.truncated) & steps.mask
+    episode = np.cumsum(ended, 1) - ended  # (B, T) number of each step's episode
+    begins = np.maximum.accumulate(np.where(np.pad(ended[:, :-1], ((0, 0), (1, 0))), place, 0), 1)  # (B, T)
+    earns, whole = (np.zeros((rows, episode.max() + 1), bool) for _ in range(2))  # (B, E)
+    at = np.arange(rows)[:, None]
+    np.logical_or.at(earns, (at, episode), paid)
+    np.logical_or.at(whole, (at, episode), ended)
+    moved = chosen[:, None] & (begins > since[:, None])  # (B, T)
+    earns, whole = earns[at, episode], whole[at, episode]  # (B, T)
+    # kept episodes, then complete ones without a reward, complete ones with a reward, an incomplete last one
+    key = np.where(moved, 1 + earns, 0) + np.where(moved & ~whole, 2, 0)
+    return with_reward_range(reordered(steps, key.argsort(1, kind="stable")))
 
 
 def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator) -> Steps:

@@ -34,6 +34,7 @@ class TrainConfig:
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
     blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
     blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones
+    postpone: float = 0.0  # share of windows in which, soon after the first reward, episodes without one come first
     renumber: bool = False  # whether to permute the numbers of the legal actions in each window
     lr: float = 2e-3  # peak learning rate
     warmup: float = 0.1  # share of the updates over which the learning rate rises to its peak
@@ -81,6 +82,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "pool": (0, 1 << 24),
     "blind": (0.0, 1.0),
     "blind_after": (1, 1_000_000),
+    "postpone": (0.0, 1.0),
     "lr": (1e-30, 10.0),  # 0 would leave the weights unchanged
     "warmup": (0.0, 1.0),
     "weight_decay": (0.0, 10.0),

@@ -41,7 +41,7 @@ from icrl_agents.nn.compiled import compile_bodies, require_compiler
 from icrl_agents.nn.devices import accelerate_on, training_device
 from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings
-from icrl_agents.training.augment import hide_rewards, renumber_actions
+from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
 from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start
 from icrl_agents.training.provenance import describe_data
@@ -317,6 +317,8 @@ class Run:
             batch = renumber_actions(batch, method.action.options, rng)
         if cfg.blind:
             batch = hide_rewards(batch, rng, cfg.blind, cfg.blind_after)
+        if cfg.postpone:
+            batch = postpone_rewards(batch, rng, cfg.postpone, cfg.blind_after)
         return method.draw_noise(method.prepare_batch(batch, rng, progress), rng)
 
     def _held(self, method: Any, facts: dict[str, Any]) -> ICAgent | Annotator:

@@ -75,6 +75,7 @@ def test_a_store_says_what_it_is(undisturbed):
             "systematic": 0.0,
             "noise": 0.0,
             "slips": 0.0,
+            "walks": 0.0,
         }
         assert "rules" in info.assumes
         assert info.env_kwargs["size"] == 3

@@ -391,10 +391,25 @@ def test_random_play_draws_from_any_action_space():
     assert "log_prob" not in one.extras
 
 
+def test_walks_are_whole_episodes_of_random_actions():
+    steps = lifetimes(
+        "icrl/Darkroom-v0", make_source("posterior", "icrl/Darkroom-v0", {"walks": 0.3}), np.arange(81), 9, 0
+    )
+    other = (steps.action != steps.extras["intended_action"]).reshape(81, 9, 20).mean(2)  # share of an episode
+    walks = other > 0
+    assert (other[walks] > 0.4).all()  # on average 4 of 5 random actions are not the intended one
+    assert 0.78 < other[walks].mean() < 0.82
+    assert 0.25 < walks.mean() < 0.35
+    assert (walks.any(1) & ~walks.all(1)).mean() > 0.9  # of the lifetimes have both
+    plain = lifetimes("icrl/Darkroom-v0", make_source("posterior", "icrl/Darkroom-v0"), np.arange(81), 9, 0)
+    assert "intended_action" not in plain.extras
+
+
 def test_the_learner_behind_a_source_neither_slips_nor_changes_its_task():
     """Card rows of a source are of this learner: what agents imitate, and not the histories that show them more."""
-    disturbed = make_source("posterior", "icrl/Darkroom-v0", {"slips": 0.9, "changes": 0.5, "systematic": 1.0})
-    assert disturbed.undisturbed().described() == {**disturbed.described(), "slips": 0.0, "changes": 0.0}
+    settings = {"slips": 0.9, "changes": 0.5, "walks": 0.3}
+    disturbed = make_source("posterior", "icrl/Darkroom-v0", {**settings, "systematic": 1.0})
+    assert disturbed.undisturbed().described() == {**disturbed.described(), **dict.fromkeys(settings, 0.0)}
     returns = [
         lifetimes("icrl/Darkroom-v0", one, np.arange(40), 8, 0).reward.sum(1).mean()
         for one in (

@@ -70,25 +70,24 @@ class CodedModel(Trainable):
         """NumPy steps with the columns of `core.reward_range` that it reads: without them they begin a lifetime."""
         return self.reward.tracked(steps)
 
-    def tensors(self, steps: Steps) -> Steps:
+    def tensors(self, steps: Steps, outcomes: bool = True) -> Steps:
         """Tensors of NumPy steps, in the dtypes of the codecs and on the device of this model.
 
         Rewards are in the unit of the reward codec.
+
+        Args:
+            outcomes: whether to convert the columns that are known only after an action; else they stay as they are,
+                which is faster.
         """
         steps = self.tracked(steps)
         device, obs, action, reward = self.device, self.obs.tensor, self.action.tensor, self.reward.tensor
-        found = Steps(
+        found = steps._replace(
             obs=obs(steps.obs, device),
             prev_obs=obs(steps.prev_obs, device),
             prev_action=action(steps.prev_action, device),
             prev_reward=reward(steps.prev_reward, device),
             first=to_device(steps.first, device),
             start=to_device(steps.start, device),
-            action=action(steps.action, device),
-            reward=reward(steps.reward, device),
-            next_obs=obs(steps.next_obs, device),
-            terminated=to_device(steps.terminated, device),
-            truncated=to_device(steps.truncated, device),
             mask=to_device(steps.mask, device),
             static=self.static_tensors(steps),
             extras={
@@ -96,7 +95,15 @@ class CodedModel(Trainable):
                 for name, value in steps.extras.items()
             },
         )
-        return self.reward.seen(found)
+        if outcomes:
+            found = found._replace(
+                action=action(steps.action, device),
+                reward=reward(steps.reward, device),
+                next_obs=obs(steps.next_obs, device),
+                terminated=to_device(steps.terminated, device),
+                truncated=to_device(steps.truncated, device),
+            )
+        return self.reward.seen(found, outcomes)
 
     def static_tensors(self, steps: Steps) -> dict[str, Tensor]:
         """Static values (B, ...) of NumPy steps, such as action masks, as tensors."""

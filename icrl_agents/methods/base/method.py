@@ -308,7 +308,8 @@ class Method(CodedModel):
         missing = (length - begin) * slots - cached  # (B,) uncached tokens of closed steps
         offset = cached % slots  # (B,) slot of the first uncached token
         longest, first = int(missing.max()), int(offset[0])
-        steps = self.tensors(context.read(start, int((length - start).max()) + 1, index))
+        seen = context.read(start, int((length - start).max()) + 1, index)
+        steps = self.tensors(seen, outcomes=self.slots != ("percept",))  # which is made before its outcome
         tokens = self.tokens(steps).flatten(1, 2)  # (B, L, D)
         if not self.query_stays:
             tokens = with_query(tokens, self.query(steps), torch.as_tensor(missing, device=self.device))

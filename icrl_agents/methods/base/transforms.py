@@ -67,6 +67,25 @@ def sort_by_return(steps: Steps) -> Steps:
     return stack_steps(**{name: getattr(sorted_steps, name) for name in names})
 
 
+def reordered(steps: Steps, order: np.ndarray) -> Steps:
+    """NumPy steps (B, T) whose episodes come in another order; the columns of the previous step follow.
+
+    Args:
+        order: (B, T) int, index of the step that comes to each place. The first episode stays the first.
+    """
+    rows = np.arange(len(order))[:, None]
+    moved = steps.map(lambda value: value[rows, order])
+
+    def late(value: np.ndarray, before: np.ndarray) -> np.ndarray:
+        return np.concatenate([before[:, :1], value[:, :-1]], 1)
+
+    return moved._replace(
+        prev_obs=late(moved.obs, steps.prev_obs),
+        prev_action=late(moved.action, steps.prev_action),
+        prev_reward=late(moved.reward, steps.prev_reward),
+    )
+
+
 def best_return(steps: Steps) -> np.ndarray:
     """Highest return (B,) among the complete episodes of NumPy steps; 0 where none is complete."""
     total, known = return_to_go(steps.map(torch.as_tensor))

@@ -73,8 +73,12 @@ class RewardCodec(BoxCodec):
         """NumPy steps (B, T) with the columns that `seen` needs."""
         return steps
 
-    def seen(self, steps: Steps) -> Steps:
-        """Tensors (B, T) with rewards in the unit of this codec; apply it once."""
+    def seen(self, steps: Steps, outcomes: bool = True) -> Steps:
+        """Tensors (B, T) with rewards in the unit of this codec; apply it once.
+
+        Args:
+            outcomes: whether the rewards of the steps themselves are asked for, and not those before them only.
+        """
         return steps
 
     def relative(self, reward: Tensor, now: Mapping[str, Tensor]) -> Tensor:
@@ -117,11 +121,14 @@ class RunningRewardCodec(RewardCodec):
     def tracked(self, steps: Steps) -> Steps:
         return steps if self.columns.keys() <= steps.extras.keys() else with_reward_range(steps)
 
-    def seen(self, steps: Steps) -> Steps:
+    def seen(self, steps: Steps, outcomes: bool = True) -> Steps:
         low, high = steps.extras[LOWEST], steps.extras[HIGHEST]
-        (reward, varied), (before, varied_before) = (_unit(x, low, high) for x in (steps.reward, steps.prev_reward))
-        flags = {VARIED: varied, VARIED_BEFORE: varied_before}
-        return steps._replace(reward=reward, prev_reward=before, extras={**steps.extras, **flags})
+        before, varied = _unit(steps.prev_reward, low, high)
+        steps = steps._replace(prev_reward=before, extras={**steps.extras, VARIED_BEFORE: varied})
+        if not outcomes:
+            return steps
+        reward, varied = _unit(steps.reward, low, high)
+        return steps._replace(reward=reward, extras={**steps.extras, VARIED: varied})
 
     def relative(self, reward: Tensor, now: Mapping[str, Tensor]) -> Tensor:
         return _unit(reward, *(_leading(now[name], reward) for name in (LOWEST, HIGHEST)))[0]
