@@ -113,8 +113,11 @@ def test_studies_of_another_set_go_on(tmp_path):
     settings = {**TINY, "task_set": "test_train", "episodes": 2, "updates": 1}
     for _ in range(2):  # the second time nothing is left to do
         plan = make_plan("icrl/DarkroomMacro-v0", (20,), (2,), settings)
-        found = study_windows(plan, tmp_path, spec=EvalSpec(episodes=2, num_seeds=1, tasks=TASKS))
+        found = study_windows(plan, tmp_path, spec=EvalSpec(episodes=2, num_seeds=1, tasks=TASKS), last=1)
     assert len(found[0].curve.tasks) == 13  # of 75 actions, as in training
+    assert [one.last for one in found] == [one.curve.at(2, 2) for one in found]
+    assert found[1].gain == found[1].curve.gain(found[0].curve, 2, 2)
+    assert json.loads((tmp_path / JSON).read_text())["last"] == [2, 2]
 
 
 # ---- what is made -----------------------------------------------------------------------------------------------

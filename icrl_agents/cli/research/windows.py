@@ -43,6 +43,7 @@ class Windows:
     config: Config = None
     settings: Settings = None
     episodes: Episodes = 100
+    last: Annotated[int, typer.Option(help="Number of episodes at the end of a lifetime that are compared.")] = 10
     tasks: Annotated[int, typer.Option(help="Maximum number of held-out tasks to measure, evenly spaced.")] = 32
     jobs: Jobs = None
     backend: BackendName = "local"
@@ -65,6 +66,7 @@ class Windows:
                 self.output,
                 seeds=seeds,
                 spec=EvalSpec(episodes=self.episodes, num_seeds=study.RUNS, tasks=self.tasks),
+                last=self.last,
                 jobs=self.jobs,
                 backend=backend_of(self.backend, self.address, self.resources),
                 on_done=step,

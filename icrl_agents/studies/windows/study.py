@@ -25,13 +25,14 @@ from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.plots import draw_sizes, require_matplotlib
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import dump_results
-from icrl_agents.evaluation.results_table import LAST, span_name
+from icrl_agents.evaluation.results_table import span_name
 from icrl_agents.hub.checkpoint import read_config
 from icrl_agents.studies.cells import Cell, run_cells
 from icrl_agents.studies.windows.designs import Design, Plan
 
 JSON, PICTURE = "windows.json", "windows.png"
 EPISODES, TASKS, RUNS = 100, 32, 4  # episodes in a lifetime, maximum number of test tasks, lifetimes on each
+LAST = 10  # number of episodes at the end of a lifetime that are compared
 
 
 class Measured(NamedTuple):
@@ -40,11 +41,12 @@ class Measured(NamedTuple):
     design: Design
     curve: Curve
     seconds: float
+    end: tuple[int, int]  # the last episodes, first and last number
     gain: Interval | None  # return in the last episodes minus that of AD with the same window; None for AD
 
     @property
     def last(self) -> Interval:
-        return self.curve.at(*_end(self.curve))
+        return self.curve.at(*self.end)
 
     @property
     def whole(self) -> Interval:
@@ -75,6 +77,7 @@ def study_windows(
     *,
     seeds: Sequence[int] = (0,),
     spec: EvalSpec = EvalSpec(episodes=EPISODES, num_seeds=RUNS, tasks=TASKS),
+    last: int = LAST,
     jobs: int | None = 1,
     backend: str | Backend = "local",
     on_done: Callable[[int], None] = lambda done: None,
@@ -87,6 +90,7 @@ def study_windows(
     Args:
         seeds: of the training.
         spec: of the measurement on the test split; all its numbers are needed.
+        last: number of episodes at the end of a lifetime that are compared.
         jobs: trainings at a time, each in a process of its own; None: the backend's default.
         backend: "local", "ray" or a `Backend`; machines of a cluster share the folder `out`.
         on_done: called with the number of trainings that are done and measured.
@@ -98,6 +102,7 @@ def study_windows(
     require_matplotlib()
     episodes, num_seeds, tasks = (whole(name, getattr(spec, name), 1) for name in ("episodes", "num_seeds", "tasks"))
     check_value("jobs", "int | None", jobs, (1, 2**31 - 1))
+    end = max(1, episodes - whole("last", last, 1) + 1), episodes
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)}: give at least one, each once")
     out = Path(out).expanduser()
@@ -118,13 +123,13 @@ def study_windows(
     for curve in run_cells(cells, jobs, Backend.of(backend)):
         curves.append(curve)
         on_done(len(curves))
-    found = _measured(plan.designs, cells, curves)
+    found = _measured(plan.designs, cells, curves, end)
     results = {
         "env_id": plan.env_id,
         "split": "test",
         "tasks": found[0].curve.tasks,
         "episodes": episodes,
-        "last": _end(found[0].curve),  # episodes, first and last
+        "last": end,  # episodes, first and last
         "num_seeds": num_seeds,
         "seeds": list(seeds),
         "settings": plan.settings,
@@ -136,7 +141,9 @@ def study_windows(
     return found
 
 
-def _measured(designs: Sequence[Design], cells: Sequence[Cell], curves: Sequence[Curve]) -> list[Measured]:
+def _measured(
+    designs: Sequence[Design], cells: Sequence[Cell], curves: Sequence[Curve], end: tuple[int, int]
+) -> list[Measured]:
     """Results of every design; `cells` and `curves` are grouped by design."""
     found: list[Measured] = []
     plain: dict[int, Curve] = {}  # AD's curves by window; AD's designs come first
@@ -146,14 +153,9 @@ def _measured(designs: Sequence[Design], cells: Sequence[Cell], curves: Sequence
         curve = Curve.join(curves[own], design.line)
         seconds = [read_config(cell.folder).facts["seconds"] for cell in cells[own]]
         rival = plain.setdefault(design.window, curve)
-        gain = curve.gain(rival, *_end(curve)) if design.latents else None
-        found.append(Measured(design, curve, round(float(np.mean(seconds)), 1), gain))
+        gain = curve.gain(rival, *end) if design.latents else None
+        found.append(Measured(design, curve, round(float(np.mean(seconds)), 1), end, gain))
     return found
-
-
-def _end(curve: Curve) -> tuple[int, int]:
-    episodes = curve.runs.shape[2]
-    return max(1, episodes - LAST + 1), episodes
 
 
 def draw(found: Sequence[Measured]) -> bytes:
@@ -164,7 +166,7 @@ def draw(found: Sequence[Measured]) -> bytes:
         lines.setdefault(measured.design.line, {})[measured.design.window] = measured.last
     tasks = counted(len(first.tasks), f"{first.split} task")
     title = f"{first.env_id}, {tasks}, equal parameters"
-    start, end = _end(first)
+    start, end = found[0].end
     ylabel = f"mean return, {span_name(start, end)}"
     levels = float(first.optimal.mean()), float(first.random.mean())
     xlabel, about = "window (visible steps, the place of latents included)", f"95% intervals over {first.sample}"
@@ -173,7 +175,7 @@ def draw(found: Sequence[Measured]) -> bytes:
 
 def table(found: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the results table, as text."""
-    start, end = _end(found[0].curve)
+    start, end = found[0].end
     header = ("agent", "window", "parameters", span_name(start, end), "more than ad", f"episodes 1-{end}", "training")
     rows: list[tuple[str, ...]] = [
         (
