@@ -134,6 +134,15 @@ def test_it_tells_who_remembers():
     assert not np.concatenate(forgetful.rewards).any()
 
 
+def test_an_agent_sees_its_own_rewards_unless_those_of_the_walk_were_hidden():
+    hidden, truthful = Knowing(memory=1000), Knowing(memory=1000)
+    for agent, walk in ((hidden, "random"), (truthful, "unrewarded")):
+        (recall,) = probe(agent, ENV, episodes=(4,), num_seeds=10, walk=walk)
+        assert recall.share.value > 0.95
+    assert not np.concatenate(hidden.rewards).any()
+    assert np.concatenate(truthful.rewards).mean() > 0.3
+
+
 @pytest.mark.slow
 def test_latents_are_changed_as_told():
     agent = Variant("cad").build(window=12, slide=5)

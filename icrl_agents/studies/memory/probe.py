@@ -1,9 +1,9 @@
 """Memory probe: rewards are visible in the first episodes of a history only; the agent's later return is measured.
 
 The history of every row starts with episodes of a noisy expert with visible rewards, followed by a walk without
-rewards: random actions, which carry no information about the task, or those of them that pay nothing (`walks`). Then
-the agent acts for one episode, with hidden rewards, and its true return is measured. Axis letters: B rows (tasks x
-lifetimes), T steps.
+rewards: random actions, whose rewards are hidden, or those of them that pay nothing (`walks`). Then the agent acts for
+one episode, and its true return is measured; after hidden rewards those of this episode are hidden as well. Axis
+letters: B rows (tasks x lifetimes), T steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention, check_change, has_latents
-from icrl_agents.studies.memory.walks import WALKS, make_walk
+from icrl_agents.studies.memory.walks import UNREWARDED, WALKS, make_walk
 
 EXPERT_NOISE = 0.3  # probability of a random action in episodes with visible rewards
 FOLDS = 1, 5, 20  # default history lengths in folds, for agents with latents
@@ -146,7 +146,8 @@ def ask(
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Returns (B,) on the tasks `rows` (B,), optimal returns (B,), and maximum steps and folds of the histories."""
     history = make_history(env_id, rows, shown, episodes, seed, walk)
-    learner, (env, options) = RewardBlindAgent(agent, history, change), make_tasks(env_id, rows)
+    learner = InformedAgent(agent, history, change, hides=walk != UNREWARDED)
+    env, options = make_tasks(env_id, rows)
     optimal = optimal_returns(env_id, rows)
     earned = rollout(learner, env, 1, seed=seed, options=options)[:, 0]
     env.close()
@@ -165,12 +166,12 @@ def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed
     return stack_steps(**columns)
 
 
-class RewardBlindAgent(LatentIntervention):
-    """A learner: an agent with a history as its context, changed latents and hidden rewards."""
+class InformedAgent(LatentIntervention):
+    """A learner: an agent with a history as its context and changed latents; with `hides` it sees rewards of 0."""
 
-    def __init__(self, agent: Any, history: Steps, change: str):
+    def __init__(self, agent: Any, history: Steps, change: str, hides: bool):
         super().__init__(agent, change)
-        self.history, self.known = history, 0
+        self.history, self.hides, self.known = history, hides, 0
 
     def reset(self, env: Any, *, seed: int | None = None) -> None:
         agent = self.agent
@@ -185,4 +186,4 @@ class RewardBlindAgent(LatentIntervention):
         self.begin(first)
 
     def observe(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> None:
-        super().observe(obs, np.zeros_like(reward), terminated, truncated, info)
+        super().observe(obs, np.zeros_like(reward) if self.hides else reward, terminated, truncated, info)

@@ -14,17 +14,18 @@ from icrl_agents.core.spaces import num_actions
 from icrl_agents.sources import make_source
 from icrl_agents.sources.source import Source, StepSource
 
-WALKS = "random", "unrewarded"
+UNREWARDED = "unrewarded"
+WALKS = "random", UNREWARDED
 
 
 def make_walk(name: str, env_id: str) -> Source:
-    """The source of a walk: random actions, or those of them that are not rewarded.
+    """The source of a walk: random actions, whose rewards are hidden, or those of them that are not rewarded.
 
     Raises:
         ValueError: an unknown name; "unrewarded" where actions cannot be counted.
     """
     check_choice("walk", name, WALKS)
-    if name == "unrewarded":
+    if name == UNREWARDED:
         if not num_actions(space := find_family(env_id).action_space):
             raise ValueError(f"walk='unrewarded' tries all actions, {env_id} has {printable(space)}: use walk='random'")
         return Unrewarded()
