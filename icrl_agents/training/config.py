@@ -33,7 +33,7 @@ class TrainConfig:
     pool: int = 0  # MB of windows that a stream of histories holds; 0: no stream if they fit half of the memory
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
     blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
-    blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones
+    blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones, or to what postpone moves
     postpone: float = 0.0  # share of windows in which, soon after the first reward, episodes without one come first
     renumber: bool = False  # whether to permute the numbers of the legal actions in each window
     lr: float = 2e-3  # peak learning rate

@@ -309,7 +309,8 @@ class Method(CodedModel):
         offset = cached % slots  # (B,) slot of the first uncached token
         longest, first = int(missing.max()), int(offset[0])
         seen = context.read(start, int((length - start).max()) + 1, index)
-        steps = self.tensors(seen, outcomes=self.slots != ("percept",))  # which is made before its outcome
+        # percepts alone are fed before their steps have an outcome
+        steps = self.tensors(seen, outcomes=self.slots != ("percept",))
         tokens = self.tokens(steps).flatten(1, 2)  # (B, L, D)
         if not self.query_stays:
             tokens = with_query(tokens, self.query(steps), torch.as_tensor(missing, device=self.device))
