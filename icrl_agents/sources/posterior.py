@@ -38,8 +38,8 @@ class Posterior(StepSource):
     With `slips` some actions are random; the history column `intended_action` has the intended ones. Expert-only data
     is confounded: "stay" only occurs at the goal, so the model infers that staying causes reward. Slips show the
     outcomes of other actions (noise injection, Laskey et al. 2017); imitating the intended actions removes them again.
-    Slips are as frequent at the end of a lifetime as at its start. With `walks` a pupil also sees random episodes after
-    others that were none, and does not take them for visits to a goal that has moved.
+    Slips are as frequent at the end of a lifetime as at its start. With `walks` random episodes also come after
+    others that were none, and need not mean that a goal has moved.
     """
 
     assumes = "the rules of the environment's family (how moves, walls and rewards work), but not the task."

@@ -44,10 +44,8 @@ def query_first(steps: Steps, rng: np.random.Generator, shuffle: bool) -> Steps:
     else:
         query, key = np.maximum(length - 1, 0), np.broadcast_to(np.arange(float(steps.mask.shape[1])), steps.mask.shape)
     key = np.where(steps.mask, key, np.inf)
-    rows = np.arange(len(length))
-    key[rows, query] = -1
-    order = key.argsort(1, kind="stable")
-    return steps.map(lambda value: value[rows[:, None], order])
+    key[np.arange(len(length)), query] = -1
+    return _placed(steps, key.argsort(1, kind="stable"))
 
 
 def sort_by_return(steps: Steps) -> Steps:
@@ -62,7 +60,7 @@ def sort_by_return(steps: Steps) -> Steps:
     complete = np.arange(returns.shape[1]) < ended.sum(1)[:, None]  # (B, E)
     rank = np.where(complete, returns, np.inf).argsort(1, kind="stable").argsort(1)  # (B, E) new position of episodes
     order = np.take_along_axis(rank, episode, 1).argsort(1, kind="stable")
-    sorted_steps = steps.map(lambda value: value[np.arange(len(order))[:, None], order])
+    sorted_steps = _placed(steps, order)
     names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask", "extras", "static")
     return stack_steps(**{name: getattr(sorted_steps, name) for name in names})
 
@@ -73,8 +71,7 @@ def reordered(steps: Steps, order: np.ndarray) -> Steps:
     Args:
         order: (B, T) int, index of the step that comes to each place. The first episode stays the first.
     """
-    rows = np.arange(len(order))[:, None]
-    moved = steps.map(lambda value: value[rows, order])
+    moved = _placed(steps, order)
 
     def late(value: np.ndarray, before: np.ndarray) -> np.ndarray:
         return np.concatenate([before[:, :1], value[:, :-1]], 1)
@@ -84,6 +81,12 @@ def reordered(steps: Steps, order: np.ndarray) -> Steps:
         prev_action=late(moved.action, steps.prev_action),
         prev_reward=late(moved.reward, steps.prev_reward),
     )
+
+
+def _placed(steps: Steps, order: np.ndarray) -> Steps:
+    """NumPy steps with step `order[b, t]` at each place; columns of the previous step stay as recorded."""
+    rows = np.arange(len(order))[:, None]
+    return steps.map(lambda value: value[rows, order])
 
 
 def best_return(steps: Steps) -> np.ndarray:
