@@ -30,6 +30,7 @@ from icrl_envs.continuous.point_robot import PointRobot
 from icrl_envs.grids.dark_key_to_door import DarkKeyToDoor
 from icrl_envs.grids.darkroom import Darkroom
 from icrl_envs.grids.darkroom_macro import DarkroomMacro
+from icrl_envs.grids.darkroom_mixed_turns import DarkroomMixedTurns
 from icrl_envs.grids.darkroom_permuted import DarkroomPermuted
 from icrl_envs.grids.darkroom_starts import DarkroomStarts
 from icrl_envs.grids.darkroom_turns import DarkroomTurns
@@ -67,6 +68,7 @@ register_rules(DarkroomStarts, "icrl/DarkroomRandomStart-v0", 20, Split(0.9, 0),
 register_rules(DarkroomStarts, "icrl/DarkroomAnyStart-v0", 20, Split(0.9, 0), starts="mixed")
 register_rules(DarkroomTurns, "icrl/DarkroomTurns-v0", 20, Split(0.95, 0))
 register_rules(DarkroomTurns, "icrl/DarkroomTurns5x5-v0", 10, Split(0.95, 0), size=5, turn=4)
+register_rules(DarkroomMixedTurns, "icrl/DarkroomMixedTurns-v0", 20, Split(0.95, 0))
 register_rules(DarkroomPermuted, "icrl/DarkroomPermuted-v0", 50, Split(0.9, 4))
 register_rules(DarkroomMacro, "icrl/DarkroomMacro-v0", 20)
 register_rules(DarkKeyToDoor, "icrl/DarkKeyToDoor-v0", 50, Split(0.95, 4))

@@ -21,6 +21,7 @@ from tests.conftest import one_line
 from tests.envs.families import TURNS
 
 LARGE, SMALL = TURNS
+MIXED = "icrl/DarkroomMixedTurns-v0"
 SHAPES = {LARGE: (9, 20, 15), SMALL: (5, 10, 4)}  # side, steps of an episode, episodes of a turn
 ids = pytest.mark.parametrize("env_id", TURNS)
 
@@ -248,6 +249,45 @@ def test_only_the_room_whose_goal_moved_is_searched_again(moves):
     assert changed[stays] == pytest.approx(now[stays].mean())
     assert changed[moves] < 0.35 * now[moves].mean()
     assert (settled > 0.97 * now.mean(1)).all()
+
+
+def test_mixed_turns_have_the_tasks_and_optimum_of_even_ones():
+    mixed, even = find_family(MIXED), find_family(LARGE)
+    task = some_tasks(LARGE)
+    assert [mixed.task_kwargs(one) for one in task] == [even.task_kwargs(one) for one in task]
+    assert mixed.observation_space == even.observation_space
+    assert mixed.lifetime == even.lifetime
+    np.testing.assert_array_equal(mixed.optimal_return(task), even.optimal_return(task))
+    for one, other in zip(FAMILIES[MIXED].split(), FAMILIES[LARGE].split(), strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+
+
+def test_mixed_turns_begin_in_room_0_and_are_as_long_as_their_weights_say():
+    """Lengths 1 to 15 have weights log(1 + 1/n), and do not depend on those before them."""
+    family = find_family(MIXED)
+    steps = lifetimes(MIXED, make_source("posterior", MIXED, {}), np.zeros(400, np.int64), 100, 0)
+    room = steps.obs.reshape(400, 100, 20, 3)[..., 2]
+    assert (room == room[:, :, :1]).all()  # a room stays for an episode
+    room = room[:, :, 0]
+    assert not room[:, 0].any()
+    changes = [np.flatnonzero(np.diff(row)) + 1 for row in room]
+    first = np.array([row[0] for row in changes])
+    later = np.concatenate([np.diff(row)[:5] for row in changes])  # those cut off by the end would be long ones
+    assert (first.min(), first.max(), later.max()) == (1, family.turn, family.turn)
+    share = np.log1p(1 / np.arange(1, 16)) / np.log(16)
+    assert share.sum() == pytest.approx(1)
+    for lengths in (first, later):
+        found = np.bincount(lengths, minlength=16)[1:] / len(lengths)
+        np.testing.assert_allclose(found, share, atol=4 * np.sqrt(share.max() / len(lengths)))
+
+
+def test_a_seed_draws_the_mixed_turns():
+    env = gymnasium.make(MIXED)
+
+    def rooms_of(seed):
+        return [int(env.reset(seed=seed)[0][2]), *(int(env.reset()[0][2]) for _ in range(40))]
+
+    assert rooms_of(0) == rooms_of(0) != rooms_of(1)
 
 
 @ids

@@ -583,6 +583,7 @@ def test_lifetimes_are_as_long_as_published():
         "icrl/LinearBandit-v0": 1,
         "icrl/DarkroomMacro-v0": 200,
         "icrl/DarkroomTurns-v0": 60,
+        "icrl/DarkroomMixedTurns-v0": 60,
         "icrl/DarkroomTurns5x5-v0": 16,
     }
 

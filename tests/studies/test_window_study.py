@@ -79,6 +79,18 @@ def test_lifetimes_are_long_and_a_training_window_covers_them(plan):
     assert capped.config.folds == 100
 
 
+def test_few_steps_may_be_kept_and_ad_may_see_whole_lifetimes():
+    plan = make_plan(ID, (12, 24), (4,), {**TINY, "episodes": 10}, kept=2, whole=True)
+    assert [design.name for design in plan.designs] == ["ad-window12", "ad-window24", "ad-window60", *NAMES[2:]]
+    assert [design.config.slide for design in plan.designs] == [4, 8, 20, 6, 18]  # AD drops a third
+    for design in plan.designs[3:]:
+        schedule = ICAgent(METHODS["cad"](*env_spaces(ID), design.config)).method.schedule
+        assert schedule.end(0) - schedule.span(0)[1] == 2
+    learned = np.mean([design.config.learned for design in plan.designs[3:]])
+    assert plan.designs[2].batch_size == round(4 * learned / 60) > 1  # as many steps with a loss as those with latents
+    assert abs(plan.designs[2].parameters / plan.designs[3].parameters - 1) < 0.03
+
+
 def test_settings_reach_whom_they_are_for():
     plan = make_plan(ID, (12,), (4,), {**TINY, "dynamics": True, "gate": "replace", "source.slips": 0.5, "lr": 0.001})
     ad, cad = plan.designs
@@ -100,6 +112,8 @@ def test_settings_reach_whom_they_are_for():
         ({"settings": {"folds": 3, "seed": 1}}, ("folds and seed",)),
         ({"settings": {"widht": 3}}, ("widht", "width")),
         ({"settings": {"pretrain": 1.0}}, ("pretrain=1", "no actions")),
+        ({"kept": 8}, ("kept=8", "window=12 with 4 latents shows 8 steps", "at most 7")),
+        ({"kept": 0}, ("kept=0", "1..")),
         ({"settings": {"episodes": 2}}, ("episodes=2", "window=12", "episodes=3")),
     ],
 )

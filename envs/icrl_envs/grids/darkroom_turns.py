@@ -75,12 +75,17 @@ class DarkroomTurns(GridRules):
 
     def step(self, state: np.ndarray, action: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Move; reward 1 on the goal of the present room."""
-        state = np.stack([self.move(state[:, CELL], action), state[:, EPISODE]], 1)
-        return state, self.success(state, task).astype(np.float64)  # (B, 2), (B,)
+        after = state.copy()
+        after[:, CELL] = self.move(state[:, CELL], action)
+        return after, self.success(after, task).astype(np.float64)
+
+    def room(self, state: np.ndarray) -> np.ndarray:
+        """Return the room (B,) of the present episodes."""
+        return state[:, EPISODE] // self.turn % 2
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Return the coordinates and the room (B, 3) int32."""
-        return np.column_stack([super().observe(state[:, CELL]), self._room(state).astype(np.int32)])
+        return np.column_stack([super().observe(state[:, CELL]), self.room(state).astype(np.int32)])
 
     def success(self, state: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return (B,) bool: the agent is on the goal of the present room."""
@@ -102,26 +107,20 @@ class DarkroomTurns(GridRules):
         return TurnsBelief(self, rows, rng, sharpness, hidden=2, last_stage=0)  # only an observation tells the room
 
     def frame(self, state: Any, task: int) -> np.ndarray:
-        """Draw the goal of the present room green, the agent blue; the floor of room 1 is bluish. `state` is (2,)."""
+        """Draw the goal of the present room green, the agent blue; the floor of room 1 is bluish."""
         room, goal = self._scene(state, task)
         return self.draw(dict.fromkeys(range(self.cells), FLOORS[room]) | {goal: GOAL}, int(state[CELL]))
 
     def text(self, state: Any, task: int) -> str:
-        """Write G for the goal of the present room, A for the agent, * for both, below it the room.
-
-        `state` is (2,).
-        """
+        """Write G for the goal of the present room, A for the agent, * for both, below it the room."""
         room, goal = self._scene(state, task)
         return self.write({goal: "G"}, int(state[CELL]), f"room {room}")
 
-    def _room(self, state):
-        return state[:, EPISODE] // self.turn % 2  # (B,)
-
     def _goal(self, state, task):
-        return np.where(self._room(state) == 0, *np.divmod(task, self.cells))  # (B,)
+        return np.where(self.room(state) == 0, *np.divmod(task, self.cells))  # (B,)
 
     def _scene(self, state, task):
-        return int(self._room(state[None])[0]), int(self._goal(state[None], task)[0])
+        return int(self.room(state[None])[0]), int(self._goal(state[None], task)[0])
 
 
 class DarkroomTurnsEnv(ArrayEnv):
@@ -164,6 +163,7 @@ class DarkroomTurnsEnv(ArrayEnv):
 
     ## Variants
     `icrl/DarkroomTurns5x5-v0`: 5x5 rooms, 10 steps, turns of 4 episodes, for tests and short studies.
+    `DarkroomMixedTurnsEnv` has turns of random lengths, to train on.
 
     ## Version
     v0: ours. The evaluation of a learner has four turns, 60 episodes (16 in the 5x5 rooms).

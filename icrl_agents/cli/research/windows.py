@@ -39,6 +39,8 @@ class Windows:
     task_file: TaskFile = None
     windows: Annotated[str, typer.Option(help="Visible steps, of both methods.")] = "30,60,120,240"
     latents: Annotated[str, typer.Option(help="Latents of cad, each in the place of a step.")] = "8,16,32"
+    kept: Annotated[int | None, typer.Option(help="Steps that stay visible after a fold of cad. Default: half.")] = None
+    whole: Annotated[bool, typer.Option("--whole", help="Add ad that sees a whole training lifetime.")] = False
     seeds: TrainingSeeds = "0"
     config: Config = None
     settings: Settings = None
@@ -58,7 +60,7 @@ class Windows:
         from icrl_agents.studies.windows.designs import make_plan
 
         settings = read_settings(self.config, self.settings, "cad")
-        plan = make_plan(self.env, numbers(self.windows), numbers(self.latents), settings)
+        plan = make_plan(self.env, numbers(self.windows), numbers(self.latents), settings, self.kept, self.whole)
         seeds = numbers(self.seeds)
         with progress_bar("training and measuring", len(plan.designs) * len(seeds), "agents") as step:
             found = study.study_windows(

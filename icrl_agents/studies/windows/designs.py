@@ -74,6 +74,8 @@ def make_plan(
     windows: Sequence[int] = WINDOWS,
     latents: Sequence[int] = LATENTS,
     settings: Mapping[str, Any] | None = None,
+    kept: int | None = None,
+    whole: bool = False,
 ) -> Plan:
     """Designs of AD with every window, and of CAD with every window and every number of latents that fits half of it.
 
@@ -83,10 +85,12 @@ def make_plan(
         latents: numbers of CAD's latents.
         settings: as in `train`, for both methods; CAD's own settings apply to CAD only. Others default to `DEFAULTS`,
             and `episodes` to `LIVES` longest windows.
+        kept: steps that stay visible after a fold of CAD; None for half of them.
+        whole: adds AD with a window of a whole training lifetime.
 
     Raises:
         ValueError: a bad name or value, a setting that the study varies, training lifetimes that fit into the longest
-            window, or latents that fit no window.
+            window, latents that fit no window, or a window of which `kept` leaves nothing to fold.
     """
     split_tasks(env_id)  # ValueError for unknown ids
     fixed = VARIED & set(settings or {})
@@ -111,22 +115,38 @@ def make_plan(
     # at most half of a window may be latents
     fit = {(window, count): 2 * count <= window for window in windows for count in latents}
     batch = train.batch_size
-    with_memory = [_cad(env_id, base, window, count, steps, batch) for (window, count), fits in fit.items() if fits]
+    with_memory = [
+        _cad(env_id, base, window, count, _slide(window, count, kept), steps, batch)
+        for (window, count), fits in fit.items()
+        if fits
+    ]
     if not with_memory:
         raise ValueError(f"latents={latents} take more than half of every window of {windows}: give fewer, or longer")
-    without = [_ad(env_id, base, window, with_memory, batch) for window in windows]
+    without = [_ad(env_id, base, window, with_memory, batch) for window in [*windows, *([steps] if whole else [])]]
     training = {name: value for name, value in values.items() if name not in asdict(base)}
     return Plan(env_id, training, [*without, *with_memory], [pair for pair, fits in fit.items() if not fits])
 
 
-def _cad(env_id: str, base: Any, window: int, latents: int, steps: int, batch_size: int) -> Design:
-    """CAD design that folds half of its visible steps at a time.
+def _slide(window: int, latents: int, kept: int | None) -> int:
+    """Steps in a fold. Larger folds leave fewer recent steps visible; smaller ones pass information through more folds.
 
-    Larger folds would leave few recent steps visible after a fold; smaller ones would pass information through more
-    folds, each with a cost in time and possibly in information.
+    Half of the visible steps is a compromise. Where few are kept, histories ask for memory more often in training.
     """
+    visible = window - latents
+    if kept is None:
+        return max(1, visible // 2)
+    check_value("kept", "int", kept, (1, 2**31 - 1))
+    if kept >= visible:
+        raise ValueError(
+            f"kept={kept}: window={window} with {latents} latents shows {visible} steps, which leaves none to fold: "
+            f"give at most {visible - 1}, or longer windows"
+        )
+    return visible - kept
+
+
+def _cad(env_id: str, base: Any, window: int, latents: int, slide: int, steps: int, batch_size: int) -> Design:
+    """CAD design whose training windows cover lifetimes of `steps` steps."""
     config = replace(base, window=window, latents=latents, slide=1)
-    slide = max(1, (window - latents) // 2)
     folds = min(MAX_FOLDS, math.ceil((steps - window) / slide))  # enough folds for a whole lifetime, up to a maximum
     config = replace(config, slide=slide, folds=folds)
     return Design("cad", config, _parameters("cad", env_id, config), batch_size)
@@ -142,11 +162,11 @@ def _ad(env_id: str, base: Any, window: int, others: Sequence[Design], batch_siz
     config: Any = METHODS["ad"].Config(**{**shared, "window": window, "slide": slide})
     rivals = [other for other in others if other.window == window] or others
     wanted = np.mean([rival.parameters for rival in rivals])
-    more = np.mean([rival.config.learned / rival.window for rival in rivals])  # steps with a loss, in windows
+    more = np.mean([rival.config.learned for rival in rivals]) / window  # steps with a loss, in windows
     # parameters are linear in `inner`
     one, two = (_parameters("ad", env_id, replace(config, inner=inner)) for inner in (1, 2))
     config = replace(config, inner=max(1, 1 + round((wanted - one) / (two - one))))
-    return Design("ad", config, _parameters("ad", env_id, config), round(batch_size * more))
+    return Design("ad", config, _parameters("ad", env_id, config), max(1, round(batch_size * more)))
 
 
 def _parameters(method: str, env_id: str, config: Any) -> int:
