@@ -113,8 +113,8 @@ def first_line(cls: type) -> str:
 
 INTRODUCTION = (
     "Settings are given as --set NAME=VALUE, or in a file for --config as NAME = VALUE. "
-    "Those of a source are source.NAME in train, study and windows, and NAME in collect; environments change some "
-    "of a source's defaults."
+    "Those of a source are source.NAME in train, doctor and research seeds, sweep and windows, and NAME in collect. "
+    "Some environments have other defaults, also of training: bandits have rewards=fixed."
 )
 
 

@@ -22,7 +22,7 @@ Tasks = Annotated[
     Path | None,
     typer.Option("--tasks", metavar="FILE", help="TOML or JSON: tasks of an environment of your own."),
 ]
-TaskFile = Annotated[  # of commands in which --tasks is a number
+TaskFile = Annotated[  # of commands in which --tasks is something else
     Path | None, typer.Option("--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")
 ]
 Method = Annotated[

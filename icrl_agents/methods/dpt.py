@@ -42,10 +42,11 @@ class DPT(PerceptMethod):
     """In-context reinforcement learning by predicting expert actions (Lee et al. 2023, arXiv 2306.14892).
 
     Predicting the optimal action of a task from experience in it amounts to posterior sampling: a sample of the policy
-    is a sample of the posterior over optimal actions, and its mode exploits. The labels are the environment's
-    `expert_action` at the query, for every context length, zero included.
+    is a sample of the posterior over optimal actions, and its mode exploits. The labels at the query, for every context
+    length, zero included, are those that `target` names: the environment's `expert_action`, or the source's
+    `intended_action`.
 
-    With `target="intended_action"` they are what the source means to do there: of posterior sampling the optimal action
+    The latter are what the source means to do there: of posterior sampling the optimal action
     in a task that is still possible. A policy that learns the true optimum mixes all possible tasks in every step, and
     wavers where it should search; with `slips` up to 1 the contexts are still those of random behaviour. On the same
     histories this is the loss of AD.

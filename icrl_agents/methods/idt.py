@@ -52,8 +52,8 @@ class IDT(PerceptMethod):
     Three transformers: the *reviewer* encodes a finished chunk of up to `chunk` steps as a vector; the *high level*
     reads one token per chunk, target return + first obs of the chunk + review of the previous chunk, and outputs a
     latent z; the *low level* reads the percepts of the current chunk alone, each with z added, and predicts
-    actions. Training episodes are sorted by return, so that any data set shows improvement; histories of a learner show
-    it in the order of time, in which an episode that failed late does not come before what it knows.
+    actions. With `order="return"`, as published, training episodes are sorted by return, so that any data set shows
+    improvement; with `order="time"` they stay as recorded, since histories of a learner improve by themselves.
 
     Loss: -log p(action_t | z, percepts of the chunk up to t) at every step; z ~ N(mean, std) in training, with
     gradients through both (reparameterised), and its mean when acting.

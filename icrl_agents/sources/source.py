@@ -26,8 +26,8 @@ GENERATOR = 1  # separates a source's random stream from the environments', whic
 class SourceSettings:
     """Settings of a source. Subclasses add fields, and to LIMITS the range (low, high) of each; default (0, 1)."""
 
-    changes: float = 0.0  # share of lifetimes in which the task changes once, after a random episode
-    late: float = 0.0  # share of lifetimes that pay nothing before a random episode, so that a search begins again
+    changes: float = 0.0  # share of lifetimes in which the task changes once, at an episode drawn at random
+    late: float = 0.0  # share of lifetimes that pay nothing before an episode drawn at random, to search again
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
     # fields that make histories richer and returns lower
