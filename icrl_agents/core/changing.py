@@ -76,7 +76,7 @@ def draw_changes(
     """Arguments of `make_changing_tasks`: a `share` of the rows `tasks` (B,) gets another task after some episode.
 
     Args:
-        pool: ids of the tasks that rows may get; None: those of the other rows.
+        pool: ids of the tasks that rows may get, which a row has already excepted; None: those of the rows.
         late: share of the rows that keep their task, which pays nothing before some episode.
 
     Raises:
@@ -91,6 +91,14 @@ def draw_changes(
         )
     kind = rng.random(len(tasks))  # (B,) below `share`: another task; from there to `share + late`: a silent beginning
     after = np.where(kind < share + late, rng.integers(1, episodes, len(tasks)), NEVER)
-    others = rng.permutation(tasks) if pool is None else rng.choice(pool, len(tasks))
     silent = (kind >= share) & (kind < share + late)
+    others = _other(tasks, np.unique(tasks if pool is None else pool), rng) if share else tasks
     return {"first": tasks, "later": np.where(silent, tasks, others), "after": after, "silent": silent}
+
+
+def _other(tasks: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Tasks (B,) of the sorted `pool`, drawn uniformly from those that differ from `tasks` (B,)."""
+    place = np.searchsorted(pool, tasks)
+    inside = pool[np.minimum(place, len(pool) - 1)] == tasks
+    drawn = rng.integers(0, len(pool) - inside)
+    return pool[drawn + (inside & (drawn >= place))]

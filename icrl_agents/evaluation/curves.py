@@ -142,11 +142,14 @@ class Curve(Scores):
         The bootstrap is paired: both have the same resampled trainings, tasks and lifetimes.
 
         Raises:
-            ValueError: other tasks, another number of runs, or as `measured`.
+            ValueError: other tasks, another number of runs or trainings, or as `measured`.
         """
         mine, theirs = (curve.measured(measure).within(first, last) for curve in (self, other))  # (R, N) each
-        if self.tasks != other.tasks or mine.shape != theirs.shape:
-            raise ValueError(f"cannot compare runs {theirs.shape} of other tasks or seeds with {mine.shape}: {AGAIN}")
+        if (self.env_id, self.tasks) != (other.env_id, other.tasks):
+            raise ValueError(f"cannot compare returns on other tasks, of {other.env_id}, with {self.env_id}: {AGAIN}")
+        if mine.shape != theirs.shape or self.trainings != other.trainings:
+            runs = [f"{len(curve.runs)} runs of {curve.trainings} trainings" for curve in (other, self)]
+            raise ValueError(f"cannot compare {' with '.join(runs)}: {AGAIN}")
         return bootstrap(mean, mine - theirs, trainings=self.trainings)
 
     def on(self, tasks: Sequence[int]) -> Curve:
@@ -227,11 +230,15 @@ class Curve(Scores):
         """Join curves of the same tasks (training seeds) along the runs, and of other tasks (splits) along the tasks.
 
         Raises:
-            ValueError: environments or numbers of episodes or runs differ, or some tasks have more curves than others.
+            ValueError: environments or numbers of episodes or runs differ, some tasks have more curves than others, or
+                sets of tasks overlap.
         """
         groups: dict[tuple[int, ...], list[Curve]] = {}
         for curve in curves:
             groups.setdefault(curve.tasks, []).append(curve)
+        every = [task for tasks in groups for task in tasks]
+        if twice := len(every) - len(set(every)):
+            raise ValueError(f"cannot join curves of sets with {twice} tasks in common, which would count twice")
         shapes = {(curve.env_id, curve.runs.shape[2]) for curve in curves}
         # every set of tasks needs the same runs, to join them into one array (R, N, E)
         counts = {(len(group), len(curve.runs), curve.trainings) for group in groups.values() for curve in group}

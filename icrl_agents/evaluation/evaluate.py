@@ -254,6 +254,8 @@ def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
         ids = given = []
     if not ids or len(ids) != len(given):
         raise ValueError(f"tasks={str(tasks)[:80]!r} are not task ids: {rule}")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"tasks has {len(ids)} ids, {len(set(ids))} of them different: give each once, and num_seeds")
     if strange := sorted(set(ids) - set(known)):
         raise ValueError(f"tasks has {strange[0]}, which is no task of {env_id}: {rule}")
     return np.asarray(ids, np.int64)
@@ -318,7 +320,10 @@ def _random_returns(family: Family, tasks: tuple[int, ...], seed: int, episodes:
     found: list[float] = []
     for block in np.array_split(np.array(tasks), -(-len(tasks) // most)):  # ceiling division
         env, options = make_tasks(family.env_id, np.tile(block, copies))
-        returns = rollout(RandomLearner(), env, -(-episodes // copies), seed=seed, options=options)
+        count = -(-episodes // copies)  # ceiling division
+        if family.lasting:  # whole lifetimes: their episodes differ
+            count += -count % family.lifetime
+        returns = rollout(RandomLearner(), env, count, seed=seed, options=options)
         env.close()
         found += returns.reshape(copies, len(block), -1).mean((0, 2)).tolist()  # (copies, N, E) -> (N,)
     return tuple(found)

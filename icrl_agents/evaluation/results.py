@@ -69,17 +69,20 @@ def measure(
     if plan is not None and isinstance(agent, ICAgent):
         agent.use_plan(plan)  # ValueError before any measurement if the agent cannot plan
         agent.use_plan(None)
-    split, episodes, num_seeds, seed, _, demos = spec
-    counts = _counts(agent, env_id, demos)
+    split, episodes, num_seeds, seed, most, demos = spec
+    counts, ids = _counts(agent, env_id, demos), learner_splits(agent, env_id).pick(split).ids
+    check_value("tasks", "int | None", most, (1, math.inf))
+    tasks = spread(ids, most) if most and most < len(ids) else None
     if num_seeds is None:
-        num_seeds = usual_seeds(len(learner_splits(agent, env_id).pick(split)))
+        num_seeds = usual_seeds(len(tasks or ids))
+    how: dict[str, Any] = {"tasks": tasks, "workers": workers}
     try:
-        how: dict[str, Any] = {"workers": workers, "demos": counts[0]}
-        curves = [evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, **how)]
+        found = evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, demos=counts[0], **how)
+        curves = [replace(found, split=split)]  # "tasks" if task ids were given
         for count in counts[1:]:
-            found = evaluate(agent, env_id, split, episodes, num_seeds, seed, workers=workers, demos=count)
-            curves.append(replace(found, name=counted(count, "demonstration")))
-        every = all_tasks(agent, env_id, episodes, seed, workers) if split == "test" else []
+            found = evaluate(agent, env_id, split, episodes, num_seeds, seed, demos=count, **how)
+            curves.append(replace(found, name=counted(count, "demonstration"), split=split))
+        every = all_tasks(agent, env_id, episodes, seed, workers, counts[0]) if split == "test" else []
         if plan is not None:
             curves.append(_planned(agent, curves[0], seed, plan, plan_tasks, workers))
     finally:
@@ -97,18 +100,23 @@ def _counts(agent: Any, env_id: str, demos: int | None) -> list[int]:
 
 
 def all_tasks(
-    agent: Any, env_id: str, episodes: int | None = None, seed: int = 0, workers: Workers | None = None
+    agent: Any,
+    env_id: str,
+    episodes: int | None = None,
+    seed: int = 0,
+    workers: Workers | None = None,
+    demos: int | None = None,
 ) -> list[Curve]:
     """The agent's curve on all tasks of the family, training tasks included; [] if the test tasks are enough.
 
     They are too few with fewer than `FEW` test tasks in a family of at most `FAMILY` tasks. One lifetime on each task
-    is enough: tasks vary more than lifetimes.
+    is enough: tasks vary more than lifetimes. The agent is shown `demos` demonstrations, None: all it takes.
     """
     splits = learner_splits(agent, env_id)
     count = len(splits.pick(ALL))
     if len(splits.test) >= FEW or count > FAMILY:
         return []
-    found = evaluate(agent, env_id, ALL, episodes, seed=seed, workers=workers)
+    found = evaluate(agent, env_id, ALL, episodes, seed=seed, workers=workers, demos=_counts(agent, env_id, demos)[0])
     parts = {name: len(tasks) for name, tasks in splits._asdict().items()}
     return [replace(found, name=f"all {count} tasks", facts={**found.facts, "tasks": parts})]
 

@@ -37,6 +37,10 @@ class DPTConfig(AgentConfig):
         if self.layout != "steps" and self.dynamics:
             raise ValueError(f"layout={self.layout!r} predicts actions only: use layout='steps' with dynamics=True")
 
+    @property
+    def reorders(self) -> str:
+        return "layout='set' shuffles the steps of a window: give layout='steps'" if self.layout == "set" else ""
+
 
 class DPT(PerceptMethod):
     """In-context reinforcement learning by predicting expert actions (Lee et al. 2023, arXiv 2306.14892).

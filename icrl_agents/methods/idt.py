@@ -45,6 +45,10 @@ class IDTConfig(AgentConfig):
         if self.chunk + self.slide > self.window:
             raise ValueError(f"chunk={self.chunk} and slide={self.slide} do not fit window={self.window}: lower one")
 
+    @property
+    def reorders(self) -> str:
+        return "" if self.order == "time" else "order='return' sorts the episodes of a window: give order='time'"
+
 
 class IDT(PerceptMethod):
     """In-context decision transformer with one high-level decision per chunk (Huang et al. 2024, arXiv 2405.20692).

@@ -83,6 +83,9 @@ def _task_rows(
     share, late = source.settings.changes, source.settings.late
     if not share and not late:
         return make_tasks(env_id, tasks)
+    if source.one_task:
+        name = source_name(source) or type(source).__name__
+        raise ValueError(f"the rows of source {name!r} share one learner, whose task stays: leave changes and late out")
     if share and source.expert is not None:
         raise ValueError(f"changes={share} with a given expert, which keeps to one task: leave one of them out")
     rng = np.random.default_rng([seed, CHANGES])

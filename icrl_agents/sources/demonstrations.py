@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from icrl_agents.core.steps import Steps
-from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
+from icrl_agents.sources.noise import Noise
 
 Demonstrate = Callable[[np.ndarray, int], Steps]  # task ids (B,) and a seed -> demonstrations (B, T)
 SHOWING = 3  # separates the random stream of demonstrations from that of the lifetimes after them
@@ -29,6 +29,5 @@ class Demonstrations:
 
     def __call__(self, tasks: np.ndarray, seed: int) -> Steps:
         """Demonstrations (B, T) of the tasks (B,)."""
-        expert = make_source("noise", self.env_id, {"start": 0.0, "end": 0.0})
         own = int(np.random.SeedSequence([seed, SHOWING]).generate_state(1)[0] >> 1)
-        return lifetimes(self.env_id, expert, np.asarray(tasks), self.episodes, own)
+        return lifetimes(self.env_id, Noise.constant(self.env_id, 0.0), np.asarray(tasks), self.episodes, own)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -64,6 +64,11 @@ class Noise(StepSource):
     def preset(cls, env_id: str) -> Mapping[str, Any]:
         box = is_family(env_id) and box_range(find_family(env_id).action_space)
         return {"spread": BOX_SPREAD} if box else {}
+
+    @classmethod
+    def constant(cls, env_id: str, share: float) -> Self:
+        """The expert with the same share of noise in every episode of every lifetime; 0 is the expert alone."""
+        return cls.make(env_id, {"start": share, "end": share, "spread": 0.0})
 
     def prepare(self, env: Any) -> None:
         if (advise := find_expert(env)) is None:

@@ -166,10 +166,11 @@ class Recorder(BaseCallback):
     def __init__(self, env: RecordHistory, adapter: Adapter, episodes: int):
         super().__init__()
         self.history, self.adapter, self.episodes = env, adapter, episodes
-        self.update = -1
+        self.update = 0
 
     def _on_rollout_start(self) -> None:
-        self.update += 1
+        # SB3 trains after each rollout, off-policy learners once they have enough steps
+        self.update += self.num_timesteps > getattr(self.model, "learning_starts", 0)
 
     def _on_step(self) -> bool:
         known = {"log_prob": self.locals["log_probs"].numpy()} if "log_probs" in self.locals else {}

@@ -37,6 +37,8 @@ class Cell(NamedTuple):
     most_tasks: int | None = None  # maximum number of tasks, evenly spaced; None for all
     split: str = "test"  # tasks of the evaluation
     histories: tuple[Path, ...] | None = None  # absolute paths of the files to train on; None: fresh lifetimes
+    seed: int = 0  # of the evaluation
+    demos: int | None = None  # demonstrations before each lifetime; None: all that the agent takes
 
 
 def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Backend()) -> Iterator[Curve]:
@@ -96,12 +98,13 @@ def check_cell(cell: Cell) -> None:
     wanted: dict[str, Any] = {"histories": note_files(cell.histories)}
     if done.is_file():
         curve = Curve.load(done)
-        found |= {"env_id": curve.env_id, "split": curve.split, **curve.facts, "tasks": len(curve.tasks)}
-        evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": 0}
+        found |= {"env_id": curve.env_id, "split": curve.split, "demos": 0, **curve.facts, "tasks": len(curve.tasks)}
+        evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": cell.seed}
         task_set = cell.settings.get("task_set", TRAIN)
         held_out = len(split_tasks(cell.env_id, task_set=task_set).pick(cell.split))  # of every split seed the same
         count = min(cell.most_tasks or held_out, held_out)
         wanted |= {"env_id": cell.env_id, "split": cell.split, **evaluation, "tasks": count}
+        wanted |= {} if cell.demos is None else {"demos": cell.demos}
     for name, value in wanted.items():
         if (before := found.get(name)) != value:
             raise ValueError(f"{name}={value!r}, but {cell.folder} has {before!r}: give the study another folder")
@@ -125,8 +128,9 @@ def run_cell(cell: Cell) -> Curve:
     tasks = (
         spread(learner_splits(agent, cell.env_id).pick(cell.split).ids, cell.most_tasks) if cell.most_tasks else None
     )
-    how: dict[str, Any] = {"tasks": tasks, "demos": usual_demos(agent, cell.env_id)}
-    curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, **how)
+    demos = usual_demos(agent, cell.env_id) if cell.demos is None else cell.demos
+    how: dict[str, Any] = {"tasks": tasks, "demos": demos}
+    curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, cell.seed, **how)
     curve = replace(curve, split=cell.split)  # "tasks" if task ids were given
     curve.save(done)
     return curve

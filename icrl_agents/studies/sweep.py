@@ -88,6 +88,8 @@ class Grid:
                     spec.tasks,
                     spec.split,
                     files,
+                    spec.seed,
+                    spec.demos,
                 )
                 for seed in self.seeds
             ]

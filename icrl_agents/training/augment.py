@@ -65,6 +65,12 @@ def postpone_rewards(steps: Steps, rng: np.random.Generator, share: float, most:
     return with_reward_range(reordered(steps, key.argsort(1, kind="stable")))
 
 
+def _count(steps: Steps) -> int:
+    """Number of actions that the steps and their columns of actions span."""
+    meant = [value[steps.mask] for name, value in steps.extras.items() if holds_actions(name)]
+    return max(actions_in(steps), 1 + int(max((one.max(initial=-1) for one in meant), default=-1)))
+
+
 def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator) -> Steps:
     """Permute the numbers of the legal actions, with an independent random permutation per row.
 
@@ -77,7 +83,7 @@ def renumber_actions(steps: Steps, options: int | None, rng: np.random.Generator
     """
     if options == 0:
         raise ValueError("renumber=true, but the actions are not 0, 1, ...: leave it out")
-    legal = steps.static.get(ACTION_MASK, np.ones((len(steps.mask), options or actions_in(steps)), bool))
+    legal = steps.static.get(ACTION_MASK, np.ones((len(steps.mask), options or _count(steps)), bool))
     keys = np.arange(legal.shape[1]), rng.random(legal.shape)
     # legal actions first: in ascending order in `places`, in random order in `drawn`, (B, A) each
     places, drawn = (np.where(legal, key, np.inf).argsort(1) for key in keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from icrl_agents.core.checks import as_kinds, check_known, check_value, pick, re
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
 from icrl_agents.methods import MODELS
+from icrl_agents.methods.base.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class TrainConfig:
     labelled: str = ""  # file with the histories whose actions are known, for labels; "": the histories themselves
     pool: int = 0  # MB of windows that a stream of histories holds; 0: no stream if they fit half of the memory
     steps: str = ""  # steps of a window with a loss: "0:40 0.5:300" is the first 40, from half of the updates 300
-    blind: float = 0.0  # share of windows whose rewards are hidden soon after the first one, to test memory
+    blind: float = 0.0  # share of windows with rewards hidden soon after the first; for tasks with one hidden thing
     blind_after: int = 40  # maximum number of steps from the first reward to the hidden ones, or to what postpone moves
     postpone: float = 0.0  # share of windows in which, soon after the first reward, episodes without one come first
     renumber: bool = False  # whether to permute the numbers of the legal actions in each window
@@ -127,6 +129,16 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
     return {name: value for name, value in found.items() if name in known or (usual and name.startswith("source."))}
 
 
+ORDERED = ("changes", "late")  # source settings that put things into an order
+
+
+def check_order(agent: ModelConfig, asked: Mapping[str, Any]) -> None:
+    """ValueError for a setting in `asked` that puts steps into an order which the method does not keep."""
+    for name, value in asked.items():
+        if value and agent.reorders:
+            raise ValueError(f"{name}={value} asks for the order of a lifetime, and {agent.reorders}")
+
+
 def split_settings(
     method: str, env_id: str, settings: dict[str, Any], fresh: bool = True
 ) -> tuple[TrainConfig, Any, dict[str, Any]]:
@@ -152,6 +164,8 @@ def split_settings(
     if ours.labelled and not ours.labels:
         raise ValueError(f"labelled={ours.labelled!r} without a number: give labels, the number of steps to draw there")
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
+    check_order(agent, {"blind": ours.blind, "postpone": ours.postpone})
+    check_order(agent, {f"source.{name}": for_source.get(name, 0) for name in ORDERED})
     remembers = MODELS[method].has_memory
     if remembers and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window
         ours = replace(ours, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))

@@ -28,7 +28,7 @@ from icrl_agents.sources import choose_source, make_source, source_name
 from icrl_agents.sources.collection import collect
 from icrl_agents.sources.experts import IMPORT_PATH, as_expert
 from icrl_agents.sources.source import Source
-from icrl_agents.training.config import TrainConfig, split_settings
+from icrl_agents.training.config import ORDERED, TrainConfig, check_order, split_settings
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
 from icrl_agents.training.provenance import describe_training
 from icrl_agents.training.run_folder import command_line, note_files, read_started, stored_files
@@ -179,6 +179,8 @@ class Request:
                 raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
             return FreshWindows(cfg.variant or self.env_id, self.source, tasks, cfg.episodes, spec)
         with self._shards(*self.histories) as shards:
+            made = {f"source.{name}": shards.info.settings.get(name, 0) for name in ORDERED}
+            check_order(self.agent_config, made)
             room, known = math.inf if self.resumed else memory, 0
             if cfg.labels:
                 known = known_rows(MODELS[self.method].labelled_share, cfg.batch_size)

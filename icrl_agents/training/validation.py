@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.shown import usual_demos
 from icrl_agents.core.families import all_families, find_family, is_native
 from icrl_agents.core.process.caution import warn
 from icrl_agents.evaluation.evaluate import evaluate
@@ -25,7 +26,8 @@ def validate(method: Method, request: Request) -> dict[str, float]:
     config, tasks = request.config, request.splits().validation.ids[:VALIDATION_TASKS]
     agent = ICAgent(method, {"split_seed": config.split_seed, "train": asdict(config)})  # facts that select the split
     episodes = config.eval_episodes
-    curve = evaluate(agent, request.env_id, episodes=episodes, num_seeds=LIFETIMES, seed=config.seed, tasks=tasks)
+    how: dict[str, Any] = {"tasks": tasks, "demos": usual_demos(agent, request.env_id)}
+    curve = evaluate(agent, request.env_id, episodes=episodes, num_seeds=LIFETIMES, seed=config.seed, **how)
     row = {
         "validation_return": float(curve.mean[-max(1, episodes // 2) :].mean()),  # (E,) -> second half
         "validation_random": float(curve.random.mean()),

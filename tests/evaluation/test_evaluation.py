@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
-from icrl_envs import FAMILIES
+from icrl_envs import FAMILIES, find_family
 
 from icrl_agents import ICAgent
 from icrl_agents.core.rollout import rollout
@@ -308,8 +308,8 @@ def test_many_lifetimes_are_lived_in_blocks(tiny_agent, monkeypatch):
     assert (blocks.runs[0] != blocks.runs[1]).any()  # every block has a seed of its own
     assert (blocks.optimal == whole.optimal).all()
     monkeypatch.setattr(evaluation, "MAX_ROWS", 5)  # blocks that cut a repetition
-    walker = evaluate(Walker(EAST, SOUTH), ID, episodes=2, num_seeds=3, tasks=[EAST, SOUTH, EAST])
-    assert walker.runs.tolist() == [[[REACHED, 0], [0, REACHED], [REACHED, 0]]] * 3
+    walker = evaluate(Walker(EAST, SOUTH), ID, episodes=2, num_seeds=3, tasks=[EAST, SOUTH, 4])
+    assert walker.runs.tolist() == [[[REACHED, 0], [0, REACHED], [0, 0]]] * 3
     np.testing.assert_array_equal(walker.success, walker.runs > 0)
 
 
@@ -452,6 +452,28 @@ def test_what_does_not_belong_together_is_not_joined(other):
     one_line(lambda: Curve.join([first, second], "all"), ValueError, "cannot join")
 
 
+def test_tasks_that_would_count_twice_are_refused():
+    first = curve(np.ones((2, 2, 3)))
+    one_line(lambda: Curve.join([first, replace(first, tasks=(1, 2))], "all"), ValueError, "1 tasks in common")
+    one_line(lambda: evaluate(RandomLearner(), ID, tasks=[3, 3, 4]), ValueError, "3 ids, 2 of them different")
+
+
+def test_a_measurement_may_be_of_some_tasks():
+    curves = report.measure(RandomLearner(), "icrl/Darkroom-v0", EvalSpec(episodes=1, num_seeds=2, tasks=3))
+    assert curves[0].runs.shape == (2, 3, 1)
+    assert curves[0].split == "test"
+    assert set(curves[0].tasks) < set(split_tasks("icrl/Darkroom-v0").test.ids.tolist())
+
+
+def test_random_play_is_measured_over_whole_lifetimes_where_their_episodes_differ():
+    """Two rooms with a near goal in one and a far goal in the other: which is which makes no difference."""
+    family = find_family("icrl/DarkroomTurns-v0")
+    near, far = (3, 4), (0, 0)
+    ids = np.array([family.task_id(goals=goals) for goals in ((near, far), (far, near))])
+    first, second = random_returns("icrl/DarkroomTurns-v0", ids)
+    assert first == pytest.approx(second, rel=0.1)
+
+
 # ---- mistakes ---------------------------------------------------------------------------------------------------
 
 
@@ -527,7 +549,8 @@ def test_gain_is_paired_and_refuses_other_runs():
     assert tuple(better.gain(first, 2, 5)) == pytest.approx((0.25, 0.25, 0.25))
     assert better.gain(first, 1).low > 0 > first.gain(better, 1).high
     assert replace(first, trainings=2).gain(replace(first, trainings=2), 1) == (0, 0, 0)
-    for other in (replace(first, tasks=(0, 1, 3)), replace(first, runs=runs[:2])):
+    others = {"tasks": (0, 1, 3)}, {"runs": runs[:2]}, {"env_id": "icrl/Darkroom3x3-v0"}, {"trainings": 2}
+    for other in (replace(first, **change) for change in others):
         one_line(lambda other=other: better.gain(other, 1), ValueError, "evaluate again")
 
 

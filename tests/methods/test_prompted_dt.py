@@ -18,6 +18,7 @@ from icrl_agents.methods.base.predictor import CODE, LATENT
 from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.sources.demonstrations import Demonstrations
 from icrl_agents.training.loop import train
+from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
 from tests.fakes import LATENT_PROMPTS, SMALL, SPACES, Variant, lifetimes, statistics
 
@@ -590,6 +591,30 @@ def test_as_many_demonstrations_as_fit():
     assert usual_demos(agent, "icrl/Procgen-maze-v0") == 0  # without an expert
     assert usual_demos(LATENT_PROMPTS.build(), ENV) == 0
     assert usual_demos(Variant("ad").build(), ENV) == 0
+
+
+@pytest.mark.parametrize("env_id", ["icrl/PointRobot-v0", "icrl/PendulumMass-v0"])
+def test_demonstrations_of_real_actions_are_the_experts_own(env_id):
+    shown = Demonstrations(env_id, 3)(np.arange(20), seed=0)
+    best = shown.extras["expert_action"]
+    np.testing.assert_allclose(shown.action, np.clip(best, -1, 1), atol=1e-6)
+
+
+def test_all_rows_of_a_report_and_of_a_training_have_as_many_demonstrations(tmp_path):
+    env_id = "icrl/Darkroom3x3-v0"
+    spaces = env_spaces(env_id)
+    config = METHODS["prompted-dt"].Config(**{**SMALL, "demos": 3, "prompt": 18})
+    method = METHODS["prompted-dt"](*spaces, config).eval()
+    curves = measure(ICAgent(method), env_id, EvalSpec(episodes=1, num_seeds=1))
+    assert [(curve.split, curve.facts.get("demos")) for curve in curves if curve.split == "all"] == [("all", 3)]
+    few = measure(ICAgent(method), env_id, EvalSpec(episodes=1, num_seeds=1, demos=1))
+    assert [curve.facts.get("demos") for curve in few if curve.split == "all"] == [1]
+    counts, made = [], Demonstrations.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Demonstrations, "__call__", lambda self, *a: counts.append(self.episodes) or made(self, *a))
+        settings = {**SMALL, "demos": 3, "prompt": 18, "updates": 1, "batch_size": 2, "eval_episodes": 1}
+        train("prompted-dt", env_id, tmp_path / "a", settings=settings, device="cpu", quiet=True)
+    assert counts == [3]
 
 
 def test_a_prompted_agent_is_measured_with_and_without_demonstrations():

@@ -276,6 +276,15 @@ def test_every_numbering_is_as_likely():
     assert counts.min() > 880
 
 
+def test_intended_actions_that_were_never_taken_have_numbers_too():
+    steps = lifetimes(rows=4, count=6)
+    zero = np.zeros((4, 6), np.int64)
+    steps = steps._replace(action=zero, prev_action=zero, extras={"expert_action": zero + 4})
+    found = renumber_actions(steps, None, np.random.default_rng(0))
+    assert (found.extras["expert_action"] != found.action).all()
+    assert found.extras["expert_action"].max() <= 4
+
+
 def test_actions_without_numbers_are_refused():
     with pytest.raises(ValueError, match="renumber=true, but the actions are not 0, 1"):
         renumber_actions(

@@ -155,6 +155,25 @@ def test_rows_are_late_or_change_but_not_both():
         make_source("posterior", ROOM, {"changes": 0.7, "late": 0.4})
 
 
+@pytest.mark.parametrize("pool", [None, np.array([1, 5, 7, 9])])
+def test_a_change_is_one_to_another_task_and_all_others_are_as_likely(pool):
+    tasks = np.repeat([1, 7, 9, 30][: 4 if pool is not None else 3], 2000)
+    drawn = draw_changes(tasks, 1.0, 9, np.random.default_rng(0), pool)
+    assert (drawn["later"] != tasks).all()
+    for task in np.unique(tasks):
+        others = np.setdiff1d(np.unique(tasks) if pool is None else pool, task)
+        found, counts = np.unique(drawn["later"][tasks == task], return_counts=True)
+        np.testing.assert_array_equal(found, others)
+        assert abs(counts * len(others) / 2000 - 1).max() < 0.2
+
+
+@pytest.mark.parametrize("setting", ["changes", "late"])
+def test_one_learner_of_all_rows_keeps_its_task(tmp_path, setting):
+    with pytest.raises(ValueError, match="'ppo' share one learner, whose task stays: leave changes and late out"):
+        collect(ROOM, "ppo", tmp_path / "h.h5", tasks=[1, 2], streams=2, episodes=3, settings={setting: 0.5})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_block_of_one_task_changes_to_the_others_of_the_collection(tmp_path):
     how = {"tasks": [1, 40], "streams": 1100, "episodes": 4, "settings": {"changes": 1.0}}  # a block for each task
     with HistoryStore(collect("icrl/Darkroom-v0", "uniform", tmp_path / "h.h5", **how)) as store:

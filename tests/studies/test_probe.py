@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from icrl_agents import ICAgent, evaluate, train
+from icrl_agents import METHODS, ICAgent, evaluate, train
 from icrl_agents.sources.collection import lifetimes as lifetimes_of
 from icrl_agents.studies.memory import probe as probing
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention
 from icrl_agents.studies.memory.probe import changes_of, make_history, probe, usual_histories
 from icrl_agents.studies.memory.walks import WALKS, make_walk
 from icrl_agents.training.augment import hide_rewards
+from icrl_agents.training.request import env_spaces
 from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.fakes import Variant, lifetimes, statistics
@@ -120,6 +121,75 @@ def test_an_unrewarded_walk_takes_legal_actions_only():
 
 def test_an_unrewarded_walk_needs_actions_to_try():
     one_line(lambda: make_walk("unrewarded", "icrl/PointRobot-v0"), ValueError, "unrewarded", "Box", "walk='random'")
+
+
+def test_a_random_walk_is_random_where_actions_are_real():
+    """The preset of noise for Box actions, which spreads its share over lifetimes, is not meant here."""
+    expert = lifetimes_of("icrl/PointRobot-v0", make_walk("random", "icrl/PointRobot-v0"), np.arange(40), 2, seed=0)
+    low, high = expert.action.min((0, 1)), expert.action.max((0, 1))
+    assert (low == -1).all()
+    assert (high == 1).all()
+    toward = (expert.action * expert.extras["expert_action"]).sum(-1)
+    assert toward.mean() < 0.1  # it drifts away, and the expert points back
+
+
+def test_the_share_of_costs_is_scaled_from_random_play_to_the_optimum():
+    class Expert(Knowing):
+        def act(self, obs):
+            return self.env.unwrapped.expert_action()
+
+    class Random(Knowing):
+        def act(self, obs):
+            return self.env.action_space.sample()
+
+    found = {who: probe(who(1000), "icrl/PointRobot-v0", episodes=(2,), num_seeds=1)[0] for who in (Expert, Random)}
+    assert found[Expert].random == found[Random].random == pytest.approx(0, abs=1e-6)
+    assert found[Expert].share.value == pytest.approx(1, abs=0.02)
+    assert found[Random].share.value == pytest.approx(0, abs=0.1)
+
+
+def test_parts_of_a_history_have_random_numbers_of_their_own():
+    """Start cells: of the two shown episodes, of the walk, and of the agent's episode, in each row."""
+    env_id, tasks = "icrl/DarkroomRandomStart-v0", np.arange(60)
+    history = make_history(env_id, tasks, shown=2, episodes=4, seed=0)
+    starts = history.obs[:, ::20] @ [9, 1]  # (B, 4)
+    env = gymnasium.make_vec(env_id, num_envs=60)
+    own = env.reset(seed=0, options={"task": tasks})[0] @ [9, 1]
+    cells = [*starts.T, own]
+    for i, one in enumerate(cells):
+        for other in cells[i + 1 :]:
+            for shift in (0, 1):
+                assert (one[shift:] == other[: 60 - shift]).mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    "env_id", ["icrl/DarkroomTurns-v0", "icrl/DarkroomMixedTurns-v0", "icrl/DarkroomFixedStart-v0"]
+)
+def test_episodes_that_share_more_than_the_task_are_refused(env_id):
+    agent = ICAgent(METHODS["ad"](*env_spaces(env_id), METHODS["ad"].Config(width=16, heads=2)))
+    one_line(lambda: probe(agent, env_id), ValueError, env_id, "put together from lifetimes")
+
+
+def test_an_unknown_optimum_is_refused(monkeypatch):
+    monkeypatch.setattr(probing, "optimal_returns", lambda env_id, ids: np.full(len(ids), np.nan))
+    one_line(lambda: probe(Knowing(9), ENV), ValueError, ENV, "best return")
+
+
+def test_histories_of_episodes_that_end_early_have_their_padding_at_the_end():
+    history = make_history("icrl/DarkroomMacro-v0", np.arange(12), shown=2, episodes=4, seed=0)
+    count = history.mask.sum(1)
+    assert len(set(count.tolist())) > 1  # episodes end at the goal
+    assert (history.mask == (np.arange(history.mask.shape[1]) < count[:, None])).all()
+    assert ((history.terminated | history.truncated).sum(1) == 4).all()
+    assert (history.first[history.mask].sum()) == 4 * 12
+    late = Variant("cad").build(window=60, slide=16, latents=8)
+    macro = ICAgent(METHODS["cad"](*env_spaces("icrl/DarkroomMacro-v0"), late.config)).eval()
+    (recall,) = probe(macro, "icrl/DarkroomMacro-v0", episodes=(3,), shown=2, num_seeds=1)
+    assert recall.steps <= 60
+    change = {"episodes": (3,), "shown": 2, "num_seeds": 1, "change": "zeroed"}
+    one_line(
+        lambda: probe(macro, "icrl/DarkroomMacro-v0", **change), ValueError, "zeroed", "before a fold", "ask later"
+    )
 
 
 def test_it_tells_who_remembers():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icrl_agents import METHODS
+from icrl_agents import METHODS, collect, train
 from icrl_agents.cli.help_settings import markdown, sections
 from icrl_agents.cli.settings import read_toml
 from icrl_agents.sources import SOURCES, make_source
@@ -65,3 +65,25 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "c.toml"
     path.write_bytes(b"\xef\xbb\xbflr = 1e-3\n")
     assert read_toml(path) == {"lr": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "way"), [("idt", {}, "give order='time'"), ("dpt", {"layout": "set"}, "give layout='steps'")]
+)
+@pytest.mark.parametrize("setting", ["blind", "postpone", "source.changes", "source.late"])
+def test_what_asks_for_an_order_is_refused_where_windows_have_none(method, own, way, setting):
+    one_line(lambda: split_settings(method, ID, {**own, setting: 0.5}), ValueError, f"{setting}=0.5", way)
+    name, value = way.split()[1].split("=")
+    split_settings(method, ID, {name: value.strip("'"), setting: 0.5})
+    split_settings(method, ID, {**own, setting: 0.0})
+
+
+def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp_path):
+    path = collect("icrl/Darkroom-v0", "posterior", tmp_path / "h.h5", streams=1, episodes=3, settings={"changes": 0.5})
+    given = {"histories": path, "settings": {"updates": 1, "batch_size": 2}, "device": "cpu", "quiet": True}
+    one_line(
+        lambda: train("idt", "icrl/Darkroom-v0", tmp_path / "a", **given),
+        ValueError,
+        "source.changes=0.5",
+        "give order='time'",
+    )

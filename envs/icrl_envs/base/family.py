@@ -48,6 +48,7 @@ class Family(ABC):
         action_space: space of one environment, the same in all tasks.
         horizon: maximum number of steps in an episode.
         lifetime: number of episodes in the published evaluation of a learner.
+        lasting: what outlives an episode besides the task, as the rest of a sentence about the id; "" for nothing.
         bandit: whether an action influences its own reward and nothing else.
         num_tasks: N; the published split divides the tasks 0 to N - 1.
         task_names: names of the values that make a task, which are arguments of make() unless `make` is overridden.
@@ -65,6 +66,7 @@ class Family(ABC):
     action_space: spaces.Space
     horizon: int
     lifetime: int = 50
+    lasting: str = ""
     bandit: bool = False
     num_tasks: int
     task_names: tuple[str, ...]

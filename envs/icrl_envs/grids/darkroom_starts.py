@@ -33,6 +33,7 @@ class DarkroomStarts(Darkroom):
         super().__init__(size, None, horizon)
         self.starts = check_choice(starts, "starts", tuple(ANYWHERE))
         self._anywhere = ANYWHERE[starts]
+        self.lasting = "has one start cell in a lifetime" if starts == "lifetime" else ""
         cells = np.arange(self.cells)
         best = self.steps_on(cells, cells[:, None]).mean(0)  # (C,) mean over starts
         self._expected = self._anywhere * best + (1 - self._anywhere) * self._optimal  # (C,)

@@ -40,6 +40,7 @@ class DarkroomTurns(GridRules):
     """
 
     task_names = ("goals",)
+    lasting = "plays its rooms by turns"
     capabilities = GridRules.capabilities | {Capability.BELIEF}
 
     def __init__(self, size: int = 9, horizon: int = 20, turn: int = 15):

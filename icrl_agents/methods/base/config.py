@@ -37,6 +37,11 @@ class ModelConfig:
     def span(self) -> int:
         """Number of steps in a training window."""
 
+    @property
+    def reorders(self) -> str:
+        """Why training windows are not in the order of a lifetime, with the remedy; "" if they are."""
+        return ""
+
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Config of a JSON object; ValueError for unknown, missing or mistyped fields.

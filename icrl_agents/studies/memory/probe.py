@@ -20,14 +20,15 @@ from icrl_agents.core.rollout import rollout
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
 from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_of_means
-from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
+from icrl_agents.sources.noise import Noise
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention, check_change, has_latents
 from icrl_agents.studies.memory.walks import UNREWARDED, WALKS, make_walk
 
 EXPERT_NOISE = 0.3  # probability of a random action in episodes with visible rewards
 FOLDS = 1, 5, 20  # default history lengths in folds, for agents with latents
 SHOWN, EPISODES = 2, (3, 10, 36)  # defaults for other agents, equal to those of `icrl/cad-blind-darkroom`
+EXPERT, WALK = 6, 7  # separate the random streams of the parts of a history from that of the agent's episode
 
 
 class Recall(NamedTuple):
@@ -37,8 +38,8 @@ class Recall(NamedTuple):
     episodes: int  # episodes in the history
     steps: int  # steps in the history
     folds: int  # folds before the agent acts; 0 without latents
-    share: Interval  # return divided by the optimal return
-    random: float  # return of random actions divided by the optimal return
+    share: Interval  # mean return divided by the mean optimum, of costs scaled as in `share_of_optimum`
+    random: float  # the same of random actions
     over: str  # resampled levels of the interval
 
 
@@ -68,7 +69,8 @@ def probe(
 
     Raises:
         ValueError: unknown change or walk, a change for an agent without latents or for histories without a fold; an
-            environment without an expert, or with lifetimes of a single episode.
+            environment without an expert or a known optimum, with lifetimes of a single episode, or whose episodes
+            share more than the task.
     """
     check_choice("walk", walk, WALKS)
     check_value("shown", "int | None", shown, (1, 2**31 - 1))
@@ -79,6 +81,9 @@ def probe(
     if not episodes or min(episodes) < shown:
         raise ValueError(f"episodes={list(episodes)}, expected numbers from shown={shown} on")
     ids = learner_splits(agent, env_id).pick(split).ids
+    optimal = optimal_returns(env_id, ids)  # (N,)
+    if not np.isfinite(optimal).all():
+        raise ValueError(f"{env_id} does not say what is the best return of its tasks, so nothing has a share of it")
     check_change(agent, change, len(ids))
     if change != "none" and min(episodes) * find_family(env_id).horizon < agent.method.schedule.end(0):
         raise ValueError(
@@ -86,17 +91,20 @@ def probe(
         )
     blocks = [np.tile(ids, count) for count in blocks_of(num_seeds, len(ids))]  # (lifetimes * tasks,) task ids each
     seeds = block_seeds(seed, len(blocks))
-    random, found = random_returns(env_id, ids, seed), []
+    random, found = random_returns(env_id, ids, seed), []  # (N,)
+    # a sum of costs has no share: there 0 is random play
+    base = np.where(optimal > 0, 0.0, random)
+    possible = optimal - base
     over = str(Sample(1, len(ids), num_seeds))
     for count in episodes:
         parts = [
             ask(agent, env_id, rows, shown, count, change, own, walk) for rows, own in zip(blocks, seeds, strict=True)
         ]
-        returns, best, steps, folds = zip(*parts, strict=True)
-        # (lifetimes, N), (N,)
-        earned, optimal = np.concatenate(returns).reshape(num_seeds, len(ids)), np.concatenate(best)[: len(ids)]
-        share = bootstrap(ratio_of_means, earned, np.broadcast_to(optimal, earned.shape))
-        found.append(Recall(shown, count, max(steps), max(folds), share, float(random.mean() / optimal.mean()), over))
+        returns, steps, folds = zip(*parts, strict=True)
+        earned = np.concatenate(returns).reshape(num_seeds, len(ids)) - base  # (lifetimes, N)
+        share = bootstrap(ratio_of_means, earned, np.broadcast_to(possible, earned.shape))
+        chance = float((random - base).mean() / possible.mean())
+        found.append(Recall(shown, count, max(steps), max(folds), share, chance, over))
     return found
 
 
@@ -126,6 +134,8 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
     family = find_family(env_id)
     if family.lifetime == 1:
         raise ValueError(f"{env_id} has lifetimes of one episode, after which nothing is left to remember: try another")
+    if family.lasting:
+        raise ValueError(f"a history is put together from lifetimes, and {env_id} {family.lasting}: try another")
     if not has_latents(agent):
         usual, lengths = SHOWN, EPISODES
     else:
@@ -143,27 +153,33 @@ def usual_histories(agent: Any, env_id: str, shown: int | None = None) -> tuple[
 
 def ask(
     agent: Any, env_id: str, rows: np.ndarray, shown: int, episodes: int, change: str, seed: int, walk: str = "random"
-) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Returns (B,) on the tasks `rows` (B,), optimal returns (B,), and maximum steps and folds of the histories."""
+) -> tuple[np.ndarray, int, int]:
+    """Returns (B,) on the tasks `rows` (B,), and maximum steps and folds of the histories.
+
+    Raises:
+        ValueError: a change of latents in rows whose history has no fold.
+    """
     history = make_history(env_id, rows, shown, episodes, seed, walk)
     learner = InformedAgent(agent, history, change, hides=walk != UNREWARDED)
     env, options = make_tasks(env_id, rows)
-    optimal = optimal_returns(env_id, rows)
     earned = rollout(learner, env, 1, seed=seed, options=options)[:, 0]
     env.close()
-    return earned, optimal, int(history.mask.sum(1).max()), learner.known
+    if change != "none" and not learner.folds.all():
+        raise ValueError(f"change={change!r}, but some histories of {episodes} episodes end before a fold: ask later")
+    return earned, int(history.mask.sum(1).max()), learner.known
 
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int, walk: str = "random") -> Steps:
     """Histories (B, T): `shown` episodes of a noisy expert, then episodes of a walk with rewards set to 0."""
-    expert = make_source("noise", env_id, {"start": EXPERT_NOISE, "end": EXPERT_NOISE})
-    parts = [lifetimes(env_id, expert, tasks, shown, seed)]
+    first, second = (int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 1) for part in (EXPERT, WALK))
+    parts = [lifetimes(env_id, Noise.constant(env_id, EXPERT_NOISE), tasks, shown, first)]
     if episodes > shown:
-        rest = lifetimes(env_id, make_walk(walk, env_id), tasks, episodes - shown, seed + 1)
+        rest = lifetimes(env_id, make_walk(walk, env_id), tasks, episodes - shown, second)
         parts.append(rest._replace(reward=np.zeros_like(rest.reward)))
     names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask")
     columns: Any = {name: np.concatenate([getattr(part, name) for part in parts], 1) for name in names}
-    return stack_steps(**columns)
+    order = np.argsort(~columns["mask"], axis=1, kind="stable")  # (B, T): padding of the first part goes to the end
+    return stack_steps(**{name: value[np.arange(len(tasks))[:, None], order] for name, value in columns.items()})
 
 
 class InformedAgent(LatentIntervention):

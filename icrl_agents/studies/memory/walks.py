@@ -11,7 +11,7 @@ from icrl_agents.core.checks import check_choice
 from icrl_agents.core.families import find_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.spaces import num_actions
-from icrl_agents.sources import make_source
+from icrl_agents.sources.noise import Noise
 from icrl_agents.sources.source import Source, StepSource
 
 UNREWARDED = "unrewarded"
@@ -29,7 +29,7 @@ def make_walk(name: str, env_id: str) -> Source:
         if not num_actions(space := find_family(env_id).action_space):
             raise ValueError(f"walk='unrewarded' tries all actions, {env_id} has {printable(space)}: use walk='random'")
         return Unrewarded()
-    return make_source("noise", env_id, {"start": 1.0, "end": 1.0})
+    return Noise.constant(env_id, 1.0)
 
 
 class Unrewarded(StepSource):

@@ -147,7 +147,12 @@ def _slide(window: int, latents: int, kept: int | None) -> int:
 def _cad(env_id: str, base: Any, window: int, latents: int, slide: int, steps: int, batch_size: int) -> Design:
     """CAD design whose training windows cover lifetimes of `steps` steps."""
     config = replace(base, window=window, latents=latents, slide=1)
-    folds = min(MAX_FOLDS, math.ceil((steps - window) / slide))  # enough folds for a whole lifetime, up to a maximum
+    folds = math.ceil((steps - window) / slide)  # enough for a whole lifetime
+    if folds > MAX_FOLDS:
+        raise ValueError(
+            f"window={window} with {latents} latents folds a lifetime of {steps} steps {folds} times, and at most "
+            f"{MAX_FOLDS} are trained: train on shorter lifetimes (episodes), keep fewer steps, or give longer windows"
+        )
     config = replace(config, slide=slide, folds=folds)
     return Design("cad", config, _parameters("cad", env_id, config), batch_size)
 

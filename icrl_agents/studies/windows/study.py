@@ -89,7 +89,7 @@ def study_windows(
 
     Args:
         seeds: of the training.
-        spec: of the measurement on the test split; all its numbers are needed.
+        spec: of the measurement; episodes, lifetimes and tasks are needed.
         last: number of episodes at the end of a lifetime that are compared.
         jobs: trainings at a time, each in a process of its own; None: the backend's default.
         backend: "local", "ray" or a `Backend`; machines of a cluster share the folder `out`.
@@ -115,6 +115,9 @@ def study_windows(
             episodes,
             num_seeds,
             tasks,
+            spec.split,
+            seed=spec.seed,
+            demos=spec.demos,
         )
         for design in plan.designs
         for seed in seeds
@@ -126,7 +129,7 @@ def study_windows(
     found = _measured(plan.designs, cells, curves, end)
     results = {
         "env_id": plan.env_id,
-        "split": "test",
+        "split": spec.split,
         "tasks": found[0].curve.tasks,
         "episodes": episodes,
         "last": end,  # episodes, first and last
