@@ -33,7 +33,7 @@ REVIEW = "review"  # extra column (B, T, R) of a context: at the first step of a
 class IDTConfig(AgentConfig):
     chunk: int = 10  # maximum number of steps per decision of the high level
     latent: int = 8  # size of the decision z of the high level
-    order: str = "return"  # order of the episodes in training: by ascending "return", published, or "time", as recorded
+    order: str = "time"  # order of the episodes in training: "time", as recorded, or by ascending "return", published
 
     ORDERS: ClassVar = ("return", "time")
     ADDED: ClassVar = {**AgentConfig.ADDED, "order": "return"}
@@ -56,8 +56,8 @@ class IDT(PerceptMethod):
     Three transformers: the *reviewer* encodes a finished chunk of up to `chunk` steps as a vector; the *high level*
     reads one token per chunk, target return + first obs of the chunk + review of the previous chunk, and outputs a
     latent z; the *low level* reads the percepts of the current chunk alone, each with z added, and predicts
-    actions. With `order="return"`, as published, training episodes are sorted by return, so that any data set shows
-    improvement; with `order="time"` they stay as recorded, since histories of a learner improve by themselves.
+    actions. Training episodes stay in the order of time, in which histories of a learner improve by themselves; with
+    `order="return"`, as published, they are sorted by return, so that any data set shows improvement.
 
     Loss: -log p(action_t | z, percepts of the chunk up to t) at every step; z ~ N(mean, std) in training, with
     gradients through both (reparameterised), and its mean when acting.

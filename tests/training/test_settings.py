@@ -68,7 +68,7 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "own", "way"), [("idt", {}, "give order='time'"), ("dpt", {"layout": "set"}, "give layout='steps'")]
+    ("method", "own", "way"), [("idt", {"order": "return"}, "give order='time'"), ("dpt", {"layout": "set"}, "give layout='steps'")]
 )
 @pytest.mark.parametrize("setting", ["blind", "postpone", "source.changes", "source.late"])
 def test_what_asks_for_an_order_is_refused_where_windows_have_none(method, own, way, setting):
@@ -80,7 +80,8 @@ def test_what_asks_for_an_order_is_refused_where_windows_have_none(method, own, 
 
 def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp_path):
     path = collect("icrl/Darkroom-v0", "posterior", tmp_path / "h.h5", streams=1, episodes=3, settings={"changes": 0.5})
-    given = {"histories": path, "settings": {"updates": 1, "batch_size": 2}, "device": "cpu", "quiet": True}
+    settings = {"updates": 1, "batch_size": 2, "order": "return"}
+    given = {"histories": path, "settings": settings, "device": "cpu", "quiet": True}
     one_line(
         lambda: train("idt", "icrl/Darkroom-v0", tmp_path / "a", **given),
         ValueError,
