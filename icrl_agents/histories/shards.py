@@ -137,6 +137,15 @@ def _grouped(stores: list[HistoryStore], names: tuple[str, ...]) -> list[list[Hi
     return list(found.values())
 
 
+def check_one_model(stores: Sequence[HistoryStore], columns: Sequence[str]) -> None:
+    """Refuse (ValueError) files whose columns were written by different models, as far as the files say by which."""
+    for name in columns:
+        found = {by: store.path for store in stores if (by := store.annotated_by(name))}
+        if len(found) > 1:
+            one, other = list(found.values())[:2]
+            raise ValueError(f"{one} and {other} have {name} of different models: annotate both with the same one")
+
+
 def _check_fit(stores: list[HistoryStore]) -> None:
     """Refuse (ValueError) files of several environments, and histories that are in two files."""
     first = stores[0]

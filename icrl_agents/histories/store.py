@@ -183,6 +183,14 @@ class HistoryStore(AbstractContextManager):
             self.close()  # Windows cannot replace an open file
         return True
 
+    def annotated_by(self, field: str) -> str:
+        """The identity of what wrote a column; "" if there is no such column, or none was given."""
+        task = self.tasks[0]
+        file = self._file(self._where[task])
+        with reading(self._where[task], f"task {task}"):
+            columns = open_columns(file, task)
+            return str(columns[field].attrs.get(BY, "")) if field in columns else ""
+
     def _annotated(self, fields: Sequence[str], identity: str) -> bool:
         """Whether all tasks have these columns, written with `identity`."""
         for task in self.tasks:

@@ -20,7 +20,7 @@ from icrl_agents.core.process.packages import versions
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.splits import Splits, split_tasks
 from icrl_agents.histories.experts import EXPERT, Expert
-from icrl_agents.histories.shards import HistoryShards, Paths
+from icrl_agents.histories.shards import HistoryShards, Paths, check_one_model
 from icrl_agents.histories.store import HistoryStore, partial_folder
 from icrl_agents.hub.unfinished import NOTE
 from icrl_agents.methods import MODELS
@@ -181,6 +181,7 @@ class Request:
         with self._shards(*self.histories) as shards:
             made = {f"source.{name}": shards.info.settings.get(name, 0) for name in ORDERED}
             check_order(self.agent_config, made)
+            check_one_model(shards.stores, self.agent_config.of_one_model)
             room, known = math.inf if self.resumed else memory, 0
             if cfg.labels:
                 known = known_rows(MODELS[self.method].labelled_share, cfg.batch_size)
@@ -190,6 +191,7 @@ class Request:
                 assert others is not None
                 return others
             with self._shards(cfg.labelled) if cfg.labelled else shards as labelled:
+                check_one_model([*shards.stores, *labelled.stores], self.agent_config.of_one_model)
                 steps = LabelledSteps(labelled, tasks, cfg.labels, spec, spaces)
             return LabelledWindows(others, steps, cfg.batch_size, spec.window)
 

@@ -256,6 +256,32 @@ def test_the_stages(videos, tmp_path):
     assert "in-context-reinforcement-learning" not in card
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+def test_latent_actions_of_two_models_are_not_mixed(tmp_path, labelled):
+    paths = [
+        collect(SHOWN, "noise", tmp_path / f"{seed}.h5", tasks=range(3), streams=1, episodes=1, seed=seed)
+        for seed in range(2)
+    ]
+
+    def label(by):
+        for path, name in zip(paths, by, strict=True):
+            with HistoryStore(path) as store:
+                store.annotate(LATENT, lambda steps: np.zeros((*steps.mask.shape, 4), np.float32), identity=name)
+
+    settings = {**QUICK, "latent": 4, "codes": 6, "labels": 4, "predicts": "latents"}
+    given = {"histories": paths[0], "settings": settings | {"labelled": str(paths[1])}} if labelled else {
+        "histories": paths, "settings": settings
+    }  # fmt: skip
+
+    def learn(out):
+        return train("la-bc", SHOWN, tmp_path / out, **given, device="cpu", quiet=True)
+
+    label(("one", "other"))
+    one_line(lambda: learn("a"), ValueError, "0.h5", "1.h5", "different models", "same one")
+    label(("one", "one"))
+    learn("b")
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [

@@ -68,7 +68,8 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "own", "way"), [("idt", {"order": "return"}, "give order='time'"), ("dpt", {"layout": "set"}, "give layout='steps'")]
+    ("method", "own", "way"),
+    [("idt", {"order": "return"}, "give order='time'"), ("dpt", {"layout": "set"}, "give layout='steps'")],
 )
 @pytest.mark.parametrize("setting", ["blind", "postpone", "source.changes", "source.late"])
 def test_what_asks_for_an_order_is_refused_where_windows_have_none(method, own, way, setting):

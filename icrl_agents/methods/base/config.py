@@ -42,6 +42,11 @@ class ModelConfig:
         """Why training windows are not in the order of a lifetime, with the remedy; "" if they are."""
         return ""
 
+    @property
+    def of_one_model(self) -> tuple[str, ...]:
+        """Columns that are only comparable if one model wrote all of them, such as latent actions."""
+        return ()
+
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Config of a JSON object; ValueError for unknown, missing or mistyped fields.

@@ -48,6 +48,10 @@ class LatentFields:
             raise ValueError(f"codes={self.codes} in levels={self.levels} are {self.count}, at most {MOST_CODES}")
 
     @property
+    def of_one_model(self) -> tuple[str, ...]:
+        return (LATENT,) if self.latent else ()
+
+    @property
     def count(self) -> int:
         """Number of combinations of the codes of all levels, K."""
         return self.codes**self.levels
