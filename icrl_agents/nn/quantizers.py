@@ -61,7 +61,8 @@ class Quantizer(nn.Module):
         elif kind == "residual-vq":
             self.layer = library.ResidualVQ(dim=size, num_quantizers=levels, **book)
         else:
-            self.layer = library.FSQ(levels=fsq_levels(codes), dim=size)
+            with torch.device("cpu"):  # it computes with its constants, which a device without values cannot
+                self.layer = library.FSQ(levels=fsq_levels(codes), dim=size)
 
     def forward(self, vectors: Tensor) -> Quantized:
         if self.kind == "none":

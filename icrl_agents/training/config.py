@@ -11,6 +11,7 @@ from icrl_agents.core.checks import as_kinds, check_known, check_value, pick, re
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
 from icrl_agents.methods import MODELS
+from icrl_agents.methods.base.coded import CodedModel
 from icrl_agents.methods.base.config import ModelConfig
 
 
@@ -164,6 +165,13 @@ def split_settings(
     if ours.labelled and not ours.labels:
         raise ValueError(f"labelled={ours.labelled!r} without a number: give labels, the number of steps to draw there")
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
+    model = MODELS[method]
+    if ours.blind and not (issubclass(model, CodedModel) and model.reads_rewards):
+        raise ValueError(f"blind={ours.blind} hides rewards, which {method} does not read: leave it out")
+    if ours.renumber and not issubclass(model, CodedModel):
+        raise ValueError(f"renumber=true changes the numbers of actions, which {method} does not read: leave it out")
+    if ours.blind and (conditions := [name for name in ("dynamics", "return_to_go") if getattr(agent, name, False)]):
+        raise ValueError(f"blind={ours.blind} hides rewards that {conditions[0]}=true learns: leave one of them out")
     check_order(agent, {"blind": ours.blind, "postpone": ours.postpone})
     check_order(agent, {f"source.{name}": for_source.get(name, 0) for name in ORDERED})
     remembers = MODELS[method].has_memory

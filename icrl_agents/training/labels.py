@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from icrl_agents.core.reward_range import with_reward_range
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.histories.parts import check_same_columns
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.methods.base.trainable import LABELLED
@@ -27,7 +27,7 @@ class LabelledSteps:
         spaces: observation and action space of the training environment.
 
     Raises:
-        ValueError: the histories have fewer steps, or values outside the spaces.
+        ValueError: the histories have fewer steps, values outside the spaces, or tasks that differ in legal actions.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class LabelledSteps:
             places = drawn[owner == number] - (ends[number - 1] if number else 0)
             rows.append(_steps_at(checked(shards, parts[number], codecs, spec), places))
         self.steps = concatenate(rows)  # (N, 1)
+        if ACTION_MASK in self.steps.static:
+            raise ValueError(f"labels={labels} mix the steps of tasks that differ in their legal actions: leave it out")
 
     def rows(self, update: int, count: int, window: int) -> Steps:
         """Steps (count, window) for an update."""
@@ -92,6 +94,14 @@ class LabelledWindows:
     def close(self) -> None:
         if self.windows:
             self.windows.close()
+
+
+def reweighted(steps: Steps) -> Steps:
+    """A batch with weights of its known steps such that the mean over it is that over them, also after a cut."""
+    if LABELLED not in steps.extras:
+        return steps
+    weight = steps.extras[LABELLED] * steps.mask
+    return steps._replace(extras={**steps.extras, LABELLED: weight * (steps.mask.sum() / max(weight.sum(), 1e-9))})
 
 
 def _weighted(steps: Steps, weight: float, shared: Collection[str]) -> Steps:

@@ -43,7 +43,8 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings
 from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
-from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start
+from icrl_agents.training.labels import reweighted
+from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number
 from icrl_agents.training.provenance import describe_data
 from icrl_agents.training.request import Given, Request, collecting, env_spaces
 from icrl_agents.training.run_folder import (
@@ -156,10 +157,7 @@ class Run:
 
     def go(self) -> ICAgent | Annotator:
         config, accelerator = self.request.config, self._accelerator()
-        if config.batch_size < accelerator.num_processes:
-            raise ValueError(
-                f"batch_size={config.batch_size} is less than the {accelerator.num_processes} processes: raise it"
-            )
+        check_number(accelerator, config.batch_size, self.request.agent_config)
         if config.compile:
             require_compiler(self.device)
         if config.init:
@@ -312,7 +310,8 @@ class Run:
         rng = np.random.default_rng([cfg.seed, number, PREPARING])
         batch = windows.batch(number)
         check_legal(batch)
-        batch = batch.window(0, None if whole else cfg.most_steps(progress))
+        if not whole and (most := cfg.most_steps(progress)) is not None:
+            batch = reweighted(batch.window(0, most))
         if cfg.renumber and isinstance(method, CodedModel):
             batch = renumber_actions(batch, method.action.options, rng)
         if cfg.blind:

@@ -12,9 +12,19 @@ import torch
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import Stop
 from icrl_agents.core.process.memory import memory_limit
+from icrl_agents.methods.base.config import ModelConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+def check_number(accelerator: Accelerator, batch_size: int, config: ModelConfig) -> None:
+    """Refuse (ValueError) more processes than there are windows in a batch, or several that do not train as one."""
+    count = accelerator.num_processes
+    if count > 1 and config.one_process:
+        raise ValueError(f"{count} processes, and {config.one_process}: train it with one")
+    if batch_size < count:
+        raise ValueError(f"batch_size={batch_size} is less than the {count} processes: raise it")
 
 
 def agreed_signal(accelerator: Accelerator, stop: Stop) -> int:

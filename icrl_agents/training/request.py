@@ -16,6 +16,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.families import check_same_tasks, find_family, tasks_checksum
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.caution import warn
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.splits import Splits, split_tasks
@@ -171,6 +172,11 @@ class Request:
         cfg, tasks = self.config, self.splits().train.ids
         model = MODELS[self.method]
         spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, model.episode_aligned, model.needs_tasks)
+        if model.episode_aligned and (horizon := find_family(self.env_id).horizon) > spec.window:
+            warn(
+                f"{self.method} begins its windows with an episode, and those of {self.env_id} have up to {horizon} "
+                f"steps: it learns from the first {spec.window} of each only, so give longer windows"
+            )
         if self.histories is None:
             assert self.source is not None
             if cfg.labels:

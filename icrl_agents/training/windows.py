@@ -113,9 +113,26 @@ class FreshWindows:
         return cut_windows(steps, self.spec.window, rng, self.spec.episode_aligned)
 
 
-def draw_starts(spare: int, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Start (B,) of a window in each lifetime: 0 with probability 1/2, as in acting, else uniform in 0..spare."""
-    return np.where(rng.random(rows) < 0.5, 0, rng.integers(0, spare + 1, rows))
+def draw_starts(
+    lengths: np.ndarray, window: int, rng: np.random.Generator, first: np.ndarray | None = None
+) -> np.ndarray:
+    """Start (B,) of a window in each lifetime: 0 with probability 1/2, as in acting, else uniform up to the last one.
+
+    Args:
+        lengths: steps (B,) of the lifetimes. Windows reach beyond a lifetime only if it is shorter, or if they are
+            aligned and none that is begins where the last `window` steps do.
+        first: (B, T) bool, first steps of episodes, with which aligned windows begin; None: windows begin anywhere.
+    """
+    last = np.maximum(lengths - window, 0)  # (B,)
+    if first is not None:
+        begins = first & (np.arange(first.shape[1]) < lengths[:, None])  # (B, T)
+        places = np.where(begins, np.arange(first.shape[1]), 0)
+        # the first episode that begins there or later, else the last one: the end of a lifetime is in some window
+        later = np.where(begins & (places >= last[:, None]), places, first.shape[1]).min(1)
+        last = np.where(later < first.shape[1], later, places.max(1))
+    most = int(last[0]) if (last == last[0]).all() else last
+    start = np.where(rng.random(len(lengths)) < 0.5, 0, rng.integers(0, most + 1, len(lengths)))
+    return start if first is None else align(start, first)
 
 
 def align(start: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -127,10 +144,9 @@ def align(start: np.ndarray, first: np.ndarray) -> np.ndarray:
 def cut_windows(steps: Steps, window: int, rng: np.random.Generator, aligned: bool = False) -> Steps:
     """One window (B, window) of every lifetime (B, T), half of them from its start; whole lifetimes if T <= window."""
     rows, total = steps.reward.shape
-    start = draw_starts(max(total - window, 0), rows, rng)  # (B,)
-    start = align(start, steps.first) if aligned else start
-    columns = start[:, None] + np.arange(min(window, total))  # (B, window)
-    return steps.map(lambda value: value[np.arange(rows)[:, None], columns])  # (B, T, ...) -> (B, window, ...)
+    lengths = steps.mask.sum(1)
+    start = draw_starts(lengths, min(window, total), rng, steps.first if aligned else None)  # (B,)
+    return cut_padded(steps, np.arange(rows), start, lengths, min(window, total))
 
 
 class StoreWindows:
@@ -179,8 +195,8 @@ class StoreWindows:
     def _draw(self, rng: np.random.Generator) -> Steps:
         number, stream = self.places[int(rng.integers(len(self.places)))]
         length = int(self.lengths[number][stream])
-        start = draw_starts(max(length - self.spec.window, 0), 1, rng)
-        start = align(start, self.histories[number].first[stream, None]) if self.spec.episode_aligned else start
+        first = self.histories[number].first[stream, None] if self.spec.episode_aligned else None
+        start = draw_starts(np.array([length]), self.spec.window, rng, first)
         return cut_padded(self.histories[number], np.array([stream]), start, np.array([length]), self.spec.window)
 
 

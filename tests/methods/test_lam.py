@@ -1,5 +1,7 @@
 """Latent action model: what it reads, what it finds, and where its labels go."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from icrl_agents.agents.annotator import Annotator
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods.imitation.lam import CODE, LAM, LATENT, RAW, LAMConfig
 from icrl_agents.nn.quantizers import QUANTIZERS
+from icrl_agents.training.processes import check_number
 from tests.conftest import one_line
 from tests.fakes import IMAGES, lifetimes
 
@@ -250,6 +253,36 @@ def test_what_is_trained_labels_a_store(videos, trained, tmp_path):
         assert store.annotate(loaded.columns, loaded, identity=loaded.weights_sha256)
         assert np.array_equal(store[3].extras[LATENT], expected[LATENT])
         one_line(lambda: store.annotate("intent", loaded), ValueError, "no column 'intent'", "latent_action")
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_every_quantizer_is_saved_and_loaded(videos, tmp_path, quantizer):
+    settings = {**TINY, "updates": 1, "quantizer": quantizer}
+    found = train("lam", SHOWN, tmp_path / "lam", histories=videos, settings=settings, device="cpu", quiet=True)
+    loaded = Annotator.from_pretrained(tmp_path / "lam", device="cpu")
+    with HistoryStore(videos) as store:
+        ours, theirs = found(store[3]), loaded(store[3])
+    assert all(np.array_equal(ours[name], theirs[name]) for name in found.columns)
+
+
+def test_known_steps_have_no_earlier_frames(videos, tmp_path):
+    settings = {**TINY, "earlier": 1, "decoder": True, "labels": 5}
+    given = {"histories": videos, "settings": settings, "device": "cpu", "quiet": True}
+    one_line(lambda: train("lam", SHOWN, tmp_path / "lam", **given), ValueError, "earlier=1", "give earlier=0")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "refused"), [("vq", True), ("residual-vq", True), ("fsq", False), ("none", False)]
+)
+def test_codes_that_move_are_trained_by_one_process(quantizer, refused):
+    config = LAMConfig(quantizer=quantizer)
+    several, one = SimpleNamespace(num_processes=2), SimpleNamespace(num_processes=1)
+    check_number(one, 8, config)
+    if refused:
+        one_line(lambda: check_number(several, 8, config), ValueError, "2 processes", quantizer, "train it with one")
+    else:
+        check_number(several, 8, config)
+    one_line(lambda: check_number(several, 1, LAMConfig(quantizer="none")), ValueError, "batch_size=1", "raise it")
 
 
 def test_agents_learn_beside_latent_columns(videos, trained, tmp_path):

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from icrl_agents import HistoryStore, collect
 from icrl_agents.agents.agent import ICAgent
@@ -431,6 +432,56 @@ class TestBurstiness:
         whole = trained(agent, row)
         torch.testing.assert_close(trained(agent, row.window(0, cut)), whole[:, :cut])
         torch.testing.assert_close(trained(agent, row.window(cut, None)), whole[:, cut:], atol=1e-5, rtol=1e-5)
+
+
+class TestKnownSteps:
+    """Rows of single steps whose actions are known, beside sequences: they have no return, and other actions no say."""
+
+    settings = (("latent", 4), ("codes", 5), ("return_to_go", True))
+
+    def batch(self, unknown: float | None = None, reward: float = 1.0) -> Steps:
+        steps = lifetimes("vector", rows=8, count=12, ends=0)
+        ended = np.tile(np.arange(12) % 4 == 3, (8, 1))
+        weight = np.zeros((8, 12), np.float32)
+        weight[6:] = 4
+        action = steps.action.copy()
+        if unknown is not None:
+            action[:6] = unknown
+        rewards = np.where(weight > 0, 10 * reward, reward)
+        extras = {LATENT: steps.extras[LATENT], CODE: steps.extras[CODE] % 5}
+        columns = (steps.obs, action, rewards, steps.next_obs, ended, np.zeros_like(ended))
+        made = stack_steps(*columns, extras={**extras, LABELLED: weight}, static={TASK: np.arange(8)})
+        return with_timesteps(made)
+
+    def fitted(self, method: str, batch: Steps):
+        torch.manual_seed(0)
+        variant = Variant(method, self.settings if method == "prompted-dt" else self.settings[:2], "vector")
+        built = variant.build()
+        anything = spaces.Box(-np.inf, np.inf, (2,), np.float32)  # actions whose unit is fitted
+        model = type(built.method)(built.observation_space, anything, built.config)
+        rng = np.random.default_rng(0)
+        steps = model.tensors(model.draw_noise(model.prepare_batch(batch, rng), rng))
+        model.fit_normalization(steps)
+        return model, steps
+
+    def test_their_rewards_are_no_returns(self):
+        model, _ = self.fitted("prompted-dt", self.batch())
+        assert model.best_return.item() == pytest.approx(4)
+
+    def test_the_weight_of_a_part_is_that_of_its_loss(self):
+        model, steps = self.fitted("prompted-dt", self.batch())
+        whole = {name: value.item() for name, value in model.loss(steps).items()}
+        parts = [steps.rows(np.arange(start, start + 4)) for start in (0, 4)]
+        weights = [float(model.loss_weight(part)) for part in parts]
+        for name, value in whole.items():
+            losses = [model.loss(part)[name].item() for part in parts]
+            assert np.average(losses, weights=weights) == pytest.approx(value, rel=1e-4)
+
+    @pytest.mark.parametrize("method", ["prompted-dt", "la-bc"])
+    def test_unknown_actions_set_no_unit(self, method):
+        units = [self.fitted(method, self.batch(unknown))[0].action for unknown in (None, 0.0, 7.0)]
+        for other in units[1:]:
+            torch.testing.assert_close(other.state_dict(), units[0].state_dict())
 
 
 def test_the_demonstration_tells_the_goal():

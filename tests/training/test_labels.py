@@ -8,7 +8,7 @@ import pytest
 from icrl_agents import collect
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.methods.base.trainable import LABELLED
-from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
+from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows, reweighted
 from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
 
@@ -48,6 +48,28 @@ def test_known_steps_are_those_of_the_histories(shards):
     assert every.start.all()
     one_line(lambda: drawn(shards, total + 1), ValueError, f"labels={total + 1} steps", f"has {total}", "lower it")
     assert keys(drawn(shards, 20, tasks=[2]).steps) <= keys(shards[2])
+
+
+def test_weights_are_those_of_what_a_cut_leaves(shards):
+    spec = WindowSpec(30, 6, 0)
+    windows = LabelledWindows(StoreWindows(shards, [1, 2, 3], spec), drawn(shards, 9), 8, 30)
+    batch = windows.batch(0)
+    for cut in (batch, batch.window(0, 4)):
+        steps = reweighted(cut)
+        weight = steps.extras[LABELLED] * steps.mask
+        assert weight.sum() / steps.mask.sum() == pytest.approx(1)
+        known = weight[weight > 0]
+        assert known.min() == pytest.approx(known.max())
+    plain = batch._replace(extras={})
+    assert reweighted(plain) is plain
+
+
+def test_known_steps_of_tasks_with_other_legal_actions_are_refused(tmp_path):
+    env_id = "icrl/BernoulliBandit-v0"
+    path = collect(env_id, "uniform", tmp_path / "h.h5", tasks=[0, 1], streams=1, episodes=1)
+    shards = HistoryShards(path)
+    why = ("labels=5", "legal actions")
+    one_line(lambda: LabelledSteps(shards, [0, 1], 5, WindowSpec(4, 8, 0), shards.spaces), ValueError, *why)
 
 
 def test_the_seed_chooses_the_known_steps_once(shards):

@@ -89,3 +89,17 @@ def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp
         "source.changes=0.5",
         "give order='time'",
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("ad", {"blind": 0.5, "dynamics": True}, ("blind=0.5", "dynamics=true")),
+        ("dt", {"blind": 0.5}, ("blind=0.5", "dt does not read")),
+        ("bc", {"blind": 0.5}, ("blind=0.5", "bc does not read")),
+        ("lam", {"blind": 0.5}, ("blind=0.5", "lam does not read")),
+        ("vpt", {"renumber": True}, ("renumber=true", "vpt does not read")),
+    ],
+)
+def test_what_a_method_would_ignore_or_learn_wrongly_is_refused(method, settings, words):
+    one_line(lambda: split_settings(method, ID, settings), ValueError, *words, "leave")

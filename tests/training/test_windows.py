@@ -57,6 +57,33 @@ def test_the_draws_of_fresh_windows_are_those_of_the_released_agents():
     np.testing.assert_array_equal(windows.reward[:, 0], wanted)
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_fresh_windows_of_short_lifetimes_hold_their_steps_and_no_zeros(aligned):
+    lengths = [30, 4, 11, 30, 1, 19]
+    steps = cut(lifetimes(rows=6, count=30, ends=0.2), lengths)
+    steps = steps._replace(reward=np.where(steps.mask, np.arange(30) + 1.0, 0))  # the number of each step
+    for seed in range(40):
+        windows = cut_windows(steps, 10, np.random.default_rng(seed), aligned)
+        assert windows.mask[:, 0].all()
+        assert (windows.reward > 0).all()  # padding repeats the last step
+        assert (windows.mask.sum(1) == np.minimum(lengths, 10)).all() or aligned
+        assert (windows.reward.max(1) <= lengths).all()
+
+
+@pytest.mark.parametrize(("episode", "count", "window"), [(20, 3, 24), (50, 8, 120), (7, 9, 20)])
+def test_windows_that_begin_with_episodes_see_the_end_of_lifetimes_too(episode, count, window):
+    total = episode * count
+    steps = lifetimes(rows=8, count=total, ends=0)
+    first = np.tile(np.arange(total) % episode == 0, (8, 1))
+    steps = steps._replace(first=first, reward=np.tile(np.arange(total), (8, 1)))
+    seen = set()
+    for seed in range(60):
+        windows = cut_windows(steps, window, np.random.default_rng(seed), aligned=True)
+        assert (windows.first[:, 0]).all()
+        seen |= set(windows.reward[windows.mask].astype(int).tolist())
+    assert seen == set(range(total))
+
+
 def test_half_of_a_stores_windows_are_beginnings_and_the_rest_lie_anywhere(tmp_path):
     steps = lifetimes(rows=2, count=30)
     steps = steps._replace(reward=np.broadcast_to(np.arange(30, dtype=np.float32), (2, 30)))
@@ -78,9 +105,9 @@ def test_windows_tell_the_timesteps_that_their_steps_have_in_an_episode(path, al
         recorded = StoreWindows(store, tasks, spec)
     for windows in (FreshWindows(ENV, make_source("posterior", ENV), tasks, 5, spec), recorded):
         batch, begins = windows.batch(1), set()
-        for first, timestep in zip(batch.first, batch.extras["timestep"], strict=True):
-            assert (timestep[first] == 0).all()
-            assert (np.diff(timestep)[~first[1:]] == 1).all()
+        for first, timestep, real in zip(batch.first, batch.extras["timestep"], batch.mask, strict=True):
+            assert (timestep[first & real] == 0).all()
+            assert (np.diff(timestep)[~first[1:] & real[1:]] == 1).all()
             begins.add(int(timestep[0]))
         assert begins == ({0} if aligned else set(range(6)))
         assert set(batch.static["task"]) == {1, 2, 3}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icrl_agents.core.steps import HEAD_NOISE, Steps, holds_actions
 from icrl_agents.methods.base.config import ModelConfig
-from icrl_agents.methods.base.trainable import Trainable
+from icrl_agents.methods.base.trainable import Trainable, known
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.rewards import REWARD_CODECS
@@ -61,7 +61,7 @@ class CodedModel(Trainable):
     def fit_normalization(self, steps: Steps) -> None:
         """Set the normalisation statistics of the codecs from the first batch of a training."""
         self.obs.fit_normalization(steps.obs[steps.mask])
-        self.action.fit_actions(steps.action[steps.mask])
+        self.action.fit_actions(steps.action[known(steps) > 0])
         self.reward.fit_normalization(steps.reward[steps.mask])
 
     # ---- NumPy to tensors ---------------------------------------------------------------------------------------

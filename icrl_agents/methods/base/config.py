@@ -43,6 +43,11 @@ class ModelConfig:
         return ""
 
     @property
+    def one_process(self) -> str:
+        """Why several processes train another model than one does; "" if they do not."""
+        return ""
+
+    @property
     def of_one_model(self) -> tuple[str, ...]:
         """Columns that are only comparable if one model wrote all of them, such as latent actions."""
         return ()

@@ -66,7 +66,7 @@ class Predictor(Trainable):
         context, following = self.read_all(steps)
         self.step.copy_(self.usual(self.after(following)[0] - self.current(context)))
         if self.action is not None:
-            self.action.fit_actions(steps.action[steps.mask])
+            self.action.fit_actions(steps.action[known(steps) > 0])
 
     def usual(self, change: Tensor) -> Tensor:
         """Root mean square of changes (N, ...); 1 where nothing changes. Of vectors it is that of each entry, and not

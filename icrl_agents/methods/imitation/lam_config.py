@@ -74,3 +74,8 @@ class LAMConfig(ModelConfig):
     @property
     def span(self) -> int:
         return self.window
+
+    @property
+    def one_process(self) -> str:
+        moves = self.quantizer in ("vq", "residual-vq")
+        return f"quantizer={self.quantizer!r} moves its codes in every forward pass" if moves else ""

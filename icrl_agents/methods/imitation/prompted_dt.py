@@ -176,6 +176,9 @@ class PromptedDT(EpisodeMethod):
         steps = steps._replace(extras={**steps.extras, BEFORE[self.config.latent > 0]: late})
         return self.read_parts(steps, steps.first & (steps.extras[SEGMENT] == 0))
 
+    def loss_weight(self, steps: Steps) -> Any:
+        return steps.mask.sum() if self.config.latent else super().loss_weight(steps)
+
     def loss(self, steps: Steps) -> dict[str, Tensor]:
         if not self.config.latent:
             return super().loss(steps)

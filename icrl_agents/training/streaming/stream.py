@@ -17,7 +17,6 @@ from icrl_agents.training.streaming.blocks import LEAST, MB, MOST, Block, Sizes,
 from icrl_agents.training.streaming.order import Group, Order
 from icrl_agents.training.windows import (
     WindowSpec,
-    align,
     checked,
     codecs_of,
     concatenate,
@@ -125,8 +124,7 @@ class StreamedWindows:
         """Windows of a block: `visits` of each history."""
         history = checked(self.shards, block.part, self.codecs, self.spec, block.rows)
         rows, lengths = np.repeat(block.filled, self.visits), np.repeat(block.lengths, self.visits)
-        start = draw_starts(np.maximum(lengths - self.spec.window, 0), len(rows), rng)
-        start = align(start, history.first[rows]) if self.spec.episode_aligned else start
+        start = draw_starts(lengths, self.spec.window, rng, history.first[rows] if self.spec.episode_aligned else None)
         windows = cut_padded(history, rows, start, lengths, self.spec.window)
         if self.masks is None:
             return windows

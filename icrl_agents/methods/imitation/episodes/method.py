@@ -20,6 +20,7 @@ from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.percepts import intended_action, masked_nll
+from icrl_agents.methods.base.trainable import LABELLED
 from icrl_agents.methods.base.transforms import return_to_go
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.box import ReturnCodec
@@ -114,7 +115,8 @@ class EpisodeMethod(Method):
         super().fit_normalization(steps)
         if not self.config.return_to_go:
             return
-        value, known = return_to_go(steps)
+        told, known = self.told(steps)
+        value = told.extras[RETURN_TO_GO]
         if not known.any():
             raise ValueError(
                 f"no episode ends in the training windows, of {steps.mask.shape[1]} steps, so no return is known: "
@@ -130,10 +132,15 @@ class EpisodeMethod(Method):
             raise ValueError(f"the best return is {self.best_return.item()}: the checkpoint is damaged")
 
     def told(self, steps: Steps) -> tuple[Steps, Tensor]:
-        """NumPy steps or tensors (B, T) with their returns to go, if the config has them, and where they are known."""
+        """NumPy steps or tensors (B, T) with their returns to go, if the config has them, and where they are known.
+
+        Rows of known steps are no sequences, so they have no return.
+        """
         if not self.config.return_to_go:
             return steps, steps.mask
         value, known = return_to_go(steps.map(torch.as_tensor))
+        if LABELLED in steps.extras:
+            known = known & (torch.as_tensor(steps.extras[LABELLED]) == 0)
         return steps._replace(extras={**steps.extras, RETURN_TO_GO: value}), known
 
     def loss_weight(self, steps: Steps) -> Any:
