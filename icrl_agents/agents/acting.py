@@ -74,6 +74,7 @@ def decide(method: Method, session: Session, obs: Any, wish: Wish) -> Choice:
         raise ValueError(f"{len(session.late)} decisions wait for their outcome: observe them, reward 0 if none came")
     draft, action = _draft_with_actions(method, session, obs, wish, rows)
     ids = draft.remember(action, rows)
+    draft.plans.predicted = None  # outcomes may come in any order
     commit(session.changes(draft))
     return Choice(_returned(action, session), ids if session.num_envs else int(ids[0]))
 
@@ -212,6 +213,8 @@ def reset_rows(
     mask, rows = np.asarray(mask), session.context.rows
     if mask.dtype != bool or mask.shape != (rows,):
         raise ValueError(f"mask has dtype {mask.dtype} and shape {mask.shape}, expected bool ({rows},)")
+    if not session.learn:
+        raise ValueError("reset(mask=...) begins tasks that learn, and this agent has learn=False: reset() all rows")
     if session.waiting[mask].any():
         raise RuntimeError("reset(mask=...) between act and observe: call it after observe, before the next act")
     seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
@@ -223,12 +226,12 @@ def reset_rows(
         )
     index, draft = np.flatnonzero(mask), session.draft()
     draft.drawing = copy.deepcopy(session.drawing)  # a failed call must not advance the generator
+    if seed is not None:  # before the static values are drawn
+        draft.seed(seed)
     redraw(method, draft.context, index, of_new_tasks(method, asked, rows, session.env), draft.drawing)
     draft.context.forget(index)
     draft.boundary.forget(index)
     draft.plans.forget(index)
     draft.late = {number: one for number, one in session.late.items() if not mask[one.row]}
     method.begin(draft.context, index, **options)
-    if seed is not None:
-        draft.seed(seed)
     commit(session.changes(draft))

@@ -30,6 +30,7 @@ from icrl_agents.nn.numerics import acting
 NO_CONTEXT = "a context is a folder as agent.save_context writes it"
 SAVE_AGAIN = "it is damaged, save the context again"
 MAY_BE_INFINITE = {f"extras/{name}" for name in ("log_prob", LOWEST, HIGHEST)}  # infinite where nothing is known yet
+ADDED = "plans/"  # arrays that contexts of format version 1 lack
 BEFORE = {"prev_obs": "obs", "prev_action": "action", "prev_reward": "reward"}
 
 
@@ -98,7 +99,8 @@ def _restored(method: Method, facts: Facts, kinds: Mapping[str, Kind], path: Pat
         raise ValueError(f"an action mask of shape {printable(mask.shape)}")
     legal = None if mask is None else from_arguments(method, np.ones((1, mask.shape[1]), bool), None, 1)
     one = _new(method, facts, 1, legal)
-    _check_kinds(kinds, arrays_of(one), rows)
+    expected = {name: value for name, value in arrays_of(one).items() if name in kinds or not name.startswith(ADDED)}
+    _check_kinds(kinds, expected, rows)
     arrays = load_file(path)
     _check_finite(arrays)
     session = _new(method, facts, rows, arrays.get(f"static/{ACTION_MASK}"))
@@ -197,6 +199,8 @@ def _fill_session(method: Method, session: Session, facts: Facts, arrays: Mappin
     boundary, waiting = session.boundary, arrays["waiting"]
     boundary.ended, boundary.waiting, boundary.final = arrays["ended"], arrays["unreset"], arrays["final"]
     boundary.reuses, session.lost_env = facts.reuses, facts.lost_env
+    none = np.zeros(len(waiting))
+    session.plans.right, session.plans.total = (arrays.get(f"{ADDED}{name}", none) for name in ("right", "total"))
     if waiting.any() != facts.acted:
         raise ValueError(f"acted is {facts.acted}, and {waiting.sum()} rows wait for their outcome")
     method.action.check(arrays["acted"][waiting], int(waiting.sum()), "acted")

@@ -21,7 +21,7 @@ from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.numerics import check_float32
 
 CONTEXT = "context.safetensors"
-FORMAT_VERSION = 1  # incremented when older versions of the package would misread newer files
+FORMAT_VERSION = 2  # incremented when older versions of the package would misread newer files
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ def arrays_of(session: Session) -> dict[str, np.ndarray]:
         **{f"extras/{name}": value for name, value in steps.extras.items()},
         **{f"static/{name}": value for name, value in steps.static.items()},
         **{f"memory/{name}": value for name, value in memory.items()},
+        "plans/right": session.plans.right if len(session.plans.right) == rows else np.zeros(rows),
+        "plans/total": session.plans.total if len(session.plans.total) == rows else np.zeros(rows),
         "ended": boundary.ended,
         "unreset": boundary.waiting,
         "final": final.astype(obs.dtype),

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from icrl_agents.core.families import Capability, env_family
+from icrl_agents.core.families import Capability, Rules, env_family
 
 
 @runtime_checkable
@@ -37,8 +37,9 @@ def legal_actions(env: Any) -> np.ndarray | None:
 def has_action_masks(env: Any) -> bool:
     """Whether an env, or each row of a vector env, has an `action_mask()`."""
     family, inner = env_family(env), env.unwrapped
-    if family is not None:
-        return family.offers(Capability.ACTION_MASKS)
+    declared = family is not None and family.offers(Capability.ACTION_MASKS)
+    if declared or isinstance(family, Rules):
+        return declared
     return _has_task_mask(inner) or (isinstance(inner, SyncVectorEnv | AsyncVectorEnv) and _rows_have_mask(inner))
 
 

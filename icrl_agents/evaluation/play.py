@@ -99,6 +99,7 @@ def play(
     count = usual_demos(agent, env_id) if demos is None else demos
     show = demonstrate(agent, env_id, count)
     given: dict[str, Any] = {"demo": show(tasks.ids[index : index + 1], seed)} if show else {}
+    env.reset(seed=seed)  # action sets of the task are known from here on; the first episode begins with the same seed
     agent.reset(env, seed=seed, **given)
     reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
     named = tasks.family.task_text(int(tasks.ids[index]))

@@ -265,10 +265,11 @@ def stored_results(agent: str | Path) -> dict[str, Any]:
         FileNotFoundError: the agent has no results.
         ValueError: the results are damaged.
     """
-    from icrl_agents.hub.remote import BUNDLED, bundled_folder
+    from icrl_agents.hub.remote import BUNDLED, bundled_folder, list_pretrained
 
-    name = str(agent)
-    folder = bundled_folder() / name.removeprefix(BUNDLED) if name.startswith(BUNDLED) else Path(name).expanduser()
+    name, folder = str(agent), Path(agent).expanduser()
+    if not folder.is_dir() and name in list_pretrained():  # as `hub.remote.fetch`: a folder comes first
+        folder = bundled_folder() / name.removeprefix(BUNDLED)
     found = checkpoint.read_results(folder)
     if not isinstance(found.get("curves"), list) or not found["curves"]:
         raise ValueError(f"{folder / RESULTS} has no curves: {checkpoint.EVALUATE} again")

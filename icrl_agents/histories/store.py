@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import gymnasium
 import h5py
 import numpy as np
 
+from icrl_agents.core.files.folder_lock import FolderLock
 from icrl_agents.core.files.strict_json import refuse_special
 from icrl_agents.core.printable import printable
 from icrl_agents.core.spaces import space_from_json
@@ -170,7 +171,8 @@ class HistoryStore(AbstractContextManager):
             raise ValueError(f"{self.path} is not finished: run `icrl-agents collect` again before you annotate it")
         if identity and self._annotated(fields, identity):
             return False
-        with writing(self.path, self.path.with_name(self.path.name + ".tmp"), change=True) as file:
+        place = self.path.with_name(self.path.name + ".annotating")
+        with FolderLock(place, "annotating in"), writing(self.path, place / "writing.h5.tmp", change=True) as file:
             for task in self.tasks:
                 found = fn(self[task])
                 columns = found if isinstance(found, Mapping) else {fields[0]: found}
@@ -181,6 +183,8 @@ class HistoryStore(AbstractContextManager):
                     if identity:
                         file[str(task)][name].attrs[BY] = identity
             self.close()  # Windows cannot replace an open file
+        with suppress(OSError):  # left over by an annotation that was killed
+            place.rmdir()
         return True
 
     def annotated_by(self, field: str) -> str:

@@ -80,6 +80,8 @@ class Request:
         command, fresh = command_line(), histories is None and not resume
         settings, expert = given
         begun = None
+        if isinstance(labelled := settings.get("labelled"), str) and labelled:  # to be found from other folders, too
+            settings = {**settings, "labelled": os.path.realpath(labelled)}
         if resume:
             histories, settings, command, begun = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)

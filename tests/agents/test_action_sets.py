@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from icrl_envs import FAMILIES
+from icrl_envs import FAMILIES, register_family, unregister_family
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.action_masks import check_legal, read_action_set
@@ -244,3 +244,37 @@ def test_a_history_records_the_action_sets(tmp_path):
     env.reset(seed=0)
     env.step(np.zeros(3, np.int64))
     np.testing.assert_array_equal(env.steps().static["action_mask"], env.unwrapped.action_mask())
+
+
+class Masked(gymnasium.Env):
+    """Two of three actions are legal, which ones depends on the task."""
+
+    observation_space, action_space = spaces.Discrete(3), spaces.Discrete(3)
+
+    def __init__(self, good=0):
+        self.good = good
+
+    def action_mask(self):
+        return (np.arange(3) != (self.good + 1) % 3).astype(np.int8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        assert self.action_mask()[action]
+        return int(action), float(action == self.good), False, False, {}
+
+
+def test_a_mask_is_heeded_whether_or_not_the_tasks_are_registered():
+    gymnasium.register("test/Masked-v0", Masked, max_episode_steps=5)
+    try:
+        before = legal_actions(gymnasium.make("test/Masked-v0", good=1))
+        register_family("test/Masked-v0", [{"good": good} for good in range(3)], split=(0.67, 0))
+        try:
+            after = legal_actions(gymnasium.make("test/Masked-v0", good=1))
+        finally:
+            unregister_family("test/Masked-v0")
+    finally:
+        gymnasium.registry.pop("test/Masked-v0")
+    assert before.tolist() == after.tolist() == [[True, True, False]]

@@ -89,6 +89,22 @@ def test_a_second_thread_in_the_same_agent_is_refused():
     assert agent.context.length.tolist() == [1] * ROWS
 
 
+def test_a_seed_decides_what_new_tasks_of_all_rows_are_given():
+    found = []
+    for first in (0, 1):
+        agent = Variant("headless-ad").build()
+        agent.reset(num_envs=ROWS, num_actions=5, seed=first)
+        agent.reset(mask=np.ones(ROWS, bool), num_actions=5, seed=5)
+        found.append(agent.context.steps.static["action_vectors"])
+    np.testing.assert_array_equal(*found)
+
+
+def test_rows_that_do_not_learn_begin_no_tasks():
+    agent = Variant("ad").build()
+    agent.reset(num_envs=ROWS, history=STEPS.window(0, 4), learn=False)
+    one_line(lambda: agent.reset(mask=np.ones(ROWS, bool)), ValueError, "learn=False", "reset() all rows")
+
+
 # ---- some of the rows -------------------------------------------------------------------------------------------
 
 

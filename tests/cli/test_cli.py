@@ -209,8 +209,16 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     (folder / "curve.png").unlink()
     assert done("evaluate", folder, "--stored", "--write") == first
     assert {name: (folder / name).read_bytes() for name in names} == files
-    for option in (("--seeds", 2), ("--split", "train"), ("--plan", "lookahead"), ("--env", ID)):
+    asked = [("--seeds", 2), ("--split", "train"), ("--plan", "lookahead"), ("--env", ID), ("--demos", 0)]
+    work = [("--processes", 2), ("--backend", "ray"), ("--resource", "num_gpus=1"), ("--device", "cpu")]
+    for option in asked + work:
         assert "--stored measures nothing" in refused("evaluate", folder, "--stored", *option)
+    (tmp_path / "icrl").mkdir()  # a folder comes before a bundled agent of the same name
+    shutil.copytree(folder, tmp_path / "icrl" / "ad-darkroom")
+    monkeypatch.chdir(tmp_path)
+    assert done("evaluate", "icrl/ad-darkroom", "--stored") == first
+    assert "--curve draws" in refused("evaluate", folder, "--stored", "--measure", "success")
+    assert "--stored measures nothing" in refused("research", "table", "--stored", "--seeds", 2)
     results = json.loads((folder / "results.json").read_text())
     results["curves"] = [{**curve, "env_id": "mine/Room-v0"} for curve in results["curves"]]  # not registered here
     (folder / "results.json").write_text(json.dumps(results))

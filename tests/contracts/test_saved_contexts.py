@@ -220,7 +220,7 @@ DAMAGE: list[tuple[Callable[..., Any], list[str]]] = [
     (replaced("back/door", np.zeros(2)), ["back/door"]),
     (lambda arrays, facts: arrays.pop("full"), ["full"]),
     (lambda arrays, facts: facts.pop("learn"), ["lacks learn"]),
-    (fact("format_version", 2), ["format_version 2", "pip install -U"]),
+    (fact("format_version", 3), ["format_version 3", "pip install -U"]),
     (fact("num_envs", 10**9), ["length"]),
     (fact("num_envs", None), ["length"]),
     (fact("mode", "os.system"), ["os.system"]),

@@ -34,6 +34,16 @@ def test_gymnasium_accepts_it(env_id):
     env.close()
 
 
+def test_a_task_that_a_reset_sets_stays_in_an_environment_made_with_another():
+    env = gymnasium.make(CHEETAH, velocity=1.0)
+    env.reset(seed=0)
+    assert env.unwrapped.velocity == 1.0
+    env.reset(options={"task": {"velocity": 2.0}})
+    env.reset()
+    assert env.unwrapped.velocity == 2.0
+    env.close()
+
+
 def test_the_target_is_shown_where_it_is_asked_for(env):
     shown = gymnasium.make(SHOWN)
     for velocity in (0.5, 2.25):  # a new task, then another one in the same environment

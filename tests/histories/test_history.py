@@ -288,6 +288,22 @@ def test_a_failed_annotation_changes_nothing(stored, field, fn, match):
     assert len(list(path.parent.iterdir())) == 1
 
 
+def test_two_annotations_at_once_are_refused(tmp_path):
+    path = tmp_path / "h.h5"
+    write(path)
+
+    def second(steps):
+        with pytest.raises(BlockingIOError, match=r"is annotating in .*h\.h5"):
+            HistoryStore(path).annotate("two", lambda steps: steps.reward)
+        return steps.reward
+
+    HistoryStore(path).annotate("one", second)
+    store = HistoryStore(path)
+    assert {"one"} <= set(store[5].extras)
+    assert "two" not in store[5].extras
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_killed_annotation_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "h.h5"
     histories = write(path)

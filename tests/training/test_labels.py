@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from icrl_agents import collect
+from icrl_agents import collect, train
+from icrl_agents.core.splits import split_tasks
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.methods.base.trainable import LABELLED
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows, reweighted
@@ -105,3 +108,18 @@ def test_rows_of_known_steps(share, size, rows):
 
 def test_no_room_for_unknown_steps():
     one_line(lambda: known_rows(0.25, 1), ValueError, "batch_size=1", "at least 2")
+
+
+def test_known_steps_of_another_file_are_found_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    for name, seed in (("h.h5", 0), ("known.h5", 1)):
+        collect("icrl/Darkroom-v0", "noise", name, tasks=training(), streams=1, episodes=1, seed=seed)
+    settings = {"labels": 3, "labelled": "known.h5", "updates": 2, "batch_size": 2, "eval_every": 0, "window": 2}
+    train("bc", "icrl/Darkroom-v0", tmp_path / "bc", histories="h.h5", settings=settings, device="cpu", quiet=True)
+    noted = json.loads((tmp_path / "bc" / "train.json").read_text())["train"]["labelled"]
+    assert noted == str(tmp_path / "a" / "known.h5")
+
+
+def training() -> list[int]:
+    return split_tasks("icrl/Darkroom-v0").train.ids[:4].tolist()

@@ -77,7 +77,7 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
             reject_unknown(task, ("velocity",), "task argument")
             self.velocity = check_velocity(task.get("velocity"))
         elif self._fixed is not None:
-            self.velocity = self._fixed
+            self.velocity = self._fixed if np.isnan(self.velocity) else self.velocity
         elif sample or np.isnan(self.velocity):
             self.velocity = float(self.np_random.choice(VELOCITIES))
 

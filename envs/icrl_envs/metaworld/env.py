@@ -128,7 +128,7 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             reject_unknown(task, ("rand_vec",), "task argument")
             return check_goal(self.name, task.get("rand_vec"))
         if self._fixed is not None:
-            return self._fixed
+            return self._fixed if self.rand_vec is None else self.rand_vec
         if self.rand_vec is None or sample:
             return goal_of(self.name, int(self.np_random.integers(2 * GOALS)))
         return self.rand_vec

@@ -41,13 +41,14 @@ class ProcgenRows:
     def choose(self, row: int, task: Levels | None, seeded: bool, rng: np.random.Generator) -> None:
         """Choose the task of a row before its episode begins; `rng` draws its levels from now on.
 
-        `task` if it is given; else that of make(); else a level of the split, drawn at the first reset and at a seeded
-        one.
+        `task` if it is given, and later ones keep it; else that of make(); else a level of the split, drawn at the
+        first reset and at a seeded one.
         """
         self._rng[row] = rng
-        chosen = task or self._fixed
-        if chosen is not None:
-            self._levels[row] = chosen
+        if task is not None:
+            self._levels[row] = task
+        elif self._fixed is not None:
+            self._levels[row] = self._levels[row] or self._fixed
         elif seeded or self._levels[row] is None:
             self._levels[row] = draw_task(rng)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from icrl_agents.agents.planning.imagination import search
 from icrl_agents.agents.planning.search import Path, Planner, SearchResult
+from icrl_agents.core.steps import HIGHEST, LOWEST
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 
@@ -36,6 +37,7 @@ class Plans:
 
     def __init__(self) -> None:
         self.predicted: Tensor | None = None  # (B, ...) predicted next_obs of the last action
+        self.awaited = np.zeros(0, bool)  # (B,) rows in which it waits for the outcome
         self.right = self.total = np.zeros(0)  # (B,) decayed counts of correct and of all predictions
         self.planner: Planner | None = None  # the planner that made the plans
         self.path: Path | None = None  # (B, T, ...) planned steps
@@ -81,18 +83,24 @@ class Plans:
             for column in (_signed(context.steps.obs), context.steps.prev_reward, context.steps.first)
         )
         same_obs = (self.path.next_obs[last] == obs).reshape(context.rows, -1).all(1)
-        same_reward = (self.path.reward[last] - reward).abs() < SAME_REWARD
+        extras, unit = context.steps.extras, torch.ones_like(reward)
+        if LOWEST in extras:  # the unit of the reward codec
+            spread = torch.as_tensor(extras[HIGHEST][here] - extras[LOWEST][here], device=device)
+            unit = torch.where(spread > 0, spread, unit)
+        same_reward = (self.path.reward[last] - reward).abs() < SAME_REWARD * unit
         return same_obs & same_reward & ~first & (self.place > 0) & (self.place < self.length)
 
     def score(self, next_obs: np.ndarray, active: np.ndarray) -> None:
         """Compare the predictions with the observed `next_obs` (B, ...) in the rows `active` (B,) bool."""
         if self.predicted is None:
             return
+        active = active & self.awaited
         same = np.isclose(self.predicted.cpu().numpy(), next_obs, *(SAME_OBS if next_obs.dtype.kind == "f" else (0, 0)))
         right = same.reshape(len(active), -1).all(1)
         self.right = np.where(active, MEMORY * self.right + right, self.right)
         self.total = np.where(active, MEMORY * self.total + 1, self.total)
-        self.predicted = None
+        self.awaited = self.awaited & ~active
+        self.predicted = self.predicted if self.awaited.any() else None
 
     def forget(self, rows: np.ndarray) -> None:
         """Clear plans and counts of the rows `rows` for new tasks."""
@@ -112,7 +120,7 @@ class Plans:
 
     def predict(self, method: Any, hidden: Tensor, action: Tensor) -> None:
         """Store the next_obs predicted for the actions (B, ...) at hidden vectors (B, D), for `score`."""
-        self.predicted = method.outcomes(hidden, action)[1].mode()
+        self.predicted, self.awaited = method.outcomes(hidden, action)[1].mode(), np.ones(len(action), bool)
 
     def store(self, index: Tensor, found: SearchResult, follow: int, rows: int) -> None:
         """Store the plans of the rows `index` (N,) out of `rows`, to be followed for up to `follow` steps."""

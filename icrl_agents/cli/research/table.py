@@ -39,6 +39,8 @@ class Table:
 
         entries = self._entries()
         if self.stored:
+            if any((self.seeds, self.plan != "lookahead", self.beam_width, self.plan_depth, self.plan_after)):
+                raise ValueError("--stored measures nothing: leave out --seeds and what plans, or --stored")
             found = [compare.stored(entry) for entry in entries]
         else:
             planner = planner_of(self.plan, self.beam_width, self.plan_depth, self.plan_after)

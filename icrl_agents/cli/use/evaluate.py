@@ -87,9 +87,9 @@ class Evaluate:
 
         self._check_files()
         curves = self._stored() if self.stored else self._measured()
-        self._show(curves)
-        if self.write and not self.stored:
+        if self.write and not self.stored:  # first: what was measured is not lost
             results.write_report(self.agent, curves)
+        self._show(curves)
 
     def _check_files(self) -> None:
         from icrl_agents.core.checks import check_choice
@@ -97,6 +97,8 @@ class Evaluate:
         from icrl_agents.evaluation.protocol import MEASURES
 
         check_choice("measure", self.measure, MEASURES)
+        if self.measure != "return" and not self.curve:
+            raise ValueError(f"--measure {self.measure} is what --curve draws: give --curve FILE.png, or leave it out")
         if self.curve:
             plots.picture_kind(self.curve)
         for path in (self.output, self.curve):
@@ -109,7 +111,9 @@ class Evaluate:
         from icrl_agents.evaluation import results
 
         planning = self.plan, self.beam_width, self.plan_depth, self.plan_after, self.plan_tasks
-        if any((self.env, self.episodes, self.seeds, self.seed, *planning, self.change, self.split != "test")):
+        work = self.processes, self.address, self.resources, self.backend != "local", self.device != "auto"
+        where = self.env, self.split != "test", self.episodes, self.seeds, self.seed
+        if any((*where, self.change, self.demos is not None, *planning, *work)):
             raise ValueError("--stored measures nothing: leave out --env, --split and all that measures, or --stored")
         if self.write:
             if not Path(self.agent).expanduser().is_dir():

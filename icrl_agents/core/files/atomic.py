@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,7 +35,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         IsADirectoryError: a target is a folder.
         OSError: a system error, such as a full disk; the old files are unchanged.
     """
-    staged = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    staged = {folder / name: folder / f".{name}.{os.getpid()}-{threading.get_ident()}.tmp" for name in contents}
     try:
         for (target, temporary), content in zip(staged.items(), contents.values(), strict=True):
             if target.is_dir():

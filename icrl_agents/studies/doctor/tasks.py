@@ -83,6 +83,9 @@ def episode_returns(steps: Steps, episodes: int) -> np.ndarray:
 
 def check_difference(family: Family, source: Source, tasks: np.ndarray, episodes: int) -> Iterable[Finding]:
     """Plays the last actions of each task in other tasks: where knowing the task pays, they earn less there."""
+    if len(tasks) < 2:
+        yield note("tasks", f"{counted(len(tasks), 'training task')}: there is no other one to compare with")
+        return
     plans = last_plans(family, source, tasks, episodes)
     own = [_replay(family, task, plan) for task, plan in zip(tasks, plans, strict=True)]
     others = [

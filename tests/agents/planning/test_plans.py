@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from icrl_agents.agents.agent import ICAgent
@@ -273,6 +276,65 @@ class TestTrust:
             imagined = agent.method.obs.array(agent.session.plans.predicted)
             agent.observe(imagined, np.zeros(3, np.float32), *np.zeros((2, 3), bool))
         assert agent.session.plans.reliable(planner).all()
+
+    def test_rows_whose_outcomes_come_in_parts_are_judged_alike(self):
+        found = []
+        for parts in ([[0, 1, 2]], [[1], [2, 0]]):
+            agent, steps = alike(rewards=1)
+            planner, _ = scripted(2, True, when="always", trust=0.9)
+            for t in range(4):
+                agent.act(steps.obs[:, 0], plan=planner)
+                seen = agent.method.obs.array(agent.session.plans.predicted).copy()
+                seen[1] = (seen[1] + t) % 9  # right at first only
+                for rows in parts:
+                    over = np.zeros((2, len(rows)), bool)
+                    agent.observe(seen[rows], np.zeros(len(rows), np.float32), *over, rows=rows)
+            found.append((agent.session.plans.right.tolist(), agent.session.plans.total.tolist()))
+        assert found[0] == found[1]
+        assert found[0][0][1] < found[0][0][0] == found[0][1][0]
+
+    def test_decisions_that_wait_are_not_judged(self):
+        """Their outcomes come in any order, and only the last prediction is known."""
+        agent, steps = alike(rewards=1)
+        agent.use_plan(scripted(2, True, when="always", trust=0.9)[0])
+        waiting = [agent.decide(steps.obs[:, t]) for t in range(2)]
+        for one in waiting:
+            agent.observe(steps.obs[:, 3], np.zeros(3, np.float32), *np.zeros((2, 3), bool), decision=one.id)
+        assert not agent.session.plans.total.any()
+
+    def test_a_saved_context_keeps_what_was_won(self, tmp_path):
+        _, agent = self.lived([True] * 30)
+        agent.save_context(tmp_path)
+        other = ICAgent(agent.method)
+        other.load_context(tmp_path)
+        for name in ("right", "total"):
+            np.testing.assert_array_equal(getattr(other.session.plans, name), getattr(agent.session.plans, name))
+        (file,) = tmp_path.glob("*.safetensors")
+        arrays = {name: value for name, value in load_file(file).items() if not name.startswith("plans/")}
+        with safe_open(file, "numpy") as held:
+            facts = held.metadata()
+        save_file(arrays, file, facts)  # as an older version wrote it
+        other.load_context(tmp_path)
+        assert not other.session.plans.total.any()
+
+    @pytest.mark.slow
+    def test_whether_a_plan_comes_true_does_not_depend_on_the_unit_of_rewards(self):
+        chosen = []
+        for scale, shift in ((1.0, 0.0), (1 / 2048, 0.0), (1.2e6, -7.8e5)):
+            agent = ICAgent.from_pretrained("icrl/ad-darkroom", plan="lookahead", device="cpu")
+            env = gymnasium.make("icrl/Darkroom-v0", goal=(5, 4))
+            obs, _ = env.reset(seed=0)
+            agent.reset(env, seed=0)
+            taken, searched = [], []
+            for _ in range(160):
+                taken.append(int(agent.act(obs)))
+                searched.append(agent.session.plans.place.tolist())
+                obs, reward, *ends, info = env.step(taken[-1])
+                agent.observe(obs, reward * scale + shift, *ends, info)
+                if any(ends):
+                    obs, _ = env.reset()
+            chosen.append((taken, searched))
+        assert chosen[0] == chosen[1] == chosen[2]
 
     def test_without_it_the_planner_is_always_heard(self):
         assert all(self.lived([False] * 5, trust=0.0)[0])
