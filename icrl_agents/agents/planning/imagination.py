@@ -52,9 +52,14 @@ class MethodImagination:
         now = method.tensors(context.read(context.length, 1))  # (B, 1) the open steps
         self.extras = {name: x[:, 0] for name, x in now.extras.items()}
         seen = context.visible()
-        values = np.unique(np.append(seen.reward[seen.mask], np.float32(0)))
-        self.rewards: Tensor | None = None
-        if len(values) <= MAX_REWARDS:  # infinity never is the nearest value: it masks rewards of other rows
+        rows = [
+            np.unique(np.append(reward[mask], np.float32(0)))
+            for reward, mask in zip(seen.reward, seen.mask, strict=True)
+        ]
+        few = np.array([len(values) <= MAX_REWARDS for values in rows])  # (B,)
+        self.rewards, self.few = None, torch.as_tensor(few, device=method.device)
+        if few.any():  # infinity never is the nearest value: it masks rewards of other rows
+            values = np.unique(np.concatenate([own for own, some in zip(rows, few, strict=True) if some]))
             has = ((seen.reward[..., None] == values) & seen.mask[..., None]).any(1)  # (B, U)
             has |= (values == 0) & (method.reward.knows_zero | ~has.any(1, keepdims=True))
             known = torch.as_tensor(values, device=method.device).expand(has.shape)
@@ -85,11 +90,13 @@ class MethodImagination:
         return to_go.head(ctx.hidden).mode()
 
     def _modal(self, expected: Tensor) -> Tensor:
+        as_is = self.method.reward.possible(expected)
         if self.rewards is None:
-            return self.method.reward.possible(expected)
+            return as_is
         rewards = self.rewards.reshape(len(self.rewards), *[1] * (expected.dim() - 1), -1)
         nearest = (expected[..., None] - rewards).abs().argmin(-1)  # (B, W, A)
-        return rewards.expand(*expected.shape, -1).gather(-1, nearest[..., None])[..., 0]
+        modal = rewards.expand(*expected.shape, -1).gather(-1, nearest[..., None])[..., 0]
+        return torch.where(self.few.reshape(-1, *[1] * (expected.dim() - 1)), modal, as_is)
 
 
 def search(

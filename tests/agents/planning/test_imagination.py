@@ -97,7 +97,11 @@ def test_the_likeliest_reward_is_one_that_the_row_has_seen(monkeypatch):
         wanted = seen[(outcome.expected[row, 0, :, None] - seen).abs().argmin(-1)]
         assert torch.equal(outcome.reward[row, 0], wanted)
     assert len(outcome.reward.unique()) > 3
-    monkeypatch.setattr(imagination, "MAX_REWARDS", 5)  # too many are different to be all there is
+    monkeypatch.setattr(imagination, "MAX_REWARDS", 5)  # too many are different to be all there is, but in row 1
+    many = imagine().reward
+    assert torch.equal(many[[0, 2]], outcome.expected[[0, 2]])
+    assert torch.equal(many[1], outcome.reward[1])
+    monkeypatch.setattr(imagination, "MAX_REWARDS", 1)
     assert torch.equal(imagine().reward, outcome.expected)
 
 
