@@ -76,7 +76,7 @@ def draw_changes(
     """Arguments of `make_changing_tasks`: a `share` of the rows `tasks` (B,) gets another task after some episode.
 
     Args:
-        pool: ids of the tasks that rows may get, which a row has already excepted; None: those of the rows.
+        pool: ids of the tasks that rows may get, each another one than its own; None: those of the rows.
         late: share of the rows that keep their task, which pays nothing before some episode.
 
     Raises:
