@@ -287,7 +287,7 @@ def test_latent_actions_of_two_models_are_not_mixed(tmp_path, labelled):
     [
         ("ad", {"labels": 4}, ("labels=4 is for bc, la-bc, lam, prompted-dt, vpt", "not for ad")),
         ("bc", {"labels": 4000}, ("labels=4000 steps", "lower it")),
-        ("bc", {"labelled": "x.h5"}, ("labelled='x.h5' without a number",)),
+        ("bc", {"labelled": "x.h5"}, ("x.h5' without a number",)),
         ("bc", {"target": "vpt_acton"}, ("target=vpt_acton",)),
         ("lam", {"labels": 4}, ("decoder=true",)),
         ("la-bc", {"codes": 3, "latent": 4}, ("codes=3", "settings of the lam")),
