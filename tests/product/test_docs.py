@@ -248,6 +248,8 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "icrl-agents annotate videos.h5": "labels the histories of that command",
     "icrl-agents research actions": "measures every learner on all task sets for minutes; tests of studies take fewer",
     "icrl-agents research windows --env icrl/DarkKeyToDoor-v0": "runs for the larger room, with the same options",
+    "icrl-agents research windows --env icrl/DarkroomTurns-v0": "lives long lifetimes; tests of studies shorter ones",
+    "icrl-agents research memory icrl/cad-dark-key-to-door": "asks in 328 tasks; the commands before it ask in few",
     "icrl-agents evaluate icrl/idt-darkroom --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents evaluate icrl/ad-darkroom --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents evaluate icrl/idt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
