@@ -316,13 +316,11 @@ def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
 @lru_cache(maxsize=64)
 def _random_returns(family: Family, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
     copies = 1 if family.max_rows else min(COPIES, episodes)  # rows with a limit are processes
-    most = family.max_rows or len(tasks)
+    unit = family.lifetime if family.lasting else 1  # whole lifetimes where their episodes differ
+    count, most = unit * -(-episodes // (copies * unit)), family.max_rows or len(tasks)  # ceiling division
     found: list[float] = []
     for block in np.array_split(np.array(tasks), -(-len(tasks) // most)):  # ceiling division
         env, options = make_tasks(family.env_id, np.tile(block, copies))
-        count = -(-episodes // copies)  # ceiling division
-        if family.lasting:  # whole lifetimes: their episodes differ
-            count += -count % family.lifetime
         returns = rollout(RandomLearner(), env, count, seed=seed, options=options)
         env.close()
         found += returns.reshape(copies, len(block), -1).mean((0, 2)).tolist()  # (copies, N, E) -> (N,)

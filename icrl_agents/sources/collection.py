@@ -54,6 +54,11 @@ ROWS = 1024  # target number of lifetimes rolled out in parallel
 Progress = Callable[[int, int], None]  # called with (finished histories, all histories)
 
 
+def seed_of(seed: int, part: int) -> int:
+    """A seed for one `part` of what has `seed`, whose random numbers are those of no other part."""
+    return int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 1)
+
+
 def lifetimes(
     env_id: str, source: Source, task_ids: np.ndarray, episodes: int, seed: int, pool: np.ndarray | None = None
 ) -> Steps:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icrl_agents.core.steps import Steps
-from icrl_agents.sources.collection import lifetimes
+from icrl_agents.sources.collection import lifetimes, seed_of
 from icrl_agents.sources.noise import Noise
 
 Demonstrate = Callable[[np.ndarray, int], Steps]  # task ids (B,) and a seed -> demonstrations (B, T)
@@ -29,5 +29,5 @@ class Demonstrations:
 
     def __call__(self, tasks: np.ndarray, seed: int) -> Steps:
         """Demonstrations (B, T) of the tasks (B,)."""
-        own = int(np.random.SeedSequence([seed, SHOWING]).generate_state(1)[0] >> 1)
-        return lifetimes(self.env_id, Noise.constant(self.env_id, 0.0), np.asarray(tasks), self.episodes, own)
+        expert = Noise.constant(self.env_id, 0.0)
+        return lifetimes(self.env_id, expert, np.asarray(tasks), self.episodes, seed_of(seed, SHOWING))

@@ -159,13 +159,13 @@ def split_settings(
     check_known(rest, mine | theirs, "setting")
     rest = as_kinds(rest, (*fields(TrainConfig), *fields(config)))
     ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
-    if ours.labels and not MODELS[method].labelled_share:
+    model = MODELS[method]
+    if ours.labels and not model.labelled_share:
         takers = ", ".join(sorted(name for name, model in MODELS.items() if model.labelled_share))
         raise ValueError(f"labels={ours.labels} is for {takers}, not for {method}: leave it out")
     if ours.labelled and not ours.labels:
         raise ValueError(f"labelled={ours.labelled!r} without a number: give labels, the number of steps to draw there")
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
-    model = MODELS[method]
     if ours.blind and not (issubclass(model, CodedModel) and model.reads_rewards):
         raise ValueError(f"blind={ours.blind} hides rewards, which {method} does not read: leave it out")
     if ours.renumber and not issubclass(model, CodedModel):
@@ -174,7 +174,7 @@ def split_settings(
         raise ValueError(f"blind={ours.blind} hides rewards that {conditions[0]}=true learns: leave one of them out")
     check_order(agent, {"blind": ours.blind, "postpone": ours.postpone})
     check_order(agent, {f"source.{name}": for_source.get(name, 0) for name in ORDERED})
-    remembers = MODELS[method].has_memory
+    remembers = model.has_memory
     if remembers and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window
         ours = replace(ours, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))
     return ours, agent, for_source

@@ -187,12 +187,13 @@ class Request:
                 raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
             return FreshWindows(cfg.variant or self.env_id, self.source, tasks, cfg.episodes, spec)
         with self._shards(*self.histories) as shards:
-            made = {f"source.{name}": shards.info.settings.get(name, 0) for name in ORDERED}
-            check_order(self.agent_config, made)
+            for store in shards.stores:
+                made = {f"source.{name}": store.info.settings.get(name, 0) for name in ORDERED}
+                check_order(self.agent_config, made)
             check_one_model(shards.stores, self.agent_config.of_one_model)
             room, known = math.inf if self.resumed else memory, 0
             if cfg.labels:
-                known = known_rows(MODELS[self.method].labelled_share, cfg.batch_size)
+                known = known_rows(model.labelled_share, cfg.batch_size)
             spaces, unknown = env_spaces(self.env_id), spec._replace(batch_size=cfg.batch_size - known)
             others = recorded_windows(shards, tasks, unknown, spaces, cfg.pool, room) if unknown.batch_size else None
             if not known:

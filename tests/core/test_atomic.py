@@ -1,4 +1,4 @@
-"""Files that are written at once: whole, whoever else writes them."""
+"""Atomic writes: a reader sees one whole version of a file, also while two threads write it."""
 
 import threading
 

@@ -80,9 +80,14 @@ def test_what_asks_for_an_order_is_refused_where_windows_have_none(method, own, 
 
 
 def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp_path):
-    path = collect("icrl/Darkroom-v0", "posterior", tmp_path / "h.h5", streams=1, episodes=3, settings={"changes": 0.5})
+    """Whichever of the files has them."""
+    how = {"streams": 1, "episodes": 3}
+    paths = [
+        collect("icrl/Darkroom-v0", "posterior", tmp_path / f"{share}.h5", settings={"changes": share}, **how)
+        for share in (0.0, 0.5)
+    ]
     settings = {"updates": 1, "batch_size": 2, "order": "return"}
-    given = {"histories": path, "settings": settings, "device": "cpu", "quiet": True}
+    given = {"histories": paths, "settings": settings, "device": "cpu", "quiet": True}
     one_line(
         lambda: train("idt", "icrl/Darkroom-v0", tmp_path / "a", **given),
         ValueError,

@@ -12,7 +12,7 @@ CELL, ROOM, LEFT, NOISE = range(4)  # columns of a state
 
 
 class DarkroomMixedTurns(DarkroomTurns):
-    """Darkroom in turns of 1 to `turn` episodes. Each length is drawn anew, with a weight of log(1 + 1/n) for n.
+    """Darkroom in turns of random length: n episodes, 1 to `turn`, with a probability proportional to log(1 + 1/n).
 
     State, int64 (B, 4): the agent's cell, the room, the number of episodes left in this turn, with the present one, and
     the noise position.

@@ -20,7 +20,7 @@ from icrl_agents.core.rollout import rollout
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation.evaluate import block_seeds, blocks_of, learner_splits, optimal_returns, random_returns
 from icrl_agents.evaluation.intervals import Interval, Sample, bootstrap, ratio_of_means
-from icrl_agents.sources.collection import lifetimes
+from icrl_agents.sources.collection import lifetimes, seed_of
 from icrl_agents.sources.noise import Noise
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention, check_change, has_latents
 from icrl_agents.studies.memory.walks import UNREWARDED, WALKS, make_walk
@@ -171,10 +171,9 @@ def ask(
 
 def make_history(env_id: str, tasks: np.ndarray, shown: int, episodes: int, seed: int, walk: str = "random") -> Steps:
     """Histories (B, T): `shown` episodes of a noisy expert, then episodes of a walk with rewards set to 0."""
-    first, second = (int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 1) for part in (EXPERT, WALK))
-    parts = [lifetimes(env_id, Noise.constant(env_id, EXPERT_NOISE), tasks, shown, first)]
+    parts = [lifetimes(env_id, Noise.constant(env_id, EXPERT_NOISE), tasks, shown, seed_of(seed, EXPERT))]
     if episodes > shown:
-        rest = lifetimes(env_id, make_walk(walk, env_id), tasks, episodes - shown, second)
+        rest = lifetimes(env_id, make_walk(walk, env_id), tasks, episodes - shown, seed_of(seed, WALK))
         parts.append(rest._replace(reward=np.zeros_like(rest.reward)))
     names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "mask")
     columns: Any = {name: np.concatenate([getattr(part, name) for part in parts], 1) for name in names}
