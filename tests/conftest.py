@@ -46,6 +46,34 @@ def tiny_agent() -> Callable[..., ICAgent]:
     return make
 
 
+class Masked(gymnasium.Env):
+    """Two of three actions are legal, which ones depends on the task."""
+
+    observation_space, action_space = spaces.Discrete(3), spaces.Discrete(3)
+
+    def __init__(self, good=0):
+        self.good = good
+
+    def action_mask(self):
+        return (np.arange(3) != (self.good + 1) % 3).astype(np.int8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        assert self.action_mask()[action]
+        return int(action), float(action == self.good), False, False, {}
+
+
+@pytest.fixture
+def masked_env() -> Iterator[str]:
+    """The id of `Masked` while a test runs."""
+    gymnasium.register("test/Masked-v0", Masked, max_episode_steps=5)
+    yield "test/Masked-v0"
+    gymnasium.registry.pop("test/Masked-v0")
+
+
 def same_weights(one: ICAgent, other: ICAgent) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
     return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)

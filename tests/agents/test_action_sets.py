@@ -246,35 +246,11 @@ def test_a_history_records_the_action_sets(tmp_path):
     np.testing.assert_array_equal(env.steps().static["action_mask"], env.unwrapped.action_mask())
 
 
-class Masked(gymnasium.Env):
-    """Two of three actions are legal, which ones depends on the task."""
-
-    observation_space, action_space = spaces.Discrete(3), spaces.Discrete(3)
-
-    def __init__(self, good=0):
-        self.good = good
-
-    def action_mask(self):
-        return (np.arange(3) != (self.good + 1) % 3).astype(np.int8)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return 0, {}
-
-    def step(self, action):
-        assert self.action_mask()[action]
-        return int(action), float(action == self.good), False, False, {}
-
-
-def test_a_mask_is_heeded_whether_or_not_the_tasks_are_registered():
-    gymnasium.register("test/Masked-v0", Masked, max_episode_steps=5)
+def test_a_mask_is_heeded_whether_or_not_the_tasks_are_registered(masked_env):
+    before = legal_actions(gymnasium.make(masked_env, good=1))
+    register_family(masked_env, [{"good": good} for good in range(3)], split=(0.67, 0))
     try:
-        before = legal_actions(gymnasium.make("test/Masked-v0", good=1))
-        register_family("test/Masked-v0", [{"good": good} for good in range(3)], split=(0.67, 0))
-        try:
-            after = legal_actions(gymnasium.make("test/Masked-v0", good=1))
-        finally:
-            unregister_family("test/Masked-v0")
+        after = legal_actions(gymnasium.make(masked_env, good=1))
     finally:
-        gymnasium.registry.pop("test/Masked-v0")
+        unregister_family(masked_env)
     assert before.tolist() == after.tolist() == [[True, True, False]]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from icrl_agents.agents.inputs import check_spaces
-from icrl_agents.core.families import Capability, find_family, is_family
+from icrl_agents.core.env_actions import has_action_masks
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import need
 
@@ -106,8 +107,11 @@ class ObserveVecEnv(VecEnvWrapper):
 
 
 def _action_sets(venv: VecEnv) -> np.ndarray | None:
-    """Legal-action masks (B, A) of rows that were reset; None where their family declares none."""
+    """Legal-action masks (B, A) of rows that were reset; None where they have no `action_mask()`."""
     spec = venv.get_attr("spec")[0] if venv.has_attr("spec") else None
-    if spec is None or not is_family(spec.id) or not find_family(spec.id).offers(Capability.ACTION_MASKS):
+    if spec is None or not venv.has_attr("action_mask"):
         return None
-    return np.stack(venv.env_method("action_mask"))
+    row = gymnasium.make(spec.id, **spec.kwargs)  # rows of worker processes are not inspectable
+    masked = has_action_masks(row)
+    row.close()
+    return np.stack(venv.env_method("action_mask")).astype(bool) if masked else None

@@ -90,6 +90,26 @@ def test_action_sets_of_a_family_are_kept():
     np.testing.assert_array_equal(agent.context.steps.static["action_mask"], masks)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_action_masks_are_heeded_without_a_family(masked_env, tiny_agent, kind):
+    row = gymnasium.make(masked_env)
+    agent = tiny_agent(row.observation_space, row.action_space)
+    start = {"start_method": "fork"} if kind is SubprocVecEnv else {}
+    _, env = sb3_policy(agent, make_vec_env(masked_env, 2, vec_env_cls=kind, vec_env_kwargs=start), seed=0)
+    env.reset()
+    env.close()
+    np.testing.assert_array_equal(agent.context.steps.static["action_mask"], [[True, False, True]] * 2)
+
+
+def test_a_mask_of_states_is_none_of_the_task(tiny_agent):
+    taxi = "Taxi-v4" if "Taxi-v4" in gymnasium.registry else "Taxi-v3"
+    row = gymnasium.make(taxi)
+    agent = tiny_agent(row.observation_space, row.action_space)
+    sb3_policy(agent, make_vec_env(taxi, 1), seed=0).env.reset()
+    assert agent.context.steps.static.get("action_mask", np.True_).all()
+
+
 def test_another_env_is_refused(tiny_agent):
     agent = tiny_agent()
     one_line(lambda: sb3_policy(agent, make_vec_env(POLE, 1)), ValueError, "observation_space", "trained on")
