@@ -133,10 +133,8 @@ def lifetimes(kind: str = "grid", rows: int = 3, count: int = 30, seed: int = 0,
     reward = rng.random((rows, count)).astype(np.float32)
     log_prob = np.log(rng.uniform(0.1, 0.5, (rows, count))).astype(np.float32)  # none is sure: runs need test_marked_ad
     extras = {"expert_action": sample(action_space, rows, count, seed + 2), "log_prob": log_prob}
-    extras |= {
-        LATENT: rng.normal(size=(rows, count, 4)).astype(np.float32),
-        CODE: rng.integers(6, size=(rows, count, 1)),
-    }
+    code = np.abs(action.reshape(rows, count, -1)).sum(-1, keepdims=True).astype(np.int64) % 6  # of what was done
+    extras |= {LATENT: rng.normal(size=(6, 4)).astype(np.float32)[code[..., 0]], CODE: code}
     steps = stack_steps(obs[:, :-1], action, reward, obs[:, 1:], ended & kinds, ended & ~kinds, extras=extras)
     return with_timesteps(with_reward_range(steps))
 

@@ -282,6 +282,20 @@ def test_latent_actions_of_two_models_are_not_mixed(tmp_path, labelled):
     learn("b")
 
 
+def test_codes_that_another_model_left_behind_are_refused(videos, tmp_path):
+    """Without a quantiser a model replaces latent actions only: the codes beside them are those of the one before."""
+    path = tmp_path / "videos.h5"
+    path.write_bytes(videos.read_bytes())
+    how = {"histories": path, "device": "cpu", "quiet": True}
+    plain = train("lam", SHOWN, tmp_path / "lam", settings={**QUICK, "latent": 4, "quantizer": "none"}, **how)
+    with HistoryStore(path) as store:
+        store.annotate(plain.columns, plain)
+        assert CODE in store[0].extras
+    codes = {**QUICK, "latent": 4, "codes": 6}
+    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", settings=codes, **how), ValueError, CODE, "annotate")
+    train("la-bc", SHOWN, tmp_path / "b", settings={**codes, "predicts": "latents"}, **how)
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [

@@ -448,7 +448,7 @@ class TestKnownSteps:
         if unknown is not None:
             action[:6] = unknown
         rewards = np.where(weight > 0, 10 * reward, reward)
-        extras = {LATENT: steps.extras[LATENT], CODE: steps.extras[CODE] % 5}
+        extras = {LATENT: steps.extras[LATENT], CODE: steps.extras[CODE]}
         columns = (steps.obs, action, rewards, steps.next_obs, ended, np.zeros_like(ended))
         made = stack_steps(*columns, extras={**extras, LABELLED: weight}, static={TASK: np.arange(8)})
         return with_timesteps(made)

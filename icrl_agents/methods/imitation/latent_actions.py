@@ -1,6 +1,7 @@
 """LatentActions: what a policy predicts and decodes if it acts in latent actions.
 
-Axis letters: B rows, T steps, Z size of a latent action, L levels of codes, K codes of all levels, D width.
+Axis letters: B rows, T steps, N real steps, Z size of a latent action, L levels of codes, K codes of all levels,
+D width.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from icrl_agents.nn.codecs.distributions import Categorical, Distribution, Gauss
 from icrl_agents.nn.vision.encoders import mlp
 
 MOST_CODES = 4096
+SAME = 1e-3  # difference of two latent actions of one code, in units of the largest entry, that may be rounding
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class LatentActions(nn.Module):
             name: of the method, for messages.
 
         Raises:
-            ValueError: a column is missing, or of a model with other sizes.
+            ValueError: a column is missing, of a model with other sizes, or of another model than the other.
         """
         wanted = (LATENT, CODE) if self.coded else (LATENT,)
         if missing := [column for column in wanted if column not in steps.extras]:
@@ -108,8 +110,15 @@ class LatentActions(nn.Module):
                 f"these histories have codes up to {most} in {levels} levels, not codes={fields.codes} and "
                 f"levels={fields.levels}: give the settings of the lam"
             )
-        places = torch.as_tensor(self.joined(code)[steps.mask], device=self.vectors.device)
-        self.vectors[places] = torch.as_tensor(latent[steps.mask], device=self.vectors.device)
+        joined, latent = self.joined(code)[steps.mask], latent[steps.mask]  # (N,), (N, Z)
+        _, one, which = np.unique(joined, return_index=True, return_inverse=True)
+        if np.abs(latent - latent[one[which]]).max(initial=0) > SAME * np.abs(latent).max(initial=0):
+            raise ValueError(
+                f"steps of one {CODE} differ in their {LATENT}, so these are of different models: annotate the "
+                "histories again with one lam that has codes"
+            )
+        places = torch.as_tensor(joined, device=self.vectors.device)
+        self.vectors[places] = torch.as_tensor(latent, device=self.vectors.device)
 
     def joined(self, code: Any) -> Any:
         """Number (B, T) of the combination of the codes (B, T, L), of an array or tensor."""
