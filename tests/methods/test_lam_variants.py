@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from icrl_agents import HistoryStore, collect, train
 from icrl_agents.agents.annotator import Annotator
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods.base.predictor import CODE, LATENT, RAW, SKILL
 from icrl_agents.methods.imitation.lam import LAM
 from icrl_agents.methods.imitation.lam_config import LAMConfig
@@ -200,6 +200,20 @@ def test_skills_are_of_the_frame_k_steps_later_or_the_last_one():
         *([1, 2.5], [2, 2.5], [2.5, 2.5], [4, 6], [5, 6], [6, 6]),
         *([7, 9], [8, 10], [9, 10], [10, 10]),
     ]
+
+
+def test_skills_read_changes_in_their_own_unit():
+    """In that of one step, long ones would all lie at the limit."""
+    lam, speed = LAM(PLANE, FOUR, LAMConfig(**{**SMALL, "window": 40}, hierarchy=20)), np.array([[1, 3], [2, 4]])
+    obs = (np.arange(41)[:, None] * speed[:, None]).astype(np.float32)  # (2, 41, 2), moving at a constant speed
+    zeros = np.zeros((2, 40))
+    tensors = lam.tensors(stack_steps(obs[:, :-1], zeros.astype(int), zeros, obs[:, 1:], zeros > 0, zeros > 0))
+    lam.fit_normalization(tensors)
+    seen = []
+    lam.skill.inverse.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    lam.infer(*lam.read_all(tensors))
+    whole = seen[0].unflatten(0, (2, 40))[:, :21]  # 20 steps follow these
+    np.testing.assert_allclose(whole[1] / whole[0], np.broadcast_to([2, 4 / 3], (21, 2)), rtol=1e-3)
 
 
 def reached(lam: LAM, term: Tensor) -> set[str]:

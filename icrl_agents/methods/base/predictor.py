@@ -119,13 +119,20 @@ class Predictor(Trainable):
         size = self.frames.shape[0]
         return following[:, :size], following[:, -size:]
 
-    def between(self, context: Tensor, following: Tensor, differences: bool) -> Tensor:
-        """What an inverse model reads: all frames, or their changes from step to step (of vectors, in usual ones)."""
+    def between(self, context: Tensor, following: Tensor, differences: bool, usual: Tensor | None = None) -> Tensor:
+        """What an inverse model reads: all frames, or their changes from frame to frame (of vectors, in usual ones).
+
+        Args:
+            usual: the usual change until the following frame; None: that of one step.
+        """
         frames = torch.cat([context, following], 1)
         if not differences:
             return frames
         changes = frames[:, following.shape[1] :] - context
-        return changes if self.frames.bounded else (changes / self.step.repeat(self.earlier + 1)).clamp(-CLIP, CLIP)
+        if self.frames.bounded:
+            return changes
+        units = torch.cat([*[self.step] * self.earlier, self.step if usual is None else usual])
+        return (changes / units).clamp(-CLIP, CLIP)
 
     def blocks(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, tuple[Tensor, Tensor]]]:
         """Real steps of NumPy steps (B, T), a bounded number at a time: row, places (N,), and what `read` returns."""
@@ -183,7 +190,8 @@ def agreement(found: list[Tensor], steps: Steps) -> dict[str, float]:
         found: predicted actions of the real steps, row after row, in blocks (N, ...).
 
     Returns:
-        `accuracy`, the share of equal actions; of real numbers `r2`, the explained share of their variance.
+        `accuracy`, the share of equal actions, or of equal entries of vectors; of real numbers `r2`, the explained
+        share of their variance.
 
     Raises:
         ValueError: there are no steps.

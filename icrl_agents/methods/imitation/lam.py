@@ -107,7 +107,7 @@ class LAM(Predictor):
         after, later = self.after(following)
         hidden, skill = self.inverse(self.between(context, after, self.config.differences)), None
         if self.config.hierarchy:
-            skill = self.skill(self.between(context, later, self.config.differences))
+            skill = self.skill(self.between(context, later, self.config.differences, self.skill.step))
             hidden = torch.cat([hidden, skill.vectors], 1)
         raw = self.to_latent(hidden)
         return Found(raw, self.quantizer(raw), skill)
