@@ -346,6 +346,7 @@ BYTES = spaces.Box(0, 255, (9, 9, 3), np.uint8)
         (lambda: LAMConfig(encoder="vit", width=10), ("width=10", "multiple of heads=4")),
         (lambda: LAMConfig(ahead=9), ("ahead=9", "window=8", "longer window")),
         (lambda: LAMConfig(ahead=0), ("ahead=0", "1")),
+        (lambda: LAMConfig(earlier=8), ("earlier=8", "window=8", "longer window")),
         (lambda: LAMConfig(hierarchy=20), ("hierarchy=20", "window=8")),
         (lambda: LAMConfig(hierarchy=1), ("hierarchy=1", "2 steps or more")),
         (lambda: LAMConfig(hierarchy=2, decoder=True), ("decoder=true", "hierarchy=2", "leave one out")),

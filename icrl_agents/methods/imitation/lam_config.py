@@ -64,6 +64,11 @@ class LAMConfig(ModelConfig):
         for name in ("ahead", "hierarchy"):
             if (steps := getattr(self, name)) > self.window:
                 raise ValueError(f"{name}={steps} steps are more than window={self.window}: give a longer window")
+        if self.earlier >= self.window:
+            raise ValueError(
+                f"earlier={self.earlier} frames before the current one are in no window={self.window}: "
+                "give a longer window"
+            )
         if self.hierarchy == 1:
             raise ValueError("hierarchy=1: a skill is of 2 steps or more, and 0 means none")
         if self.hierarchy and self.decoder:
