@@ -168,7 +168,7 @@ def split_settings(
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
     if ours.blind and not (issubclass(model, CodedModel) and model.reads_rewards):
         raise ValueError(f"blind={ours.blind} hides rewards, which {method} does not read: leave it out")
-    if ours.renumber and not issubclass(model, CodedModel):
+    if ours.renumber and (not issubclass(model, CodedModel) or not model.reads_actions or agent.of_one_model):
         raise ValueError(f"renumber=true changes the numbers of actions, which {method} does not read: leave it out")
     if ours.blind and (conditions := [name for name in ("dynamics", "return_to_go") if getattr(agent, name, False)]):
         raise ValueError(f"blind={ours.blind} hides rewards that {conditions[0]}=true learns: leave one of them out")

@@ -104,6 +104,9 @@ def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp
         ("bc", {"blind": 0.5}, ("blind=0.5", "bc does not read")),
         ("lam", {"blind": 0.5}, ("blind=0.5", "lam does not read")),
         ("vpt", {"renumber": True}, ("renumber=true", "vpt does not read")),
+        ("bc", {"renumber": True}, ("renumber=true", "bc does not read")),
+        ("la-bc", {"renumber": True}, ("renumber=true", "la-bc does not read")),
+        ("prompted-dt", {"renumber": True, "latent": 4}, ("renumber=true", "prompted-dt does not read")),
     ],
 )
 def test_what_a_method_would_ignore_or_learn_wrongly_is_refused(method, settings, words):
