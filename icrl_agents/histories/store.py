@@ -188,7 +188,9 @@ class HistoryStore(AbstractContextManager):
         return True
 
     def annotated_by(self, field: str) -> str:
-        """The identity of what wrote a column; "" if there is no such column, or none was given."""
+        """The identity of what wrote a column; "" if there is no such column or no task, or none was given."""
+        if not self.tasks:
+            return ""
         task = self.tasks[0]
         file = self._file(self._where[task])
         with reading(self._where[task], f"task {task}"):

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from icrl_agents import HistoryStore, ICAgent, collect, train
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.core.steps import Steps
+from icrl_agents.histories.store import partial_folder
 from icrl_agents.methods.base.predictor import CODE, LATENT
 from icrl_agents.methods.base.trainable import LABELLED
 from icrl_agents.methods.imitation.bc import BC, BCConfig
@@ -294,6 +295,15 @@ def test_codes_that_another_model_left_behind_are_refused(videos, tmp_path):
     codes = {**QUICK, "latent": 4, "codes": 6}
     one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", settings=codes, **how), ValueError, CODE, "annotate")
     train("la-bc", SHOWN, tmp_path / "b", settings={**codes, "predicts": "latents"}, **how)
+
+
+def test_a_collection_without_a_finished_task_is_one_line(videos, tmp_path):
+    folder = partial_folder(tmp_path / "begun.h5")
+    folder.mkdir()
+    with HistoryStore(videos) as store, h5py.File(folder / "header.h5", "w") as header:
+        store.info.write(header)
+    how = {"histories": tmp_path / "begun.h5", "settings": QUICK, "device": "cpu", "quiet": True}
+    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", **how), ValueError, "begun.h5", "none of the")
 
 
 @pytest.mark.parametrize(
