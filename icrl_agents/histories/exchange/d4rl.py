@@ -53,8 +53,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"no {min(missing)}, a D4RL file has {', '.join(REQUIRED)}")
         if any(column.external is not None or column.is_virtual for column in columns.values()):
             raise ValueError("its data lie in another file")
-        if any(column.dtype.kind not in "biuf" for column in columns.values()):
-            raise ValueError("a column holds no numbers")
+        if any(column.dtype.kind not in "biuf" or not column.shape for column in columns.values()):
+            raise ValueError("a column holds no numbers, or a single one")
         check_expansion(memory_bytes(columns.values()), file.id.get_filesize(), MAX_TASK_BYTES)
         return {name: column[()] for name, column in columns.items()}
 

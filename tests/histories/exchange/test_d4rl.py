@@ -129,6 +129,10 @@ def test_what_is_no_such_file_is_refused(tmp_path):
         del file["rewards"]
         file["rewards"] = h5py.ExternalLink("/etc/passwd", "/x")
     one_line(lambda: read_d4rl(path, SPRING), ValueError, "rewards")
+    with h5py.File(path, "r+") as file:
+        del file["rewards"], file["observations"]
+        file["rewards"], file["observations"] = columns["rewards"], np.float32(1)
+    one_line(lambda: read_d4rl(path, SPRING), ValueError, "a single one")
 
 
 CHEETAH = "test/HalfCheetah-v0"
