@@ -15,7 +15,7 @@ from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import measure
 from icrl_agents.methods import METHODS
-from icrl_agents.methods.base.predictor import CODE, LATENT
+from icrl_agents.methods.base.predictor import CODE, LATENT, SKILL
 from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.sources.demonstrations import Demonstrations
 from icrl_agents.training.loop import train
@@ -581,6 +581,12 @@ def test_latent_actions_are_trained_with_few_labels(tmp_path):
     assert 0 <= agent.act(demo.obs[0, 0]) < 5
     plain = demo.window(0, 20)._replace(extras={})
     one_line(lambda: agent.reset(demo=plain), ValueError, "demo has no latent_action", "Annotator")
+    with HistoryStore(path) as store:
+        store.annotate(SKILL, lambda steps: np.zeros((*steps.mask.shape, 4), np.float32))
+    one_line(
+        lambda: train("prompted-dt", ENV, tmp_path / "x", settings={**settings, **latents}, **how),
+        *(ValueError, SKILL, "without hierarchy"),
+    )
     other = {**settings, "labels": 7}
     one_line(
         lambda: train("prompted-dt", ENV, tmp_path / "x", settings=other, **how), ValueError, "give latent, or leave"

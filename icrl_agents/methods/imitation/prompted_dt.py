@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from icrl_agents.core.steps import ACTION_MASK, TIMESTEP, Steps
 from icrl_agents.methods.base.context import Context
-from icrl_agents.methods.base.predictor import LATENT
+from icrl_agents.methods.base.predictor import LATENT, SKILL
 from icrl_agents.methods.base.recorded import check_recorded
 from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.methods.base.transforms import return_to_go
@@ -128,6 +128,11 @@ class PromptedDT(EpisodeMethod):
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         task = steps.static.get(TASK)
         steps = steps._replace(static={name: value for name, value in steps.static.items() if name != TASK})
+        if self.config.latent and SKILL in steps.extras:
+            raise ValueError(
+                f"these histories have {SKILL}, so a latent action may tell frames that prompted-dt must not see yet: "
+                "label others with a lam without hierarchy"
+            )
         if self.config.latent:
             self.latent.read(steps, "prompted-dt")
         elif LABELLED in steps.extras:
