@@ -292,6 +292,7 @@ def test_codes_that_another_model_left_behind_are_refused(videos, tmp_path):
     with HistoryStore(path) as store:
         store.annotate(plain.columns, plain)
         assert CODE in store[0].extras
+        assert plain.measure(store[0]).keys() == {"reconstruction", "copy"}
     codes = {**QUICK, "latent": 4, "codes": 6}
     one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", settings=codes, **how), ValueError, CODE, "annotate")
     train("la-bc", SHOWN, tmp_path / "b", settings={**codes, "predicts": "latents"}, **how)

@@ -199,11 +199,14 @@ class LAM(Predictor):
             raise ValueError(NO_STEPS)
         totals = [code.bincount().double() for code in torch.cat(codes).unbind(1)]
         shares = [number[number > 0] / number.sum() for number in totals]
-        return {
-            **{name: float(np.average([each[name] for each in errors], weights=counts)) for name in errors[0]},
+        of_codes = {
             "perplexity": [float((-(share * share.log()).sum()).exp()) for share in shares],
             "used_codes": [len(share) for share in shares],
             "dead_codes": [self.quantizer.codes - len(share) for share in shares],
+        }
+        return {
+            **{name: float(np.average([each[name] for each in errors], weights=counts)) for name in errors[0]},
+            **(of_codes if shares else {}),
             **(agreement(actions, steps) if self.config.decoder else {}),
         }
 
