@@ -313,13 +313,13 @@ def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:
     Extra columns that hold actions must fit the codec of `action`; those in `NUMBERS` must hold one number per step.
 
     Args:
-        codecs: column name -> codec.
+        codecs: column name -> codec; without one of `action` no actions are checked.
         where: subject of the error message.
     """
-    actions = {name: codecs["action"] for name in steps.extras if holds_actions(name)}
+    actions = {name: codecs["action"] for name in steps.extras if holds_actions(name) and "action" in codecs}
     for name, codec in {**codecs, **actions}.items():
         values = _column(steps, name)[steps.mask]  # (number of real steps, ...)
-        if codec is codecs["action"] and values.dtype == bool:
+        if codec is codecs.get("action") and values.dtype == bool:
             raise ValueError(f"{where}: {name} has dtype bool; {RIGHT}")
         try:
             codec.check(values, len(values), name)

@@ -556,6 +556,15 @@ def test_demonstrations_without_actions_are_told_by_their_latent_actions():
 
 
 @torch.no_grad()
+def test_unknown_actions_of_a_demonstration_may_be_none_of_the_space():
+    agent, steps = LATENT_PROMPTS.build("discrete"), lifetimes("discrete", rows=1, count=6, ends=0)
+    blind = steps._replace(action=np.zeros_like(steps.action))  # the actions are 1, 2 and 3
+    agent.reset(seed=0, demo=blind)
+    assert agent.act(steps.obs[0, 0]) in agent.action_space
+    told = Variant("prompted-dt").build("discrete")
+    one_line(lambda: told.reset(seed=0, demo=blind), ValueError, "demo: action 0 is outside 1..3")
+
+
 def test_own_actions_stand_for_the_latent_actions_that_mean_them():
     agent = begun(LATENT_PROMPTS, None, episodes((4,)))
     latent, actions = agent.method.latent, agent.method.action

@@ -10,11 +10,12 @@ from icrl_agents.core.steps import Steps, check_steps
 from icrl_agents.methods.base.method import Method
 
 
-def check_recorded(method: Method, steps: Any, rows: int, what: str) -> Steps:
+def check_recorded(method: Method, steps: Any, rows: int, what: str, acted: bool = True) -> Steps:
     """Checked steps (B, T) with padding that is valid in the spaces, and without static values.
 
     Args:
         what: name of the argument, for error messages.
+        acted: whether its actions will be read; else they may be any.
 
     Raises:
         ValueError: not left-packed NumPy `Steps` of `rows` rows in the spaces of the method.
@@ -34,7 +35,8 @@ def check_recorded(method: Method, steps: Any, rows: int, what: str) -> Steps:
     for name in method.extra_columns.keys() & steps.extras.keys():
         if np.shape(steps.extras[name]) != mask.shape:
             raise ValueError(f"{what} has {name} of shape {np.shape(steps.extras[name])}, expected {mask.shape}")
-    codecs = {"obs": method.obs, "next_obs": method.obs, "action": method.action, "reward": method.reward}
+    codecs = {"obs": method.obs, "next_obs": method.obs, "reward": method.reward}
+    codecs |= {"action": method.action} if acted else {}
     check_steps(steps, codecs, what)
     steps = method.tracked(steps)  # before a window cuts them
     extras = {name: steps.extras[name] for name in method.extra_columns if name in steps.extras}

@@ -219,7 +219,7 @@ class PromptedDT(EpisodeMethod):
 
     def _read_demo(self, demo: Any, rows: int) -> tuple[Demos, np.ndarray]:
         """Checked demonstrations of `rows` rows, and what was done last in each (rows, ...)."""
-        steps = check_recorded(self, demo, rows, "demo")
+        steps = check_recorded(self, demo, rows, "demo", acted=not self.config.latent)
         done = self._latents_of(demo, steps) if self.config.latent else steps.action
         length, config = steps.mask.sum(1), self.config
         segment = np.where(steps.mask, segments(steps.first & steps.mask, 1 << 30), 0)
