@@ -18,7 +18,7 @@ from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
-from icrl_agents.evaluation.intervals import bootstrap_mean
+from icrl_agents.evaluation.intervals import bootstrap_mean, share_of_optimum
 from icrl_agents.evaluation.results import include_rows, usual_seeds
 from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, span_name, spans
 from icrl_agents.hub.cards import Row
@@ -118,12 +118,15 @@ def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
     """
     splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
     name, found = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}", list(curves.values())
-    known = not any(np.isnan(curve.optimal).any() for curve in found)
+    known = all(np.isfinite(curve.share(1)).all() for curve in found)
     rows = []
     for span in spans(min(curve.runs.shape[2] for curve in found)):
         rows.append(_row(f"{name}: mean return, {span_name(*span)}", [curve.at(*span).value for curve in found]))
         if known:  # one optimum per cell: optima differ between splits
-            shares = [curve.at(*span).value / curve.optimal.mean() for curve in found]
+            shares = [
+                float(share_of_optimum(curve.at(*span).value, curve.random.mean(), curve.optimal.mean()))
+                for curve in found
+            ]
             rows.append(_row(f"{name}: share of optimum, {span_name(*span)}", shares, "share of optimum"))
     return [*rows, *_successes(name, found), *(_worst(name, curves, span) if known else [])]
 

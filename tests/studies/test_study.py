@@ -72,6 +72,19 @@ def test_table():
     assert not [name for name in rows if "optimum" in name or "worst" in name]
 
 
+def test_a_share_of_costs_is_larger_where_they_are_smaller():
+    def curve(level, best=-2.0):
+        runs = np.full((2, 3, 12), float(level))
+        return Curve("icrl/PointRobot-v0", "test", (0, 1, 2), runs, np.full(3, best), np.full(3, -12.0))
+
+    name = "1 split x 1 training seed: share of optimum, episode 10"
+    for level, share in ((-2, 1.0), (-7, 0.5), (-12, 0.0)):
+        rows = {row.name: row for row in study_table({(0, 0): curve(level)})}
+        assert rows[name].value == rows["1 split x 1 training seed: worst task of all, episodes 3-12"].value == share
+    nothing_to_gain = study_table({(0, 0): replace(curve(-12), optimal=np.full(3, -12.0))})
+    assert not [row.name for row in nothing_to_gain if "optimum" in row.unit]
+
+
 @pytest.mark.slow
 def test_it_goes_on_the_card(tmp_path):
     curves = run(tmp_path, seeds=[0])
