@@ -68,7 +68,7 @@ def evaluate(
         seed: seed of the environments and of the sampled actions.
         plan: a planner or its name, for this evaluation; None keeps the planner set by `use_plan`.
         plan_kwargs: settings of the planner that override its defaults.
-        tasks: task ids instead of a split.
+        tasks: task ids, instead of all of the split; the curve is of the split "tasks" if some are of another one.
         on_episode: called with the number of finished episodes; more than `MAX_ROWS` lifetimes, or half of the
             family's `max_rows`, run in consecutive blocks, and the number is averaged over all of them.
         name: name of the curve; default the agent's method or the source's name, with ", planned" for a planner.
@@ -78,8 +78,8 @@ def evaluate(
 
     Raises:
         TypeError: `agent` lacks reset, act or observe, such as the name of an agent.
-        ValueError: unknown id or split, invalid task ids, `tasks` that the agent was trained on, or an agent that takes
-            no such demonstrations.
+        ValueError: unknown id or split, invalid task ids, `tasks` of another split that the agent was trained on, or an
+            agent that takes no such demonstrations.
     """
     _check_learner(agent)
     shown = demonstrate(agent, env_id, demos)
@@ -87,10 +87,10 @@ def evaluate(
     splits = learner_splits(agent, env_id)
     episodes = whole("episodes", splits.test.family.lifetime if episodes is None else episodes, 1)
     num_seeds, seed = whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
-    if tasks is None:
-        ids = splits.pick(split).ids
-    else:
-        ids, split = _task_ids(env_id, tasks), "tasks"
+    ids = splits.pick(split).ids
+    if tasks is not None:
+        given = _task_ids(env_id, tasks)
+        ids, split = given, split if np.isin(given, ids).all() else "tasks"
     if split not in (*Splits._fields, ALL):  # names that state whether training tasks are included
         _refuse_overlap(ids, splits.train.ids, agent)
     rows = np.tile(ids, num_seeds)  # (num_seeds * N,), grouped by seed

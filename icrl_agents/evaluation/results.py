@@ -78,10 +78,10 @@ def measure(
     how: dict[str, Any] = {"tasks": tasks, "workers": workers}
     try:
         found = evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, demos=counts[0], **how)
-        curves = [replace(found, split=split)]  # "tasks" if task ids were given
+        curves = [found]
         for count in counts[1:]:
             found = evaluate(agent, env_id, split, episodes, num_seeds, seed, demos=count, **how)
-            curves.append(replace(found, name=counted(count, "demonstration"), split=split))
+            curves.append(found.renamed(counted(count, "demonstration")))
         every = all_tasks(agent, env_id, episodes, seed, workers, counts[0]) if split == "test" else []
         if plan is not None:
             curves.append(_planned(agent, curves[0], seed, plan, plan_tasks, workers))
@@ -131,9 +131,9 @@ def _planned(
 ) -> Curve:
     """The evaluation of `plain` repeated with a planner, on up to `most` of its tasks."""
     num_seeds, count, episodes = plain.runs.shape
-    tasks = spread(plain.tasks, most) if most and most < count else None
+    tasks = spread(plain.tasks, most or count)
     found = evaluate(agent, plain.env_id, plain.split, episodes, num_seeds, seed, plan, tasks=tasks, workers=workers)
-    return replace(found, name=PLANNED, split=plain.split)
+    return found.renamed(PLANNED)
 
 
 def spread(tasks: Sequence[int] | np.ndarray, most: int) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ An interrupted study continues with the missing cells, and within a cell with th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,6 +130,5 @@ def run_cell(cell: Cell) -> Curve:
     demos = usual_demos(agent, cell.env_id) if cell.demos is None else cell.demos
     how: dict[str, Any] = {"tasks": tasks, "demos": demos}
     curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, cell.seed, **how)
-    curve = replace(curve, split=cell.split)  # "tasks" if task ids were given
     curve.save(done)
     return curve

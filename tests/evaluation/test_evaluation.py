@@ -645,6 +645,23 @@ def test_planning_may_be_measured_on_some_of_the_tasks():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "all", "validation"])
+def test_some_tasks_of_any_split_may_be_measured(split):
+    agent, env_id = Variant("ad", (("dynamics", True),)).build(), "icrl/Darkroom-v0"
+    agent.facts = {"env_id": env_id, "split_seed": None}
+    wanted = report.spread(split_tasks(env_id).pick(split).ids, 3)
+    spec = EvalSpec(split, 1, 1, tasks=3)
+    plain, planned = report.measure(agent, env_id, spec, plan="lookahead")
+    assert (plain.split, plain.tasks, planned.split, planned.tasks) == (split, wanted, split, wanted)
+    planned = report.measure(agent, env_id, spec, plan="lookahead", plan_tasks=2)[1]
+    assert (planned.split, planned.tasks) == (split, report.spread(wanted, 2))
+    assert evaluate(agent, env_id, split, 1, tasks=wanted).split == split
+    if split != "validation":
+        with pytest.raises(ValueError, match="among the agent's training tasks"):
+            evaluate(agent, env_id, "test", 1, tasks=wanted)
+
+
+@pytest.mark.slow
 def test_a_curve_is_named_after_its_learner(tiny_agent, tmp_path):
     agent = agent_of(tiny_agent)
     how = {"episodes": 1, "tasks": [3]}
