@@ -13,7 +13,7 @@ from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.core.files.atomic import write_files, write_text
 from icrl_agents.core.splits import ALL, split_tasks
 from icrl_agents.evaluation.curves import Curve
-from icrl_agents.evaluation.evaluate import evaluate
+from icrl_agents.evaluation.evaluate import evaluate, learner_splits
 from icrl_agents.evaluation.results import source_curve, spread, stored_curves, usual_seeds
 from icrl_agents.evaluation.results_table import PLANNED
 from icrl_agents.sources import default_source
@@ -133,14 +133,15 @@ def measure(
 
 
 def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, most: int | None, cache: Path) -> Curve:
-    """The agent's curve: cached by evaluation settings and weights, otherwise measured now."""
-    how = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan), most])
+    """The agent's curve: cached by evaluation settings, config and weights, otherwise measured now."""
+    held_out = learner_splits(agent, env_id).test.ids
+    tasks = spread(held_out, most or len(held_out))
+    how = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan), tasks, asdict(agent.config)])
     weights = b"".join(value.cpu().numpy().tobytes() for value in agent.state_dict().values())
     # the hash changes with the weights, so a retrained agent is measured again
     path = cache / f"{hashlib.sha256(how.encode() + weights).hexdigest()[:20]}.json"
     if path.is_file():
         return Curve.load(path)
-    tasks = spread(split_tasks(env_id).test.ids, most) if most else None
     curve = evaluate(agent, env_id, "test", EPISODES, num_seeds, plan=plan, tasks=tasks)
     curve.save(path)
     return curve

@@ -10,6 +10,7 @@ import pytest
 from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent
+from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.evaluation.results import write_report
@@ -115,6 +116,22 @@ def test_another_planner_or_weights_are_measured_anew(folders, tmp_path):
     assert [measured.planned.facts["joined"][0]["plan"]["when"] for measured in found] == ["known", "full", "full"]
     assert (found[0].plain.runs == found[1].plain.runs).all()
     assert (found[1].plain.runs != found[2].plain.runs).any()
+
+
+@pytest.mark.slow
+def test_another_config_is_measured_anew_on_the_tasks_of_its_split(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "PLAN_TASKS", {ID: 2})
+    agent, folder = ICAgent.from_pretrained(folders[0]), tmp_path / "other"
+    found = []
+    for change, split in (({}, None), ({"acting_temperature": 0.1}, None), ({}, 3)):
+        agent.method.config = replace(agent.config, **{"acting_temperature": 1.0, **change})
+        agent.facts["split_seed"] = split
+        agent.save_pretrained(folder)
+        found += compare([Entry("ad", ID, (str(folder),))], tmp_path / "out", num_seeds=1)
+    assert (found[0].plain.runs != found[1].plain.runs).any()
+    held_out = split_tasks(ID, 3).test.ids
+    assert found[2].plain.tasks == tuple(held_out)
+    assert found[2].planned.tasks == (held_out[0], held_out[-1])
 
 
 @pytest.mark.slow
