@@ -15,7 +15,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation.results import spread
 from icrl_agents.sources import make_source
-from icrl_agents.studies.action_sets.lifetimes import run_lifetimes
+from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 
 TASKS, SEED = 100, 11  # of every training set, evenly spaced
 GRIDS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
@@ -47,7 +47,7 @@ def regrets(env_id: str, name: str, settings: dict[str, float], sets: list[str])
     learner, found = make_source(name, env_id, settings), []
     for task_set in sets:
         tasks = spread(split_tasks(env_id, task_set=task_set).train.ids, TASKS)
-        found.append(float(run_lifetimes(learner, env_id, tasks, seed=SEED).curve[:, -1].mean()))
+        found.append(float(run_lifetimes(learner, Setup(env_id, tasks, seed=SEED)).curve[:, -1].mean()))
     return found
 
 

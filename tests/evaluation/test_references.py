@@ -19,6 +19,7 @@ from icrl_agents.sources import default_source, make_source
 from icrl_agents.sources.bandits.gittins import gittins_indices
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
+from tests.benchmarks import tune_references
 
 COINS, CONTEXTS = "icrl/BernoulliBandit-v0", "icrl/ContextualBandit-v0"
 
@@ -165,3 +166,12 @@ def test_stronger_references_lose_less_than_the_source(env_id):
     }
     assert list(found) == [RANDOM, source, "ucb", *STRONGER[env_id]]
     assert max(found[name] for name in STRONGER[env_id]) < found[source] < found[RANDOM]
+
+
+@pytest.mark.slow
+def test_the_script_that_chose_their_settings_measures_them(monkeypatch):
+    monkeypatch.setattr(tune_references, "TASKS", 2)
+    plain, sharp = (
+        tune_references.regrets(COINS, "thompson", {"sharpness": sharpness}, ["train_20"]) for sharpness in (1.0, 12.0)
+    )
+    assert 0 < sharp[0] < plain[0]
