@@ -76,6 +76,9 @@ def released(also: str | Path | None = None) -> list[Entry]:
 
     Args:
         also: folder of further trainings, `<name>-seed<number>`.
+
+    Raises:
+        FileNotFoundError: `also` has none.
     """
     from icrl_agents.hub.checkpoint import CONFIG, read_config
     from icrl_agents.hub.remote import BUNDLED, bundled_folder, list_pretrained
@@ -91,6 +94,11 @@ def released(also: str | Path | None = None) -> list[Entry]:
             source = config.facts.get("source", "")
             usual = source == default_source(env_id)
             found.append(Entry(method, env_id, (name, *map(str, others)), "" if usual else source))
+    if also and all(len(entry.agents) == 1 for entry in found):
+        raise FileNotFoundError(
+            f"{also} has no finished training of an agent of the table, such as ad-darkroom-seed1: name the folder "
+            "that holds some"
+        )
     envs = list(PUBLISHED)
     return sorted(found, key=lambda entry: (envs.index(entry.env_id), entry.method, entry.source))
 

@@ -218,7 +218,8 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert done("evaluate", "icrl/ad-darkroom", "--stored") == first
     assert "--curve draws" in refused("evaluate", folder, "--stored", "--measure", "success")
-    assert "--stored measures nothing" in refused("research", "table", "--stored", "--seeds", 2)
+    for option in (("--seeds", 2), ("--also", tmp_path)):
+        assert "--stored measures nothing" in refused("research", "table", "--stored", *option)
     results = json.loads((folder / "results.json").read_text())
     results["curves"] = [{**curve, "env_id": "mine/Room-v0"} for curve in results["curves"]]  # not registered here
     (folder / "results.json").write_text(json.dumps(results))

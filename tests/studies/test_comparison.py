@@ -158,6 +158,8 @@ def test_released_finds_every_agent_of_the_table(folders, tmp_path, monkeypatch)
     (more / "ad-darkroom-seed0-seed8").mkdir()  # not trained to its end
     (more / "ad-darkroom-seed0-seed7.log").touch()
     assert released(more)[0].agents == ("icrl/ad-darkroom-seed0", str(more / "ad-darkroom-seed0-seed7"))
+    for nothing in (tmp_path / "nowhere", more / "ad-darkroom-seed0-seed8"):
+        one_line(lambda where=nothing: released(where), FileNotFoundError, str(nothing), "name the folder")
 
 
 def test_an_unknown_planner_costs_nothing(tmp_path):

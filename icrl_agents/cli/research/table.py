@@ -37,10 +37,11 @@ class Table:
         from icrl_agents.core.process.terminal import print_json, print_table
         from icrl_agents.studies import compare
 
+        planning = self.plan != "lookahead", self.beam_width, self.plan_depth, self.plan_after
+        if self.stored and any((self.also, self.seeds, *planning)):
+            raise ValueError("--stored measures nothing: leave out --also, --seeds and what plans, or --stored")
         entries = self._entries()
         if self.stored:
-            if any((self.seeds, self.plan != "lookahead", self.beam_width, self.plan_depth, self.plan_after)):
-                raise ValueError("--stored measures nothing: leave out --seeds and what plans, or --stored")
             found = [compare.stored(entry) for entry in entries]
         else:
             planner = planner_of(self.plan, self.beam_width, self.plan_depth, self.plan_after)
