@@ -17,6 +17,7 @@ from icrl_agents.agents.planning.search import Planner
 from icrl_agents.agents.shown import usual_demos
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
+from icrl_agents.core.printable import printable
 from icrl_agents.core.process.jobs.backends import Workers
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted, print_table
@@ -281,13 +282,17 @@ def stored_curves(agent: str | Path) -> list[Curve]:
     return [Curve.from_json(data) for data in stored_results(agent)["curves"]]
 
 
-def check_measured(agents: Sequence[str]) -> None:
-    """ValueError for a folder without results, to which rows cannot be added."""
-
+def check_measured(agents: Sequence[str], env_id: str, option: str = "--write") -> None:
+    """ValueError for a folder to whose results rows of `env_id` cannot be added: it has none, or of another one."""
     for name in agents:
         if not (Path(name).expanduser() / RESULTS).is_file():
             first = shlex.join(["icrl-agents", "evaluate", name, "--write"])
-            raise ValueError(f"--write adds to results, {name} has none: {first} first")
+            raise ValueError(f"{option} adds to results, {name} has none: {first} first")
+        if (theirs := stored_results(name).get("env_id")) != env_id:
+            raise ValueError(
+                f"{option} adds to results of {printable(theirs)} in {name}, these would be of {env_id}: "
+                f"leave {option} out"
+            )
 
 
 def include_rows(folder: str | Path, rows: Sequence[Row]) -> None:

@@ -19,9 +19,10 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import bootstrap_mean, share_of_optimum
-from icrl_agents.evaluation.results import include_rows, usual_seeds
+from icrl_agents.evaluation.results import check_measured, include_rows, usual_seeds
 from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, span_name, spans
 from icrl_agents.hub.cards import Row
+from icrl_agents.hub.checkpoint import read_config
 from icrl_agents.studies.cells import Cell, run_cells
 
 
@@ -99,6 +100,13 @@ def study(
     }
     write_text(out / "study.json", json.dumps(note, indent=1) + "\n")
     return found
+
+
+def check_card(folder: str | Path, method: str, env_id: str) -> None:
+    """ValueError for an agent to whose card a study does not belong: not measured, of another method or environment."""
+    check_measured([str(folder)], env_id, "--into")
+    if (theirs := read_config(Path(folder).expanduser()).method) != method:
+        raise ValueError(f"--into {folder} is an agent of {theirs}, the study is of {method}: give one of {method}")
 
 
 def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from icrl_envs import FAMILIES
 
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate
 from icrl_agents.evaluation.results import write_report
 from icrl_agents.studies.seeds import include, study, study_table
+from tests.cli.test_cli import refused
 from tests.conftest import one_line
 from tests.training.test_training import FAST, ID
 
@@ -96,6 +98,22 @@ def test_it_goes_on_the_card(tmp_path):
     assert "2 splits x 1 training seed:" in (folder / "README.md").read_text()
     results = json.loads((folder / "results.json").read_text())
     assert results["study"] == results["table"][-len(results["study"]) :] == [r._asdict() for r in study_table(curves)]
+
+
+@pytest.mark.slow
+def test_the_card_is_of_an_agent_of_the_study(tmp_path, tiny_agent):
+    rules = FAMILIES[ID].rules
+    agent, folder = tiny_agent(rules.observation_space, rules.action_space), tmp_path / "agent"
+    agent.save_pretrained(folder)
+    words = ("research", "seeds", "ad", "--env", ID, "-o", tmp_path / "out", "--into", folder)
+    assert f"--into adds to results, {folder} has none" in refused(*words)
+    write_report(folder, [evaluate(agent, ID, "test", 1)])
+    other = "icrl/Darkroom-v0"
+    told = refused("research", "seeds", "ad", "--env", other, "-o", tmp_path / "out", "--into", folder)
+    assert f"these would be of {other}: leave --into out" in told
+    told = refused("research", "seeds", "dpt", "--env", ID, "-o", tmp_path / "out", "--into", folder)
+    assert f"{folder} is an agent of ad, the study is of dpt" in told
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -67,12 +67,10 @@ class Memory:
         from icrl_agents.studies.memory import report
 
         folder = check_folder(self.output, report.FILES, self.overwrite)
-        if self.write:
-            check_measured(self.agents)
-            if self.env is not None:
-                raise ValueError("--write is for results on the environment of the card: leave --env out")
         agents = {name: ICAgent.from_pretrained(name, device=self.device) for name in self.agents}
         env_id = env_of_all(agents.values(), self.env)
+        if self.write:
+            check_measured(self.agents, env_id)
         found = self._measure(agents, env_id)
         results = report.to_json(found, env_id, self.split, self.seeds, self.seed, self.walk)
         print_results(results, report.HEADER, report.table(found), self.as_json)

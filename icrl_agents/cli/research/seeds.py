@@ -50,6 +50,8 @@ class Seeds:
         from icrl_agents.core.process.terminal import print_json, print_table
         from icrl_agents.studies import seeds
 
+        if self.into:
+            seeds.check_card(self.into, self.method, self.env)
         curves = seeds.study(
             self.method,
             self.env,

@@ -45,6 +45,9 @@ def test_the_command_adds_to_the_card_of_the_first_training(tmp_path):
     words = ("sets", str(first), str(second), "--set", "num_10", "--tasks", 2, "--write")
     assert f"evaluate {first}" in refused(*words)
     write_report(first, [evaluate(ICAgent.from_pretrained(first), BERNOULLI, episodes=1, tasks=tasks)])
+    other = "icrl/GaussianBandit-v0"
+    told = refused("sets", str(first), "--env", other, "--set", "eval", "--tasks", 1, "--write")
+    assert f"results of {BERNOULLI} in {first}, these would be of {other}: leave --write out" in told
     before = (second / "README.md").read_text()
     done(*words)
     card = (first / "README.md").read_text()
