@@ -222,6 +222,8 @@ def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
         "tasks": found[0].curves[0].tasks,
         "episodes": cell.episodes,
         "num_seeds": cell.num_seeds,
+        "seed": cell.seed,
+        "demos": found[0].curves[0].facts.get("demos", 0),
         "versions": versions(),
         "points": [measured.to_json() for measured in found],
     }

@@ -37,6 +37,7 @@ def test_every_cell_is_the_training_alone(here, tmp_path):
         ["sweep.json", *PICTURE, *(f"lr={lr}-seed{seed}" for lr in (0.001, 0.03) for seed in (0, 3))]
     )
     written = json.loads((out / "sweep.json").read_text())
+    assert (written["seed"], written["demos"]) == (0, 0)
     assert (written["split"], written["seeds"], written["episodes"]) == ("validation", [0, 3], 2)
     assert [point["settings"] for point in written["points"]] == [measured.point for measured in found]
     assert found[0].last().value >= found[1].last().value

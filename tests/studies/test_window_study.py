@@ -151,7 +151,7 @@ def out(tmp_path_factory):
 def test_the_result_tells_all(out):
     found = json.loads((out / JSON).read_text())
     assert (found["env_id"], found["split"], found["episodes"], found["last"]) == (ID, "test", 12, [3, 12])
-    assert (found["seeds"], len(found["tasks"]), found["left_out"]) == ([0], 1, [])
+    assert (found["seeds"], found["seed"], len(found["tasks"]), found["left_out"]) == ([0], 0, 1, [])
     assert found["settings"]["updates"] == 2
     assert "torch" in found["versions"]
     assert [cell["name"] for cell in found["cells"]] == NAMES

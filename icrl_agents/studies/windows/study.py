@@ -134,6 +134,7 @@ def study_windows(
         "episodes": episodes,
         "last": end,  # episodes, first and last
         "num_seeds": num_seeds,
+        "seed": spec.seed,
         "seeds": list(seeds),
         "settings": plan.settings,
         "versions": versions(),
