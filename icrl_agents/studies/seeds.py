@@ -61,6 +61,9 @@ def study(
     """
     if (jobs is not None and jobs < 1) or not splits or not seeds:
         raise ValueError(f"jobs={jobs}, splits={list(splits)}, seeds={list(seeds)}: give at least one of each")
+    for name, given in (("splits", splits), ("seeds", seeds)):
+        if len(set(given)) < len(given):
+            raise ValueError(f"{name}={list(given)}: give each once")
     fixed = {"split_seed", "seed"} & set(settings or {})
     if fixed:
         raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")

@@ -182,6 +182,8 @@ def test_settings_that_are_not_given_are_not_compared(tmp_path):
     [
         ({"jobs": 0}, "at least one of each"),
         ({"splits": []}, "at least one of each"),
+        ({"splits": [0, 1, 0]}, r"splits=\[0, 1, 0\]: give each once"),
+        ({"seeds": [3, 3]}, r"seeds=\[3, 3\]: give each once"),
         ({"settings": {**SETTINGS, "seed": 1}}, "varies seed itself"),
         ({"settings": {"task_set": "train_20"}}, "each --seed instead"),
     ],
