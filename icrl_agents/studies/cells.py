@@ -19,6 +19,7 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread
 from icrl_agents.hub.checkpoint import WEIGHTS
 from icrl_agents.methods import PREDICTORS
+from icrl_agents.training.request import Given
 from icrl_agents.training.run_folder import NOTE, note_files, read_started
 
 CURVE = "curve.json"
@@ -90,7 +91,7 @@ def check_cell(cell: Cell) -> None:
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
         return
     try:
-        started = read_started(cell.folder, cell.method, cell.env_id, cell.histories, cell.settings)
+        started = read_started(cell.folder, cell.method, cell.env_id, cell.histories, Given.of(cell.settings).settings)
     except ValueError as error:
         raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
     found: dict[str, Any] = {"histories": started.histories}

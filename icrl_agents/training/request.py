@@ -43,13 +43,15 @@ EXPERT_SETTING = f"source.{EXPERT}"
 class Given(NamedTuple):
     """Settings of a call, and the expert among them."""
 
-    settings: dict[str, Any]  # plain values, with the name of the expert
+    settings: dict[str, Any]  # plain values: of the expert its name, of a file its absolute path
     expert: Expert | None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any] | None) -> Given:
         """Settings of `train`, in which the expert may be a Python object."""
         plain = dict(settings or {})
+        if isinstance(labelled := plain.get("labelled"), str) and labelled:  # to be found from other folders, too
+            plain["labelled"] = os.path.realpath(Path(labelled).expanduser())
         expert = read_expert(plain[EXPERT_SETTING]) if EXPERT_SETTING in plain else None
         return cls(plain if expert is None else {**plain, EXPERT_SETTING: expert.name}, expert)
 
@@ -80,8 +82,6 @@ class Request:
         command, fresh = command_line(), histories is None and not resume
         settings, expert = given
         begun = None
-        if isinstance(labelled := settings.get("labelled"), str) and labelled:  # to be found from other folders, too
-            settings = {**settings, "labelled": os.path.realpath(labelled)}
         if resume:
             histories, settings, command, begun = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)

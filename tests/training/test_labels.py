@@ -9,8 +9,10 @@ import pytest
 
 from icrl_agents import collect, train
 from icrl_agents.core.splits import split_tasks
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.methods.base.trainable import LABELLED
+from icrl_agents.studies.sweep import Grid, sweep
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows, reweighted
 from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
@@ -119,6 +121,21 @@ def test_known_steps_of_another_file_are_found_from_another_folder(tmp_path, mon
     train("bc", "icrl/Darkroom-v0", tmp_path / "bc", histories="h.h5", settings=settings, device="cpu", quiet=True)
     noted = json.loads((tmp_path / "bc" / "train.json").read_text())["train"]["labelled"]
     assert noted == str(tmp_path / "a" / "known.h5")
+
+
+@pytest.mark.parametrize("name", ["known.h5", "~/known.h5"])
+def test_the_same_words_continue_a_finished_run(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    collect("icrl/Darkroom-v0", "noise", "known.h5", tasks=training(), streams=1, episodes=1)
+    settings = {"labels": 3, "labelled": name, "updates": 1, "batch_size": 2, "eval_every": 0, "window": 2}
+    given = {"histories": "known.h5", "settings": settings, "device": "cpu", "quiet": True}
+    train("bc", "icrl/Darkroom-v0", tmp_path / "bc", **given)
+    assert train("bc", "icrl/Darkroom-v0", tmp_path / "bc", resume=True, **given).method.config.window == 2
+    study = {"spec": EvalSpec("validation", 1, 1)}
+    grid = Grid("bc", "icrl/Darkroom-v0", {**settings, "threads": 1}, {}, (0,), "known.h5")
+    first = sweep(grid, tmp_path / "sweep", **study)
+    assert sweep(grid, tmp_path / "sweep", **study)[0].last() == first[0].last()
 
 
 def training() -> list[int]:
