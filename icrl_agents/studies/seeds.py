@@ -24,6 +24,7 @@ from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, spa
 from icrl_agents.hub.cards import Row
 from icrl_agents.hub.checkpoint import read_config
 from icrl_agents.studies.cells import Cell, run_cells
+from icrl_agents.training.request import Given
 
 
 def study(
@@ -95,7 +96,7 @@ def study(
         "method": method,
         "splits": list(splits),
         "seeds": list(seeds),
-        "settings": settings or {},
+        "settings": Given.of(settings).settings,
         "episodes": episodes,
         "num_seeds": num_seeds,
         "versions": versions(),

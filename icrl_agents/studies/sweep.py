@@ -28,6 +28,7 @@ from icrl_agents.evaluation.results import usual_seeds
 from icrl_agents.evaluation.results_table import LAST, span_name
 from icrl_agents.histories.shards import Paths
 from icrl_agents.studies.cells import Cell, run_cells
+from icrl_agents.training.request import Given
 from icrl_agents.training.run_folder import note_files, stored_files
 
 JSON, PICTURE = "sweep.json", "sweep.png"
@@ -215,7 +216,7 @@ def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
     return {
         "env_id": grid.env_id,
         "method": grid.method,
-        "settings": dict(grid.settings),
+        "settings": Given.of(grid.settings).settings,
         "histories": note_files(cell.histories),
         "seeds": list(grid.seeds),
         "split": cell.split,

@@ -177,6 +177,18 @@ def test_settings_that_are_not_given_are_not_compared(tmp_path):
     one_line(lambda: run(tmp_path, splits=[0], seeds=[1]), ValueError, "train.json", "another folder")
 
 
+def stay(obs):
+    return 0 * obs[:, 0]
+
+
+def test_an_expert_from_python_is_named_and_goes_on(tmp_path):
+    settings = {**SETTINGS, "source": "noise", "source.expert": stay}
+    curve = run(tmp_path, splits=[0], seeds=[0], settings=settings)[0, 0]
+    noted = json.loads((tmp_path / "study.json").read_text())["settings"]
+    assert noted == {**settings, "source.expert": "tests.studies.test_study:stay"}
+    assert np.array_equal(run(tmp_path, splits=[0], seeds=[0], settings=settings)[0, 0].runs, curve.runs)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
