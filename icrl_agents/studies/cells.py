@@ -19,7 +19,7 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.results import spread
 from icrl_agents.hub.checkpoint import WEIGHTS
 from icrl_agents.methods import PREDICTORS
-from icrl_agents.training.request import Given
+from icrl_agents.training.request import Given, Request
 from icrl_agents.training.run_folder import NOTE, note_files, read_started
 
 CURVE = "curve.json"
@@ -81,17 +81,18 @@ def check_cell(cell: Cell) -> None:
     """ValueError if the cell's folder has another training or evaluation, from an earlier study.
 
     Only the given settings are compared; the others keep the defaults at the time of the training. ValueError too for a
-    model that does not act, which has nothing to evaluate.
+    model that does not act, which has nothing to evaluate, and for settings that `train` would refuse.
     """
     if cell.method in PREDICTORS:
         raise ValueError(f"a study measures agents, and {cell.method} does not act: use icrl-agents train for each")
-    done = cell.folder / CURVE
+    done, given = cell.folder / CURVE, Given.of(cell.settings)
     if not (cell.folder / NOTE).is_file():
         if done.is_file() or (cell.folder / WEIGHTS).is_file():
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
+        Request.of(cell.method, cell.env_id, cell.folder, cell.histories, given, resume=False)
         return
     try:
-        started = read_started(cell.folder, cell.method, cell.env_id, cell.histories, Given.of(cell.settings).settings)
+        started = read_started(cell.folder, cell.method, cell.env_id, cell.histories, given.settings)
     except ValueError as error:
         raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
     found: dict[str, Any] = {"histories": started.histories}

@@ -90,6 +90,15 @@ def test_what_cannot_be_swept_is_one_line(changes, words):
     one_line(lambda: replace(GRID, **changes), ValueError, words)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({"lr": [1e-3, -1.0]}, "lr=-1.0 is outside"), ({"source.slips": [0.1, "much"]}, "slips='much'")],
+)
+def test_all_values_are_checked_before_the_first_training(tmp_path, values, words):
+    one_line(lambda: sweep(replace(GRID, values=values), tmp_path, spec=SPEC), ValueError, words)
+    assert not list(tmp_path.iterdir())
+
+
 def test_backends_say_what_they_do_not_use():
     one_line(lambda: Backend("rey"), ValueError, "backend='rey', choose from local, ray, slurm")
     one_line(lambda: Backend("local", "auto"), ValueError, "address='auto' is of a Ray cluster")
