@@ -20,7 +20,7 @@ from icrl_agents.evaluation.results import spread
 from icrl_agents.hub.checkpoint import WEIGHTS
 from icrl_agents.methods import PREDICTORS
 from icrl_agents.training.request import Given, Request
-from icrl_agents.training.run_folder import NOTE, note_files, read_started
+from icrl_agents.training.run_folder import NOTE, is_finished, note_files, read_started
 
 CURVE = "curve.json"
 
@@ -121,7 +121,7 @@ def run_cell(cell: Cell) -> Curve:
     done = cell.folder / CURVE
     if done.is_file():
         return Curve.load(done)
-    if not (cell.folder / WEIGHTS).is_file():
+    if not is_finished(cell.folder):
         begun = (cell.folder / NOTE).is_file()
         given: dict[str, Any] = {"histories": cell.histories, "settings": cell.settings}
         train(cell.method, cell.env_id, cell.folder, **given, resume=begun, quiet=True)

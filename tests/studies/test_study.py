@@ -44,6 +44,10 @@ def test_every_combination_once(tmp_path, monkeypatch):
     assert all(np.array_equal(curve.runs, again[cell].runs) for cell, curve in curves.items())
     (tmp_path / "split0-seed3/curve.json").unlink()  # killed between training and evaluation
     assert np.array_equal(run(tmp_path)[0, 3].runs, curves[0, 3].runs)
+    monkeypatch.undo()
+    for name in ("curve.json", "config.json"):  # killed while the agent was written, the weights first
+        (tmp_path / "split0-seed3" / name).unlink()
+    assert np.array_equal(run(tmp_path)[0, 3].runs, curves[0, 3].runs)
 
 
 @pytest.mark.slow
