@@ -60,11 +60,10 @@ class HistoryWriter:
         self.files = shard_files(path, self.tasks, shard_tasks)
         self.done: set[int] = set()
         self._parts: dict[int, Path] = {}  # task -> part file
-        # Finished files with parts left over: the writer was killed while it wrote the others, or deleted the parts.
-        self.kept = set() if overwrite else set(self._existing())
-        if self.kept and not (self.folder.exists() and all(map(self._is_mine, self.kept))):
-            raise FileExistsError(f"{min(self.kept)} exists: choose another path, or overwrite it")
-        self.finished = len(self.kept) == len(self.files)
+        existing = set() if overwrite else set(self._existing())
+        if existing and not self._goes_on(existing, resume):
+            raise FileExistsError(f"{min(existing)} exists: choose another path, or overwrite it")
+        self.finished = bool(existing) and not self.header.exists()
         self._lock = FolderLock(self.folder, "collecting to")
         self._ready = False  # until then the parts may be another collection's
         try:
@@ -83,9 +82,16 @@ class HistoryWriter:
     def _existing(self) -> list[Path]:
         return [*([self.path] if self.path.exists() else []), *shards_of(self.path)]
 
+    def _goes_on(self, existing: set[Path], resume: bool) -> bool:
+        """Whether finished files are of a writer that was killed: while it replaced them, or when it deleted the parts.
+
+        The header is the first of these to go, so the files are those that the parts were joined to once it is gone.
+        """
+        if self.header.exists():
+            return resume and not self._difference()
+        return self.folder.exists() and existing == self.files.keys() and all(map(self._is_mine, existing))
+
     def _is_mine(self, file: Path) -> bool:
-        if file not in self.files:
-            return False
         with HistoryStore(file) as store:
             return store.tasks == self.files[file] and _made_as(store.info) == _made_as(self.info)
 
@@ -143,11 +149,10 @@ class HistoryWriter:
         if self.finished:
             return
         # a single file is replaced by its renaming; old shards must not stay among new ones
-        for old in {*self._existing()} - self.kept - ({self.path} & self.files.keys()):
+        for old in {*self._existing()} - ({self.path} & self.files.keys()):
             old.unlink()
         for file, tasks in self.files.items():
-            if file not in self.kept:
-                self._join(file, set(tasks))
+            self._join(file, set(tasks))
         self.finished = True
 
     def _join(self, path: Path, tasks: set[int]) -> None:
@@ -161,6 +166,7 @@ class HistoryWriter:
     def close(self) -> None:
         """Release the folder; the parts of an unfinished store stay, to be resumed."""
         if self.finished or (self._ready and not self.done) or not self.header.exists():
+            self.header.unlink(missing_ok=True)  # first, see `_goes_on`
             for part in self.folder.glob("*"):
                 if part.name not in OURS:
                     part.unlink()

@@ -301,6 +301,30 @@ def test_a_finished_store_is_replaced_only_when_asked_and_only_at_the_end(tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("shard_size", [None, 4])
+def test_replacing_goes_on_after_an_interruption(tmp_path, seed, shard_size):
+    """`--resume`, which the message of the interruption names, does not take the old store for the new one."""
+
+    def interrupted(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    path, found = tmp_path / "h.h5", []
+    make(path, shard_size=shard_size)
+    os.utime(old := next(tmp_path.iterdir()), (0, 0))
+    with pytest.raises(KeyboardInterrupt, match="--resume continues with 2 of 5 tasks done"):
+        make(path, seed=seed, shard_size=shard_size, overwrite=True, progress=interrupted)
+    with pytest.raises(FileExistsError, match="exists: choose another path, or overwrite it"):
+        make(path, seed=seed + 1, shard_size=shard_size)
+    make(path, seed=seed, shard_size=shard_size, progress=lambda done, total: found.append(done))
+    assert found[0] == 2 * SMALL["streams"]
+    assert old.stat().st_mtime
+    with HistoryShards(path) as shards:
+        assert (shards.info.seed, shards.tasks) == (seed, SMALL["tasks"])
+    assert not history.partial_folder(path).exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
