@@ -10,7 +10,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from icrl_agents.core.files.folder_lock import FolderLock
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import need
 from icrl_agents.core.spaces import space_to_json
@@ -76,24 +77,34 @@ def export_minari(path: str | Path, dataset_id: str, root: str | Path | None = N
 
     Raises:
         FileExistsError: the data set exists.
+        BlockingIOError: another process is exporting to it.
         ValueError: a malformed id, or a store whose spaces or steps Minari cannot hold.
         ImportError: Minari is not installed.
     """
     target = _root(root).absolute() / _checked_id(dataset_id)
-    if target.exists():
-        raise FileExistsError(f"{target} exists: give the next version as the id, such as {dataset_id[:-1]}1")
-    temporary = target.with_name(f".{target.name}.tmp")  # hidden, so Minari does not list it
-    shutil.rmtree(temporary, ignore_errors=True)
+    _refuse_existing(target, dataset_id)
+    place = target.with_name(f".{target.name}.exporting")  # hidden, so Minari does not list it
+    temporary = place / target.name
     with HistoryStore(path) as store:
         _check_spaces(store)
-        try:
-            temporary.mkdir(parents=True)
-            with _minaris_errors(temporary, "write"):
-                _write(store, temporary / "data", dataset_id)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with FolderLock(place, "exporting in"):
+            _refuse_existing(target, dataset_id)  # written by the previous owner
+            shutil.rmtree(temporary, ignore_errors=True)  # left over by an export that was killed
+            try:
+                temporary.mkdir()
+                with _minaris_errors(temporary, "write"):
+                    _write(store, temporary / "data", dataset_id)
+                temporary.rename(target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    with suppress(OSError):  # left over by an export that was killed
+        place.rmdir()
     return target
+
+
+def _refuse_existing(target: Path, dataset_id: str) -> None:
+    if target.exists():
+        raise FileExistsError(f"{target} exists: give the next version as the id, such as {dataset_id[:-1]}1")
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Minari data sets: what a store holds comes back equal, and data of others become lifetimes."""
 
 import json
+import os
 import sys
 
 import gymnasium
@@ -11,8 +12,10 @@ from gymnasium import spaces
 
 from icrl_agents import HistoryStore, collect, train
 from icrl_agents.core.families import find_family
+from icrl_agents.histories.exchange import minari as exchange
 from icrl_agents.histories.exchange.importing import import_histories
 from icrl_agents.histories.exchange.minari import export_minari, read_minari
+from icrl_agents.histories.writer import HistoryWriter
 from tests.conftest import one_line
 from tests.envs.families import POLES, registered
 
@@ -153,7 +156,44 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
         file["0/next_obs"][0, 0] = broken.next_obs[0, 0]
     one_line(lambda: export_minari(wrong, "rooms-v1", tmp_path), ValueError, "next_obs")
     assert not (tmp_path / "rooms-v1").exists()
-    assert not (tmp_path / ".rooms-v1.tmp").exists()
+    assert not list(tmp_path.glob(".rooms*"))
+
+
+def test_two_exports_at_once_do_not_touch_each_other(tmp_path, monkeypatch):
+    path = collect(ROOM, "noise", tmp_path / "a.h5", tasks=[0], streams=1, episodes=1)
+    write = exchange._write
+
+    def both(*given):
+        write(*given)
+        monkeypatch.undo()
+        one_line(
+            lambda: export_minari(path, "rooms-v0", tmp_path / "sets"),
+            BlockingIOError,
+            f"process {os.getpid()} is exporting in",
+        )
+
+    (left := tmp_path / "sets/.rooms-v0.exporting/rooms-v0/data").mkdir(parents=True)  # by an export that was killed
+    (left / "metadata.json").write_text("{")
+    monkeypatch.setattr(exchange, "_write", both)
+    folder = export_minari(path, "rooms-v0", tmp_path / "sets")
+    assert len(read_minari(folder).episodes) == 1
+    assert list((tmp_path / "sets").iterdir()) == [folder]
+
+
+def test_an_interrupted_import_can_be_called_again(tmp_path, monkeypatch):
+    path = collect(ROOM, "noise", tmp_path / "a.h5", tasks=[0, 1], streams=1, episodes=1)
+    folder, add = export_minari(path, "rooms-v0", tmp_path), HistoryWriter.add
+
+    def killed(writer, histories):
+        add(writer, histories)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HistoryWriter, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_histories([folder], tmp_path / "b.h5")
+    monkeypatch.undo()
+    with HistoryStore(path) as one, HistoryStore(import_histories([folder], tmp_path / "b.h5")) as other:
+        equal_stores(one, other)
 
 
 # ---- data of others ---------------------------------------------------------------------------------------------
