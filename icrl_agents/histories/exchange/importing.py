@@ -67,7 +67,7 @@ def import_histories(
     histories = {task: to_steps(found, f"task {task}") for task, found in rows.items()}
     streams, episodes = max(map(len, rows.values())), max(map(longest, rows.values()))
     info = _info(env_id, sets[0], [each.name for each in sets], streams, episodes)
-    with HistoryWriter(Path(path), info, sorted(rows), resume=False, overwrite=overwrite) as writer:
+    with HistoryWriter(Path(path), info, sorted(rows), overwrite=overwrite) as writer:
         for task, steps in histories.items():
             writer.add({task: steps})
         writer.finish()
