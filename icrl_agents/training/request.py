@@ -205,8 +205,10 @@ class Request:
             return LabelledWindows(others, steps, cfg.batch_size, spec.window)
 
     def _shards(self, *files: str | Path) -> HistoryShards:
-        """Histories of this environment; ValueError for others."""
+        """Histories of this environment; ValueError for others, and for those that are still being collected."""
         shards = HistoryShards(*files)
+        if half := next((store.path for store in shards.stores if store.partial), None):
+            raise ValueError(f"{half} is not finished: run `icrl-agents collect` again before you train on it")
         if shards.info.env_id != self.env_id:
             theirs = printable(shards.info.env_id)
             raise ValueError(f"{shards.name} holds {theirs}, not {self.env_id}: give --env {theirs}")

@@ -213,6 +213,25 @@ def test_a_file_that_is_cut_off_during_training_is_named(files, tmp_path):
         windows.close()
 
 
+@pytest.mark.parametrize("method", ["ad", "la-bc"])
+def test_histories_without_all_of_their_tasks_are_refused(tmp_path, method):
+    """A run on them could not be resumed to the same agent: the next reading would find more."""
+    with HistoryStore(collect(ID, "noise", tmp_path / "one.h5", tasks=[1], streams=1, episodes=1)) as store:
+        info, steps = store.info, store[1]
+    settings = {"updates": 1, "batch_size": 2, "eval_every": 0}
+    path, given = tmp_path / "h.h5", {"settings": settings, "device": "cpu", "quiet": True}
+    with HistoryWriter(path, info, [1, 2]) as writer:
+        writer.add({1: steps})
+        one_line(
+            lambda: train(method, ID, tmp_path / "run", histories=path, **given), ValueError, "h.h5 is not finished"
+        )
+    with HistoryWriter(tmp_path / "none.h5", info, []) as writer:
+        writer.finish()
+    none = {"histories": tmp_path / "none.h5", **given}
+    one_line(lambda: train(method, ID, tmp_path / "run", **none), ValueError, "none of the", "training tasks")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_pool_of_fresh_lifetimes_is_refused(tmp_path):
     def run() -> None:
         train("ad", ID, tmp_path / "run", settings={**FAST, "pool": 3}, device="cpu", quiet=True, track=[])
