@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PREPARING = 1  # separates the random stream of `prepare_batch` from that of the windows
+WAITING = timedelta(days=30)  # the others wait while the first process collects or validates; usual: 10 to 30 minutes
 UNREAD = {"cuda": 20}  # updates between readings of their metrics, for which the device must finish; others: 1
 
 
@@ -205,6 +207,7 @@ class Run:
         handlers = [
             accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused),
             accelerate.utils.AutocastKwargs(enabled=False),  # `set_precision` lowers the transformers only
+            accelerate.InitProcessGroupKwargs(timeout=WAITING),
         ]
         return accelerate.Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
 

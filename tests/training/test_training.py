@@ -264,6 +264,28 @@ def test_two_processes_equal_one(tmp_path, monkeypatch, method):
         torch.testing.assert_close(*pair, atol=1e-5, rtol=1e-4, msg=name)
 
 
+WAIT = """
+import datetime, sys, time
+from torch.distributed import distributed_c10d
+from icrl_agents import train
+from icrl_agents.training.request import Request
+
+if __name__ == "__main__":
+    distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=1)
+    Request.collect = lambda *given: time.sleep(4)
+    train("ad", {env!r}, sys.argv[1], settings={settings!r}, device="cpu", quiet=True, track=[])
+"""
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_the_first_as_long_as_it_collects(tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(WAIT.format(env=ID, settings={**FAST, "updates": 1}))
+    done = subprocess.run([sys.executable, *LAUNCH, str(script), str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
 @pytest.mark.slow
 def test_micro_batches_do_not_change_the_result(tmp_path):
     whole, parts = run(tmp_path / "1", micro_batch=64), run(tmp_path / "2", micro_batch=3)
