@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from icrl_agents import collect, train
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
+from icrl_agents.core.process.jobs.slurm_pool import SlurmExecutor
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.studies.sweep import Grid, folder_name, sweep, table
 from tests.conftest import one_line
@@ -74,6 +78,28 @@ def test_mistakes_of_slurm_jobs_are_one_line(tmp_path):
     unknown = Backend("slurm", None, {"cluster": "debug", "colour": "red"})
     one_line(lambda: open_workers(unknown, None, (), tmp_path).__enter__(), ValueError, "colour")
     one_line(lambda: open_workers(debug).__enter__(), ValueError, "backend 'slurm' is for trainings")
+
+
+class Unreadable:
+    """A job of submitit whose folder cannot be read any more."""
+
+    job_id, paths, cancelled = "7", SimpleNamespace(stderr="7.err"), False
+
+    def done(self) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    def cancel(self, check: bool) -> None:
+        self.cancelled = True
+
+
+def test_a_job_that_cannot_be_read_ends_the_command():
+    """Instead of a wait without end."""
+    job = Unreadable()
+    with SlurmExecutor(SimpleNamespace(submit=lambda *given: job), ()) as pool:
+        error = pool.submit(abs, -1).exception(timeout=20)
+    assert isinstance(error, BrokenExecutor)
+    assert str(error) == f"job 7: [Errno {errno.ESTALE}] Stale file handle; see 7.err"
+    assert job.cancelled
 
 
 @pytest.mark.parametrize(

@@ -96,18 +96,20 @@ class SlurmExecutor(Executor):
             with self._changed:
                 running = list(self._running.items())
             for future, job in running:
-                if job.done():
-                    self._settle(future, job)
+                self._settle(future, job)
 
     def _settle(self, future: Future[Any], job: Any) -> None:
-        with self._changed:
-            del self._running[future]
+        """Set the result of a job that is done; an error must not end the thread, for which the command waits."""
         try:
+            if not job.done():
+                return
             result = job.result()
         except Exception as error:
             last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            future.set_exception(BrokenExecutor(f"job {job.job_id}: {last[0]}; see {job.paths.stderr}"))
-            return
+            result = Failed(BrokenExecutor(f"job {job.job_id}: {last[0]}; see {job.paths.stderr}"))
+            job.cancel(check=False)  # it may run where its files cannot be read
+        with self._changed:
+            del self._running[future]
         if isinstance(result, Failed):
             future.set_exception(result.error)
         else:
