@@ -161,20 +161,19 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
 
 def test_two_exports_at_once_do_not_touch_each_other(tmp_path, monkeypatch):
     path = collect(ROOM, "noise", tmp_path / "a.h5", tasks=[0], streams=1, episodes=1)
-    write = exchange._write
 
     def both(*given):
-        write(*given)
         monkeypatch.undo()
         one_line(
             lambda: export_minari(path, "rooms-v0", tmp_path / "sets"),
             BlockingIOError,
             f"process {os.getpid()} is exporting in",
         )
+        return exchange.episodes_of(*given)
 
     (left := tmp_path / "sets/.rooms-v0.exporting/rooms-v0/data").mkdir(parents=True)  # by an export that was killed
     (left / "metadata.json").write_text("{")
-    monkeypatch.setattr(exchange, "_write", both)
+    monkeypatch.setattr(exchange, "episodes_of", both)
     folder = export_minari(path, "rooms-v0", tmp_path / "sets")
     assert len(read_minari(folder).episodes) == 1
     assert list((tmp_path / "sets").iterdir()) == [folder]
