@@ -205,6 +205,9 @@ def test_each_row_may_have_a_seed_of_its_own(env_id):
         obs = [env.reset(seed=seed)[0] for env in (native, sync)]
         np.testing.assert_array_equal(*obs)
         assert native.unwrapped.task_ids.tolist() == [int(row.unwrapped.task_ids[0]) for row in sync.envs]
+    first = [gymnasium.make_vec(env_id, 3).reset(seed=[5, None, None])[1]["task"] for _ in range(12)]
+    assert {tasks[0] for tasks in first} == {gymnasium.make(env_id).reset(seed=5)[1]["task"]}
+    assert len({tasks[1] for tasks in first}) > 1  # at the first reset a row without one draws by chance
     for wrong in ([1, 2], "123", [1, -1, 2], 1.5, [1, 2.0, 3]):
         with pytest.raises(ValueError, match="seed"):
             native.reset(seed=wrong)

@@ -173,7 +173,7 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         reject_unknown(options, ("task", "reset_mask"), "option")
         where = read_reset_mask(options, self.num_envs, bool(self._rows.started.all()))
         seeds = read_seeds(seed, self.num_envs)
-        super().reset(seed=seeds[0])
+        super().reset(seed=None if None in seeds else seeds[0])  # rows without a seed draw from this generator
         # two groups of rows: those with a seed start a new lifetime
         for seeded in (True, False):
             rows = [row for row in np.flatnonzero(where).tolist() if (seeds[row] is not None) == seeded]
