@@ -15,7 +15,7 @@ from gymnasium.wrappers import TimeLimit
 from icrl_envs import FAMILIES, Capability
 from icrl_envs.base.vector import ArrayEnv, ArrayVectorEnv
 
-from tests.envs.families import NATIVE, TURNS
+from tests.envs.families import NATIVE, REACH, TURNS
 
 MOVES = [(1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)]
 ids = pytest.mark.parametrize("env_id", NATIVE)
@@ -211,6 +211,24 @@ def test_each_row_may_have_a_seed_of_its_own(env_id):
     for wrong in ([1, 2], "123", [1, -1, 2], 1.5, [1, 2.0, 3]):
         with pytest.raises(ValueError, match="seed"):
             native.reset(seed=wrong)
+
+
+@pytest.mark.parametrize("env_id", [*NATIVE, REACH])
+def test_spaces_draw_for_one_environment_only(env_id):
+    one, other = (gymnasium.make(env_id) for _ in range(2))
+    rows, more = (gymnasium.make_vec(env_id, 40) for _ in range(2))
+    for name in ("action_space", "observation_space"):
+        mine, its, drawn = getattr(one, name), getattr(other, name), []
+        for _ in range(2):
+            mine.seed(0)
+            drawn.append(mine.sample())
+            mine.seed(0)
+            its.seed(1)
+            drawn.append(mine.sample())
+        for sample in drawn[1:]:
+            np.testing.assert_array_equal(sample, drawn[0])
+        if getattr(mine, "n", 2) > 1:
+            assert not np.array_equal(getattr(rows, name).sample(), getattr(more, name).sample())
 
 
 @ids

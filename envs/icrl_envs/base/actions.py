@@ -1,7 +1,8 @@
-"""Validation of actions against their space. Axis letters: B rows, A actions."""
+"""Validation of actions against their space, and spaces of one's own. Axis letters: B rows, A actions."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,13 @@ def check_action(action: Any, space: spaces.Space, rows: tuple[int, ...]) -> np.
     if isinstance(space, spaces.Box):
         return _check_box(action, space, rows)
     return _check_other(action, space, rows)
+
+
+def own_space(space: spaces.Space) -> Any:
+    """Return a copy of a space with a random generator of its own, so that no other environment's `seed` changes it."""
+    found = copy.deepcopy(space)
+    found.seed()
+    return found
 
 
 def all_legal(space: spaces.Space, rows: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from icrl_envs.base.actions import check_action
+from icrl_envs.base.actions import check_action, own_space
 from icrl_envs.base.capability import Capability
 from icrl_envs.base.checks import check_choice, check_int, reject_unknown, short
 from icrl_envs.base.resets import read_reset_mask, read_seeds
@@ -46,7 +46,8 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
         self.rules, task = build_rules(self.rules_class, kwargs)
         self._rows = Rows(self.rules, task, 1)
         self._elapsed, self._usual_limit = 0, 0  # steps in this episode, and time limit of the registered id
-        self.observation_space, self.action_space = self.rules.observation_space, self.rules.action_space
+        self.observation_space = own_space(self.rules.observation_space)
+        self.action_space = own_space(self.rules.action_space)
         self.render_mode = check_choice(render_mode, "render_mode", [None, *self.rules.render_modes])
 
     @property
@@ -148,7 +149,8 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "env, gymnasium.make(id, render_mode='human'), with pygame installed."
             )
         self.render_mode = check_choice(render_mode, "render_mode", [None, *self.rules.render_modes])
-        self.single_observation_space, self.single_action_space = self.rules.observation_space, self.rules.action_space
+        self.single_observation_space = own_space(self.rules.observation_space)
+        self.single_action_space = own_space(self.rules.action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from icrl_envs.base.actions import check_action
+from icrl_envs.base.actions import check_action, own_space
 from icrl_envs.base.checks import check_choice, check_int, reject_unknown
 from icrl_envs.metaworld.experts import Expert, shown_goal
 from icrl_envs.metaworld.frames import CAMERAS
@@ -69,8 +69,7 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ):
         self.name = check_choice(name, "name", tuple(SPACES))
         self._view = View.of(name, obs, hide_goal)
-        self.observation_space = observation_box(self._view)
-        self.action_space = ACTION_BOX
+        self.observation_space, self.action_space = own_space(observation_box(self._view)), own_space(ACTION_BOX)
         self.render_mode = check_choice(render_mode, "render_mode", [None, *self.metadata["render_modes"]])
         sides = (check_int(side, what, 1, MAX_PIXELS) for side, what in ((height, "height"), (width, "width")))
         self._frame = check_choice(camera, "camera", CAMERAS), *sides

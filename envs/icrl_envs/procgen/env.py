@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from icrl_envs.base.actions import check_action
+from icrl_envs.base.actions import check_action, own_space
 from icrl_envs.base.checks import check_choice, reject_unknown
 from icrl_envs.procgen.games import ACTION_SPACE, GAMES, MODES, OBSERVATION_BOX
 from icrl_envs.procgen.levels import check_levels, read_tasks
@@ -67,7 +67,7 @@ class ProcgenEnv(gymnasium.Env[np.ndarray, np.int64]):
         check_choice(distribution_mode, "distribution_mode", MODES)
         self.render_mode = check_choice(render_mode, "render_mode", [None, *METADATA["render_modes"]])
         fixed = check_levels(level, num_levels, start_level)
-        self.observation_space, self.action_space = OBSERVATION_BOX, ACTION_SPACE
+        self.observation_space, self.action_space = own_space(OBSERVATION_BOX), own_space(ACTION_SPACE)
         self._rows = ProcgenRows(Simulator(game, 1, distribution_mode, frames=render_mode is not None), 1, fixed)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:

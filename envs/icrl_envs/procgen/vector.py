@@ -11,7 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from icrl_envs.base.actions import check_action
+from icrl_envs.base.actions import check_action, own_space
 from icrl_envs.base.checks import check_choice, check_int, reject_unknown, short
 from icrl_envs.base.resets import read_reset_mask, read_seeds
 from icrl_envs.procgen.env import METADATA, Info
@@ -65,9 +65,9 @@ class ProcgenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed = np.zeros(num_envs, np.int64)  # (B,) steps in this episode
         self._over = np.zeros(num_envs, bool)  # (B,) ended rows that are not reset yet
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
-        self.single_observation_space, self.single_action_space = OBSERVATION_BOX, ACTION_SPACE
-        self.observation_space = batch_space(OBSERVATION_BOX, num_envs)
-        self.action_space = batch_space(ACTION_SPACE, num_envs)
+        self.single_observation_space, self.single_action_space = own_space(OBSERVATION_BOX), own_space(ACTION_SPACE)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
 
     @property
     def max_episode_steps(self) -> int | None:
