@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from icrl_envs import env_family, find_family, register_family, unregister_family
+from icrl_envs.base.gym.pass_task import PassTask
 from icrl_envs.base.gym.tasks import read_tasks
 
 from icrl_agents.core.families import make_tasks
@@ -151,6 +152,30 @@ def test_a_task_is_kept_over_all_episodes(way):
             assert obs[0] == 3
             assert env.step(2)[1] == 6
         assert family.task_text(2) == "value=3, label=dial 3"
+
+
+class Ice(gymnasium.Env):
+    """A map that melts in the place where it is handed over."""
+
+    observation_space, action_space = gymnasium.spaces.Discrete(99), gymnasium.spaces.Discrete(2)
+    cells: list[int] = [0]  # noqa: RUF012
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.cells = (options or {}).get("cells", self.cells)
+        return self.cells[0], {}
+
+    def step(self, action):
+        self.cells[0] += 1
+        return self.cells[0], 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("way", ["options", "attributes", lambda env, task: setattr(env, "cells", task["cells"])])
+def test_an_environment_that_changes_its_task_begins_the_next_episode_with_the_task(way):
+    env = PassTask(Ice(), {"cells": [7]}, way)
+    for _ in range(2):
+        assert env.reset()[0] == 7
+        assert env.step(0)[0] == 8
 
 
 def test_the_options_of_a_caller_reach_the_environment_too():

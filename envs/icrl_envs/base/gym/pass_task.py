@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -29,25 +30,26 @@ class PassTask(gymnasium.Wrapper[Any, Any, Any, Any]):
     Args:
         env: environment to wrap.
         task: values by name.
-        way: "options": `reset(options={**task})`, where the caller's own options come first; "attributes": attributes
-            of the unwrapped environment; or a function `set_task(env, task)` of the unwrapped environment.
+        way: "options": `reset(options={**task})`, beside the caller's own options of other names; "attributes":
+            attributes of the unwrapped environment; or a function `set_task(env, task)` of the unwrapped environment.
     """
 
     def __init__(self, env: gymnasium.Env, task: dict[str, Any], way: str | SetTask):
         super().__init__(env)
-        self._task, self._options = task, task if way == OPTIONS else {}
+        self._task, self._in_options = task, way == OPTIONS
         self._set: SetTask | None = set_attributes if way == ATTRIBUTES else way if callable(way) else None
         self._hand_over()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset to the first step of an episode of the task."""
         self._hand_over()
-        merged = {**(options or {}), **self._options}
-        return self.env.reset(seed=seed, options=merged or options)
+        if self._in_options:
+            options = {**(options or {}), **copy.deepcopy(self._task)}
+        return self.env.reset(seed=seed, options=options)
 
     def _hand_over(self) -> None:
         if self._set is not None:
-            self._set(self.unwrapped, dict(self._task))
+            self._set(self.unwrapped, copy.deepcopy(self._task))  # it may change lists in it while it plays
 
 
 def check_way(way: Any) -> str | SetTask:
