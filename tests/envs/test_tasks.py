@@ -1,11 +1,14 @@
 """Task sets: published splits to the letter, ids and make() arguments as inverses, clear errors."""
 
+from functools import partial
+
 import gymnasium
 import numpy as np
 import pytest
 from icrl_envs import FAMILIES, Rules
 
-from tests.envs.families import NATIVE
+from tests.conftest import one_line
+from tests.envs.families import METAWORLD, NATIVE, PROCGEN
 
 ids = pytest.mark.parametrize("env_id", NATIVE)
 
@@ -84,3 +87,23 @@ def test_an_empty_part_is_an_error(fraction):
     with pytest.raises(ValueError, match=f"fraction={fraction} of 81 tasks") as error:
         FAMILIES["icrl/Darkroom-v0"].split(fraction)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("env_id", "share"), [(METAWORLD[0], 0.5), (PROCGEN[0], 2 / 3)])
+def test_no_fraction_takes_declared_test_tasks_for_training(env_id, share):
+    tasks = FAMILIES[env_id]
+    declared = set(tasks.split()[1].ids)
+    for fraction in (share, 0.3):
+        train, test = tasks.split(fraction)
+        assert len(train) == round(fraction * len(tasks))
+        assert declared <= {*test.ids}
+        assert not declared & {*train.ids}
+        assert [len(part) for part in test.among(np.isin(test.ids, [*declared])).split(0.5)] == [len(declared) / 2] * 2
+    one_line(lambda: tasks.split(0.9), ValueError, "fraction=0.9", "declared test tasks", f"at most {share:.4g}")
+
+
+def test_the_seed_of_a_split_is_a_whole_number():
+    tasks = FAMILIES["icrl/Darkroom-v0"]
+    assert tasks.split(0.5, np.int64(3))[0].ids.tolist() == tasks.split(0.5, 3)[0].ids.tolist()
+    for seed in (1.5, "3", -1):
+        one_line(partial(tasks.split, 0.5, seed), ValueError, f"seed={seed!r}", "integer from 0")

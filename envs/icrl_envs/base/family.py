@@ -17,9 +17,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from icrl_envs.base.capability import Belief, Capability, UndeclaredError
-from icrl_envs.base.checks import reject_unknown
+from icrl_envs.base.checks import check_int, reject_unknown
 from icrl_envs.base.flat import flat_env
-from icrl_envs.base.split import Split
+from icrl_envs.base.split import DeclaredTest, Split
 
 Sets = Mapping[str, range]
 
@@ -230,10 +230,11 @@ class TaskSet:
             seed: seed of the shuffle.
 
         Raises:
-            ValueError: a part would be empty.
+            ValueError: a part would be empty, or tasks that are declared as test tasks would be training tasks.
         """
         published = self.family.published
         fraction = published.fraction if fraction is None else fraction
+        seed = published.seed if seed is None else check_int(seed, "seed", 0, 2**32 - 1)
         cut = round(len(self) * fraction) if 0 < fraction < 1 else 0  # 0 for NaN too
         if not 0 < cut < len(self):
             raise ValueError(
@@ -241,7 +242,12 @@ class TaskSet:
                 "give a fraction between 0 and 1 that leaves at least one task on each side."
             )
         ids = self.ids.tolist()
-        published.shuffle(ids, published.seed if seed is None else seed)
+        published.shuffle(ids, seed)
+        if isinstance(published.shuffle, DeclaredTest) and 0 < (most := published.shuffle.trainable(ids)) < cut:
+            raise ValueError(
+                f"fraction={fraction} of {len(self)} tasks takes declared test tasks for training: give at most "
+                f"{most / len(self):.4g}."
+            )
         return TaskSet(self.family, ids[:cut]), TaskSet(self.family, ids[cut:])
 
     def named(self, name: str) -> TaskSet:

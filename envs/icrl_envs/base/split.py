@@ -42,6 +42,10 @@ class DeclaredTest:
         python_shuffle(train, seed)
         ids[:] = train + test
 
+    def trainable(self, ids: list[int]) -> int:
+        """Return how many of these tasks are no test tasks."""
+        return sum(task < self.num_train for task in ids)
+
 
 class Split(NamedTuple):
     """A split of tasks: ids are shuffled with a seed; the first part is for training, the rest for tests."""
