@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -114,6 +115,26 @@ def test_experts_of_other_tasks(env_id):
     assert rows.step(vector.expert_action())[1].shape == (3,)  # asking for others changes nothing
     for one in (lambda: vector.expert_action(own + family.set_tasks), lambda: env.unwrapped.expert_action(-1)):
         one_line(one, ValueError, "task ids go from 0 to")
+
+
+@pytest.mark.parametrize("env_id", [*FAMILIES, *ADDED])
+def test_what_is_no_task_is_one_line(env_id):
+    """Before anything is made, so that an environment need not be installed."""
+    family = find_family(env_id)
+    for wrong in (-1, family.set_tasks, 1.5, "1", True):
+        for call in (partial(family.make, wrong), partial(family.make_rows, [0, wrong])):
+            one_line(call, ValueError, f"task={wrong!r}: give an integer from 0 to {family.set_tasks - 1}")
+    one_line(partial(family.make_rows, []), ValueError, "no tasks for the rows", "one or more")
+
+
+@pytest.mark.parametrize("env_id", [REACH])
+def test_rows_of_meta_world_refuse_what_is_no_task_of_each_row(env_id):
+    rows, _ = find_family(env_id).make_rows([0, 1])
+    rows.reset(seed=0)
+    for wrong in ([5.5, 5.0], [5], 5, [[1], [2]]):
+        with pytest.raises(ValueError, match=r"^(tasks=.*: give 2 task ids|task=5.5: task ids go)"):
+            rows.expert_action(wrong)
+    rows.close()
 
 
 @every

@@ -6,7 +6,7 @@ Axis letters: B rows, N tasks, A actions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, overload
@@ -90,12 +90,20 @@ class Family(ABC):
 
         `kwargs` are further arguments of `gymnasium.make`, such as render_mode.
         """
-        return flat_env(gymnasium.make(self.env_id, **{**self.task_kwargs(task_id), **kwargs}))
+        (task,) = self.check_ids([task_id])
+        return flat_env(gymnasium.make(self.env_id, **{**self.task_kwargs(task), **kwargs}))
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
         """Return a vector environment with a row for each task id (B,), repeats allowed."""
-        rows = [partial(self.make, int(task)) for task in task_ids]
+        rows = [partial(self.make, task) for task in self.check_ids(task_ids)]
         return VectorRows(SyncVectorEnv(rows, autoreset_mode=autoreset_mode))
+
+    def check_ids(self, task_ids: Iterable[Any]) -> list[int]:
+        """Return task ids, one or more, as ints; ValueError for one that is no task."""
+        ids = [check_int(task, "task", 0, self.known_tasks - 1) for task in task_ids]
+        if not ids:
+            raise ValueError(f"no tasks for the rows of {self.name}: give one or more ids.")
+        return ids
 
     def task_text(self, task_id: int) -> str:
         """Return the values that make a task, such as "length=0.3, gravity=12"."""
@@ -126,6 +134,11 @@ class Family(ABC):
     def set_tasks(self) -> int:
         """Number of tasks in the split and in all sets; their ids are 0 to `set_tasks - 1`."""
         return max([self.num_tasks, *(ids.stop for ids in self.extra.values())])
+
+    @property
+    def known_tasks(self) -> int:
+        """Number of tasks with an id; user-defined tasks may add some."""
+        return self.set_tasks
 
     @cached_property
     def tasks(self) -> TaskSet:

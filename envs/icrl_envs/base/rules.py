@@ -85,11 +85,6 @@ class Rules(Family):
         """The array dynamics: this family itself."""
         return self
 
-    @property
-    def known_tasks(self) -> int:
-        """Number of tasks with an id; user-defined tasks may add some."""
-        return self.set_tasks
-
     def task_id(self, **task: Any) -> int:
         """Return the id of the task with these make() arguments; ValueError if there is none."""
         reject_unknown(task, self.task_names, "task argument")
@@ -159,7 +154,7 @@ class Rules(Family):
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
         """Return the native vector environment, and the option of its first reset that sets the tasks `task_ids`."""
-        ids = np.asarray(task_ids, np.int64)
+        ids = np.array(self.check_ids(task_ids))
         env = gymnasium.make_vec(self.env_id, num_envs=len(ids), autoreset_mode=autoreset_mode)
         return VectorRows(env, {"task": ids})
 

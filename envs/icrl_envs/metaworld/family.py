@@ -63,7 +63,7 @@ class MetaWorld(Family):
         """Return a vector environment with a row for each task id (B,), on one model."""
         from icrl_envs.metaworld.rows import MetaWorldRows
 
-        makes = [partial(self.make, int(task)) for task in task_ids]
+        makes = [partial(self.make, task) for task in self.check_ids(task_ids)]
         return VectorRows(MetaWorldRows(makes, autoreset_mode=autoreset_mode))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from icrl_envs.base.checks import as_array, short
 from icrl_envs.metaworld.env import MetaWorldEnv
 
 
@@ -20,7 +21,9 @@ class MetaWorldRows(SyncVectorEnv):
         Args:
             tasks: ids (B,) of the tasks in whose goals the policies believe; None for the rows' own.
         """
-        wanted = [None] * self.num_envs if tasks is None else [int(task) for task in tasks]
+        wanted = [None] * self.num_envs if tasks is None else as_array(tasks).tolist()
+        if tasks is not None and np.shape(wanted) != (self.num_envs,):
+            raise ValueError(f"tasks={short(tasks)}: give {self.num_envs} task ids, one a row.")
         rows: list[Any] = [env.unwrapped for env in self.envs]
         return np.stack([row.expert_action(task) for row, task in zip(rows, wanted, strict=True)])
 

@@ -143,7 +143,7 @@ def free_goals(name: str) -> np.ndarray:
 
 def goal_of(name: str, task_id: int) -> np.ndarray:
     """Return the rand_vec (D,) of a task id: of ML1's training goals, its test goals, then the free goals."""
-    if not 0 <= task_id < TASKS:
+    if not isinstance(task_id, int | np.integer) or isinstance(task_id, bool) or not 0 <= task_id < TASKS:
         raise ValueError(f"task={short(task_id)}: task ids go from 0 to {TASKS - 1}.")
     return published_goals(name)[task_id] if task_id < 2 * GOALS else free_goals(name)[task_id - 2 * GOALS]
 

@@ -51,8 +51,9 @@ class Procgen(Family):
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
         """Return the native vector environment, and the option of its first reset that sets the tasks `task_ids`."""
-        env = gymnasium.make_vec(self.env_id, num_envs=len(task_ids), autoreset_mode=autoreset_mode)
-        return VectorRows(env, {"task": task_ids})
+        ids = self.check_ids(task_ids)
+        env = gymnasium.make_vec(self.env_id, num_envs=len(ids), autoreset_mode=autoreset_mode)
+        return VectorRows(env, {"task": ids})
 
 
 def register_procgen() -> None:

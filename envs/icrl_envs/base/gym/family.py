@@ -97,12 +97,13 @@ class GymFamily(Family):
         """Make an environment that stays on a task; `kwargs` are further arguments of `gymnasium.make`."""
         if self._way == MAKE:
             return super().make(task_id, **kwargs)
+        (task,) = self.check_ids([task_id])
         env = gymnasium.make(self.env_id, **{**self._limit, **kwargs})
-        return flat_env(PassTask(env, copy.deepcopy(self._tasks[task_id]), self._way))
+        return flat_env(PassTask(env, copy.deepcopy(self._tasks[task]), self._way))
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
         """Return a vector environment whose row i stays on task `task_ids[i]`, run as `vectorization` says."""
-        ids = [int(task) for task in task_ids]
+        ids = self.check_ids(task_ids)
         if self._vectorization == OWN:
             tasks = [copy.deepcopy(self._tasks[task]) for task in ids]
             return VectorRows(own_rows(self.env_id, tasks, autoreset_mode, self._limit))
