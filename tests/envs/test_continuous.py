@@ -61,7 +61,7 @@ def test_rewards_of_both_versions():
     assert find_family(SPARSE).step(far, action, task)[1] == 0
 
 
-@pytest.mark.parametrize("goal", [(0.99, 0.99), (0.31, 0.0), (0.1,), "ab", (np.nan, 0)])
+@pytest.mark.parametrize("goal", [(0.99, 0.99), (0.31, 0.0), (0.1,), "ab", (np.nan, 0), (1e308, 0.0), (-np.inf, 0)])
 def test_a_goal_outside_is_one_line(goal):
     with pytest.raises(ValueError, match=r"^goal=.*: give two multiples of 0.02 in the unit disc"):
         gymnasium.make(DENSE, goal=goal)

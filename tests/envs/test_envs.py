@@ -414,6 +414,23 @@ BAD = {
     "time limit": (lambda: started(num_envs=2, max_episode_steps=0), "max_episode_steps=0"),
     "autoreset mode": (lambda: started(num_envs=2, autoreset_mode="same"), "autoreset_mode='same': allowed are"),
     "unknown option": (lambda: started().reset(options={"tasks": {}}), "unknown option 'tasks'.*mean 'task'"),
+    "options that are no dict": (lambda: started().reset(options=5), "options=5: give a dict of task"),
+    "options of rows that are no dict": (
+        lambda: started(num_envs=2).reset(options=["task"]),
+        r"options=\['task'\]: give a dict of task, reset_mask",
+    ),
+    "an array for a key": (
+        lambda: started("icrl/DarkKeyToDoor-v0", key=np.ones((2, 2))),
+        "give key and door, such as {'key': ",
+    ),
+    "a goal missing": (
+        lambda: started("icrl/DarkroomMacro-v0", action_set=tuple(range(100))),
+        r"^task {'action_set': .{,80}\.\.\.: give goal and action_set, such as .{,80}\.$",
+    ),
+    "a long option": (
+        lambda: started().reset(options={"x" * 200: 1}),
+        r"^unknown option .{,80}: allowed are task\.$",
+    ),
     "empty task": (lambda: started().reset(options={"task": {}}), "give goal"),
     "misspelt task": (lambda: started().reset(options={"task": {"gaol": (1, 2)}}), "did you mean 'goal'"),
     "task a str": (lambda: started().reset(options={"task": "x"}), r"options\['task'\]='x': give a dict such as"),

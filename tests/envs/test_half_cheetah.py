@@ -120,6 +120,17 @@ def test_other_targets_are_refused(env, velocity):
     one_line(lambda: env.reset(options={"task": {"velocity": velocity}}), ValueError, "velocity=", "from 0 to 3.0")
 
 
+@pytest.mark.parametrize("task", [5, "velocity", ["velocity"], [{"velocity": 1.0}]])
+def test_a_task_that_is_no_dict_is_one_line(env, task):
+    one_line(lambda: env.reset(options={"task": task}), ValueError, "options['task']=", "give a dict of velocity")
+
+
+def test_a_number_may_say_that_the_goal_is_shown():
+    made = gymnasium.make(CHEETAH, show_goal=1.0)
+    assert made.observation_space.shape == (18,)
+    made.close()
+
+
 @pytest.mark.slow
 def test_without_mujoco_the_id_is_known_and_making_it_says_what_to_install():
     code = "import sys; sys.modules['mujoco'] = None\nimport icrl_envs, gymnasium\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -189,6 +190,13 @@ def test_a_fixed_task_stays(env):
     for seed in (0, 1, None):
         env.reset(seed=seed)
         np.testing.assert_array_equal(env.unwrapped.rand_vec, GOAL)
+
+
+def test_options_that_are_no_dict_are_one_line(env):
+    for task in (5, [{"rand_vec": GOAL}] * 2, "rand_vec"):
+        one_line(partial(env.reset, options={"task": task}), ValueError, "options['task']=", "give a dict of rand_vec")
+    one_line(lambda: env.reset(options=5), ValueError, "options=5: give a dict of task")
+    one_line(lambda: gymnasium.make(REACH, hide_goal="no"), ValueError, "hide_goal='no': allowed are False, True")
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,8 @@ def test_the_seed_of_a_split_is_a_whole_number():
     assert tasks.split(0.5, np.int64(3))[0].ids.tolist() == tasks.split(0.5, 3)[0].ids.tolist()
     for seed in (1.5, "3", -1):
         one_line(partial(tasks.split, 0.5, seed), ValueError, f"seed={seed!r}", "integer from 0")
+
+
+def test_a_family_without_named_sets_says_so():
+    words = "unknown set of tasks 'train': allowed are none"
+    one_line(lambda: FAMILIES["icrl/Darkroom-v0"].named("train"), ValueError, words)

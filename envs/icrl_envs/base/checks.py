@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,17 @@ def reject_unknown(names: Iterable[str], allowed: Sequence[str], what: str) -> N
     for name in names:
         if name not in allowed:
             hint = nearest(str(name), allowed) or "."
-            raise ValueError(f"unknown {what} {name!r}: allowed are {', '.join(allowed)}{hint}")
+            raise ValueError(f"unknown {what} {short(name)}: allowed are {', '.join(allowed) or 'none'}{hint}")
+
+
+def check_dict(value: Any, name: str, allowed: Sequence[str], what: str) -> Mapping[str, Any]:
+    """Return `value`, {} for None; ValueError naming it unless it is a dict with keys among `allowed`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}={short(value)}: give a dict of {', '.join(allowed)}.")
+    reject_unknown(value, allowed, what)
+    return value
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

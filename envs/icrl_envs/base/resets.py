@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def read_seeds(seed: Any, num: int) -> list[int | None]:
     return [None if one is None else check_int(one, "seed", 0, 2**63) for one in given]
 
 
-def read_reset_mask(options: dict[str, Any], num: int, started: bool) -> np.ndarray:
+def read_reset_mask(options: Mapping[str, Any], num: int, started: bool) -> np.ndarray:
     """Return the rows (B,) bool to reset; ResetNeeded where some have not `started` and some are left out."""
     if "reset_mask" not in options:
         return np.ones(num, bool)

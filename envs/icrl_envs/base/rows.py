@@ -35,7 +35,7 @@ class Rows:
         self.task = np.full(num, rules.task_id(**task) if task else -1, np.int64)
         self.state = np.empty(0)  # allocated by the first reset, which knows shape and dtype
 
-    def begin(self, rows: np.ndarray, options: dict[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
+    def begin(self, rows: np.ndarray, options: Mapping[str, Any], seeded: bool, rng: Callable[[int], Any]) -> None:
         """Start an episode in `rows` (indices); `rng(row)` is the generator that samples a row's task.
 
         A new task is sampled at the first reset and at a `seeded` one, unless make() or `options` fix the task.
@@ -146,7 +146,7 @@ def read_tasks(task: Any, rules: Rules, num: int, name: str = "options['task']")
     ids = as_array(task)
     if ids.dtype.kind not in "iu" or ids.shape not in ((), (num,)):
         raise ValueError(
-            f"{name}={short(task)}: give a dict such as {rules.task_kwargs(0)}, "
+            f"{name}={short(task)}: give a dict such as {short(rules.task_kwargs(0))}, "
             f"or {num} of them (one a row), or an integer array of {num} task ids."
         )
     if ids.min() < 0 or ids.max() >= rules.known_tasks:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from icrl_envs.base.capability import Capability
-from icrl_envs.base.checks import reject_unknown
+from icrl_envs.base.checks import reject_unknown, short
 from icrl_envs.base.family import Family, VectorRows
 
 
@@ -89,7 +89,8 @@ class Rules(Family):
         """Return the id of the task with these make() arguments; ValueError if there is none."""
         reject_unknown(task, self.task_names, "task argument")
         if len(task) < len(self.task_names):
-            raise ValueError(f"task {task}: give {' and '.join(self.task_names)}, such as {self.task_kwargs(0)}.")
+            names, example = " and ".join(self.task_names), short(self.task_kwargs(0))
+            raise ValueError(f"task {short(task)}: give {names}, such as {example}.")
         return self.find_task(**task)
 
     @abstractmethod

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 
 from icrl_envs.base.actions import check_action, own_space
 from icrl_envs.base.capability import Capability
-from icrl_envs.base.checks import check_choice, check_int, reject_unknown, short
+from icrl_envs.base.checks import check_choice, check_dict, check_int, short
 from icrl_envs.base.resets import read_reset_mask, read_seeds
 from icrl_envs.base.rows import Rows, build_rules
 from icrl_envs.base.rules import Rules
@@ -57,13 +57,13 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {...}}`."""
-        reject_unknown(options or {}, ("task",), "option")
+        given = check_dict(options, "options", ("task",), "option")
         super().reset(seed=seed)
         # the previous episode was truncated at the id's time limit, before the horizon
         if 0 < self._elapsed == self._usual_limit < self.rules.horizon:
             _warn_of_limit(self.rules, self._elapsed)
         self._elapsed, self._usual_limit = 0, self._find_limit()
-        self._rows.begin(np.zeros(1, np.int64), options or {}, seed is not None, lambda row: self.np_random)
+        self._rows.begin(np.zeros(1, np.int64), given, seed is not None, lambda row: self.np_random)
         return self._percept()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
@@ -171,16 +171,15 @@ class ArrayVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         `seed` is an int, of which row i gets `seed + i`, or a sequence of one per row, with None for no new task.
         """
-        options = options or {}
-        reject_unknown(options, ("task", "reset_mask"), "option")
-        where = read_reset_mask(options, self.num_envs, bool(self._rows.started.all()))
+        given = check_dict(options, "options", ("task", "reset_mask"), "option")
+        where = read_reset_mask(given, self.num_envs, bool(self._rows.started.all()))
         seeds = read_seeds(seed, self.num_envs)
         super().reset(seed=None if None in seeds else seeds[0])  # rows without a seed draw from this generator
         # two groups of rows: those with a seed start a new lifetime
         for seeded in (True, False):
             rows = [row for row in np.flatnonzero(where).tolist() if (seeds[row] is not None) == seeded]
             if rows:
-                self._rows.begin(np.array(rows), options, seeded, lambda row: self._generator(seeds[row]))
+                self._rows.begin(np.array(rows), given, seeded, lambda row: self._generator(seeds[row]))
         self._elapsed[where], self._over[where] = 0, False
         return self.rules.observe(self._rows.state), self._rows.info(None if where.all() else where)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from icrl_envs.base.checks import check_choice, reject_unknown, short
+from icrl_envs.base.checks import check_choice, check_dict, short
 from icrl_envs.continuous.half_cheetah_vel import ENV_ID, FASTEST, VELOCITIES, observation_box
 
 try:
@@ -58,24 +58,24 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
     def __init__(self, velocity: float | None = None, show_goal: bool = False, **kwargs: Any):
         self._fixed = None if velocity is None else check_velocity(velocity)
         self.velocity = np.nan  # the target in m/s; sampled by the first reset unless it is given
-        self.show_goal = check_choice(show_goal, "show_goal", (False, True))
+        self.show_goal = bool(check_choice(show_goal, "show_goal", (False, True)))
         if not {"camera_id", "camera_name"} & kwargs.keys():
             kwargs["camera_name"] = "track"  # runs along
         super().__init__(ctrl_cost_weight=CONTROL_COST, **kwargs)
-        self.observation_space = observation_box(show_goal)
+        self.observation_space = observation_box(self.show_goal)
         EzPickle.__init__(self, velocity, show_goal, **kwargs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {"velocity": ...}}`."""
-        reject_unknown(options or {}, ("task",), "option")
+        given = check_dict(options, "options", ("task",), "option")
         obs, info = super().reset(seed=seed)
-        self._choose((options or {}).get("task"), seed is not None)
+        self._choose(given.get("task"), seed is not None)
         return self._observe(obs), info
 
     def _choose(self, task: Any, sample: bool) -> None:
         if task is not None:
-            reject_unknown(task, ("velocity",), "task argument")
-            self.velocity = check_velocity(task.get("velocity"))
+            values = check_dict(task, "options['task']", ("velocity",), "task argument")
+            self.velocity = check_velocity(values.get("velocity"))
         elif self._fixed is not None:
             self.velocity = self._fixed if np.isnan(self.velocity) else self.velocity
         elif sample or np.isnan(self.velocity):

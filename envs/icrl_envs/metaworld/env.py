@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from icrl_envs.base.actions import check_action, own_space
-from icrl_envs.base.checks import check_choice, check_int, reject_unknown
+from icrl_envs.base.checks import check_choice, check_dict, check_int
 from icrl_envs.metaworld.experts import Expert, shown_goal
 from icrl_envs.metaworld.frames import CAMERAS
 from icrl_envs.metaworld.simulation import Simulation
@@ -80,9 +80,9 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {"rand_vec": ...}}`."""
-        reject_unknown(options or {}, ("task",), "option")
+        given = check_dict(options, "options", ("task",), "option")
         super().reset(seed=seed)
-        wanted = self._choose((options or {}).get("task"), seed is not None)
+        wanted = self._choose(given.get("task"), seed is not None)
         if wanted is not self.rand_vec:
             self._simulation.set_goal(wanted)
             self.rand_vec = wanted
@@ -124,8 +124,8 @@ class MetaWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def _choose(self, task: Any, sample: bool) -> np.ndarray:
         """Return the goal of the next episode."""
         if task is not None:
-            reject_unknown(task, ("rand_vec",), "task argument")
-            return check_goal(self.name, task.get("rand_vec"))
+            values = check_dict(task, "options['task']", ("rand_vec",), "task argument")
+            return check_goal(self.name, values.get("rand_vec"))
         if self._fixed is not None:
             return self._fixed if self.rand_vec is None else self.rand_vec
         if self.rand_vec is None or sample:

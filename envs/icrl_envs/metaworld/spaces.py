@@ -28,8 +28,9 @@ class View(NamedTuple):
 
     @classmethod
     def of(cls, name: str, obs: str, hide_goal: bool) -> View:
-        """Return the view that an environment's arguments ask for; ValueError for an unknown `obs`."""
+        """Return the view that an environment's arguments ask for; ValueError for other values."""
         check_choice(obs, "obs", OBSERVATIONS)
+        check_choice(hide_goal, "hide_goal", (False, True))
         one = obs == PUBLISHED and name not in TWO_OBJECTS
         return cls(ONE_OBJECT_SIZE if one else FRAME_SIZE, obs == FULL, bool(hide_goal))
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from icrl_envs.base.actions import check_action, own_space
-from icrl_envs.base.checks import check_choice, reject_unknown
+from icrl_envs.base.checks import check_choice, check_dict
 from icrl_envs.procgen.games import ACTION_SPACE, GAMES, MODES, OBSERVATION_BOX
 from icrl_envs.procgen.levels import check_levels, read_tasks
 from icrl_envs.procgen.rows import ProcgenRows
@@ -72,9 +72,9 @@ class ProcgenEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Info]:
         """Start an episode of the same task, or of a new one with a seed or `options={"task": {"level": ...}}`."""
-        reject_unknown(options or {}, ("task",), "option")
+        given = check_dict(options, "options", ("task",), "option")
         super().reset(seed=seed)
-        task = read_tasks(options["task"], 1)[0] if options and "task" in options else None
+        task = read_tasks(given["task"], 1)[0] if "task" in given else None
         self._rows.choose(0, task, seed is not None, self.np_random)
         self._rows.begin([0])
         return self._rows.obs[0], self._info()

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from icrl_envs.base.actions import check_action, own_space
-from icrl_envs.base.checks import check_choice, check_int, reject_unknown, short
+from icrl_envs.base.checks import check_choice, check_dict, check_int, short
 from icrl_envs.base.resets import read_reset_mask, read_seeds
 from icrl_envs.procgen.env import METADATA, Info
 from icrl_envs.procgen.games import ACTION_SPACE, GAMES, MODES, OBSERVATION_BOX
@@ -78,12 +78,11 @@ class ProcgenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, Info]:
         """Start an episode in all rows, or in those of `options["reset_mask"]`; returns obs (B, ...) and infos."""
-        options = options or {}
-        reject_unknown(options, ("task", "reset_mask"), "option")
-        where = read_reset_mask(options, self.num_envs, self._rows.started)
+        given = check_dict(options, "options", ("task", "reset_mask"), "option")
+        where = read_reset_mask(given, self.num_envs, self._rows.started)
         seeds = read_seeds(seed, self.num_envs)
         super().reset(seed=seeds[0])
-        tasks = read_tasks(options["task"], self.num_envs) if "task" in options else [None] * self.num_envs
+        tasks = read_tasks(given["task"], self.num_envs) if "task" in given else [None] * self.num_envs
         for row in np.flatnonzero(where).tolist():
             if seeds[row] is not None:
                 self._generators[row] = seeding.np_random(seeds[row])[0]
