@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from icrl_envs.continuous.half_cheetah_vel import ENTRY_POINT, HalfCheetahVel
 
 from icrl_agents.core.families import find_family, make_tasks
 from icrl_agents.core.splits import split_tasks
@@ -123,6 +124,15 @@ def test_other_targets_are_refused(env, velocity):
 @pytest.mark.parametrize("task", [5, "velocity", ["velocity"], [{"velocity": 1.0}]])
 def test_a_task_that_is_no_dict_is_one_line(env, task):
     one_line(lambda: env.reset(options={"task": task}), ValueError, "options['task']=", "give a dict of velocity")
+
+
+def test_an_id_of_ones_own_has_its_own_time_limit():
+    gymnasium.register("test/Sprint-v0", ENTRY_POINT, max_episode_steps=50)
+    try:
+        assert HalfCheetahVel("test/Sprint-v0").horizon == 50
+        assert find_family(CHEETAH).horizon == 200
+    finally:
+        del gymnasium.registry["test/Sprint-v0"]
 
 
 def test_a_number_may_say_that_the_goal_is_shown():

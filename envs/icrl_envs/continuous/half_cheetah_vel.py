@@ -25,12 +25,11 @@ class HalfCheetahVel(Family):
     """Target velocities of `HalfCheetahVelEnv`, all multiples of 0.01 m/s from 0 to 3.
 
     Args:
-        env_id: Gymnasium id of a `HalfCheetahVelEnv`.
+        env_id: Gymnasium id of a `HalfCheetahVelEnv`, registered with a time limit.
     """
 
     task_names = ("velocity",)
     num_tasks = len(VELOCITIES)
-    horizon = HORIZON
     lifetime = 5
     published = Split(0.8, 0)
     max_rows = 64  # rows simulate one after the other: more are not faster
@@ -38,8 +37,9 @@ class HalfCheetahVel(Family):
     action_space = spaces.Box(-1.0, 1.0, (6,), np.float32)
 
     def __init__(self, env_id: str):
-        self.env_id = env_id
-        self.observation_space = observation_box(gymnasium.spec(env_id).kwargs.get("show_goal", False))
+        spec = gymnasium.spec(env_id)
+        self.env_id, self.horizon = env_id, spec.max_episode_steps or HORIZON
+        self.observation_space = observation_box(spec.kwargs.get("show_goal", False))
 
     def task_kwargs(self, task_id: int) -> dict[str, Any]:
         """Return {"velocity": target in m/s}."""
