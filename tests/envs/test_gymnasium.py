@@ -113,3 +113,13 @@ def test_a_seed_in_every_episode_draws_a_task_in_every_episode():
     assert len(set(seeded)) > 1
     assert set(held) == {seeded[-1]}
     assert "reset(seed=" in DOCUMENT
+
+
+def test_a_task_of_an_option_lasts_until_a_seed_draws_another():
+    env = gymnasium.make(ID)
+    for how in ({}, {"seed": 3}):
+        assert env.reset(options={"task": {"goal": (0, 1)}}, **how)[1]["task"] == env.reset()[1]["task"] == 1
+    assert {env.reset(seed=seed)[1]["task"] for seed in range(5)} != {1}
+    fixed = gymnasium.make(ID, goal=(5, 4))
+    assert {fixed.reset(seed=seed)[1]["task"] for seed in range(5)} == {49}
+    assert "it lasts until a `reset(seed=k)` without this option" in DOCUMENT
