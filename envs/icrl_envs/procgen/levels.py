@@ -39,6 +39,8 @@ def task_of(task_id: int) -> dict[str, Any]:
 def check_levels(level: Any = None, num_levels: Any = None, start_level: Any = 0) -> Levels | None:
     """Return the levels that these arguments choose, None if they choose none; ValueError for others."""
     start = check_int(start_level, "start_level", 0, END - 1)
+    if start and not num_levels:
+        raise ValueError(f"start_level={start} without num_levels: give num_levels=1 or more, or leave it out.")
     if level is not None:
         if num_levels is not None:
             raise ValueError(f"level={short(level)} and num_levels={short(num_levels)} both choose levels: give one.")
