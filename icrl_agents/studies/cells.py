@@ -80,21 +80,28 @@ def _run_there(folder: SharedFolder, cell: Cell) -> Curve:
 def check_cell(cell: Cell) -> None:
     """ValueError if the cell's folder has another training or evaluation, from an earlier study.
 
-    Only the given settings are compared; the others keep the defaults at the time of the training. ValueError too for a
-    model that does not act, which has nothing to evaluate, and for settings that `train` would refuse.
+    All settings are compared, the defaults among them: a study that drops one of them is another study.
+    ValueError too for a model that does not act, which has nothing to evaluate, and for settings that
+    `train` would refuse.
     """
     if cell.method in PREDICTORS:
         raise ValueError(f"a study measures agents, and {cell.method} does not act: use icrl-agents train for each")
     done, given = cell.folder / CURVE, Given.of(cell.settings)
+    now = Request.of(cell.method, cell.env_id, cell.folder, cell.histories, given, resume=False).settings
     if not (cell.folder / NOTE).is_file():
         if done.is_file() or (cell.folder / WEIGHTS).is_file():
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
-        Request.of(cell.method, cell.env_id, cell.folder, cell.histories, given, resume=False)
         return
     try:
         started = read_started(cell.folder, cell.method, cell.env_id, cell.histories, given.settings)
     except ValueError as error:
         raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
+    for name, before in started.settings.items():
+        if (value := now.get(name)) != before:
+            raise ValueError(
+                f"{name} is {value!r} where it is not given, but {cell.folder} was trained with {before!r}: give "
+                f"{name}={before!r}, or the study another folder"
+            )
     found: dict[str, Any] = {"histories": started.histories}
     wanted: dict[str, Any] = {"histories": note_files(cell.histories)}
     if done.is_file():

@@ -32,7 +32,7 @@ from icrl_agents.sources.source import Source
 from icrl_agents.training.config import ORDERED, TrainConfig, check_order, split_settings
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
 from icrl_agents.training.provenance import describe_training
-from icrl_agents.training.run_folder import command_line, note_files, read_started, stored_files
+from icrl_agents.training.run_folder import all_settings, command_line, note_files, read_started, stored_files
 from icrl_agents.training.streaming.choice import recorded_windows
 from icrl_agents.training.windows import FreshWindows, Windows, WindowSpec
 
@@ -103,6 +103,11 @@ class Request:
         if source and source.one_task and "episodes" not in settings:
             config = replace(config, episodes=OWN_EPISODES)
         return cls(method, env_id, out, files, source, for_source, config, agent_config, command, resume)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, the defaults among them."""
+        return all_settings(asdict(self.config), asdict(self.agent_config), self.source_settings)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `train.json`."""

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class Started(NamedTuple):
 def read_started(out: Path, method: str, env_id: str, histories: Paths | None, settings: dict[str, Any]) -> Started:
     """Original arguments of the run in `out`; ValueError if the given ones differ from them."""
     note = read_note(out)
-    started = {**note.train, **note.agent, **{f"source.{name}": value for name, value in note.source.items()}}
+    started = all_settings(note.train, note.agent, note.source)
     given = {"method": method, "env_id": env_id, "family": tasks_checksum(env_id), **settings}
     if histories is not None:
         given["histories"] = note_files(stored_files(histories))
@@ -63,6 +63,11 @@ def read_started(out: Path, method: str, env_id: str, histories: Paths | None, s
             differs = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
             raise ValueError(f"{differs}: resume with that, or {way}")
     return Started(note.histories, started, note.command, note.expert)
+
+
+def all_settings(train: Mapping[str, Any], agent: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run by the names that `--set` has for them."""
+    return {**train, **agent, **{f"source.{name}": value for name, value in source.items()}}
 
 
 def stored_files(histories: Paths) -> list[Path]:

@@ -170,11 +170,20 @@ def test_cells_of_another_study_are_refused(tmp_path, changes, words):
         one_line(lambda: run(tmp_path, **cell, **changes), ValueError, words, "another folder")
 
 
-def test_settings_that_are_not_given_are_not_compared(tmp_path):
+def test_a_study_without_a_setting_is_another_one(tmp_path):
+    """A trial with few updates is not taken for the study itself."""
     cell = {"splits": [0], "seeds": [0]}
-    curve = run(tmp_path, **cell)[0, 0]
-    some = {name: SETTINGS[name] for name in ("updates", "width")}
-    assert np.array_equal(run(tmp_path, **cell, settings=some)[0, 0].runs, curve.runs)
+    run(tmp_path, **cell)
+    some = {name: value for name, value in SETTINGS.items() if name != "updates"}
+    words = f"updates={SETTINGS['updates']}", "another folder"
+    one_line(lambda: run(tmp_path, **cell, settings=some), ValueError, *words)
+    slips = {"source.slips": 0.5}
+    run(tmp_path / "slips", **cell, settings=SETTINGS | slips)
+    one_line(lambda: run(tmp_path / "slips", **cell), ValueError, "source.slips=0.5", "another folder")
+
+
+def test_a_folder_that_was_moved_is_another_cell(tmp_path):
+    run(tmp_path, splits=[0], seeds=[0])
     shutil.move(tmp_path / "split0-seed0", tmp_path / "split0-seed1")
     one_line(lambda: run(tmp_path, splits=[0], seeds=[1]), ValueError, "seed=1", "another folder")
     (tmp_path / "split0-seed1/train.json").unlink()
