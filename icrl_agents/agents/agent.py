@@ -27,7 +27,7 @@ from icrl_agents.core.arrays import digest
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.rollout import AGENT, PLAN, WEIGHTS
+from icrl_agents.core.rollout import AGENT, CONFIG, PLAN, WEIGHTS
 from icrl_agents.core.steps import Steps
 from icrl_agents.hub.download import Download
 from icrl_agents.methods.base.context import Context
@@ -236,8 +236,9 @@ class ICAgent(MethodHolder):
         return acting.observe_late(self.method, self.session, result, decision)
 
     def identity(self) -> dict[str, Any]:
-        """What the actions depend on besides the context, as JSON: a name, SHA-256 of the weights, the planner."""
-        known = {AGENT: self.origin or f"<{type(self).__name__}>", WEIGHTS: digest(self.state_dict())}
+        """What the actions depend on besides the context, as JSON: name, SHA-256 of the weights, config, planner."""
+        name, weights = self.origin or f"<{type(self).__name__}>", digest(self.state_dict())
+        known = {AGENT: name, WEIGHTS: weights, CONFIG: asdict(self.config)}
         return known if self.planner is None else {**known, PLAN: asdict(self.planner)}
 
     @property

@@ -42,7 +42,8 @@ class Trained(Protocol):
     facts: Mapping[str, Any]
 
 
-AGENT, WEIGHTS, PLAN = "agent", "weights", "plan"  # in an identity: name, SHA-256 of the weights, planner
+# in an identity: name, SHA-256 of the weights, settings of the method, planner
+AGENT, WEIGHTS, CONFIG, PLAN = "agent", "weights", "config", "plan"
 
 
 @runtime_checkable
@@ -50,7 +51,7 @@ class Identified(Protocol):
     """A learner that can tell what its actions depend on."""
 
     def identity(self) -> Mapping[str, Any]:
-        """A JSON object: `AGENT`, and `WEIGHTS` and `PLAN` if there are any."""
+        """A JSON object: `AGENT`, and `WEIGHTS`, `CONFIG` and `PLAN` if there are any."""
 
 
 def identity_of(learner: Any) -> dict[str, Any]:

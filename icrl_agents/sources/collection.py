@@ -36,7 +36,7 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.process.terminal import progress_bar
-from icrl_agents.core.rollout import AGENT, PLAN, WEIGHTS, Learner
+from icrl_agents.core.rollout import AGENT, CONFIG, PLAN, WEIGHTS, Learner
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.experts import EXPERT, Expert, WithExpert
@@ -47,7 +47,8 @@ from icrl_agents.sources import SOURCES, Source, choose_source, find_source, mak
 from icrl_agents.sources.experts import as_expert
 from icrl_agents.sources.own import OwnLifetimes
 
-EXPERT_WEIGHTS, EXPERT_PLAN = f"{EXPERT}.{WEIGHTS}", f"{EXPERT}.{PLAN}"
+NOT_NAMED = {AGENT, *(f"{of}{part}" for of in ("", f"{EXPERT}.") for part in (WEIGHTS, CONFIG))}  # in a command
+EXPERT_PLAN = f"{EXPERT}.{PLAN}"
 CHANGES = 3  # separates the random stream of changing tasks from those of environments and source
 ROWS = 1024  # target number of lifetimes rolled out in parallel
 
@@ -282,7 +283,7 @@ def collect_command(info: HistoryInfo, tasks: Sequence[int], name: str) -> str |
     `tasks` must be a split or named set, a given expert or agent must have a name that a command can load and no
     planner, and a family of a user is defined in no file or module that is known here.
     """
-    settings = {name: value for name, value in info.settings.items() if name not in (AGENT, WEIGHTS, EXPERT_WEIGHTS)}
+    settings = {name: value for name, value in info.settings.items() if name not in NOT_NAMED}
     source = str(info.settings.get(AGENT, info.source))
     object_given = any(str(name).startswith("<") for name in (source, settings.get(EXPERT, "")))
     if (

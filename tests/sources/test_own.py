@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,13 +72,16 @@ def test_any_number_of_processes_records_the_same_bytes(agent, tmp_path):
     assert one == two
 
 
-def test_a_collection_is_not_continued_with_other_weights(agent, tmp_path):
+def test_a_collection_is_not_continued_with_other_weights_or_another_temperature(agent, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         collect(ENV, agent, tmp_path / "own.h5", tasks=[1, 2], **{**HOW, "progress": stop})
+    config = agent.config
+    agent.method.config = replace(config, acting_temperature=5.0)
+    again = partial(collect, ENV, agent, tmp_path / "own.h5", tasks=[1, 2], **HOW)
+    one_line(again, FileExistsError, "own.h5", "settings")
+    agent.method.config = config
     next(agent.parameters()).data.add_(1)
-    one_line(
-        lambda: collect(ENV, agent, tmp_path / "own.h5", tasks=[1, 2], **HOW), FileExistsError, "own.h5", "settings"
-    )
+    one_line(again, FileExistsError, "own.h5", "settings")
 
 
 def test_a_planner_is_part_of_what_an_agent_is(agent, tmp_path):
@@ -113,7 +117,7 @@ def test_both_histories_train_together_and_the_facts_name_both(folder, agent, tm
     assert facts["source"] == "posterior, agent"
     assert facts["assumes"].endswith("what its agent was trained on.")
     kinds = [sorted(part["settings"]) for part in facts["data"]["collections"]]
-    assert kinds[1] == ["agent", "changes", "late", "weights"]
+    assert kinds[1] == ["agent", "changes", "config", "late", "weights"]
 
 
 def test_settings_are_for_sources_with_a_name(agent, tmp_path):
