@@ -219,3 +219,10 @@ def _each_named(option: str, args: list[str]) -> Iterator[str]:
                 yield option
             since += 1
         yield word
+
+
+def refuse_beside_stored(command: Any, *kept: str) -> None:
+    """ValueError for an option beside --stored, which measures nothing, unless it is one of `kept`."""
+    for field in fields(command):
+        if field.name not in (*kept, "stored", "as_json") and getattr(command, field.name) != field.default:
+            raise ValueError(f"--stored measures nothing: leave out {field.name}, or --stored")

@@ -209,7 +209,7 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     (folder / "curve.png").unlink()
     assert done("evaluate", folder, "--stored", "--write") == first
     assert {name: (folder / name).read_bytes() for name in names} == files
-    asked = [("--seeds", 2), ("--split", "train"), ("--plan", "lookahead"), ("--env", ID), ("--demos", 0)]
+    asked = [("--seeds", 0), ("--seed", 1), ("--plan-after", 0), ("--split", "train"), ("--env", ID), ("--demos", 0)]
     work = [("--processes", 2), ("--backend", "ray"), ("--resource", "num_gpus=1"), ("--device", "cpu")]
     for option in asked + work:
         assert "--stored measures nothing" in refused("evaluate", folder, "--stored", *option)
@@ -218,7 +218,7 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert done("evaluate", "icrl/ad-darkroom", "--stored") == first
     assert "--curve draws" in refused("evaluate", folder, "--stored", "--measure", "success")
-    for option in (("--seeds", 2), ("--also", tmp_path)):
+    for option in (("--seeds", 0), ("--plan-after", 0), ("--also", tmp_path), ("-o", tmp_path)):
         assert "--stored measures nothing" in refused("research", "table", "--stored", *option)
     results = json.loads((folder / "results.json").read_text())
     results["curves"] = [{**curve, "env_id": "mine/Room-v0"} for curve in results["curves"]]  # not registered here

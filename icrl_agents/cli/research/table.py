@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icrl_agents.cli.options import AsJson, BeamWidth, PlanAfter, PlanDepth, planner_of
+from icrl_agents.cli.options import AsJson, BeamWidth, PlanAfter, PlanDepth, planner_of, refuse_beside_stored
 
 if TYPE_CHECKING:
     from icrl_agents.studies.compare import Entry
@@ -37,9 +37,8 @@ class Table:
         from icrl_agents.core.process.terminal import print_json, print_table
         from icrl_agents.studies import compare
 
-        planning = self.plan != "lookahead", self.beam_width, self.plan_depth, self.plan_after
-        if self.stored and any((self.also, self.seeds, *planning)):
-            raise ValueError("--stored measures nothing: leave out --also, --seeds and what plans, or --stored")
+        if self.stored:
+            refuse_beside_stored(self, "env", "agent")
         entries = self._entries()
         if self.stored:
             found = [compare.stored(entry) for entry in entries]

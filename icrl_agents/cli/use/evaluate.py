@@ -28,6 +28,7 @@ from icrl_agents.cli.options import (
     env_of,
     lifetime_of,
     planner_of,
+    refuse_beside_stored,
 )
 from icrl_agents.cli.outputs import check_file
 
@@ -110,11 +111,7 @@ class Evaluate:
         """The curves of the agent's results.json; with --write its card and figure are made of them again."""
         from icrl_agents.evaluation import results
 
-        planning = self.plan, self.beam_width, self.plan_depth, self.plan_after, self.plan_tasks
-        work = self.processes, self.address, self.resources, self.backend != "local", self.device != "auto"
-        where = self.env, self.split != "test", self.episodes, self.seeds, self.seed
-        if any((*where, self.change, self.demos is not None, *planning, *work)):
-            raise ValueError("--stored measures nothing: leave out --env, --split and all that measures, or --stored")
+        refuse_beside_stored(self, "agent", "task_file", "output", "curve", "measure", "write", "overwrite")
         if self.write:
             if not Path(self.agent).expanduser().is_dir():
                 raise ValueError(

@@ -28,7 +28,7 @@ from icrl_agents.studies.action_sets.groups import Entry, complete, find_entries
 from icrl_agents.studies.action_sets.lifetimes import LifetimeStats, Setup, action_groups, run_lifetimes
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
-MEASURE_AGAIN = "run icrl-agents sets again"
+MEASURE_AGAIN = "run icrl-agents research actions again"
 Band = tuple[list[float], list[float], list[float]]  # (T,) each: mean, low and high of the 95% interval
 
 
@@ -84,7 +84,9 @@ class Report:
         path = Path(path).expanduser()
         path = path / JSON if path.is_dir() else path
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is no file: give a folder with {JSON}, as `icrl-agents sets -o` writes it")
+            raise FileNotFoundError(
+                f"{path} is no file: give a folder with {JSON}, as `icrl-agents research actions -o` writes it"
+            )
         data = read_json(path, MAX_BYTES, MEASURE_AGAIN)
         try:
             entries = tuple(
