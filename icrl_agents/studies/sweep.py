@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icrl_agents.core.checks import check_value
+from icrl_agents.core.families import TaskSet
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
@@ -71,8 +72,7 @@ class Grid:
 
     def cells(self, out: Path, spec: EvalSpec) -> list[list[Cell]]:
         """The cells of each point, one for each seed."""
-        task_set = self.settings.get("task_set", TRAIN)
-        tasks = split_tasks(self.env_id, task_set=task_set).pick(spec.split)
+        tasks = self.measured(spec)
         episodes = tasks.family.lifetime if spec.episodes is None else spec.episodes
         count = min(spec.tasks or len(tasks), len(tasks))
         runs = usual_seeds(count) if spec.num_seeds is None else spec.num_seeds
@@ -96,6 +96,18 @@ class Grid:
             ]
             for point in self.points()
         ]
+
+    def measured(self, spec: EvalSpec) -> TaskSet:
+        """The tasks of the measurement; ValueError where a setting that varies changes them."""
+        settings = [{**self.settings, **point} for point in self.points()]
+        sets = [
+            split_tasks(self.env_id, one.get("split_seed"), one.get("task_set", TRAIN)).pick(spec.split)
+            for one in settings
+        ]
+        if len({tuple(found.ids.tolist()) for found in sets}) > 1:
+            varied = next(name for name in ("split_seed", "task_set") if name in self.values)
+            raise ValueError(f"{varied} changes the {spec.split} tasks, and points are compared on the same: fix it")
+        return sets[0]
 
 
 def folder_name(point: Mapping[str, Any], seed: int) -> str:

@@ -116,6 +116,12 @@ def test_what_cannot_be_swept_is_one_line(changes, words):
     one_line(lambda: replace(GRID, **changes), ValueError, words)
 
 
+def test_points_are_measured_on_the_same_tasks(tmp_path):
+    grid = replace(GRID, values={"split_seed": [0, 1]})
+    one_line(lambda: sweep(grid, tmp_path, spec=SPEC), ValueError, "split_seed changes the validation tasks")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [({"lr": [1e-3, -1.0]}, "lr=-1.0 is outside"), ({"source.slips": [0.1, "much"]}, "slips='much'")],
