@@ -304,7 +304,7 @@ def test_a_collection_without_a_finished_task_is_one_line(videos, tmp_path):
     with HistoryStore(videos) as store, h5py.File(folder / "header.h5", "w") as header:
         store.info.write(header)
     how = {"histories": tmp_path / "begun.h5", "settings": QUICK, "device": "cpu", "quiet": True}
-    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", **how), ValueError, "begun.h5", "none of the")
+    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", **how), ValueError, "begun.h5 is not finished")
 
 
 @pytest.mark.parametrize(
