@@ -303,6 +303,8 @@ def test_a_collection_without_a_finished_task_is_one_line(videos, tmp_path):
     folder.mkdir()
     with HistoryStore(videos) as store, h5py.File(folder / "header.h5", "w") as header:
         store.info.write(header)
+    with HistoryStore(tmp_path / "begun.h5") as store:
+        assert store.annotated_by("latent_action") == ""
     how = {"histories": tmp_path / "begun.h5", "settings": QUICK, "device": "cpu", "quiet": True}
     one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", **how), ValueError, "begun.h5 is not finished")
 

@@ -111,7 +111,8 @@ def _action_sets(venv: VecEnv) -> np.ndarray | None:
     spec = venv.get_attr("spec")[0] if venv.has_attr("spec") else None
     if spec is None or not venv.has_attr("action_mask"):
         return None
-    row = gymnasium.make(spec.id, **spec.kwargs)  # rows of worker processes are not inspectable
+    kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}  # no second window
+    row = gymnasium.make(spec.id, **kwargs)  # rows of worker processes are not inspectable
     masked = has_action_masks(row)
     row.close()
     return np.stack(venv.env_method("action_mask")).astype(bool) if masked else None
