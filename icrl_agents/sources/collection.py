@@ -197,12 +197,13 @@ def _check_sendable(env_id: str, given: Objects) -> list[Registration]:
 
 
 def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
-    known = range(find_family(env_id).set_tasks)
-    if wrong := [task for task in tasks if task not in known]:
-        raise ValueError(f"task {wrong[0]!r} is not one of {env_id}: its ids are 0..{known.stop - 1}")
-    if not len(tasks) or len(set(tasks)) < len(tasks):
-        raise ValueError(f"{len(tasks)} tasks, {len(set(tasks))} of them different: give each of one or more ids once")
-    return sorted(int(task) for task in tasks)
+    family = find_family(env_id)
+    ids, known = family.check_ids(tasks), family.set_tasks  # tasks that were added here are unknown to other processes
+    if max(ids) >= known:
+        raise ValueError(f"task {max(ids)} is not one of {env_id}: its ids are 0..{known - 1}")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{len(ids)} tasks, {len(set(ids))} of them different: give each id once")
+    return sorted(ids)
 
 
 def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, episodes: int) -> HistoryInfo:
