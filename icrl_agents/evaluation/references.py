@@ -31,6 +31,7 @@ STRONGER: dict[str, dict[str, Reference]] = {  # learners stronger than the publ
     },
     "icrl/ContextualBandit-v0": {
         "linucb, tuned": Reference("linucb", {"alpha": 1.4, "ridge": 2.0, "unpulled_first": False}),
+        "linucb, fading": Reference("linucb", {"alpha": 2.0, "ridge": 2.0, "unpulled_first": False, "fade": True}),
     },
 }
 

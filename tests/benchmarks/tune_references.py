@@ -3,7 +3,8 @@
     python tests/benchmarks/tune_references.py
 
 A setting's score is its regret over that of the source's own settings, as a mean over the training sets of a family,
-which have other numbers of arms. What `icrl_agents/evaluation/references.py` has is the first line of each learner.
+which have other numbers of arms. What `icrl_agents/evaluation/references.py` has is the first line of each learner,
+of LinUCB the first one without `fade` and the first one with it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ TASKS, SEED = 100, 11  # of every training set, evenly spaced
 GRIDS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
     ("icrl/BernoulliBandit-v0", "thompson"): {"sharpness": (3.0, 6.0, 8.0, 12.0, 16.0, 24.0)},
     ("icrl/ContextualBandit-v0", "linucb"): {
-        "alpha": (0.7, 1.0, 1.4, 2.0),
+        "alpha": (0.7, 1.0, 1.4, 1.7, 2.0, 2.4),
         "ridge": (1.0, 2.0, 4.0),
         "unpulled_first": (True, False),
+        "fade": (True, False),
     },
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -61,10 +64,13 @@ def test_published_regrets(env_id, name, golden):
         assert regrets(env_id, live(name, env_id, ids), ids).mean() == pytest.approx(want, rel=0.05), tasks
 
 
+LINUCB = tomllib.loads((Path(__file__).parents[2] / "recipes/headless-ad-contextual.toml").read_text())["source"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_id", "name", "settings", "share"),
-    [(COINS, "thompson", {"sharpness": 3.0}, 0.75), ("icrl/ContextualBandit-v0", "linucb", {"alpha": 1.0}, 0.97)],
+    [(COINS, "thompson", {"sharpness": 3.0}, 0.75), (CONTEXTS, "linucb", LINUCB, 0.97)],
 )
 def test_the_recipes_sources_lose_less_than_the_published_ones(env_id, name, settings, share):
     ids = FAMILIES[env_id].named("train").ids[:1000]

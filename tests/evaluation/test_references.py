@@ -111,17 +111,22 @@ def test_a_lifetime_too_long_for_tables_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"alpha": 1.4, "ridge": 2.0, "unpulled_first": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"alpha": 1.4, "ridge": 2.0, "unpulled_first": False}, {"alpha": 2.0, "fade": True}]
+)
 def test_linucb_pulls_what_the_textbook_would(settings):
-    """Li et al. 2010, algorithm 1, with an inverse from nothing at every step."""
-    alpha, ridge, first = {"alpha": 0.3, "ridge": 1.0, "unpulled_first": True, **settings}.values()
+    """Li et al. 2010, algorithm 1, with an inverse from nothing at every step; Lattimore 2015 for `fade`."""
+    plain = {"alpha": 0.3, "ridge": 1.0, "unpulled_first": True, "fade": False}
+    alpha, ridge, first, fade = {**plain, **settings}.values()
     steps, arms = recorded("linucb", CONTEXTS, **settings), FAMILIES[CONTEXTS].rules.action_mask(np.arange(4)).sum(1)
     for row, count in enumerate(arms):
         gram, target = [ridge * np.eye(2) for _ in range(count)], np.zeros((count, 2))
         pulled = np.zeros(count, bool)
-        for x, action, reward in zip(steps.obs[row].astype(float), steps.action[row], steps.reward[row], strict=True):
+        pulls = zip(steps.obs[row].astype(float), steps.action[row], steps.reward[row], strict=True)
+        for time, (x, action, reward) in enumerate(pulls, 1):
             inverse = [np.linalg.inv(matrix) for matrix in gram]
-            scores = [a @ b @ x + alpha * np.sqrt(x @ a @ x) for a, b in zip(inverse, target, strict=True)]
+            weight = alpha * np.sqrt(np.log(300 / time)) if fade else alpha
+            scores = [a @ b @ x + weight * np.sqrt(x @ a @ x) for a, b in zip(inverse, target, strict=True)]
             wanted = np.where(pulled, scores, np.inf) if first else np.array(scores)
             assert wanted[action] == pytest.approx(wanted.max(), abs=1e-6) or np.isinf(wanted[action])
             gram[action] = gram[action] + np.outer(x, x)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from icrl_agents.core.printable import printable
-from icrl_agents.sources.bandits.counts import BanditSource
+from icrl_agents.sources.bandits.counts import BanditSource, lifetime_of
 from icrl_agents.sources.source import SourceSettings, Step
 
 
@@ -17,6 +17,7 @@ class LinUCBSettings(SourceSettings):
     alpha: float = 0.3  # exploration weight, alpha in mean + alpha * standard error
     ridge: float = 1.0  # penalty on squared weights: noise variance / prior variance of a weight
     unpulled_first: bool = True  # pull each arm once before all others
+    fade: bool = False  # alpha times sqrt(log(n / t)) at pull t of a lifetime of n: exploration ends with the lifetime
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.0, 1e6), "ridge": (1e-6, 1e6)}
 
@@ -24,7 +25,8 @@ class LinUCBSettings(SourceSettings):
 class LinUCB(BanditSource):
     """Disjoint LinUCB (Li et al. 2010): ridge regression per arm, score mean + alpha * standard error at the context.
 
-    Ties are broken at random. The inverse of ridge I + sum x x^T is updated by the Sherman-Morrison formula.
+    Ties are broken at random. The inverse of ridge I + sum x x^T is updated by the Sherman-Morrison formula. `fade` is
+    the confidence level of optimally confident UCB (Lattimore 2015, with psi = 1).
     """
 
     assumes = "the action set: that expected rewards are linear in the observation, by weights of the action."
@@ -38,6 +40,7 @@ class LinUCB(BanditSource):
                 f"source 'linucb' needs observations that are vectors, the env has {printable(space)}: use 'ucb'"
             )
         super().prepare(env)
+        self.lifetime = lifetime_of(self, env) if self.settings.fade else 0
         dim = space.shape[0]
         first = np.eye(dim) / self.settings.ridge
         self.inverse = np.broadcast_to(first, (*self.legal.shape, dim, dim)).copy()  # (B, A, D, D)
@@ -48,7 +51,11 @@ class LinUCB(BanditSource):
         x = obs.astype(np.float64)  # (B, D)
         mean = np.einsum("bai,bi->ba", self.weights, x)
         variance = np.einsum("bai,bi->ba", np.einsum("baij,bj->bai", self.inverse, x), x)  # (B, A)
-        bound = mean + self.settings.alpha * np.sqrt(np.maximum(variance, 0))  # rounding can make it negative
+        alpha: float | np.ndarray = self.settings.alpha
+        if self.settings.fade:
+            left = np.log(self.lifetime / (self.pulls.sum(1, keepdims=True) + 1))  # (B, 1); below 0 after the lifetime
+            alpha = alpha * np.sqrt(np.maximum(left, 0))
+        bound = mean + alpha * np.sqrt(np.maximum(variance, 0))  # rounding can make it negative
         first = self.settings.unpulled_first & (self.pulls == 0)
         return self.any_of(self.best(np.where(first, np.inf, bound)))
 
