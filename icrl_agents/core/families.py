@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import pickle
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ __all__ = [
     "TaskSet",
     "all_families",
     "check_same_tasks",
+    "check_tasks",
     "checksum_of",
     "define",
     "env_family",
@@ -55,6 +57,27 @@ def find_family(env_id: str) -> Family:
         )
     check_known([env_id], icrl_envs.FAMILIES, "environment id")
     return icrl_envs.FAMILIES[env_id].family
+
+
+def check_tasks(env_id: str, tasks: Any) -> list[int]:
+    """Ids as ints; ValueError unless all are whole numbers (2.9 and True are not), tasks of the id, each given once.
+
+    Tasks that this process added to a family are not among them: other processes do not know those.
+    """
+    known = find_family(env_id).set_tasks
+    rule = f"give a list of whole numbers within 0..{known - 1}, such as a task set's ids"
+    try:
+        given = [] if isinstance(tasks, Mapping) else list(tasks)
+        ids = [operator.index(task) for task in given if not isinstance(task, bool | np.bool_)]
+    except TypeError:
+        ids = given = []
+    if not ids or len(ids) != len(given):
+        raise ValueError(f"tasks={str(tasks)[:80]!r} are not task ids: {rule}")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"tasks has {len(ids)} ids, {len(set(ids))} of them different: give each id once")
+    if strange := [task for task in ids if not 0 <= task < known]:
+        raise ValueError(f"tasks has {strange[0]}, which is no task of {env_id}: {rule}")
+    return ids
 
 
 def is_family(env_id: Any) -> bool:

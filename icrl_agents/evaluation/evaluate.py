@@ -5,7 +5,6 @@ Axis letters: B rows (lifetimes), N tasks, E in-context episodes.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,7 +21,15 @@ from icrl_agents.agents.shown import Shown
 from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.checks import check_value, whole
 from icrl_agents.core.env_actions import legal_actions
-from icrl_agents.core.families import Capability, Family, check_same_tasks, find_family, is_native, make_tasks
+from icrl_agents.core.families import (
+    Capability,
+    Family,
+    check_same_tasks,
+    check_tasks,
+    find_family,
+    is_native,
+    make_tasks,
+)
 from icrl_agents.core.process.jobs.backends import Workers
 from icrl_agents.core.rollout import Learner, Named, can_act, facts_of, rollout
 from icrl_agents.core.splits import ALL, TRAIN, Splits, split_tasks
@@ -89,7 +96,7 @@ def evaluate(
     num_seeds, seed = whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
     ids = splits.pick(split).ids
     if tasks is not None:
-        given = _task_ids(env_id, tasks)
+        given = np.asarray(check_tasks(env_id, tasks))
         ids, split = given, split if np.isin(given, ids).all() else "tasks"
     if split not in (*Splits._fields, ALL):  # names that state whether training tasks are included
         _refuse_overlap(ids, splits.train.ids, agent)
@@ -241,24 +248,6 @@ def _check_learner(agent: Any) -> None:
         fix = f"load it with ICAgent.from_pretrained({str(agent)[:80]!r})" if isinstance(agent, str | Path) else ""
         what = "a class" if isinstance(agent, type) else f"a {type(agent).__name__} without reset, act and observe"
         raise TypeError(f"agent={str(agent)[:80]!r} is {what}: {fix or 'give an ICAgent'}")
-
-
-def _task_ids(env_id: str, tasks: Any) -> np.ndarray:
-    """Task ids (N,) int64; ValueError unless all are whole numbers (2.9 and True are not) within the family."""
-    known = range(find_family(env_id).set_tasks)
-    rule = f"give a list of whole numbers within 0..{known.stop - 1}, such as a task set's ids"
-    try:
-        given = [] if isinstance(tasks, Mapping) else list(tasks)
-        ids = [operator.index(task) for task in given if not isinstance(task, bool | np.bool_)]
-    except TypeError:
-        ids = given = []
-    if not ids or len(ids) != len(given):
-        raise ValueError(f"tasks={str(tasks)[:80]!r} are not task ids: {rule}")
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"tasks has {len(ids)} ids, {len(set(ids))} of them different: give each once, and num_seeds")
-    if strange := sorted(set(ids) - set(known)):
-        raise ValueError(f"tasks has {strange[0]}, which is no task of {env_id}: {rule}")
-    return np.asarray(ids, np.int64)
 
 
 def learner_splits(learner: Any, env_id: str) -> Splits:

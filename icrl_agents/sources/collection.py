@@ -26,6 +26,7 @@ from icrl_agents.core.checks import whole
 from icrl_agents.core.families import (
     Registration,
     TaskRows,
+    check_tasks,
     find_family,
     is_family,
     make_tasks,
@@ -152,7 +153,7 @@ def collect(
         ValueError: an argument is not allowed; the message names the allowed values.
         ChildProcessError: a worker died; what is done is kept.
     """
-    ids = _check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks)
+    ids = sorted(check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks))
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     seed, backend = whole("seed", seed, 0, 2**63 - 1), Backend.of(backend)
     processes = None if processes is None else whole("processes", processes, 1)
@@ -194,16 +195,6 @@ def _check_sendable(env_id: str, given: Objects) -> list[Registration]:
             way = "define it at the top of a module, or collect in one process"
             raise ValueError(f"{what} {name} cannot be sent to workers ({why}): {way}") from None
     return sendable([env_id])
-
-
-def _check_tasks(env_id: str, tasks: Sequence[int]) -> list[int]:
-    family = find_family(env_id)
-    ids, known = family.check_ids(tasks), family.set_tasks  # tasks that were added here are unknown to other processes
-    if max(ids) >= known:
-        raise ValueError(f"task {max(ids)} is not one of {env_id}: its ids are 0..{known - 1}")
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{len(ids)} tasks, {len(set(ids))} of them different: give each id once")
-    return sorted(ids)
 
 
 def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, episodes: int) -> HistoryInfo:
