@@ -225,4 +225,11 @@ def refuse_beside_stored(command: Any, *kept: str) -> None:
     """ValueError for an option beside --stored, which measures nothing, unless it is one of `kept`."""
     for field in fields(command):
         if field.name not in (*kept, "stored", "as_json") and getattr(command, field.name) != field.default:
-            raise ValueError(f"--stored measures nothing: leave out {field.name}, or --stored")
+            raise ValueError(f"--stored measures nothing: leave out {_written(command, field.name)}, or --stored")
+
+
+def _written(command: Any, field: str) -> str:
+    """How an option is written in the shell."""
+    (option,) = get_type_hints(type(command), include_extras=True)[field].__metadata__
+    names = [name for name in (option.default, *(option.param_decls or ())) if str(name).startswith("--")]
+    return names[0] if names else "--" + field.replace("_", "-")

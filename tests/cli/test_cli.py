@@ -212,14 +212,16 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
     asked = [("--seeds", 0), ("--seed", 1), ("--plan-after", 0), ("--split", "train"), ("--env", ID), ("--demos", 0)]
     work = [("--processes", 2), ("--backend", "ray"), ("--resource", "num_gpus=1"), ("--device", "cpu")]
     for option in asked + work:
-        assert "--stored measures nothing" in refused("evaluate", folder, "--stored", *option)
+        wanted = f"--stored measures nothing: leave out {option[0]}, "
+        assert wanted in refused("evaluate", folder, "--stored", *option)
     (tmp_path / "icrl").mkdir()  # a folder comes before a bundled agent of the same name
     shutil.copytree(folder, tmp_path / "icrl" / "ad-darkroom")
     monkeypatch.chdir(tmp_path)
     assert done("evaluate", "icrl/ad-darkroom", "--stored") == first
     assert "--curve draws" in refused("evaluate", folder, "--stored", "--measure", "success")
-    for option in (("--seeds", 0), ("--plan-after", 0), ("--also", tmp_path), ("-o", tmp_path)):
-        assert "--stored measures nothing" in refused("research", "table", "--stored", *option)
+    for option in (("--seeds", 0), ("--plan-after", 0), ("--also", tmp_path), ("--output", tmp_path)):
+        wanted = f"--stored measures nothing: leave out {option[0]}, "
+        assert wanted in refused("research", "table", "--stored", *option)
     results = json.loads((folder / "results.json").read_text())
     results["curves"] = [{**curve, "env_id": "mine/Room-v0"} for curve in results["curves"]]  # not registered here
     (folder / "results.json").write_text(json.dumps(results))
