@@ -29,7 +29,10 @@ class LinUCB(BanditSource):
     the confidence level of optimally confident UCB (Lattimore 2015, with psi = 1).
     """
 
-    assumes = "the action set: that expected rewards are linear in the observation, by weights of the action."
+    assumes = (
+        "the action set, with fade also the lifetime's length: that expected rewards are linear in the observation, by "
+        "weights of the action."
+    )
     name = "linucb"
     Settings = LinUCBSettings
 
