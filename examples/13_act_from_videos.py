@@ -2,8 +2,8 @@
 
 The videos are images of 810 rooms; an expert with 30% random actions walks to a goal that they show. A latent action
 model finds codes for what it does (example 12), a policy imitates the codes, and 32 steps whose actions are known say
-what the codes mean. All are measured on 100 rooms that nothing has seen; several --seed are several trainings of
-everything, measured together. (Needs the extras train and latent.)
+what the codes mean; in the joint stage they shape the codes, too. All are measured on 100 rooms that nothing has seen;
+several --seed are several trainings of everything, measured together. (Needs the extras train and latent.)
 """
 
 import json
@@ -56,6 +56,8 @@ def measure(labels: int, seed: int) -> list:
         "bc on vpt's actions": learn("bc", budget / "vpt-bc", target="vpt_action", **CLONE),
         "bc on all actions": learn("bc", folder / "bc", **CLONE),
     }
+    label(learn("lam", budget / "lam", labels=labels, decoder=True, **LAM))  # known actions shape its codes, too
+    agents["la-bc after the joint stage"] = learn("la-bc", budget / "la-bc-joint", labels=labels, **POLICY)
     how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
     return [evaluate(agent, ENV_ID, name=name, **how) for name, agent in agents.items()]
 
