@@ -74,6 +74,10 @@ class HeadlessADConfig(AgentConfig):
         if self.votes and self.objective == "mse":
             raise ValueError("objective='mse' learns vectors, and votes are none: give votes=false with it")
 
+    @property
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.choice == "sample" else {"acting_temperature": "choice='sample'"}
+
 
 class HeadlessAD(Method):
     """AD without an output head, which would fix the number of actions (Sinii et al. 2024, arXiv 2312.13327).

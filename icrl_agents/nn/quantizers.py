@@ -5,7 +5,6 @@ Axis letters: N vectors, Z size of a vector, L codes of a vector.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from icrl_agents.core.process.packages import need
 
 QUANTIZERS = ("vq", "residual-vq", "fsq", "none")
+# number of codes of "fsq" -> numbers of values of its entries, as in the paper
+FSQ_LEVELS = {9: [3, 3], 16: [4, 4], 64: [8, 8], 240: [8, 6, 5], 1000: [8, 5, 5, 5], 4096: [8, 8, 8, 8]}
 DECAY = 0.95  # of the moving averages that codebooks are; at 0.99 dead codes are found after hundreds of updates
 DEAD = 2.0  # codes with fewer vectors in the moving average are replaced by vectors of the batch
 
@@ -36,7 +37,7 @@ class Quantizer(nn.Module):
         kind: "vq" (van den Oord et al. 2017); "residual-vq", in which each level quantises what the levels before have
             left; "fsq" (Mentzer et al. 2023), which rounds each entry and has no codebook; or "none".
         size: Z.
-        codes: number of codes of a level; of "fsq" about that many.
+        codes: number of codes of a level, of "fsq" one of `FSQ_LEVELS`.
         levels: L of "residual-vq".
         commitment: weight of the loss.
     """
@@ -44,7 +45,7 @@ class Quantizer(nn.Module):
     def __init__(self, kind: str, size: int, codes: int, levels: int, commitment: float):
         super().__init__()
         self.kind = kind
-        self.codes = math.prod(fsq_levels(codes)) if kind == "fsq" else codes  # of a level
+        self.codes = codes  # of a level
         if kind == "none":
             return
         library: Any = need("vector_quantize_pytorch", "latent")
@@ -62,7 +63,7 @@ class Quantizer(nn.Module):
             self.layer = library.ResidualVQ(dim=size, num_quantizers=levels, **book)
         else:
             with torch.device("cpu"):  # it computes with its constants, which a device without values cannot
-                self.layer = library.FSQ(levels=fsq_levels(codes), dim=size)
+                self.layer = library.FSQ(levels=FSQ_LEVELS[codes], dim=size)
 
     def forward(self, vectors: Tensor) -> Quantized:
         if self.kind == "none":
@@ -73,9 +74,3 @@ class Quantizer(nn.Module):
             return Quantized(found[0], codes, vectors.new_zeros(()))
         # the library lets a gradient through once for each level
         return Quantized(vectors + (found[0] - vectors).detach(), codes, loss[0].sum())
-
-
-def fsq_levels(codes: int) -> list[int]:
-    """Numbers of values of the entries of "fsq" for about `codes` codes, as in the paper."""
-    table = {9: [3, 3], 16: [4, 4], 64: [8, 8], 240: [8, 6, 5], 1000: [8, 5, 5, 5], 4096: [8, 8, 8, 8]}
-    return table[min(table, key=lambda size: abs(size - codes))]

@@ -395,7 +395,7 @@ def test_imagined_steps_have_no_marks():
 # ---- training ---------------------------------------------------------------------------------------------------
 
 
-QUICK = {**SMALL, "updates": 2, "batch_size": 4, "micro_batch": 4, "episodes": 4, "eval_every": 0, "min_length": 3}
+QUICK = {**SMALL, "updates": 2, "batch_size": 4, "micro_batch": 4, "eval_every": 0, "min_length": 3}
 
 
 @pytest.mark.slow
@@ -411,7 +411,7 @@ def test_it_trains_and_plays(settings: dict, tmp_path: Path):
 
 def test_it_trains_on_a_store(tmp_path: Path):
     path = collect(ENV, "noise", tmp_path / "noise.h5", streams=2, episodes=5)
-    agent = train("marked-ad", ENV, tmp_path / "run", histories=path, settings=QUICK | {"episodes": 50}, quiet=True)
+    agent = train("marked-ad", ENV, tmp_path / "run", histories=path, settings=QUICK, quiet=True)
     assert agent.facts["source"] == "noise"
 
 

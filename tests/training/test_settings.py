@@ -107,7 +107,61 @@ def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp
         ("bc", {"renumber": True}, ("renumber=true", "bc does not read")),
         ("la-bc", {"renumber": True}, ("renumber=true", "la-bc does not read")),
         ("prompted-dt", {"renumber": True, "latent": 4}, ("renumber=true", "prompted-dt does not read")),
+        ("dt", {"postpone": 0.5}, ("postpone=0.5", "dt sees one at a time")),
+        ("bc", {"postpone": 0.5}, ("postpone=0.5", "bc sees one at a time")),
+        ("lam", {"patch": 8}, ("patch=8", "encoder='vit'")),
+        ("lam", {"layers": 6}, ("layers=6", "encoder='vit'")),
+        ("lam", {"levels": 3}, ("levels=3", "quantizer='residual-vq'")),
+        ("lam", {"codes": 8, "quantizer": "none"}, ("codes=8", "a quantizer")),
+        ("lam", {"commitment": 0.5, "quantizer": "fsq"}, ("commitment=0.5", "'residual-vq'")),
+        ("lam", {"label_weight": 2.0}, ("label_weight=2.0", "decoder=true")),
+        ("la-bc", {"levels": 3, "predicts": "latents"}, ("levels=3", "predicts='codes'")),
+        ("prompted-dt", {"prompt": 60, "demos": 0}, ("prompt=60", "demonstrations")),
+        ("prompted-dt", {"burstiness": 0.5, "demos": 0}, ("burstiness=0.5", "demonstrations")),
+        ("prompted-dt", {"codes": 8}, ("codes=8", "latent actions")),
+        ("prompted-dt", {"predicts": "latents"}, ("predicts='latents'", "latent actions")),
+        ("headless-ad", {"acting_temperature": 0.5, "choice": "mode"}, ("acting_temperature=0.5", "choice='sample'")),
     ],
 )
 def test_what_a_method_would_ignore_or_learn_wrongly_is_refused(method, settings, words):
     one_line(lambda: split_settings(method, ID, settings), ValueError, *words, "leave")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("lam", {"levels": 2, "label_weight": 1.0}),
+        ("lam", {"levels": 3, "quantizer": "residual-vq", "label_weight": 2.0, "decoder": True}),
+        ("prompted-dt", {"demos": 0, "prompt": 240}),
+        ("ad", {"blind_after": 9, "postpone": 0.5}),
+        ("ad", {"blind_after": 9, "blind": 0.0}),
+    ],
+)
+def test_defaults_and_what_is_read_are_taken(method, settings):
+    config, agent, _ = split_settings(method, ID, settings)
+    assert {**vars(config), **vars(agent)}.items() >= settings.items()
+
+
+def test_the_distance_of_hidden_rewards_needs_hidden_rewards():
+    one_line(lambda: split_settings("ad", ID, {"blind_after": 9}), ValueError, "blind_after=9", "blind or postpone")
+
+
+def test_fsq_has_the_numbers_of_codes_of_its_paper():
+    given = {"quantizer": "fsq", "codes": 200}
+    one_line(lambda: split_settings("lam", ID, given), ValueError, "codes=200", "240, 1000")
+    assert split_settings("lam", ID, {**given, "codes": 240})[1].codes == 240
+
+
+@pytest.mark.parametrize(
+    ("settings", "recorded", "words"),
+    [
+        ({"episodes": 9}, True, ("episodes=9", "h.h5 holds its own")),
+        ({"streams": 9}, True, ("streams=9", "one task at a time")),
+        ({"streams": 9}, False, ("streams=9", "one task at a time")),
+    ],
+)
+def test_settings_of_lifetimes_are_refused_where_none_are_made(tmp_path, settings, recorded, words):
+    path = collect("icrl/Darkroom3x3-v0", "posterior", tmp_path / "h.h5", streams=1, episodes=2) if recorded else None
+    given = {"histories": path, "settings": {"updates": 1, "batch_size": 2, **settings}, "device": "cpu", "quiet": True}
+    one_line(lambda: train("ad", "icrl/Darkroom3x3-v0", tmp_path / "a", **given), ValueError, *words, "leave it out")
+    assert not (tmp_path / "a").exists()

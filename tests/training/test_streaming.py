@@ -25,7 +25,7 @@ from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
 from tests.fakes import SPACES, lifetimes
 from tests.training.test_run_folder import at_update
-from tests.training.test_training import FAST, ID, same
+from tests.training.test_training import FAST, ID, RECORDED, same
 from tests.training.test_windows import cut
 
 TASKS, STREAMS, STEPS, WINDOW = 12, 18, 90, 30
@@ -244,7 +244,7 @@ def test_a_pool_of_fresh_lifetimes_is_refused(tmp_path):
 
 
 def learn(out: Path, histories: Path, **more):
-    settings = {**FAST, "updates": 6, "checkpoint_every": 4, "pool": 1, "window": 20, "slide": 4}
+    settings = {**RECORDED, "updates": 6, "checkpoint_every": 4, "pool": 1, "window": 20, "slide": 4}
     return train("ad", ID, out, histories=histories, settings=settings, device="cpu", quiet=True, track=[], **more)
 
 
@@ -269,6 +269,6 @@ def test_a_resumed_stream_is_the_uninterrupted_one(tmp_path, monkeypatch):
 def test_a_run_remembers_the_pool_that_the_memory_of_the_machine_gave_it(tmp_path, monkeypatch):
     path = collect(ID, "posterior", tmp_path / "h.h5", streams=4, episodes=4)
     monkeypatch.setattr("icrl_agents.training.processes.memory_limit", lambda: 10_000.0)
-    settings = {**FAST, "updates": 1}
+    settings = {**RECORDED, "updates": 1}
     train("ad", ID, tmp_path / "run", histories=path, settings=settings, device="cpu", quiet=True, track=[])
     assert json.loads((tmp_path / "run" / "train.json").read_text())["train"]["pool"] == 1

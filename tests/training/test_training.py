@@ -40,6 +40,7 @@ FAST = {
     "eval_episodes": 2,
     "checkpoint_every": 1,
 }
+RECORDED = {name: value for name, value in FAST.items() if name != "episodes"}  # of histories, which have theirs
 
 
 def run(out, **changes):
@@ -447,11 +448,12 @@ class TestData:
             )  # 4 episodes
             with pytest.raises(ValueError, match="none of the 1 training tasks"):
                 StoreWindows(store, [77], WindowSpec(12, 16, 0))
-        agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", settings=FAST, device="cpu", quiet=True)
+        how = {"settings": RECORDED, "device": "cpu", "quiet": True}
+        agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", **how)
         assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
         assert "--split all" in agent.facts["collect"]
         collect(ID, "posterior", tmp_path / "t.h5", streams=2, episodes=4, seed=0)
-        agent = train("ad", ID, tmp_path / "2", histories=tmp_path / "t.h5", settings=FAST, device="cpu", quiet=True)
+        agent = train("ad", ID, tmp_path / "2", histories=tmp_path / "t.h5", **how)
         assert agent.facts["collect"] in (tmp_path / "2" / "README.md").read_text()
 
 

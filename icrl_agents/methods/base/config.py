@@ -43,6 +43,11 @@ class ModelConfig:
         return ""
 
     @property
+    def unread(self) -> Mapping[str, str]:
+        """Fields that the other ones leave without effect -> what gives them one, for a message."""
+        return {}
+
+    @property
     def one_process(self) -> str:
         """Why several processes train another model than one does; "" if they do not."""
         return ""

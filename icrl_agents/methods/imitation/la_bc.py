@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,10 @@ class LABCConfig(LatentFields, ReactiveConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_latents()
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.predicts == "codes" else dict.fromkeys(("codes", "levels"), "predicts='codes'")
 
 
 class LABC(ReactiveMethod):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
 from icrl_agents.core.checks import check_choice
 from icrl_agents.methods.base.config import ModelConfig
-from icrl_agents.nn.quantizers import QUANTIZERS
+from icrl_agents.nn.quantizers import FSQ_LEVELS, QUANTIZERS
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class LAMConfig(ModelConfig):
     patch: int = 4  # side of a patch of "vit" in pixels; published: 8, of images of 64
     latent: int = 16  # size of a latent action, Z
     quantizer: str = "vq"  # quantiser of latent actions: "vq", "residual-vq", "fsq" or "none"
-    codes: int = 16  # number of codes of a level
+    codes: int = 16  # number of codes of a level; of "fsq" 9, 16, 64, 240, 1000 or 4096
     levels: int = 2  # levels of "residual-vq"
     commitment: float = 0.05  # weight of the distance between a latent action and its code
     earlier: int = 0  # frames before the current one that both models read, W; published: 1
@@ -59,6 +60,9 @@ class LAMConfig(ModelConfig):
         super().__post_init__()
         check_choice("quantizer", self.quantizer, QUANTIZERS)
         check_choice("encoder", self.encoder, self.ENCODERS)
+        if self.quantizer == "fsq" and self.codes not in FSQ_LEVELS:
+            sizes = ", ".join(map(str, FSQ_LEVELS))
+            raise ValueError(f"codes={self.codes}: quantizer='fsq' has one of {sizes} codes, so give one of these")
         if self.encoder == "vit" and self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
         for name in ("ahead", "hierarchy"):
@@ -79,6 +83,17 @@ class LAMConfig(ModelConfig):
     @property
     def span(self) -> int:
         return self.window
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        coded, vit = "quantizer='vq' or 'residual-vq'", "encoder='vit'"
+        return {
+            **(dict.fromkeys(("layers", "heads", "patch"), vit) if self.encoder != "vit" else {}),
+            **({"levels": "quantizer='residual-vq'"} if self.quantizer != "residual-vq" else {}),
+            **({"commitment": coded} if self.quantizer in ("fsq", "none") else {}),
+            **({"codes": "a quantizer"} if self.quantizer == "none" else {}),
+            **({"label_weight": "decoder=true"} if not self.decoder else {}),
+        }
 
     @property
     def one_process(self) -> str:

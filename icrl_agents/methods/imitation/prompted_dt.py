@@ -54,6 +54,11 @@ class PromptedDTConfig(LatentFields, EpisodeConfig):
             raise ValueError(f"predicts={self.predicts!r}, but prompted-dt acts in codes: leave it out")
 
     @property
+    def unread(self) -> Mapping[str, str]:
+        acted = {} if self.latent else dict.fromkeys(("codes", "levels", "predicts"), "latent actions (latent=16)")
+        return acted if self.demos else {**acted, "prompt": "demonstrations", "burstiness": "demonstrations"}
+
+    @property
     def span(self) -> int:
         return self.window + (self.prompt if self.demos else 0)
 
