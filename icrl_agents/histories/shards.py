@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import gymnasium
 
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import Steps
+from icrl_agents.histories.columns import FIELDS
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.parts import Part, share_columns
 from icrl_agents.histories.store import HistoryStore
@@ -24,6 +27,7 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<suf
 SAME = ("env_id", "env_kwargs", "observation_space", "action_space")  # fields of HistoryInfo that all files share
 DRAWN = ("source", "settings", "seed")  # fields that tell apart two histories of a task
 COLLECTION = (*DRAWN, "streams", "episodes")  # fields that tell two collections apart
+SAMPLE = 100  # steps of a history that its checksum is of
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -111,6 +115,25 @@ class HistoryShards(AbstractContextManager):
         parts.sort(key=lambda part: (part.task, order[id(part.store)]))
         self._index = wanted, parts
         return parts
+
+    def checksum(self, annotated: Sequence[str] = ()) -> str:
+        """A text that tells these histories from others of the same names.
+
+        It is of all headers, tasks and lengths, of the begin of the first history in every file, and of which model
+        wrote the `annotated` columns; others may be added or replaced.
+        """
+        found = hashlib.sha256()
+        for store in self.stores:
+            self._turn_to(store)
+            by = [store.annotated_by(name) for name in annotated]
+            found.update(json.dumps([asdict(store.info), store.tasks, by], sort_keys=True).encode())
+            for layout in store.layouts(store.tasks):
+                found.update(layout.lengths.tobytes())
+            if store.tasks:
+                begin = store[store.tasks[0], :1, :SAMPLE]
+                for name in FIELDS:
+                    found.update(getattr(begin, name).tobytes())
+        return found.hexdigest()
 
     def read(self, part: Part, rows: slice = slice(None)) -> Steps:
         """Streams `rows` of a part, (B, T)."""

@@ -24,6 +24,7 @@ class Note(NamedTuple):
     histories: str | list[str] | None = None  # files
     family: str | None = None  # checksum of the tasks of a user's environment
     expert: dict[str, Any] | None = None  # what the actions of a given expert depend on; older runs lack it
+    contents: str | None = None  # checksum of the histories; older runs lack it
 
 
 TYPES = dict(zip(Note._fields[:6], (str, str, dict, dict, dict, str), strict=True))

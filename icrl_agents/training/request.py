@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from icrl_agents.core.process.packages import versions
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.splits import Splits, split_tasks
 from icrl_agents.histories.experts import EXPERT, Expert
-from icrl_agents.histories.shards import HistoryShards, Paths, check_one_model
+from icrl_agents.histories.shards import HistoryShards, Paths, check_one_model, common_name
 from icrl_agents.histories.store import HistoryStore, partial_folder
 from icrl_agents.hub.unfinished import NOTE
 from icrl_agents.methods import MODELS
@@ -81,9 +82,9 @@ class Request:
         """
         command, fresh = command_line(), histories is None and not resume
         settings, expert = given
-        begun = None
+        begun = contents = None
         if resume:
-            histories, settings, command, begun = read_started(out, method, env_id, histories, settings)
+            histories, settings, command, begun, contents = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
         split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
         files = None if histories is None else tuple(stored_files(histories))
@@ -93,6 +94,8 @@ class Request:
                 f"source={config.source!r} makes fresh lifetimes, {files[0].name} holds its own: leave one of them out"
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
+        if not resume:  # whose settings are all those of the run
+            _check_lifetimes(settings, files[0] if files else None, source)
         if config.variant:
             _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
         if begun and source and source.expert and source.expert.described() != begun:
@@ -102,7 +105,13 @@ class Request:
             )
         if source and source.one_task and "episodes" not in settings:
             config = replace(config, episodes=OWN_EPISODES)
-        return cls(method, env_id, out, files, source, for_source, config, agent_config, command, resume)
+        request = cls(method, env_id, out, files, source, for_source, config, agent_config, command, resume)
+        if contents and request.contents != contents:
+            names = " and ".join(filter(None, (common_name(files or ()), config.labelled)))
+            raise ValueError(
+                f"{names} changed since {out} was started: resume with those of then, or start another run"
+            )
+        return request
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,6 +124,7 @@ class Request:
             "method": self.method,
             "env_id": self.env_id,
             "histories": note_files(self.histories),
+            **({"contents": self.contents} if self.histories else {}),
             "train": asdict(self.config),
             "agent": asdict(self.agent_config),
             "source": self.source_settings,
@@ -123,6 +133,15 @@ class Request:
             "command": self.command,
             "versions": versions(),
         }
+
+    @cached_property
+    def contents(self) -> str:
+        """Checksum of the histories, and of those with the known steps."""
+        found = []
+        for files in filter(None, (self.histories, self.config.labelled and (self.config.labelled,))):
+            with HistoryShards(*files) as shards:
+                found.append(shards.checksum(self.agent_config.of_one_model))
+        return " ".join(found)
 
     def collect(self, quiet: bool, overwrite: bool) -> None:
         """Collect the histories of a source that learns one task at a time; finished ones of this request stay.
@@ -259,6 +278,18 @@ def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | N
     source = make_source(name or choose_source(env_id, expert is not None).name, env_id, knobs)
     source.expert = expert
     return source
+
+
+def _check_lifetimes(given: Mapping[str, Any], recorded: Path | None, source: Source | None) -> None:
+    """ValueError for `given` settings of lifetimes that are not made."""
+    if recorded and "episodes" in given:
+        raise ValueError(
+            f"episodes={given['episodes']} makes lifetimes of that length, {recorded.name} holds its own: leave it out"
+        )
+    if "streams" in given and not (source and source.one_task):
+        raise ValueError(
+            f"streams={given['streams']} is for sources that learn one task at a time (ppo, sac): leave it out"
+        )
 
 
 def _check_variant(env_id: str, variant: str, fresh: bool) -> None:

@@ -43,6 +43,7 @@ class Started(NamedTuple):
     settings: dict[str, Any]
     command: str
     expert: dict[str, Any] | None  # what the actions of a given expert depend on
+    contents: str | None  # checksum of the histories
 
 
 def read_started(out: Path, method: str, env_id: str, histories: Paths | None, settings: dict[str, Any]) -> Started:
@@ -62,7 +63,7 @@ def read_started(out: Path, method: str, env_id: str, histories: Paths | None, s
         if (before := started.get(name, note._asdict().get(name))) != value:
             differs = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
             raise ValueError(f"{differs}: resume with that, or {way}")
-    return Started(note.histories, started, note.command, note.expert)
+    return Started(note.histories, started, note.command, note.expert, note.contents)
 
 
 def all_settings(train: Mapping[str, Any], agent: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import shutil
 import signal
 from pathlib import Path
 
+import h5py
 import pytest
 from safetensors.torch import load_file
 
-from icrl_agents import ICAgent, evaluate, train
+from icrl_agents import ICAgent, collect, evaluate, train
 from icrl_agents.agents.pretrained import upload
 from icrl_agents.core.files.folder_lock import FolderLock
+from icrl_agents.histories.store import HistoryStore
 from icrl_agents.methods import METHODS
 from tests.cli.test_cli import call, done, refused
 from tests.conftest import one_line
@@ -269,3 +271,68 @@ def test_a_stopped_training_is_one_line(tmp_path, monkeypatch):
             result = call("train", "ad", "--env", ID, "-o", tmp_path / word, *words, "--device", "cpu")
         assert result.exit_code == 128 + number
         assert result.stderr.splitlines()[-1] == f"{word}; --resume continues at update 2"
+
+
+# ---- histories that changed ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped_on(tmp_path, monkeypatch):
+    """A function that starts a run on histories, which Ctrl-C stops in its third update, and gives how to go on."""
+
+    def start(method: str, **given):
+        how = {"device": "cpu", "quiet": True, "histories": tmp_path / "h.h5"}
+        settings = {"updates": 6, "batch_size": 4, "eval_every": 0, "width": 8, **given}
+        with monkeypatch.context() as patch:
+            calls, loss = [], METHODS[method].loss
+            stop = lambda: len(calls) == 3 and signal.raise_signal(signal.SIGINT)  # noqa: E731
+            patch.setattr(METHODS[method], "loss", lambda *a: (calls.append(1), stop(), loss(*a))[-1])
+            with pytest.raises(KeyboardInterrupt):
+                train(method, ID, tmp_path / "run", settings=settings, **how)
+        return lambda: train(method, ID, tmp_path / "run", resume=True, **how)
+
+    return start
+
+
+def record(path: Path, **how) -> Path:
+    return collect(ID, "noise", path, **{"streams": 1, "episodes": 2, "overwrite": True, **how})
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"episodes": 3}, {"settings": {"start": 0.5}}, {"tasks": range(4)}])
+def test_a_run_is_not_continued_on_histories_that_took_the_place_of_its_own(tmp_path, stopped_on, other):
+    record(tmp_path / "h.h5")
+    resume = stopped_on("bc")
+    record(tmp_path / "h.h5", **other)
+    one_line(resume, ValueError, "h.h5 changed", "run", "start another run")
+    record(tmp_path / "h.h5")  # the same histories again
+    assert resume().facts["data"]["histories"] == "h.h5"
+
+
+def test_values_tell_histories_apart_and_later_columns_do_not(tmp_path, stopped_on):
+    record(tmp_path / "h.h5")
+    resume = stopped_on("bc")
+    with HistoryStore(tmp_path / "h.h5") as store:
+        store.annotate("later", lambda steps: steps.reward)
+    shutil.copy(tmp_path / "h.h5", tmp_path / "kept.h5")
+    with h5py.File(tmp_path / "h.h5", "r+") as file:  # as another import of the same episodes
+        file[min(file, key=int)]["reward"][0, 3] += 1
+    one_line(resume, ValueError, "h.h5 changed")
+    shutil.move(tmp_path / "kept.h5", tmp_path / "h.h5")
+    resume()
+
+
+def test_known_steps_are_told_apart_too(tmp_path, stopped_on):
+    for name in ("h.h5", "known.h5"):
+        record(tmp_path / name, seed=len(name))
+    resume = stopped_on("bc", labels=5, labelled=str(tmp_path / "known.h5"))
+    record(tmp_path / "known.h5", seed=9)
+    one_line(resume, ValueError, "known.h5 changed")
+
+
+def test_a_run_of_an_earlier_version_is_continued(tmp_path, stopped_on):
+    record(tmp_path / "h.h5")
+    resume = stopped_on("bc")
+    note = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert len(note.pop("contents")) == 64
+    (tmp_path / "run" / "train.json").write_text(json.dumps(note))
+    resume()
