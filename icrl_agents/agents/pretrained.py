@@ -24,6 +24,7 @@ from icrl_agents.nn.numerics import check_float32
 MEANINGS = (
     *("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"),
     *("vectors", "objective", "prompt", "illegal", "similarity", "rewards"),
+    *("gate", "bounded", "hierarchy", "levels"),
 )
 
 
@@ -77,7 +78,7 @@ def init_from(method: Trainable, other: Trainable, name: str) -> None:
     if spaces[0] != spaces[1]:
         raise ValueError(f"init={name!r} acts in {printable(spaces[1])}, not {printable(spaces[0])}: give one of these")
     for key in MEANINGS:
-        values = [asdict(one.config).get(key) for one in (method, other)]
+        values = [None if key in one.config.unread else asdict(one.config).get(key) for one in (method, other)]
         if values[0] != values[1]:
             raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
     ours, theirs = method.state_dict(), other.state_dict()

@@ -76,7 +76,7 @@ class HeadlessADConfig(AgentConfig):
 
     @property
     def unread(self) -> Mapping[str, str]:
-        return {} if self.choice == "sample" else {"acting_temperature": "choice='sample'"}
+        return {} if self.choice == "sample" else {"acting_temperature": "without choice='sample'"}
 
 
 class HeadlessAD(Method):

@@ -12,7 +12,7 @@ from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
 from icrl_agents.methods import MODELS
 from icrl_agents.methods.base.coded import CodedModel
-from icrl_agents.methods.base.config import ModelConfig
+from icrl_agents.methods.base.config import AgentConfig, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,20 @@ def preset(method: str, env_id: str, settings: dict[str, Any], fresh: bool) -> d
     return {name: value for name, value in found.items() if name in known or (usual and name.startswith("source."))}
 
 
-def check_read(agent: ModelConfig, given: Mapping[str, Any]) -> None:
-    """ValueError for a `given` setting, other than its default, that the other settings leave without effect."""
-    usual = {item.name: item.default for item in fields(agent)}
-    for name, needed in agent.unread.items():
-        if name in given and (value := getattr(agent, name)) != usual[name]:
-            raise ValueError(f"{name}={value!r} has no effect without {needed}: leave it out")
+OFF = (False, 0, "fp32")  # values that ask for nothing
+
+
+def check_read(method: str, agent: ModelConfig, given: Mapping[str, Any]) -> None:
+    """ValueError for a `given` setting, other than its default, that has no effect on a method or beside the others."""
+    usual = {item.name: item.default for item in (*fields(TrainConfig), *fields(agent))}
+    idle: tuple[str, ...] = () if isinstance(agent, AgentConfig) else ("precision", "compile")  # of transformers
+    idle += () if MODELS[method].acts else ("eval_every", "eval_episodes")
+    unread = {**dict.fromkeys(idle, f"on {method}"), **agent.unread}
+    if not {"blind", "postpone"} & given.keys():
+        unread["blind_after"] = "without blind or postpone"
+    for name, why in unread.items():
+        if name in given and (value := given[name]) != usual[name] and value not in OFF:
+            raise ValueError(f"{name}={value!r} has no effect {why}: leave it out")
 
 
 ORDERED = ("changes", "late")  # source settings that put things into an order
@@ -174,7 +182,6 @@ def split_settings(
     if ours.labelled and not ours.labels:
         raise ValueError(f"labelled={ours.labelled!r} without a number: give labels, the number of steps to draw there")
     agent = config(**{name: value for name, value in rest.items() if name in theirs})
-    check_read(agent, rest)
     if ours.blind and not (issubclass(model, CodedModel) and model.reads_rewards):
         raise ValueError(f"blind={ours.blind} hides rewards, which {method} does not read: leave it out")
     if ours.renumber and (not issubclass(model, CodedModel) or not model.reads_actions or agent.of_one_model):
@@ -183,8 +190,6 @@ def split_settings(
         raise ValueError(f"blind={ours.blind} hides rewards that {conditions[0]}=true learns: leave one of them out")
     if ours.postpone and not model.in_context:
         raise ValueError(f"postpone={ours.postpone} moves episodes, of which {method} sees one at a time: leave it out")
-    if "blind_after" in settings and not {"blind", "postpone"} & settings.keys():
-        raise ValueError(f"blind_after={ours.blind_after} has no effect without blind or postpone: give one of them")
     check_order(agent, {"blind": ours.blind, "postpone": ours.postpone})
     check_order(agent, {f"source.{name}": for_source.get(name, 0) for name in ORDERED})
     remembers = model.has_memory

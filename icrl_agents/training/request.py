@@ -30,7 +30,7 @@ from icrl_agents.sources import choose_source, make_source, source_name
 from icrl_agents.sources.collection import collect
 from icrl_agents.sources.experts import IMPORT_PATH, as_expert
 from icrl_agents.sources.source import Source
-from icrl_agents.training.config import ORDERED, TrainConfig, check_order, split_settings
+from icrl_agents.training.config import ORDERED, TrainConfig, check_order, check_read, split_settings
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
 from icrl_agents.training.provenance import describe_training
 from icrl_agents.training.run_folder import all_settings, command_line, note_files, read_started, stored_files
@@ -86,6 +86,8 @@ class Request:
         if resume:
             histories, settings, command, begun, contents = read_started(out, method, env_id, histories, settings)
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
+        if not resume:  # whose settings are all those of the run
+            check_read(method, agent_config, settings)
         split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
         files = None if histories is None else tuple(stored_files(histories))
         check_utf8(*(files or ()))
@@ -94,7 +96,7 @@ class Request:
                 f"source={config.source!r} makes fresh lifetimes, {files[0].name} holds its own: leave one of them out"
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
-        if not resume:  # whose settings are all those of the run
+        if not resume:
             _check_lifetimes(settings, files[0] if files else None, source)
         if config.variant:
             _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
@@ -138,7 +140,8 @@ class Request:
     def contents(self) -> str:
         """Checksum of the histories, and of those with the known steps."""
         found = []
-        for files in filter(None, (self.histories, self.config.labelled and (self.config.labelled,))):
+        given: tuple[Sequence[str | Path], ...] = (self.histories or (), [self.config.labelled])
+        for files in (files for files in given if any(files)):
             with HistoryShards(*files) as shards:
                 found.append(shards.checksum(self.agent_config.of_one_model))
         return " ".join(found)

@@ -10,7 +10,7 @@ from icrl_agents import METHODS, collect, train
 from icrl_agents.cli.help_settings import markdown, sections
 from icrl_agents.cli.settings import read_toml
 from icrl_agents.sources import SOURCES, make_source
-from icrl_agents.training.config import TrainConfig, split_settings
+from icrl_agents.training.config import TrainConfig, check_read, split_settings
 from tests.conftest import one_line
 
 ID = "icrl/Darkroom3x3-v0"
@@ -109,6 +109,15 @@ def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp
         ("prompted-dt", {"renumber": True, "latent": 4}, ("renumber=true", "prompted-dt does not read")),
         ("dt", {"postpone": 0.5}, ("postpone=0.5", "dt sees one at a time")),
         ("bc", {"postpone": 0.5}, ("postpone=0.5", "bc sees one at a time")),
+    ],
+)
+def test_what_a_method_would_ignore_or_learn_wrongly_is_refused(method, settings, words):
+    one_line(lambda: split_settings(method, ID, settings), ValueError, *words, "leave")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
         ("lam", {"patch": 8}, ("patch=8", "encoder='vit'")),
         ("lam", {"layers": 6}, ("layers=6", "encoder='vit'")),
         ("lam", {"levels": 3}, ("levels=3", "quantizer='residual-vq'")),
@@ -120,11 +129,18 @@ def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp
         ("prompted-dt", {"burstiness": 0.5, "demos": 0}, ("burstiness=0.5", "demonstrations")),
         ("prompted-dt", {"codes": 8}, ("codes=8", "latent actions")),
         ("prompted-dt", {"predicts": "latents"}, ("predicts='latents'", "latent actions")),
+        ("bc", {"precision": "bf16"}, ("precision='bf16'", "no effect on bc")),
+        ("vpt", {"compile": True}, ("compile=True", "no effect on vpt")),
+        ("lam", {"eval_every": 100}, ("eval_every=100", "no effect on lam")),
+        ("vpt", {"eval_episodes": 9}, ("eval_episodes=9", "no effect on vpt")),
         ("headless-ad", {"acting_temperature": 0.5, "choice": "mode"}, ("acting_temperature=0.5", "choice='sample'")),
+        ("ad", {"blind_after": 9}, ("blind_after=9", "without blind or postpone")),
     ],
 )
-def test_what_a_method_would_ignore_or_learn_wrongly_is_refused(method, settings, words):
-    one_line(lambda: split_settings(method, ID, settings), ValueError, *words, "leave")
+def test_what_the_other_settings_leave_without_effect_is_refused(tmp_path, method, settings, words):
+    call = lambda: train(method, ID, tmp_path / "a", settings=settings, device="cpu", quiet=True)  # noqa: E731
+    one_line(call, ValueError, *words, "leave it out")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,16 +150,12 @@ def test_what_a_method_would_ignore_or_learn_wrongly_is_refused(method, settings
         ("lam", {"levels": 3, "quantizer": "residual-vq", "label_weight": 2.0, "decoder": True}),
         ("prompted-dt", {"demos": 0, "prompt": 240}),
         ("ad", {"blind_after": 9, "postpone": 0.5}),
+        ("lam", {"eval_every": 0, "precision": "fp32", "compile": False}),
         ("ad", {"blind_after": 9, "blind": 0.0}),
     ],
 )
 def test_defaults_and_what_is_read_are_taken(method, settings):
-    config, agent, _ = split_settings(method, ID, settings)
-    assert {**vars(config), **vars(agent)}.items() >= settings.items()
-
-
-def test_the_distance_of_hidden_rewards_needs_hidden_rewards():
-    one_line(lambda: split_settings("ad", ID, {"blind_after": 9}), ValueError, "blind_after=9", "blind or postpone")
+    check_read(method, split_settings(method, ID, settings)[1], settings)
 
 
 def test_fsq_has_the_numbers_of_codes_of_its_paper():

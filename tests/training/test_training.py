@@ -15,8 +15,9 @@ from icrl_envs import FAMILIES
 from safetensors.torch import load_file
 
 from icrl_agents import ICAgent, evaluate, train
+from icrl_agents.agents.pretrained import init_from
 from icrl_agents.core.splits import split_tasks
-from icrl_agents.methods import METHODS
+from icrl_agents.methods import METHODS, MODELS
 from icrl_agents.nn import compiled
 from icrl_agents.nn.codecs.distributions import Categorical
 from icrl_agents.nn.transformer import Block
@@ -27,7 +28,7 @@ from icrl_agents.training.loop import UNREAD
 from icrl_agents.training.update import learning_rate
 from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec, cut_windows
 from tests.conftest import one_line
-from tests.fakes import lifetimes
+from tests.fakes import IMAGES, SPACES, lifetimes
 
 ID = "icrl/Darkroom3x3-v0"
 TINY = {"width": 8, "layers": 1, "heads": 1, "inner": 8, "window": 12, "slide": 6}
@@ -525,6 +526,28 @@ class TestMistakes:
         settings |= {"init": str(tmp_path / "1"), **changes}
         with pytest.raises(ValueError, match=f"has {next(iter(changes))}="):
             train("marked-ad", ID, tmp_path / "2", settings=settings, device="cpu", quiet=True)
+
+    @pytest.mark.parametrize(
+        ("method", "one", "other"),
+        [
+            ("cad", {"gate": "gated"}, {"gate": "hard"}),
+            ("lam", {"hierarchy": 2}, {"hierarchy": 3}),
+            ("lam", {"bounded": False}, {"bounded": True}),
+            ("la-bc", {"codes": 16, "levels": 1}, {"codes": 4, "levels": 2}),
+        ],
+    )
+    def test_weights_of_another_meaning_are_no_beginning(self, method, one, other):
+        """Their shapes are the same."""
+        model, spaces = MODELS[method], SPACES["grid"] if method == "cad" else IMAGES["rows-first"]
+        first, second = (model(*spaces, model.Config(**given)) for given in (one, other))
+        for changed in one.keys() & {"gate", "hierarchy", "bounded", "levels"}:
+            words = f"{changed}={one[changed]!r}, not {other[changed]!r}"
+            one_line(lambda: init_from(second, first, "a"), ValueError, words)
+
+    def test_what_has_no_effect_has_no_meaning(self):
+        model, spaces = MODELS["lam"], IMAGES["rows-first"]
+        first, second = (model(*spaces, model.Config(levels=levels)) for levels in (2, 3))
+        init_from(second, first, "a")
 
     def test_divergence_is_named(self, tmp_path, monkeypatch):
         from icrl_agents.methods import AD

@@ -44,7 +44,7 @@ class ModelConfig:
 
     @property
     def unread(self) -> Mapping[str, str]:
-        """Fields that the other ones leave without effect -> what gives them one, for a message."""
+        """Fields that the other ones leave without effect -> why, for a message: "without ..."."""
         return {}
 
     @property

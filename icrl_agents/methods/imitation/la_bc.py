@@ -27,7 +27,7 @@ class LABCConfig(LatentFields, ReactiveConfig):
 
     @property
     def unread(self) -> Mapping[str, str]:
-        return {} if self.predicts == "codes" else dict.fromkeys(("codes", "levels"), "predicts='codes'")
+        return {} if self.predicts == "codes" else dict.fromkeys(("codes", "levels"), "without predicts='codes'")
 
 
 class LABC(ReactiveMethod):

@@ -86,13 +86,13 @@ class LAMConfig(ModelConfig):
 
     @property
     def unread(self) -> Mapping[str, str]:
-        coded, vit = "quantizer='vq' or 'residual-vq'", "encoder='vit'"
+        coded, vit = "without quantizer='vq' or 'residual-vq'", "without encoder='vit'"
         return {
             **(dict.fromkeys(("layers", "heads", "patch"), vit) if self.encoder != "vit" else {}),
-            **({"levels": "quantizer='residual-vq'"} if self.quantizer != "residual-vq" else {}),
+            **({"levels": "without quantizer='residual-vq'"} if self.quantizer != "residual-vq" else {}),
             **({"commitment": coded} if self.quantizer in ("fsq", "none") else {}),
-            **({"codes": "a quantizer"} if self.quantizer == "none" else {}),
-            **({"label_weight": "decoder=true"} if not self.decoder else {}),
+            **({"codes": "without a quantizer"} if self.quantizer == "none" else {}),
+            **({"label_weight": "without decoder=true"} if not self.decoder else {}),
         }
 
     @property

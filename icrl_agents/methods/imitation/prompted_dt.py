@@ -55,8 +55,14 @@ class PromptedDTConfig(LatentFields, EpisodeConfig):
 
     @property
     def unread(self) -> Mapping[str, str]:
-        acted = {} if self.latent else dict.fromkeys(("codes", "levels", "predicts"), "latent actions (latent=16)")
-        return acted if self.demos else {**acted, "prompt": "demonstrations", "burstiness": "demonstrations"}
+        acted = (
+            {} if self.latent else dict.fromkeys(("codes", "levels", "predicts"), "without latent actions (latent=16)")
+        )
+        return (
+            acted
+            if self.demos
+            else {**acted, **dict.fromkeys(("prompt", "burstiness"), "without demonstrations (demos=3)")}
+        )
 
     @property
     def span(self) -> int:
