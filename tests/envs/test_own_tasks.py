@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from icrl_envs import env_family, find_family, register_family, unregister_family
+from icrl_envs import Family, GymFamily, env_family, find_family, register_family, unregister_family
 from icrl_envs.base.gym.pass_task import PassTask
 from icrl_envs.base.gym.tasks import read_tasks
 
@@ -15,7 +15,7 @@ from icrl_agents.core.rollout import rollout
 from icrl_agents.evaluation.evaluate import RandomLearner
 from icrl_agents.histories.recorder import RecordHistory
 from tests.conftest import one_line
-from tests.envs.dials import DIALS, LIMIT, VALUES, dial_rows, dials, set_dial
+from tests.envs.dials import DIALS, LIMIT, VALUES, Dial, dial_rows, dials, set_dial
 
 # ---- drawing ----------------------------------------------------------------------------------------------------
 
@@ -227,6 +227,51 @@ def test_recorded_rows_are_what_single_environments_do(vectorization, way, mode)
             assert (columns[3] | columns[4]).sum() == 4
         assert steps.truncated.any()
         assert steps.terminated.any()
+
+
+class Reused(Dial):
+    """Writes every observation and every info into the same objects, as fast simulators do."""
+
+    def __init__(self, **task):
+        super().__init__(**task)
+        self.same, self.info = np.zeros(3, np.float32), {}
+
+    def observe(self):
+        self.same[:] = super().observe()
+        return self.same
+
+    def reset(self, *, seed=None, options=None):
+        obs, _ = super().reset(seed=seed, options=options)
+        self.info["success"] = False
+        return obs, self.info
+
+    def step(self, action):
+        *result, info = super().step(action)
+        self.info.update(info)
+        return *result, self.info
+
+
+MAKES = {
+    "sync": GymFamily.make_rows,
+    "async": GymFamily.make_rows,
+    "a family's own environments": Family.make_rows,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*share an object")
+@pytest.mark.parametrize("rows", MAKES)
+def test_the_end_of_an_episode_outlasts_a_reset_that_reuses_its_objects(rows):
+    with dials(pass_task=set_dial, vectorization="async" if rows == "async" else "sync"):
+        gymnasium.registry[DIALS].entry_point = Reused
+        env, _ = MAKES[rows](find_family(DIALS), [0, 1])  # episodes of 2 and 3 steps
+        env.reset(seed=0)
+        env.step(np.array([0, 0]))
+        obs, _, terminated, _, info = env.step(np.array([2, 2]))
+        env.close()
+    assert terminated.tolist() == [True, False]
+    assert obs[:, 1].tolist() == [0, 2]
+    assert info["final_obs"][0][1] == 2
+    assert info["final_info"]["success"][0]
 
 
 def test_resetting_in_the_step_that_ends_an_episode_is_the_default():
