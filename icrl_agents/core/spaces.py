@@ -76,8 +76,18 @@ def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
     """JSON description of a space, the inverse of `space_from_json`.
 
     Raises:
-        ValueError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.
+        ValueError: the space is not Discrete, MultiDiscrete, MultiBinary or Box, or `space_from_json` would refuse it.
     """
+    found = _described(space)
+    try:
+        _BUILDERS[found["type"]](found)
+    except ValueError as error:
+        fix = "use a Box of 1 to 2**20 ints or floats, or fewer values"
+        raise ValueError(f"cannot write {printable(space)} as JSON ({printable(error)}): {fix}") from None
+    return found
+
+
+def _described(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -115,7 +125,7 @@ def space_from_json(data: Any) -> gymnasium.Space:
 
 def _box_from_json(data: dict[str, Any]) -> spaces.Box:
     dtype, shape = np.dtype(data["dtype"]), tuple(int(n) for n in data["shape"])
-    if math.prod(shape) > MAX_SPACE_SIZE or any(n < 0 for n in shape) or dtype.kind not in "iuf" or dtype.itemsize > 8:
+    if math.prod(shape) > MAX_SPACE_SIZE or any(n < 1 for n in shape) or dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ValueError(f"shape {printable(shape)} or dtype {printable(dtype)} is not allowed")
     exact = dtype if dtype.kind in "iu" else np.dtype(float)  # float64 cannot represent all of int64
     low, high = (np.broadcast_to(np.asarray(data[k], exact), math.prod(shape)).reshape(shape) for k in ("low", "high"))

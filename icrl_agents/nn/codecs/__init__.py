@@ -42,7 +42,7 @@ def make_codec(
         return DiscreteCodec(space, width, predicts, embeds)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) or is_integer_box(space):
         return IntegerVectorCodec(space, width, predicts, embeds)
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
         return BOX_HEADS[head](space, width, predicts, embeds, bins)
     if is_image_box(space):
         return ImageCodec(space, width, predicts)
