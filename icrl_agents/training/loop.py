@@ -162,8 +162,7 @@ class Run:
         check_number(accelerator, config.batch_size, self.request.agent_config)
         if config.compile:
             require_compiler(self.device)
-        if config.init:
-            self._new_method()  # refuses an agent of other spaces, sizes or tasks before hours of collecting
+        self._new_method()  # refuses spaces, and an `init` of other spaces, sizes or tasks, before hours of collecting
         if accelerator.is_main_process:
             self.request.collect(self.quiet, self.overwrite)
         accelerator.wait_for_everyone()

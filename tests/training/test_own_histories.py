@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from icrl_agents import HistoryStore, train
+from icrl_agents.core.families import find_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.sources import collection
 from icrl_agents.training.request import env_spaces
@@ -46,6 +47,13 @@ def test_histories_are_collected_first_and_once(tmp_path, monkeypatch):
     again = run(tmp_path / "run", overwrite=True)
     assert all((one == other).all() for one, other in zip(agent.parameters(), again.parameters(), strict=True))
     one_line(lambda: run(tmp_path / "run", {"streams": 4}, resume=True), ValueError, "streams=4")
+
+
+def test_what_a_method_cannot_learn_is_refused_before_its_histories_are_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "run_block", never)
+    with monkeypatch.context() as space:
+        space.setattr(find_family(ID), "observation_space", gymnasium.spaces.Box(0, 9, (), np.int64))
+        one_line(lambda: run(tmp_path / "run"), ValueError, "no codec for Box(0, 9, (), int64)")
 
 
 @pytest.mark.slow
