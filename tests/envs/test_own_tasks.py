@@ -71,6 +71,12 @@ BAD_TASKS = {
     "log of 0": (lambda: read_tasks({"size": {"low": 0, "high": 2, "log": True}}), "logarithmic", "above 0"),
     "no choice": (lambda: read_tasks({"size": []}), "no choice of size"),
     "a function of numbers": (lambda: read_tasks(lambda rng: 3), "task 0 is 3: give a dict"),
+    "numbers as names": (
+        lambda: read_tasks([{"gear": {1: ratio}} for ratio in (2.0, 3.0)]),
+        "task 0 is {'gear': {1: 2.0}}",
+        "named by strings",
+    ),
+    "numbers as names in a list": (lambda: read_tasks({"gears": [[{1: 2.0}], [{1: 3.0}]]}, 2), "named by strings"),
     "num_tasks with a list": (lambda: read_tasks(VALUES, 8), "list of 8 tasks", "leave num_tasks out"),
     "num_tasks": (lambda: read_tasks({"size": {"low": 0.0, "high": 1.0}}, 1), "num_tasks=1: give an integer from 2"),
     "a seed": (lambda: read_tasks({"size": {"low": 0.0, "high": 1.0}}, 9, -1), "seed=-1: give an integer from 0"),
