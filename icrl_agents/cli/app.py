@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from traceback import format_tb
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +25,8 @@ from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.process.caution import one_line_warnings
 from icrl_agents.core.process.interrupts import Interrupted, Terminated
 from icrl_agents.core.process.launched import await_first, is_first
+
+OURS = "icrl_agents", "icrl_envs"
 
 
 class Commands(TyperGroup):
@@ -80,8 +85,21 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
     else:
-        text = str(error) or type(error).__name__
+        text = (str(error) or type(error).__name__) + _origin(error)
     return " ".join(text.split())
+
+
+def _origin(error: Exception) -> str:
+    """Where a ValueError was raised, unless in this package: by an environment or an expert of a user, for example."""
+    if not isinstance(error, ValueError):
+        return ""
+    worker = str(error.__cause__)  # the traceback of a worker process is a text
+    trace = worker if "Traceback (most recent call last)" in worker else "".join(format_tb(error.__traceback__))
+    *_, (file, line, name) = re.findall(r'File "(.+)", line (\d+), in (.+)', trace) or [("", "", "")]
+    folders = [folder for name in OURS if name in sys.modules for folder in sys.modules[name].__path__]
+    if not file or any(Path(file).is_relative_to(folder) for folder in folders):
+        return ""
+    return f" (from {file}, line {line}, in {name}: --debug shows more)"
 
 
 def _usage(context: Any) -> str:

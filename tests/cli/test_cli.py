@@ -486,8 +486,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Endings:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ValueError("two\nlines"), "error: two lines\n"),
-        (PermissionError("no token"), "error: no token\n"),
+        (PermissionError("no\ntoken"), "error: no token\n"),
         (OSError(28, "No space left on device", "/x"), "error: /x: No space left on device\n"),
         (ImportError("pip install icrl-agents[plots]"), "error: pip install icrl-agents[plots]\n"),
         (TimeoutError(), "error: TimeoutError\n"),

@@ -104,6 +104,19 @@ def trained(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bad_value_within_an_environment_says_where_it_was(folder, processes):
+    line = "        assert gravity > 9 or int('x')\n"
+    before, rest = MODULE.split("        self.length")
+    (folder / "my_poles.py").write_text(f"{before}{line}        self.length{rest}")
+    words = ["--env", ENV, "--tasks", "tasks.toml", "--source", "uniform", "--streams", 1, "--processes", processes]
+    said = refused("collect", *words, "-o", "h.h5")
+    place = f"(from {folder / 'my_poles.py'}, line {before.count(chr(10)) + 1}, in __init__"
+    assert f"invalid literal for int() with base 10: 'x' {place}" in said
+    assert "--debug" in said
+    assert "(from" not in refused("collect", *words, "-o", folder)  # a mistake in the command
+
+
 # ---- which environment ------------------------------------------------------------------------------------------
 
 
