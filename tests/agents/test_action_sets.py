@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 from icrl_envs import FAMILIES, register_family, unregister_family
 
 from icrl_agents.agents.agent import ICAgent
@@ -14,7 +15,7 @@ from icrl_agents.methods import METHODS
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as live_lifetimes
 from tests.conftest import one_line
-from tests.fakes import Variant, lifetimes
+from tests.fakes import SPACES, Variant, lifetimes
 
 ENV = "icrl/BernoulliBandit-v0"
 MASK = np.array([[1, 1, 1, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
@@ -254,3 +255,50 @@ def test_a_mask_is_heeded_whether_or_not_the_tasks_are_registered(masked_env):
     finally:
         unregister_family(masked_env)
     assert before.tolist() == after.tolist() == [[True, True, False]]
+
+
+class Says(gymnasium.Env):
+    """Its `action_mask()` is what the test says."""
+
+    def __init__(self, mask, action_space=None):
+        self.mask, self.observation_space = mask, SPACES["grid"][0]
+        self.action_space = action_space or spaces.Discrete(5)
+
+    def action_mask(self):
+        return self.mask
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.int32), {}
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.zeros(5, bool), ["row 0", "no legal action"]),
+        (np.ones(3, bool), ["shape", "(5,)"]),
+        (np.array([1, 0, 1], np.int8), ["shape", "(5,)"]),
+        (np.array([1, 0, 2, 0, 0]), ["0 or 1"]),
+        (np.array([1, 0, 0.5, 0, 0]), ["0 or 1"]),
+        ([0, 3], ["shape", "(5,)"]),
+        (None, ["None"]),
+        ("all", ["all"]),
+    ],
+    ids=str,
+)
+def test_a_mask_of_an_environment_that_is_none_is_refused(mask, words: list[str]):
+    agent, env = Variant("ad").build(), Says(mask)
+    one_line(lambda: agent.reset(env), ValueError, "action_mask()", *words)
+    rows = SyncVectorEnv([lambda: Says(mask)] * 2)
+    one_line(lambda: RecordHistory(rows).reset(), ValueError, "action_mask()", *words)
+
+
+@pytest.mark.parametrize("mask", [[1, 0, 1, 0, 0], np.array([1.0, 0, 1, 0, 0]), [True, False, True, False, False]])
+def test_a_mask_of_an_environment_is_of_any_type(mask):
+    np.testing.assert_array_equal(legal_actions(Says(mask)), [[True, False, True, False, False]])
+
+
+def test_masks_of_an_environment_are_about_numbered_actions():
+    agent = Variant("ad").build("multi")
+    env = Says(np.array([1, 0, 1]), agent.action_space)
+    env.observation_space = agent.observation_space
+    one_line(lambda: agent.reset(env), ValueError, "action_mask()", "MultiDiscrete", "Discrete(n)")

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from icrl_agents.agents.inputs import check_spaces
-from icrl_agents.core.env_actions import has_action_masks
+from icrl_agents.core.env_actions import has_action_masks, read_mask
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import need
 
@@ -108,11 +108,24 @@ class ObserveVecEnv(VecEnvWrapper):
 
 def _action_sets(venv: VecEnv) -> np.ndarray | None:
     """Legal-action masks (B, A) of rows that were reset; None where they have no `action_mask()`."""
-    spec = venv.get_attr("spec")[0] if venv.has_attr("spec") else None
-    if spec is None or not venv.has_attr("action_mask"):
+    if not venv.has_attr("action_mask") or not _masked(venv):
         return None
+    return read_mask(venv.env_method("action_mask"), venv.num_envs, venv.action_space)
+
+
+def _masked(venv: VecEnv) -> bool:
+    """Whether the `action_mask` of the rows is one of their tasks; rows of worker processes are not inspectable."""
+    rows = getattr(venv.unwrapped, "envs", None)
+    if rows is not None:
+        return has_action_masks(rows[0])
+    spec = venv.get_attr("spec")[0] if venv.has_attr("spec") else None
+    if spec is None:
+        raise ValueError(
+            "the rows have an action_mask() and no id to make another one by, which would tell what it masks: use a "
+            "DummyVecEnv, or make them with gymnasium.make"
+        )
     kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}  # no second window
-    row = gymnasium.make(spec.id, **kwargs)  # rows of worker processes are not inspectable
-    masked = has_action_masks(row)
+    row = gymnasium.make(spec.id, **kwargs)
+    found = has_action_masks(row)
     row.close()
-    return np.stack(venv.env_method("action_mask")).astype(bool) if masked else None
+    return found

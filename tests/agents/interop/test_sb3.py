@@ -102,6 +102,19 @@ def test_action_masks_are_heeded_without_a_family(masked_env, tiny_agent, kind):
     np.testing.assert_array_equal(agent.context.steps.static["action_mask"], [[True, False, True]] * 2)
 
 
+def test_action_masks_are_heeded_without_an_id(masked_env, tiny_agent):
+    """Environments made of a class have no spec to make another one by."""
+    kind = type(gymnasium.make(masked_env).unwrapped)
+    agent = tiny_agent(kind.observation_space, kind.action_space)
+    sb3_policy(agent, make_vec_env(kind, 2), seed=0).env.reset()
+    np.testing.assert_array_equal(agent.context.steps.static["action_mask"], [[True, False, True]] * 2)
+    workers = SubprocVecEnv([kind] * 2, start_method="fork")
+    try:
+        one_line(lambda: sb3_policy(agent, workers).env.reset(), ValueError, "action_mask()", "DummyVecEnv")
+    finally:
+        workers.close()
+
+
 def test_a_mask_of_states_is_none_of_the_task(tiny_agent):
     taxi = "Taxi-v4" if "Taxi-v4" in gymnasium.registry else "Taxi-v3"
     row = gymnasium.make(taxi)
