@@ -235,3 +235,15 @@ def reset_rows(
     draft.late = {number: one for number, one in session.late.items() if not mask[one.row]}
     method.begin(draft.context, index, **options)
     commit(session.changes(draft))
+
+
+# ---- new episodes -----------------------------------------------------------------------------------------------
+
+
+def begin_episodes(session: Session, rows: np.ndarray) -> None:
+    """The env was reset in `rows` (B,) bool: episodes without an end were cut off there, as were actions not taken."""
+    index, draft = np.flatnonzero(rows), session.draft()
+    draft.context.cut(index, recorded=session.learn)
+    draft.boundary.forget(index)
+    draft.answered(index)
+    commit(session.changes(draft))

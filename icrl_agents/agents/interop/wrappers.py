@@ -9,6 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from icrl_agents.agents.acting import begin_episodes
+from icrl_agents.agents.session import alone
+
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
@@ -23,8 +26,8 @@ class ObserveWrapper(gymnasium.Wrapper):
             if terminated or truncated:
                 obs, info = env.reset()
 
-    The first `reset` begins a task with an empty context, later ones begin episodes of it. For another task reset the
-    env, then call `agent.reset(env)`. It must be the outermost wrapper: the agent remembers the actions it chose.
+    The first `reset` begins a task with an empty context, later ones begin episodes of it, and truncate one that goes
+    on. For another task reset the env, then call `agent.reset(env)`. It must be the outermost wrapper: the agent remembers the actions it chose.
 
     Args:
         env: environment to act in.
@@ -46,7 +49,7 @@ class ObserveWrapper(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; the first time, begin a task."""
         obs, info = self.env.reset(seed=seed, options=options)
-        self._watch.begin(self.env)
+        self._watch.begin(self.env, np.ones(1, bool))
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -74,8 +77,9 @@ class ObserveVectorWrapper(VectorWrapper):
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all rows, or those of `options["reset_mask"]` (B,) bool; the first time, begin a task in every row."""
+        rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
         obs, info = self.env.reset(seed=seed, options=options)
-        self._watch.begin(self.env)
+        self._watch.begin(self.env, rows)
         return obs, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -92,9 +96,11 @@ class _Watch:
     def __init__(self, agent: ICAgent, options: Mapping[str, Any]):
         self.agent, self._options, self._begun = agent, options, False
 
-    def begin(self, env: gymnasium.Env | VectorEnv) -> None:
-        """Begin a task after the first reset, when the legal actions of the task are known."""
-        if not self._begun:
+    def begin(self, env: gymnasium.Env | VectorEnv, rows: np.ndarray) -> None:
+        """After a reset of `rows` (B,) bool: the first begins a task, whose legal actions are known now."""
+        if self._begun:
+            _begin_episodes(self.agent, rows)
+        else:
             self.agent.reset(env, **self._options)
         self._begun = True
 
@@ -109,3 +115,8 @@ class _Watch:
                 f"step({np.asarray(action).tolist()!r:.80}): the agent chose {chosen.tolist()!r:.80}; pass what "
                 "agent.act(obs) returned, with this wrapper outermost"
             )
+
+
+@alone
+def _begin_episodes(agent: ICAgent, rows: np.ndarray) -> None:
+    begin_episodes(agent.session, rows)

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.reward_range import AT_START, after_step
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import EARNED, TIMESTEP, Steps
 
 UNKNOWN = 1 << 30  # sentinel: larger than any number of steps
 
@@ -145,13 +145,8 @@ class Context:
         if (active & (self.length >= self.window)).any():
             raise ValueError(f"a row of the context holds {self.window} steps already: drop the oldest ones first")
         here = np.flatnonzero(active), self.length[active]  # rows and columns of the open steps
-        record = {
-            "action": action,
-            "reward": reward,
-            "next_obs": next_obs,
-            "terminated": terminated,
-            "truncated": truncated,
-        }
+        record = {"action": action, "reward": reward, "next_obs": next_obs}
+        record |= {"terminated": terminated, "truncated": truncated}
         for name, value in record.items():
             column = getattr(self.steps, name)
             column[here] = np.asarray(value)[active]
@@ -166,13 +161,25 @@ class Context:
         The next step still holds the previous obs, action and reward, as in all training windows.
         """
         row, now = (index[active] for index in self._here)  # (number of active rows,)
-        self._own_tracked()  # a repeated call must not find the reward of a failed one in it
+        self._own()  # a repeated call must not find the reward of a failed one in it
         for name, value in self._tracked_after(row, now, reward[active], ended[active]).items():
             self.steps.extras[name][row, now] = value
         self.steps.prev_obs[row, now] = self.steps.obs[row, now]
         self.steps.prev_action[row, now] = action[active]
         self.steps.prev_reward[row, now] = reward[active]
         self.steps.first[row, now], self.steps.start[row, now] = ended[active], False
+
+    def cut(self, index: np.ndarray, recorded: bool) -> None:
+        """Truncate the episodes of the rows `index` (n,) after their latest closed step, `recorded` or not."""
+        self._own("truncated", "first")
+        if recorded:
+            begun = index[self.length[index] > 0]
+            last = begun, self.length[begun] - 1
+            self.steps.truncated[last] |= ~self.steps.terminated[last]
+        index = index[self.length[index] < self.window]  # `drop` prepares the next step of full rows
+        self.steps.first[index, self.length[index]] = True
+        for name in {TIMESTEP, EARNED} & self.steps.extras.keys():
+            self.steps.extras[name][index, self.length[index]] = AT_START[name]
 
     def load(self, steps: Steps, aligned: bool = False) -> None:
         """Initialise an empty context with the latest of the left-packed steps (B, T) that fit.
@@ -219,9 +226,7 @@ class Context:
         self.length, self.full = self.length.copy(), self.full.copy()
         self.length[index], self.full[index] = 0, False
         self._mark()
-        names = ("prev_obs", "prev_action", "prev_reward", "first", "start")
-        self.steps = self.steps._replace(**{name: getattr(self.steps, name).copy() for name in names})
-        self._own_tracked()
+        self._own("prev_obs", "prev_action", "prev_reward", "first", "start")
         self._start(index)
         if self.memory is not None:
             self.memory.forget(index)
@@ -338,7 +343,8 @@ class Context:
         names = AT_START.keys() & self.steps.extras.keys()
         return after_step({name: self.steps.extras[name][row, column] for name in names}, reward, ended)
 
-    def _own_tracked(self) -> None:
-        """Replace the columns in `AT_START` by copies, to be written to."""
-        own = {name: self.steps.extras[name].copy() for name in AT_START.keys() & self.steps.extras.keys()}
-        self.steps = self.steps._replace(extras={**self.steps.extras, **own})
+    def _own(self, *names: str) -> None:
+        """Replace the columns `names`, and those in `AT_START`, by copies, to be written to."""
+        own = {name: getattr(self.steps, name).copy() for name in names}
+        tracked = {name: self.steps.extras[name].copy() for name in AT_START.keys() & self.steps.extras.keys()}
+        self.steps = self.steps._replace(**own, extras={**self.steps.extras, **tracked})

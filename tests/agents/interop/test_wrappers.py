@@ -7,6 +7,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from icrl_agents.agents.interop.wrappers import ObserveVectorWrapper, ObserveWrapper
 from icrl_agents.core.families import find_family
+from icrl_agents.histories.recorder import RecordHistory
 from tests.conftest import one_line
 from tests.fakes import Variant
 
@@ -68,6 +69,63 @@ def test_vector_environments(tiny_agent, mode):
         found.append(agent.context.steps)
     assert found[0].truncated.sum() == 4
     same_steps(*found)
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_a_reset_in_the_middle_of_an_episode_truncates_it(tiny_agent, learn):
+    agent = small_agent(tiny_agent)
+    env = ObserveWrapper(gymnasium.make(ROOM), agent, seed=1, learn=learn)
+    obs, _ = env.reset(seed=4)
+    for step in range(9):
+        agent.act(obs)  # its outcome never comes where a reset is next
+        if step in (0, 2, 3, 6):
+            obs, _ = env.reset()
+            agent.act(obs)
+        obs, _, _, truncated, _ = env.step(agent.session.acted[0])
+        assert not truncated
+    env.reset()
+    assert agent.context.steps.first[0, agent.context.length[0]]
+    if learn:
+        seen = agent.context.visible()
+        assert seen.truncated[0].tolist() == [step in (1, 2, 5, 8) for step in range(9)]
+        assert seen.first[0].tolist() == [step in (0, 2, 3, 6) for step in range(9)]
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_vector_environments_that_are_reset_in_the_middle_of_episodes(tiny_agent, mode):
+    """The record is that of a recorder, also where the first observation of an episode equals the last one."""
+    agent = small_agent(tiny_agent)
+    agent.method = type(agent.method)(Same.observation_space, Same.action_space, agent.config).eval()
+    recorder = RecordHistory(SyncVectorEnv([lambda ends=ends: Same(ends) for ends in (2, 5)], autoreset_mode=mode))
+    env = ObserveVectorWrapper(recorder, agent, seed=1)
+    obs, _ = env.reset(seed=4)
+    for step in range(12):
+        obs, _, _, truncated, _ = env.step(agent.act(obs))
+        if step in (1, 4, 8):
+            obs, _ = env.reset()
+        elif step == 6:
+            obs, _ = env.reset(options={"reset_mask": np.array([True, False]) | truncated})
+        elif truncated.any() and mode == AutoresetMode.DISABLED:
+            obs, _ = env.reset(options={"reset_mask": truncated})
+    same_steps(agent.context.visible(), recorder.steps())
+
+
+class Same(gymnasium.Env):
+    """One observation; every episode ends after the same number of steps."""
+
+    observation_space, action_space = gymnasium.spaces.Discrete(1), gymnasium.spaces.Discrete(3)
+
+    def __init__(self, ends):
+        self.ends = ends
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return 0, {}
+
+    def step(self, action):
+        self.steps += 1
+        return 0, float(action), False, self.steps == self.ends, {}
 
 
 def test_action_sets_are_known_after_the_first_reset():
