@@ -82,7 +82,7 @@ class Planner:
 
     Where the planner abstains, the policy acts. Of the named planners, `lookahead` is recommended. `beam` is the
     published search (Son et al. 2025): it ranks branches by the most probable rewards and abstains until the window is
-    full. It made no released agent better where it was measured (docs/benchmarks.md).
+    full. It made no released agent better where it was measured (docs/planning.md).
     """
 
     depth: int = 8  # maximum number of imagined steps
