@@ -183,9 +183,7 @@ class ICAgent(MethodHolder):
 
         The context holds the decisions whose outcome has arrived, in the order of arrival: the policy is that of an
         agent that has seen only those. Meant for bandits, where decisions do not depend on the outcome of earlier ones.
-
-        Args:
-            obs, deterministic, plan, rows: as in `act`.
+        The arguments are those of `act`.
 
         Returns:
             The actions, as `act` returns them, and their ids, for `observe(..., decision=id)`.
@@ -217,7 +215,6 @@ class ICAgent(MethodHolder):
         Rows may end episodes at different times; see `Boundary` for the autoreset modes.
 
         Args:
-            obs, reward, terminated, truncated, info: outcome of the step.
             rows: numbers (n,) of the rows that `act(rows=...)` chose for; the values are (n, ...), `info` that of
                 these rows. None: all.
             decision: id of `decide`, or ids (n,) of different rows in a batch: `obs` is then the final observation
@@ -309,14 +306,15 @@ class ICAgent(MethodHolder):
     ) -> Self:
         """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub; nothing is ever unpickled.
 
-        `agent.source` names the origin: local, bundled or hub@commit.
+        `agent.source` names the origin: local, bundled or hub@commit. `revision`, `token`, `cache_dir`, `local_files_only`
+        and `force_download` are options of the Hub, as in `huggingface_hub`.
 
         Args:
             id_or_path: folder, bundled name, or Hub repository id.
-            revision, token, cache_dir, local_files_only, force_download: Hub options, as in `huggingface_hub`.
             device: "auto" (a CUDA GPU, else MPS, else the CPU), "cpu", "mps", "cuda", "cuda:1" or a `torch.device`;
                 weights are float32 on every device. After moving the agent with `to`, call `reset`.
-            plan, plan_kwargs: default planner, see `use_plan`.
+            plan: default planner, see `use_plan`.
+            plan_kwargs: settings that override those of `plan`.
 
         Raises:
             FileNotFoundError: the path, Hub repository, revision or file does not exist, or the run is unfinished.

@@ -81,7 +81,8 @@ class Annotator(WeightsHolder):
         """Load a model from a folder, a bundled name or the Hub; nothing is ever unpickled.
 
         Args:
-            id_or_path, device: as in `ICAgent.from_pretrained`.
+            id_or_path: as in `ICAgent.from_pretrained`.
+            device: as there.
             hub: options of a download, the fields of `Download`.
 
         Raises:

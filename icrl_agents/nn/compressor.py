@@ -22,8 +22,9 @@ class Reader(Lowered):
 
     Args:
         count: Q.
-        width, heads: D and the number of attention heads of each block.
+        width: D.
         layers: number of blocks.
+        heads: number of attention heads of a block.
         inner: hidden width of the SwiGLU.
         dropout: rate on the outputs of all residual branches during training.
     """

@@ -25,7 +25,8 @@ class Transformer(Lowered):
 
     Args:
         width: D, an even multiple of `heads`.
-        layers, heads: numbers of blocks and of attention heads per block.
+        layers: number of blocks.
+        heads: number of attention heads of a block.
         inner: hidden width of the SwiGLU.
         dropout: rate on the outputs of both residual branches during training.
 

@@ -88,7 +88,8 @@ class Predictor(Trainable):
 
         Args:
             steps: tensors (B, T).
-            rows, places: (N,) indices of the steps.
+            rows: (N,) indices of the steps on the axis B.
+            places: (N,) their indices on the axis T.
 
         Returns:
             Context, the frames t-W..t on one axis: (N, (W+1) * C, H, W) or (N, (W+1) * size).

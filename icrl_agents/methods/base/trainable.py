@@ -29,7 +29,8 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     saving refuse converted weights (`half()`) until `float()` is called.
 
     Args:
-        observation_space, action_space: spaces of a single environment.
+        observation_space: of a single environment.
+        action_space: of a single environment.
         config: instance of `Config`; None: `Config()`.
 
     Raises:

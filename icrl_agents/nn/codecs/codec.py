@@ -27,7 +27,8 @@ class Codec(nn.Module, ABC):
         space: the Gymnasium space; its values have shape (*shape).
         width: D.
         predicts: whether to build the head.
-        embeds: whether to build the embedding (an argument of those codecs that embed actions).
+
+    Codecs that embed actions also take `embeds`, whether to build the embedding.
     """
 
     def __init__(self, space: gymnasium.Space, width: int, predicts: bool):

@@ -29,7 +29,8 @@ def gittins_indices(lifetime: int, successes: float = 1.0, failures: float = 1.0
 
     Args:
         lifetime: pulls in a lifetime; table n - 1 has counts up to `lifetime` - n.
-        successes, failures: parameters of the Beta prior.
+        successes: first parameter of the Beta prior.
+        failures: its second parameter.
     """
     count = np.arange(lifetime + 1, dtype=np.float32)
     chance = (successes + count)[:, None] / (successes + failures + count[:, None] + count)  # (S, F)
