@@ -245,6 +245,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "icrl-agents train lam": "trains on the histories of that command",
     "icrl-agents train la-bc": "trains on those histories, labelled",
     "icrl-agents evaluate la-bc": "measures the agent of that command",
+    "icrl-agents evaluate runs/windows-keys": "measures an agent of a study that is not run",
     "icrl-agents annotate videos.h5": "labels the histories of that command",
     "icrl-agents research actions": "measures every learner on all task sets for minutes; tests of studies take fewer",
     "icrl-agents research windows --env icrl/DarkKeyToDoor-v0": "runs for the larger room, with the same options",
@@ -292,7 +293,7 @@ def commands(text: str) -> Iterator[tuple[str, bool]]:
             for line in body.splitlines():
                 if re.match(PROGRAMS, line):
                     yield from ((part, True) for part in line.split("  #")[0].split(" && "))
-    for span in re.findall(rf"(?<!`)`({PROGRAMS} [^`]+)`(?!`)", BLOCK.sub("", text)):
+    for span in re.findall(rf"(?<!`)`({PROGRAMS}\s[^`]+)`(?!`)", BLOCK.sub("", text)):
         yield from ((part, False) for part in " ".join(span.split()).split(" && "))
 
 
