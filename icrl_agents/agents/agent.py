@@ -306,8 +306,8 @@ class ICAgent(MethodHolder):
     ) -> Self:
         """Load an agent from a folder, a bundled name (no network) or the Hugging Face Hub; nothing is ever unpickled.
 
-        `agent.source` names the origin: local, bundled or hub@commit. `revision`, `token`, `cache_dir`, `local_files_only`
-        and `force_download` are options of the Hub, as in `huggingface_hub`.
+        `agent.source` names the origin: local, bundled or hub@commit. `revision`, `token`, `cache_dir`,
+        `local_files_only` and `force_download` are options of the Hub, as in `huggingface_hub`.
 
         Args:
             id_or_path: folder, bundled name, or Hub repository id.

@@ -27,7 +27,8 @@ class ObserveWrapper(gymnasium.Wrapper):
                 obs, info = env.reset()
 
     The first `reset` begins a task with an empty context, later ones begin episodes of it, and truncate one that goes
-    on. For another task reset the env, then call `agent.reset(env)`. It must be the outermost wrapper: the agent remembers the actions it chose.
+    on. For another task reset the env, then call `agent.reset(env)`. It must be the outermost wrapper: the agent
+    remembers the actions it chose.
 
     Args:
         env: environment to act in.
