@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,9 @@ def shortened(words: list[str]) -> list[str]:
     less = [*LESS.get(" ".join(path), []), *(SHALLOW if "--plan" in words else [])]
     if any("Bandit" in word for word in words):  # one episode there has 300 pulls
         less = ["episodes=1" if word == f"episodes={LIFETIME['episodes']}" else word for word in less]
+    if "--histories" in words and "--set" in less:  # these have lifetimes of their own
+        length = f"episodes={LIFETIME['episodes']}"
+        less = [word for word, after in pairwise([*less, ""]) if length not in (word, after)]
     if "--histories" in words or path[0] in ("collect", "research"):
         words = [ROOMS.get(word, word) for word in words]
     ours = {word.partition("=")[0] for word in less if "=" in word}
