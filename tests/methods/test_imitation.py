@@ -269,7 +269,7 @@ def test_latent_actions_of_two_models_are_not_mixed(tmp_path, labelled):
             with HistoryStore(path) as store:
                 store.annotate(LATENT, lambda steps: np.zeros((*steps.mask.shape, 4), np.float32), identity=name)
 
-    settings = {**QUICK, "latent": 4, "codes": 6, "labels": 4, "predicts": "latents"}
+    settings = {**QUICK, "latent": 4, "labels": 4, "predicts": "latents"}
     given = {"histories": paths[0], "settings": settings | {"labelled": str(paths[1])}} if labelled else {
         "histories": paths, "settings": settings
     }  # fmt: skip
@@ -295,7 +295,7 @@ def test_codes_that_another_model_left_behind_are_refused(videos, tmp_path):
         assert plain.measure(store[0]).keys() == {"reconstruction", "copy"}
     codes = {**QUICK, "latent": 4, "codes": 6}
     one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", settings=codes, **how), ValueError, CODE, "annotate")
-    train("la-bc", SHOWN, tmp_path / "b", settings={**codes, "predicts": "latents"}, **how)
+    train("la-bc", SHOWN, tmp_path / "b", settings={**QUICK, "latent": 4, "predicts": "latents"}, **how)
 
 
 def test_a_collection_without_a_finished_task_is_one_line(videos, tmp_path):
