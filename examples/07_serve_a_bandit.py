@@ -42,7 +42,7 @@ class Users:
                 if len(self.sessions) >= MOST_USERS:
                     raise HTTPException(503, "too many users")
                 session = self.agent.clone()
-                if (FOLDER / name).exists():
+                if (FOLDER / name / "context.safetensors").exists():
                     session.load_context(FOLDER / name)
                 else:
                     session.reset(num_actions=ITEMS)
@@ -70,7 +70,7 @@ def make_app() -> FastAPI:
             except ValueError as error:  # an unknown decision, or one that has its reward
                 raise HTTPException(404, str(error)) from None
             session.save_context(FOLDER / name)
-        return {"known": int(session.context.length[0])}
+            return {"known": int(session.context.length[0])}
 
     return app
 

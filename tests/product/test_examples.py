@@ -169,10 +169,12 @@ def test_serve_a_bandit(tmp_path):
         assert (status, "observed already" in answer["detail"]) == (404, True)
         for name, decision, body in (("ann", 1, {"reward": 7}), ("ann", 1, {}), ("..%2Fann", 1, {"reward": 1})):
             assert post(f"{users}/{name}/decisions/{decision}/reward", body)[0] in (404, 422)
+    (example.FOLDER / "eve").mkdir()  # as of a process that was killed before it had saved the first context
     with served(example.make_app()) as users:
+        assert post(f"{users}/eve/decisions")[1]["decision"] == 0
         assert post(f"{users}/ann/decisions/0/reward", {"reward": 0}) == (200, {"known": 2})
         assert post(f"{users}/ann/decisions")[1]["decision"] == 3
-    assert sorted(path.name for path in example.FOLDER.iterdir()) == ["ann", "bob"]
+    assert sorted(path.name for path in example.FOLDER.iterdir()) == ["ann", "bob", "eve"]
 
 
 @pytest.fixture
