@@ -64,6 +64,10 @@ def fetch(id_or_path: str | Path, options: Download = Download()) -> ResolvedChe
                 f"the folder {printable(folder, 200)} is empty (it has no {CONFIG}) and hides the package's agent of "
                 "that name: remove it"
             )
+        if options.revision is not None or options.force_download:
+            asked = "force_download=True" if options.revision is None else f"revision={options.revision!r}"
+            shown = f"{printable(asked, 80)} asks the Hub, and {printable(id_or_path, 200)} is a folder here"
+            raise ValueError(f"{shown}: leave it out, or run where there is no such folder")
         return ResolvedCheckpoint(Path(folder), "local")
     if os.path.exists(folder):  # noqa: PTH110
         raise NotADirectoryError(

@@ -177,3 +177,12 @@ def test_a_folder_comes_before_the_bundle(bundle, tiny_agent, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     tiny_agent().save_pretrained("icrl/tiny")
     assert ICAgent.from_pretrained("icrl/tiny").source == "local"
+
+
+@pytest.mark.parametrize("options", [{"revision": "main"}, {"force_download": True}])
+def test_a_folder_is_not_what_was_asked_of_the_hub(no_network, tiny_agent, tmp_path, monkeypatch, options):
+    """Such as a clone that lies where the program runs: its weights are of any revision."""
+    monkeypatch.chdir(tmp_path)
+    tiny_agent().save_pretrained("org/agent")
+    name, value = next(iter(options.items()))
+    one_line(lambda: ICAgent.from_pretrained("org/agent", **options), ValueError, "org/agent", f"{name}={value!r}")
