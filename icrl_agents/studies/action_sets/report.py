@@ -16,7 +16,8 @@ from icrl_agents.evaluation.plots import COLOURS, REFERENCES, STYLES, LineStyle,
 from icrl_agents.evaluation.results import include_rows
 from icrl_agents.hub.cards import Row
 from icrl_agents.studies.action_sets.groups import Entry
-from icrl_agents.studies.action_sets.results import JSON, Band, Report, Result
+from icrl_agents.studies.action_sets.resampling import Band
+from icrl_agents.studies.action_sets.results import JSON, Report, Result
 
 MARKDOWN, CSV, HYPER_CSV = "sets.md", "sets.csv", "hyperparameters.csv"
 BARS, MEANS, CURVES, TRIED = "bars.png", "means.png", "curves.png", "tried.png"

@@ -20,16 +20,16 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.rollout import Learner
 from icrl_agents.core.splits import TRAIN
-from icrl_agents.evaluation.intervals import QUANTILES, RESAMPLES, Interval
+from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.references import STRONGER, reference_learners
 from icrl_agents.evaluation.results import dump_results, spread
 from icrl_agents.methods import METHODS
 from icrl_agents.studies.action_sets.groups import Entry, complete, find_entries, names_of
 from icrl_agents.studies.action_sets.lifetimes import LifetimeStats, Setup, action_groups, run_lifetimes
+from icrl_agents.studies.action_sets.resampling import Band, band, divide, interval, resampled
 
 JSON, MAX_BYTES = "sets.json", 1 << 26
 MEASURE_AGAIN = "run icrl-agents research actions again"
-Band = tuple[list[float], list[float], list[float]]  # (T,) each: mean, low and high of the 95% interval
 
 
 class Result(NamedTuple):
@@ -219,8 +219,7 @@ def measure(
     entries, bandit = find_entries(agents), family.offers(Capability.REGRET)
     episodes = episodes or family.lifetime
     references = reference_learners(env_id, episodes)
-    learners: dict[str, list[Learner]] = {name: [learner] for name, learner in references.items()}
-    learners |= {entry.name: [agents[path] for path in entry.agents] for entry in entries}
+    of_entries = {entry.name: [agents[path] for path in entry.agents] for entry in entries}  # one agent a training seed
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
     numbers = {name: number for number, name in enumerate(family.sets, 1)}  # 0 seeds the resampling of training seeds
@@ -228,11 +227,11 @@ def measure(
         ids = spread(family.tasks.named(name).ids, tasks)
         setup = Setup(env_id, ids, episodes, num_seeds, seed)
         groups = action_groups(env_id, ids)
-        here = {who: learners[who] for who in references}
-        here |= {entry.name: learners[entry.name] for entry in entries if sets or suits(entry, env_id, name)}
-        lives = {who: [run_lifetimes(one, setup, groups=groups) for one in group] for who, group in here.items()}
-        moved = [entry.name for entry in entries if relabel and entry.name in here]
-        again = {who: [run_lifetimes(one, setup, relabel=True) for one in learners[who]] for who in moved}
+        here = {entry.name: of_entries[entry.name] for entry in entries if sets or suits(entry, env_id, name)}
+        learners: dict[str, list[Learner]] = {who: [learner] for who, learner in references.items()} | here
+        lives = {who: [run_lifetimes(one, setup, groups=groups) for one in group] for who, group in learners.items()}
+        renumbered = here if relabel else {}
+        again = {who: [run_lifetimes(one, setup, relabel=True) for one in group] for who, group in renumbered.items()}
         legal = legal_mask(family, ids)
         found = on_set(name, numbers[name], legal, lives, again, bandit, list(STRONGER.get(env_id, ())))
         for who, (result, score) in found.items():
@@ -315,36 +314,3 @@ def mean_rows(scores: Mapping[str, Sequence[Scores]]) -> tuple[Mean, ...]:
         values: list[Any] = [None if part[0] is None else interval(np.mean(part, 0)) for part in columns]
         found.append(Mean(who, *values))
     return tuple(found)
-
-
-def resampled(scores: Sequence[np.ndarray], number: int = 1) -> np.ndarray:
-    """Means (1 + RESAMPLES, ...) of scores (R, N, ...): of all, then of resampled training seeds and tasks.
-
-    All learners have the same resampled tasks, so differences are paired; `number` seeds the resampling of a set.
-    """
-    runs, tasks = _weights(len(scores), 0), _weights(len(scores[0]), number)  # (1 + RESAMPLES, R), (1 + RESAMPLES, N)
-    return sum(((runs[:, [r]] * tasks) @ score for r, score in enumerate(scores)), np.zeros(()))
-
-
-def _weights(count: int, seed: int) -> np.ndarray:
-    """Weights (1 + RESAMPLES, count): equal ones, then those of samples with replacement; rows sum to 1."""
-    even = np.full(count, 1 / count)
-    return np.vstack([even, np.random.default_rng(seed).multinomial(count, even, RESAMPLES) / count])
-
-
-def interval(means: np.ndarray) -> Any:
-    """`Interval` of means (1 + RESAMPLES,) from `resampled`; None for non-finite values."""
-    if not np.isfinite(means).all():
-        return None
-    return Interval(*map(float, (means[0], *np.percentile(means[1:], QUANTILES))))
-
-
-def divide(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    return np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)  # NaN for a zero denominator
-
-
-def band(means: np.ndarray) -> Band:
-    """Intervals at every point of means (1 + RESAMPLES, T), rounded for figures."""
-    points = np.round([means[0], *np.percentile(means[1:], QUANTILES, axis=0)], 4)
-    mean, low, high = points.tolist()  # (3, T)
-    return mean, low, high

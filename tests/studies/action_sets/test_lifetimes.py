@@ -10,7 +10,7 @@ from icrl_envs import FAMILIES
 from icrl_agents.evaluation.evaluate import block_seeds
 from icrl_agents.sources import make_source
 from icrl_agents.studies.action_sets import lifetimes as action_lives
-from icrl_agents.studies.action_sets import results as action_results
+from icrl_agents.studies.action_sets import resampling
 from icrl_agents.studies.action_sets.lifetimes import Relabel, Setup, Watch, run_lifetimes
 from tests.studies.action_sets.agents import BERNOULLI, CONTEXTUAL, MACRO, Cycle, some_of
 
@@ -121,7 +121,7 @@ def test_renumbering_matters_only_to_those_who_know_the_numbers():
         [run_lifetimes(who, Setup(BERNOULLI, ids), relabel=relabel).curve[:, -1] for who in (thompson, Cycle(1))]
         for relabel in (False, True)
     )
-    difference = [action_results.interval(action_results.resampled([b - a])) for a, b in zip(plain, moved, strict=True)]
+    difference = [resampling.interval(resampling.resampled([b - a])) for a, b in zip(plain, moved, strict=True)]
     assert difference[0].low < 0 < difference[0].high
     assert abs(difference[0].value) < 3
     assert difference[1].low > 30  # arm 1 is among the better half in 95% of these tasks

@@ -15,7 +15,7 @@ from PIL import Image
 from icrl_agents.evaluation import plots
 from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.studies.action_sets import report as action_report
-from icrl_agents.studies.action_sets import results as action_results
+from icrl_agents.studies.action_sets import resampling
 from icrl_agents.studies.action_sets.groups import find_entries
 from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 from icrl_agents.studies.action_sets.report import write_sets
@@ -210,8 +210,8 @@ def test_what_was_measured_apart_is_reported_together(bandits, tmp_path):
 
 @pytest.mark.slow
 def test_a_set_that_nothing_can_be_divided_by(bandits):
-    nothing = action_results.divide(np.ones(3), np.zeros(3))
-    assert action_results.interval(nothing) is None
+    nothing = resampling.divide(np.ones(3), np.zeros(3))
+    assert resampling.interval(nothing) is None
     results = tuple(result._replace(ratio=None) for result in bandits.results)
     assert "ratio" not in action_report.table(replace(bandits, results=results))[0]
     assert action_report.cell(Interval(1, 0, 2)) == "1.00 [0.00, 2.00]"

@@ -9,6 +9,7 @@ from icrl_agents.evaluation import plots
 from icrl_agents.evaluation.references import reference_learners
 from icrl_agents.studies.action_sets import lifetimes as action_lives
 from icrl_agents.studies.action_sets import report as action_report
+from icrl_agents.studies.action_sets import resampling
 from icrl_agents.studies.action_sets import results as action_results
 from icrl_agents.studies.action_sets.groups import find_entries
 from icrl_agents.studies.action_sets.report import write_sets
@@ -18,17 +19,17 @@ from tests.studies.action_sets.agents import BERNOULLI, MACRO, fresh
 
 def test_intervals_are_over_tasks_and_training_seeds():
     scores = np.random.default_rng(0).normal(5, 2, 400)
-    value, low, high = action_results.interval(action_results.resampled([scores]))
+    value, low, high = resampling.interval(resampling.resampled([scores]))
     error = scores.std() / 20
     assert value == pytest.approx(scores.mean())
     assert (value - low, high - value) == pytest.approx((1.96 * error, 1.96 * error), rel=0.1)
-    other = action_results.resampled([scores + 1, scores + 1])
-    np.testing.assert_allclose(other - action_results.resampled([scores]), 1)  # the same tasks for everybody
-    apart = action_results.interval(action_results.resampled([np.zeros(9), np.ones(9)]))
+    other = resampling.resampled([scores + 1, scores + 1])
+    np.testing.assert_allclose(other - resampling.resampled([scores]), 1)  # the same tasks for everybody
+    apart = resampling.interval(resampling.resampled([np.zeros(9), np.ones(9)]))
     assert apart == pytest.approx((0.5, 0, 1))
-    curves = action_results.resampled([np.arange(12.0).reshape(4, 3)])
+    curves = resampling.resampled([np.arange(12.0).reshape(4, 3)])
     assert curves[0] == pytest.approx([4.5, 5.5, 6.5])
-    assert action_results.band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
+    assert resampling.band(curves)[0] == pytest.approx([4.5, 5.5, 6.5])
     np.testing.assert_allclose(np.diff(curves, axis=1), 1)  # the same tasks at every point
 
 
@@ -97,6 +98,6 @@ def test_sets_are_drawn_anew_apart():
     lives = {who: [action_lives.LifetimeStats(score, score[:, 0], {})] for who in "abc"}
     each = [action_results.on_set("s", number, legal, lives, {}, bandit=False)["a"][1] for number in range(1, 9)]
     mean = action_results.mean_rows({"a": each})[0].score
-    one = action_results.interval(each[0].score)
+    one = resampling.interval(each[0].score)
     assert mean.value == pytest.approx(score.mean())
     assert 0.3 < (mean.high - mean.low) / (one.high - one.low) < 0.45  # 1 / sqrt(8)
