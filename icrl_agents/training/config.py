@@ -167,32 +167,45 @@ def split_settings(
     Raises:
         ValueError: unknown name (the message suggests the nearest) or bad value.
     """
-    config = pick(MODELS, method, "method").Config
+    model = pick(MODELS, method, "method")
     settings = preset(method, env_id, settings, fresh) | settings
     for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
-    mine, theirs = ({item.name for item in fields(kind)} for kind in (TrainConfig, config))
-    check_known(rest, mine | theirs, "setting")
-    rest = as_kinds(rest, (*fields(TrainConfig), *fields(config)))
-    ours = TrainConfig(**{name: value for name, value in rest.items() if name in mine})
-    model = MODELS[method]
-    if ours.labels and not model.labelled_share:
-        takers = ", ".join(sorted(name for name, model in MODELS.items() if model.labelled_share))
-        raise ValueError(f"labels={ours.labels} is for {takers}, not for {method}: leave it out")
-    if ours.labelled and not ours.labels:
-        raise ValueError(f"labelled={ours.labelled!r} without a number: give labels, the number of steps to draw there")
-    agent = config(**{name: value for name, value in rest.items() if name in theirs})
-    if ours.blind and not (issubclass(model, CodedModel) and model.reads_rewards):
-        raise ValueError(f"blind={ours.blind} hides rewards, which {method} does not read: leave it out")
-    if ours.renumber and (not issubclass(model, CodedModel) or not model.reads_actions or agent.of_one_model):
-        raise ValueError(f"renumber=true changes the numbers of actions, which {method} does not read: leave it out")
-    if ours.blind and (conditions := [name for name in ("dynamics", "return_to_go") if getattr(agent, name, False)]):
-        raise ValueError(f"blind={ours.blind} hides rewards that {conditions[0]}=true learns: leave one of them out")
-    if ours.postpone and not model.in_context:
-        raise ValueError(f"postpone={ours.postpone} moves episodes, of which {method} sees one at a time: leave it out")
-    check_order(agent, {"blind": ours.blind, "postpone": ours.postpone})
+    of_training, of_agent = ({item.name for item in fields(kind)} for kind in (TrainConfig, model.Config))
+    check_known(rest, of_training | of_agent, "setting")
+    rest = as_kinds(rest, (*fields(TrainConfig), *fields(model.Config)))
+    training = TrainConfig(**{name: value for name, value in rest.items() if name in of_training})
+    check_labels(method, training)
+    agent = model.Config(**{name: value for name, value in rest.items() if name in of_agent})
+    check_histories(method, training, agent)
+    check_order(agent, {"blind": training.blind, "postpone": training.postpone})
     check_order(agent, {f"source.{name}": for_source.get(name, 0) for name in ORDERED})
-    remembers = model.has_memory
-    if remembers and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window
-        ours = replace(ours, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))
-    return ours, agent, for_source
+    if model.has_memory and "episodes" not in settings and is_family(env_id):  # lifetimes that fill a window
+        training = replace(training, episodes=max(1, math.ceil(agent.span / find_family(env_id).horizon)))
+    return training, agent, for_source
+
+
+def check_labels(method: str, training: TrainConfig) -> None:
+    """ValueError for labels that the method does not take, or a choice of labels without their number."""
+    if training.labels and not MODELS[method].labelled_share:
+        takers = ", ".join(sorted(name for name, model in MODELS.items() if model.labelled_share))
+        raise ValueError(f"labels={training.labels} is for {takers}, not for {method}: leave it out")
+    if training.labelled and not training.labels:
+        raise ValueError(
+            f"labelled={training.labelled!r} without a number: give labels, the number of steps to draw there"
+        )
+
+
+def check_histories(method: str, training: TrainConfig, agent: ModelConfig) -> None:
+    """ValueError for a change of histories that the method would not see, or could not learn from."""
+    model, blind = MODELS[method], training.blind
+    if blind and not (issubclass(model, CodedModel) and model.reads_rewards):
+        raise ValueError(f"blind={blind} hides rewards, which {method} does not read: leave it out")
+    if training.renumber and not (issubclass(model, CodedModel) and model.reads_actions and not agent.of_one_model):
+        raise ValueError(f"renumber=true changes the numbers of actions, which {method} does not read: leave it out")
+    if blind and (learned := [name for name in ("dynamics", "return_to_go") if getattr(agent, name, False)]):
+        raise ValueError(f"blind={blind} hides rewards that {learned[0]}=true learns: leave one of them out")
+    if training.postpone and not model.in_context:
+        raise ValueError(
+            f"postpone={training.postpone} moves episodes, of which {method} sees one at a time: leave it out"
+        )
