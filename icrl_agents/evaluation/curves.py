@@ -184,27 +184,22 @@ class Curve(Scores):
     def from_json(cls, data: dict[str, Any]) -> Curve:
         """Inverse of `to_json`; ValueError for other data."""
         try:
-            arrays: dict[str, Any] = {key: np.asarray(data[key], float) for key in ("runs", "optimal", "random")}
-            rest = {key: data[key] for key in ("env_id", "split", "name", "facts")}
-            pace = None if data.get("pace") is None else np.asarray(data["pace"], float)
-            rest |= {"trainings": data.get("trainings", 1), "origin": str(data.get("origin", ""))}
-            success = None if data.get("success") is None else _read_success(data["success"], arrays["runs"])
-            curve = cls(tasks=tuple(data["tasks"]), pace=pace, **arrays, **rest, success=success)
-            if type(curve.trainings) is not int or curve.trainings < 1 or len(curve.runs) % curve.trainings:
-                raise ValueError(f"{len(curve.runs)} runs of {curve.trainings} trainings")
-            texts = (curve.env_id, curve.split, curve.name)
-            if not all(isinstance(text, str) for text in texts) or not isinstance(curve.facts, dict):
-                raise ValueError("its env_id, split and name are no text, or its facts no object")
-            if not all(type(task) is int for task in curve.tasks):
-                raise ValueError("its tasks are no task ids")
-            of_tasks = curve.runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),)
-            if (
-                not of_tasks
-                or curve.runs.ndim != 3
-                or not curve.runs.size
-                or (curve.pace is not None and curve.pace.ndim != 1)
-            ):
-                raise ValueError(f"runs of shape {curve.runs.shape} for {len(curve.tasks)} tasks")
+            runs = np.asarray(data["runs"], float)
+            curve = cls(
+                env_id=data["env_id"],
+                split=data["split"],
+                name=data["name"],
+                tasks=tuple(data["tasks"]),
+                optimal=np.asarray(data["optimal"], float),
+                random=np.asarray(data["random"], float),
+                runs=runs,
+                facts=data["facts"],
+                pace=None if data.get("pace") is None else np.asarray(data["pace"], float),
+                trainings=data.get("trainings", 1),
+                origin=str(data.get("origin", "")),
+                success=None if data.get("success") is None else _read_success(data["success"], runs),
+            )
+            _check(curve)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is not a curve ({type(error).__name__}: {printable(error)}): {AGAIN}") from None
         return curve
@@ -271,6 +266,21 @@ class Curve(Scores):
         from icrl_agents.evaluation.plots import plot_curves
 
         plot_curves([self, *others], path, measure)
+
+
+def _check(curve: Curve) -> None:
+    """ValueError for a curve from a file whose values have a wrong type or do not fit together."""
+    runs, trainings = curve.runs, curve.trainings
+    if type(trainings) is not int or trainings < 1 or len(runs) % trainings:
+        raise ValueError(f"{len(runs)} runs of {trainings} trainings")
+    texts = (curve.env_id, curve.split, curve.name)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(curve.facts, dict):
+        raise ValueError("its env_id, split and name are no text, or its facts no object")
+    if not all(type(task) is int for task in curve.tasks):
+        raise ValueError("its tasks are no task ids")
+    whole = runs.ndim == 3 and runs.size and (curve.pace is None or curve.pace.ndim == 1)
+    if not whole or not runs.shape[1:2] == curve.optimal.shape == curve.random.shape == (len(curve.tasks),):
+        raise ValueError(f"runs of shape {runs.shape} for {len(curve.tasks)} tasks")
 
 
 def _read_success(data: Any, runs: np.ndarray) -> np.ndarray:
