@@ -94,9 +94,10 @@ def open_columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
 
 
 def _check_kind(name: str, column: h5py.Dataset, shape: tuple[int, int]) -> None:
-    wanted = shape[:1] if name == LENGTH or name.startswith(GIVEN) else shape
-    kinds = "b" if name in FLAGS else "iu" if name == LENGTH else "biuf"
-    found, exact = column.shape or (), name in (LENGTH, "reward", *FLAGS)
+    """Refuse (ValueError) a column of another dtype or shape than its name asks for; `shape` is (streams, steps)."""
+    wanted = shape[:1] if name == LENGTH or name.startswith(GIVEN) else shape  # these have one value a stream
+    kinds = "b" if name in FLAGS else "iu" if name == LENGTH else "biuf"  # NumPy's letters of bool, int and float
+    found, exact = column.shape or (), name in (LENGTH, "reward", *FLAGS)  # others have further axes
     if column.dtype.kind not in kinds or column.dtype.itemsize > 8:
         raise ValueError(f"column '{printable(name)}' is of dtype {printable(column.dtype)}")
     if found[: len(wanted)] != wanted or (exact and found != wanted):
@@ -115,18 +116,25 @@ def _check_storage(name: str, column: h5py.Dataset) -> None:
     count = math.prod(-(-size // chunk) for size, chunk in zip(column.shape, column.chunks, strict=True))
     if nbytes > MAX_CHUNK_BYTES or count > MAX_CHUNKS:
         raise ValueError(f"column '{printable(name)}' has {count} chunks of {nbytes} bytes")
-    chunks: list[Any] = []
-
-    def keep(chunk: Any) -> bool | None:
-        chunks.append(chunk)
-        return len(chunks) > count or None  # None continues the iteration
-
-    column.id.chunk_iter(keep)
-    if len(chunks) != count or any(chunk.filter_mask or chunk.size > nbytes + nbytes // 64 + 64 for chunk in chunks):
+    chunks = _chunks(column, count + 1)
+    largest = nbytes + nbytes // 64 + 64  # of a chunk that did not become smaller by compression
+    if len(chunks) != count or any(chunk.filter_mask or chunk.size > largest for chunk in chunks):
         raise ValueError(f"column '{printable(name)}' has chunks that are missing, too large or without checksums")
     chunks.sort(key=lambda chunk: chunk.byte_offset)
     if any(one.byte_offset + one.size > other.byte_offset for one, other in pairwise(chunks)):
         raise ValueError(f"column '{printable(name)}' has chunks that share bytes of the file")
+
+
+def _chunks(column: h5py.Dataset, most: int) -> list[Any]:
+    """Where the first `most` chunks of a column lie: objects with `byte_offset`, `size` and `filter_mask`."""
+    found: list[Any] = []
+
+    def keep(chunk: Any) -> bool | None:
+        found.append(chunk)
+        return len(found) >= most or None  # None continues the iteration
+
+    column.id.chunk_iter(keep)
+    return found
 
 
 def write_column(group: h5py.Group, name: str, value: np.ndarray) -> None:
