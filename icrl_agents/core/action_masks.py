@@ -35,6 +35,7 @@ def read_action_set(action_set: Any, num_actions: Any, rows: int, most: int | No
 
 
 def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
+    """Legal-action mask (B, A) of the actions 0 to `num_actions` - 1."""
     count = np.asarray(num_actions)
     top = MAX_ACTIONS if most is None else most
     if count.dtype.kind not in "iu" or count.shape not in ((), (rows,)) or count.min() < 1 or count.max() > top:
@@ -45,18 +46,19 @@ def _counted(num_actions: Any, rows: int, most: int | None) -> np.ndarray:
 
 
 def _listed(action_set: Any, rows: int, most: int | None) -> np.ndarray:
+    """Legal-action mask (B, A) of a mask (A,) or (B, A), or of action numbers."""
     try:
         given = np.atleast_1d(list(action_set) if isinstance(action_set, set | frozenset) else action_set)
     except ValueError:  # ragged
         given = np.empty(0)
-    whole = most is None or given.shape[-1:] == (most,)  # a mask has one entry per action
-    if given.dtype == np.int8 and given.size and whole and given.max() <= 1 and given.min() >= 0:
-        given = given.astype(bool)
+    count = given.shape[-1]
     top = MAX_ACTIONS if most is None else most
-    if given.dtype == bool and given.shape in ((given.shape[-1],), (rows, given.shape[-1])):
-        if given.shape[-1] == (most or given.shape[-1]) and 0 < given.shape[-1] <= top:
-            return np.broadcast_to(given, (rows, given.shape[-1])).copy()
-    elif given.dtype.kind in "iu" and given.ndim == 1 and len(given) and _numbers(given, top):
+    one_per_action = 0 < count <= top and most in (None, count)  # as a mask has
+    if one_per_action and given.dtype == np.int8 and given.size and given.min() >= 0 and given.max() <= 1:
+        given = given.astype(bool)  # a mask as Gymnasium writes it; other integers are action numbers
+    if one_per_action and given.dtype == bool and given.shape in ((count,), (rows, count)):
+        return np.broadcast_to(given, (rows, count)).copy()
+    if given.dtype.kind in "iu" and given.ndim == 1 and len(given) and _numbers(given, top):
         mask = np.zeros((rows, most or int(given.max()) + 1), bool)
         mask[:, given] = True
         return mask
