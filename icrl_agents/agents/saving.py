@@ -34,12 +34,12 @@ class Facts:
     device: str  # type of the device, of which the generators are
     num_envs: int | None
     mode: str | None  # Gymnasium's name of the autoreset mode
-    known: bool
-    learn: bool
-    lost_env: bool
-    reuses: bool
-    acted: bool
-    decided: int
+    known: bool  # whether the env was inspected, so that no mode means that the caller resets
+    learn: bool  # whether steps are recorded
+    lost_env: bool  # whether the session had an env, which is not saved
+    reuses: bool  # whether the env returns the same array object at every step
+    acted: bool  # whether an action waits for its outcome
+    decided: int  # number of decisions so far, the next id
     drawing: dict[str, Any]  # state of the generator of static values, large numbers as text
 
 

@@ -14,18 +14,20 @@ class Stamp(NamedTuple):
 
     It holds identities, addresses and dtypes of all tensors of a module; in-place edits leave it valid.
 
-    `holds` takes a few microseconds, a walk over the module about a hundred.
+    `holds` runs at every acting step, so it walks over flat lists: a few microseconds, where a walk over the module
+    takes about a hundred. The first three lists go together: `tables[i][names[i]]` was `values[i]`.
     """
 
-    tables: list[dict[str, Any]]  # of children or tensors of a module, one for each name
+    tables: list[dict[str, Any]]  # the dict of a module's children, parameters or buffers that has the name
     names: list[str]
-    values: list[Any]  # the object of each name
+    values: list[Any]  # children, parameters and buffers
     tensors: list[Tensor]
     addresses: list[int]
     dtypes: list[torch.dtype]
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
+        """The stamp of a module as it is now."""
         parts = list(module.modules())
         held: list[dict[str, Any]] = [
             table for part in parts for table in (part._modules, part._parameters, part._buffers)
@@ -38,6 +40,7 @@ class Stamp(NamedTuple):
         return cls(tables, names, values, tensors, addresses, dtypes)
 
     def holds(self) -> bool:
+        """Whether every child, parameter and buffer is still the same object, at its address, of its dtype."""
         if not all(map(is_, map(dict.get, self.tables, self.names), self.values)):
             return False
         return [t.data_ptr() for t in self.tensors] == self.addresses and [t.dtype for t in self.tensors] == self.dtypes

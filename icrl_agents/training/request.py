@@ -82,9 +82,10 @@ class Request:
         """
         command, fresh = command_line(), histories is None and not resume
         settings, expert = given
-        begun = contents = None
+        first_expert = contents = None  # descriptions of the expert and the histories at the start of a resumed run
         if resume:
-            histories, settings, command, begun, contents = read_started(out, method, env_id, histories, settings)
+            started = read_started(out, method, env_id, histories, settings)
+            histories, settings, command, first_expert, contents = started
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
         if not resume:  # whose settings are all those of the run
             check_read(method, agent_config, settings)
@@ -100,7 +101,7 @@ class Request:
             _check_lifetimes(settings, files[0] if files else None, source)
         if config.variant:
             _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
-        if begun and source and source.expert and source.expert.described() != begun:
+        if first_expert and source and source.expert and source.expert.described() != first_expert:
             raise ValueError(
                 f"the expert {printable(source.expert.name)} has other weights or another planner than at the start of "
                 f"{out}: resume with that one, or start another run"

@@ -89,7 +89,7 @@ def lifetimes(
         episodes_per_lifetime: consecutive episodes of a task in a lifetime, the last of which may have fewer; None: as
             the episodes name their lifetimes, else all episodes of a task in a data set are one lifetime.
     """
-    found: dict[int, dict[tuple[int, int], list[Episode]]] = {}
+    found: dict[int, dict[tuple[int, int], list[Episode]]] = {}  # by task and lifetime
     counts: dict[int, int] = {}  # episodes of a task so far
     for number, each in enumerate(data):
         for episode in each.episodes:
@@ -97,9 +97,11 @@ def lifetimes(
             task = own if tasks is None else tasks[number]
             place = counts.get(task, 0)
             counts[task] = place + 1
-            of_data = (number, episode.lifetime or 0)
-            key = of_data if episodes_per_lifetime is None else (0, place // episodes_per_lifetime)
-            found.setdefault(task, {}).setdefault(key, []).append(episode)
+            if episodes_per_lifetime is None:
+                lifetime = (number, episode.lifetime or 0)  # lifetimes do not go on in another data set
+            else:
+                lifetime = (0, place // episodes_per_lifetime)
+            found.setdefault(task, {}).setdefault(lifetime, []).append(episode)
     return {task: list(found[task].values()) for task in sorted(found)}
 
 
