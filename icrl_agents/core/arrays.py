@@ -53,6 +53,18 @@ def stored(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
     return cast
 
 
+def check_finite(array: np.ndarray, what: str) -> None:
+    """Refuse (ValueError) values that are not finite as float32, the type of the model."""
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+    if not finite.all():
+        value = array[~finite].flat[0]
+        kind = "a number beyond float32" if np.isfinite(value) else "NaN or infinity"
+        raise ValueError(f"{what} holds {kind}: {value}; the environment returned a broken value")
+
+
 def digest(arrays: Mapping[str, Any]) -> str:
     """SHA-256 of the names, dtypes, shapes and values of arrays or tensors, in any order."""
     total = hashlib.sha256()

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from icrl_agents.core.arrays import stored, to_array
+from icrl_agents.core.arrays import check_finite, stored, to_array
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.steps import ACTION_MASK, Boundary, Steps, autoreset_mode, stack_steps
 from icrl_agents.histories.columns import FIELDS, column_name
@@ -52,6 +52,7 @@ class RecordHistory(VectorWrapper):
         self._truncate(rows & ~self._boundary.ended)
         self._boundary.forget(rows)
         self._obs = self._stored(obs, self.single_observation_space, "obs")
+        check_finite(self._obs, "obs")  # no training could read it
         mask = legal_actions(self.env)
         self._static = {} if mask is None else {ACTION_MASK: mask}
         return obs, info
@@ -67,8 +68,8 @@ class RecordHistory(VectorWrapper):
         """Call `env.step` and record the result.
 
         Raises:
-            ValueError: the result does not fit the spaces, or final observations are missing. The step was executed, so
-                the record has a gap and cannot continue: reset all rows to begin a new one.
+            ValueError: the result does not fit the spaces or is not finite, or final observations are missing. The step
+                was executed, so the record has a gap and cannot continue: reset all rows to begin a new one.
         """
         self._require_whole()
         self._boundary.require_reset()
@@ -84,6 +85,8 @@ class RecordHistory(VectorWrapper):
         flags = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")  # (B,) each
         reward32 = stored(self._batched(reward, "reward"), np.float32, "reward")
         next_obs, active = self._boundary.read(seen, *flags, info, shown=obs)
+        for what, value in (("reward", reward32), ("obs", seen), ("obs", next_obs)):  # next_obs has final ones
+            check_finite(value, what)
         if expert is not None:
             self.note(expert_action=expert)
         self._steps.append(_Recorded(self._obs, action, reward32, next_obs, *flags, active))

@@ -19,6 +19,7 @@ from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.store import FIELDS, HistoryStore
 from icrl_agents.histories.writer import HistoryWriter
+from tests.conftest import one_line
 
 EPISODES = 4
 
@@ -166,6 +167,36 @@ def test_misuse_of_the_recorder_is_one_clear_line():
     for name in ("reward", "mask", "length", "a/b", ""):
         with pytest.raises(ValueError, match="cannot name a column"):
             env.note(**{name: 1})
+
+
+class Broken(gymnasium.Env):
+    """Returns the value `bad` in one place at its second step, which ends the episode."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, place: str, bad: float):
+        self.place, self.bad = place, bad
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return np.zeros(2), {}
+
+    def step(self, action):
+        self.count += 1
+        bad = self.bad if self.count == 2 else 0.0
+        obs, reward = ([0, bad], 0.0) if self.place == "obs" else ([0, 0], bad)
+        return np.array(obs, float), reward, self.count == 2, False, {}
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("place", ["obs", "reward"])
+def test_what_no_training_can_read_is_not_recorded(place, bad, mode):
+    env = RecordHistory(SyncVectorEnv([lambda: Broken(place, bad)], autoreset_mode=mode))
+    env.reset()
+    env.step(np.array([0]))
+    one_line(lambda: env.step(np.array([1])), ValueError, f"{place} holds NaN or infinity: {bad}", "broken value")
 
 
 # ---- the store ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from icrl_agents.core.arrays import check_finite
 from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
 from icrl_agents.nn.codecs.codec import Codec
@@ -129,16 +130,6 @@ class BoxCodec(Codec):
             )
         if self.binned:
             self.binned.validate(f"the bins of {printable(self.space, 60)}")
-
-
-def check_finite(array: np.ndarray, what: str) -> None:
-    """Refuse (ValueError) values that are not finite as float32, the type of the model."""
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(array.astype(np.float32, copy=False))
-    if not finite.all():
-        value = array[~finite].flat[0]
-        kind = "a number beyond float32" if np.isfinite(value) else "NaN or infinity"
-        raise ValueError(f"{what} holds {kind}: {value}; the environment returned a broken value")
 
 
 def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:

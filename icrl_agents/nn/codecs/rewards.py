@@ -13,10 +13,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from icrl_agents.core.arrays import check_finite
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
 from icrl_agents.core.steps import HIGHEST, LOWEST, Steps
 from icrl_agents.nn.codecs.bins import number_layer
-from icrl_agents.nn.codecs.box import BoxCodec, check_finite
+from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.distributions import Gaussian
 from icrl_agents.nn.numerics import MIN_SPREAD
 
