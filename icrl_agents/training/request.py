@@ -98,7 +98,7 @@ class Request:
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
         if not resume:
-            _check_lifetimes(settings, files[0] if files else None, source)
+            _check_lifetimes(settings, config.episodes, files[0] if files else None, source)
         if config.variant:
             _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
         if first_expert and source and source.expert and source.expert.described() != first_expert:
@@ -284,12 +284,15 @@ def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | N
     return source
 
 
-def _check_lifetimes(given: Mapping[str, Any], recorded: Path | None, source: Source | None) -> None:
+def _check_lifetimes(given: Mapping[str, Any], episodes: int, recorded: Path | None, source: Source | None) -> None:
     """ValueError for `given` settings of lifetimes that are not made."""
     if recorded and "episodes" in given:
-        raise ValueError(
-            f"episodes={given['episodes']} makes lifetimes of that length, {recorded.name} holds its own: leave it out"
-        )
+        with HistoryStore(recorded) as store:
+            theirs = store.info.episodes
+        if episodes != theirs:
+            raise ValueError(
+                f"episodes={episodes}, but {recorded.name} holds lifetimes of {theirs} episodes: leave it out"
+            )
     if "streams" in given and not (source and source.one_task):
         raise ValueError(
             f"streams={given['streams']} is for sources that learn one task at a time (ppo, sac): leave it out"

@@ -22,7 +22,7 @@ TASKS, SEED = 100, 11  # of every training set, evenly spaced
 GRIDS: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
     ("icrl/BernoulliBandit-v0", "thompson"): {"sharpness": (3.0, 6.0, 8.0, 12.0, 16.0, 24.0)},
     ("icrl/ContextualBandit-v0", "linucb"): {
-        "alpha": (0.7, 1.0, 1.4, 1.7, 2.0, 2.4),
+        "alpha": (0.7, 1.0, 1.4, 2.0),
         "ridge": (1.0, 2.0, 4.0),
         "unpulled_first": (True, False),
         "fade": (True, False),

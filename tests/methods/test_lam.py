@@ -257,7 +257,9 @@ def test_what_is_trained_labels_a_store(videos, trained, tmp_path):
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_every_quantizer_is_saved_and_loaded(videos, tmp_path, quantizer):
-    settings = {**TINY, "updates": 1, "quantizer": quantizer}
+    codes = {"codes": 9} if quantizer == "fsq" else {} if quantizer == "none" else {"codes": 6}
+    settings = {**{name: value for name, value in TINY.items() if name != "codes"}, **codes}
+    settings |= {"updates": 1, "quantizer": quantizer}
     found = train("lam", SHOWN, tmp_path / "lam", histories=videos, settings=settings, device="cpu", quiet=True)
     loaded = Annotator.from_pretrained(tmp_path / "lam", device="cpu")
     with HistoryStore(videos) as store:

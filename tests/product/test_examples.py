@@ -244,7 +244,7 @@ def test_half_cheetah_velocity(tmp_path, capsys, monkeypatch):
         "EPISODES": 1,
         "EXPERT_STEPS": {"medium": 1010, "expert": 1020},
     }
-    example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS=TINY, **few)
+    example = load("10_half_cheetah_velocity", FOLDER=tmp_path, SETTINGS={**TINY, "episodes": 1}, **few)
     agent, expert, blind = example.main()
     assert agent.tasks == expert.tasks == blind.tasks == tuple(held_out)
     assert not np.array_equal(expert.runs, blind.runs)

@@ -167,7 +167,7 @@ def test_fsq_has_the_numbers_of_codes_of_its_paper():
 @pytest.mark.parametrize(
     ("settings", "recorded", "words"),
     [
-        ({"episodes": 9}, True, ("episodes=9", "h.h5 holds its own")),
+        ({"episodes": 9}, True, ("episodes=9", "h.h5 holds lifetimes of 2 episodes")),
         ({"streams": 9}, True, ("streams=9", "one task at a time")),
         ({"streams": 9}, False, ("streams=9", "one task at a time")),
     ],
