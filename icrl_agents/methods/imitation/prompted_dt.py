@@ -55,14 +55,11 @@ class PromptedDTConfig(LatentFields, EpisodeConfig):
 
     @property
     def unread(self) -> Mapping[str, str]:
-        acted = (
-            {} if self.latent else dict.fromkeys(("codes", "levels", "predicts"), "without latent actions (latent=16)")
-        )
-        return (
-            acted
-            if self.demos
-            else {**acted, **dict.fromkeys(("prompt", "burstiness"), "without demonstrations (demos=3)")}
-        )
+        of_latents, of_demos = "without latent actions (latent=16)", "without demonstrations (demos=3)"
+        return {
+            **({} if self.latent else dict.fromkeys(("codes", "levels", "predicts"), of_latents)),
+            **({} if self.demos else dict.fromkeys(("prompt", "burstiness"), of_demos)),
+        }
 
     @property
     def span(self) -> int:
