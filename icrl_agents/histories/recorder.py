@@ -25,6 +25,9 @@ class RecordHistory(VectorWrapper):
     `action_mask()` excludes an action, the mask becomes a static value of the steps. A `reset` in the middle of an
     episode truncates that episode in the record, too. Call `steps()` before a new lifetime begins.
 
+    Environments that write into an array which they have returned need the autoreset mode NEXT_STEP or DISABLED:
+    Gymnasium's SAME_STEP rows reset before they read the final observation. Rows of families copy it.
+
     Raises:
         TypeError: `env` is a single environment.
     """
