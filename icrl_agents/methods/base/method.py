@@ -27,7 +27,7 @@ from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.numerics import acting
 from icrl_agents.nn.transformer import Transformer
 
-AHEAD, AHEAD_ROWS = 16, 256  # most steps, and most steps times rows, to wait for before they are encoded ahead
+AHEAD, AHEAD_ROWS = 32, 256  # most steps, and most steps times rows, to wait for before they are encoded ahead
 
 
 class Method(CodedModel):
