@@ -27,8 +27,8 @@ CLONE = {**POLICY, "updates": 800}  # actions are learned sooner than codes
 FEW = {"updates": 300, "batch_size": 32, "micro_batch": 32}  # of what learns from the known steps alone
 
 
-def measure(labels: int, seed: int) -> list:
-    """Train all with one seed, or load what an earlier call trained; their curves on held-out rooms."""
+def measure(labels: int, seed: int) -> dict[str, Curve]:
+    """Train all agents with one seed, or load those that an earlier call trained; their curves on held-out rooms."""
     command = f"python examples/13_act_from_videos.py --labels {labels} --seed {seed}"
     folder = Path(f"{FOLDER}-{seed}")
     videos, budget = folder / "videos.h5", folder / f"labels-{labels}"
@@ -59,16 +59,17 @@ def measure(labels: int, seed: int) -> list:
     label(learn("lam", budget / "lam", labels=labels, decoder=True, **LAM))  # known actions shape its codes, too
     agents["la-bc after the joint stage"] = learn("la-bc", budget / "la-bc-joint", labels=labels, **POLICY)
     how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
-    return [evaluate(agent, ENV_ID, name=name, **how) for name, agent in agents.items()]
+    return {name: evaluate(agent, ENV_ID, name=name, **how) for name, agent in agents.items()}
 
 
 def main(labels: int = 32, seed: Annotated[list[int], typer.Option()] = (0,)) -> list:
-    of_seeds = zip(*(measure(labels, one) for one in seed), strict=True)
-    curves = [Curve.join(trainings, trainings[0].name) for trainings in of_seeds]
-    found = {curve.name: curve.at(1, EPISODES)._asdict() for curve in curves}
-    Path(f"{FOLDER}-labels-{labels}.json").write_text(json.dumps({"seeds": list(seed), "reached": found}, indent=1))
+    runs = [measure(labels, one) for one in seed]
+    curves = [Curve.join([run[name] for run in runs], name) for name in runs[0]]
+    reached = {curve.name: curve.at(1, EPISODES) for curve in curves}
+    found = {"seeds": list(seed), "reached": {name: share._asdict() for name, share in reached.items()}}
+    Path(f"{FOLDER}-labels-{labels}.json").write_text(json.dumps(found, indent=1))
     for curve in curves:
-        print(f"{curve.name}: {curve.at(1, EPISODES)} of the goals reached, random play {curve.random.mean():.2f}")
+        print(f"{curve.name}: {reached[curve.name]} of the goals reached, random play {curve.random.mean():.2f}")
     return curves
 
 

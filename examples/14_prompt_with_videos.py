@@ -20,6 +20,7 @@ from icrl_agents.sources.demonstrations import Demonstrations
 
 ENV_ID = "icrl/PixelGrid-v0"  # only the reward reveals the goal, and no token is made of rewards
 FOLDER, VIDEOS = "runs/prompts", "runs/videos"  # of this example and of example 13
+EPISODES = 5  # for each room that is measured
 TASKS, HELD_OUT = None, None  # rooms to learn from and to measure on; None: those of the split
 EXPERT = {"streams": 1, "episodes": 16, "settings": {"start": 0.0, "end": 0.0}}
 SHOWN = (0, 1, 3)  # videos before a lifetime
@@ -27,8 +28,8 @@ SETTINGS = {"demos": 3, "prompt": 60, "window": 20, "slide": 5, "horizon": 20, "
 SETTINGS |= {"updates": 1000, "batch_size": 32, "micro_batch": 8, "eval_every": 0, "threads": 1}
 
 
-def measure(labels: int, seed: int) -> list:
-    """Train with one seed, or load what an earlier call trained; its curves on held-out rooms."""
+def measure(labels: int, seed: int) -> dict[str, Curve]:
+    """Train an agent with one seed, or load what an earlier call trained; its curves on held-out rooms."""
     model = Annotator.from_pretrained(Path(f"{VIDEOS}-{seed}/lam"), device="cpu")
     folder = Path(f"{FOLDER}-{seed}")
     histories, out = folder / "expert.h5", folder / f"labels-{labels}"
@@ -53,17 +54,19 @@ def measure(labels: int, seed: int) -> list:
 
         return show if count else 0
 
-    how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": 5, "num_seeds": 1}
-    return [evaluate(agent, ENV_ID, name=f"{count} videos", demos=videos(count), **how) for count in SHOWN]
+    how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
+    shown = {f"{count} videos": videos(count) for count in SHOWN}
+    return {name: evaluate(agent, ENV_ID, name=name, demos=demos, **how) for name, demos in shown.items()}
 
 
 def main(labels: int = 32, seed: Annotated[list[int], typer.Option()] = (0,)) -> list:
-    of_seeds = zip(*(measure(labels, one) for one in seed), strict=True)
-    curves = [Curve.join(trainings, trainings[0].name) for trainings in of_seeds]
-    found = {curve.name: curve.at(1, 5)._asdict() for curve in curves}
-    Path(f"{FOLDER}-labels-{labels}.json").write_text(json.dumps({"seeds": list(seed), "reached": found}, indent=1))
+    runs = [measure(labels, one) for one in seed]
+    curves = [Curve.join([run[name] for run in runs], name) for name in runs[0]]
+    reached = {curve.name: curve.at(1, EPISODES) for curve in curves}
+    found = {"seeds": list(seed), "reached": {name: share._asdict() for name, share in reached.items()}}
+    Path(f"{FOLDER}-labels-{labels}.json").write_text(json.dumps(found, indent=1))
     for curve in curves:
-        print(f"{curve.name}: {curve.at(1, 5)} of the goals reached, random play {curve.random.mean():.2f}")
+        print(f"{curve.name}: {reached[curve.name]} of the goals reached, random play {curve.random.mean():.2f}")
     return curves
 
 

@@ -21,12 +21,14 @@ LAM = {"quantizer": "none", "latent": 8, "updates": 4000, "batch_size": 64, "mic
 CLONE = {"updates": 2000, "batch_size": 64, "micro_batch": 64}
 
 
-def train_and_measure(recordings, labelled, labels, task_set, differences, joint, seed) -> tuple[dict, list]:
-    (folder := Path(f"{FOLDER}-{recordings.stem}-{labels}-{seed}").resolve()).mkdir(parents=True, exist_ok=True)
+def train_and_measure(recordings, labelled, labels, task_set, differences, joint, seed) -> tuple[dict, dict]:
+    folder = Path(f"{FOLDER}-{recordings.stem}-{labels}-{seed}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     files = [str(shutil.copy(file, folder / f"{n}.h5")) for n, file in enumerate((recordings, labelled)) if file]
     known = {"labels": labels, "labelled": files[1] if labelled else ""}
     with HistoryStore(recordings) as store:
         splits = split_tasks(env_id := store.info.env_id, task_set=task_set)
+        steps = [store[task] for task in store.tasks if task in set(splits.validation.ids)]
 
     def learn(method, name, **settings):
         settings |= {"task_set": task_set, "seed": seed, "eval_every": 0, "threads": 1}
@@ -37,22 +39,22 @@ def train_and_measure(recordings, labelled, labels, task_set, differences, joint
                 store.annotate(model.columns, model, identity=model.weights_sha256)
         return model
 
-    agents, r2 = {}, {}
-    for stage, more in (("", {}), (", joint stage", {"decoder": True, "updates": joint, **known})):
+    agents, r2, curves = {}, {}, {}
+    for stage, more in {"": {}, ", joint stage": {"decoder": True, "updates": joint, **known}}.items():
         learn("lam", f"lam{stage}", differences=differences, **{**LAM, **more})  # the next one replaces its columns
         agents[f"la-bc{stage}"] = learn("la-bc", f"la-bc{stage}", predicts="latents", latent=8, **CLONE, **known)
     learn("vpt", "vpt", differences=differences, **CLONE, **known)
     agents["bc on vpt's actions"] = learn("bc", "vpt-bc", target="vpt_action", **CLONE)
     agents["bc on known actions"] = learn("bc", "bc-known", **CLONE, **known)
     agents["bc on all actions"] = learn("bc", "bc", **CLONE)
-    with HistoryStore(files[0]) as store:
-        steps = [store[task] for task in store.tasks if task in set(splits.validation.ids)]
-    obs, true = (np.concatenate([getattr(each, name)[each.mask] for each in steps]) for name in ("obs", "action"))
+    obs = np.concatenate([one.obs[one.mask] for one in steps])
+    true = np.concatenate([one.action[one.mask] for one in steps])
+    how = {"tasks": HELD_OUT or splits.test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
     for name, agent in agents.items():
         agent.reset(num_envs=len(obs))
         r2[name] = 1 - ((agent.act(obs) - true) ** 2).sum() / ((true - true.mean(0)) ** 2).sum()
-    how = {"tasks": HELD_OUT or splits.test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
-    return r2, [evaluate(agent, env_id, name=name, **how) for name, agent in agents.items()]
+        curves[name] = evaluate(agent, env_id, name=name, **how)
+    return r2, curves
 
 
 def main(
@@ -65,13 +67,11 @@ def main(
     seed: Annotated[list[int], typer.Option()] = (0,),
 ) -> tuple:
     runs = [train_and_measure(recordings, labelled, labels, task_set, differences, joint, one) for one in seed]
-    curves = [Curve.join(same, same[0].name) for same in zip(*(curves for _, curves in runs), strict=True)]
+    curves = [Curve.join([of_seed[name] for _, of_seed in runs], name) for name in runs[0][1]]
     for curve in curves:
-        r2 = np.mean([explained[curve.name] for explained, _ in runs])
+        r2 = np.mean([of_seed[curve.name] for of_seed, _ in runs])
         success = "" if curve.success is None else f", success {curve.success_rate.at(1, EPISODES)}"
-        print(
-            f"{curve.name}: R2 {r2:.2f}, return {curve.at(1, EPISODES)}{success}, random play {curve.random.mean():.0f}"
-        )
+        print(f"{curve.name}: R2 {r2:.2f}, return {curve.at(1, EPISODES)}{success}, random {curve.random.mean():.0f}")
     return runs, curves
 
 
