@@ -59,6 +59,18 @@ def own_settings() -> Iterator[None]:
 
 
 @contextmanager
+def threads(count: int) -> Iterator[None]:
+    """CPU threads of PyTorch inside the block; 0: as many as before."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _undisturbed() -> Iterator[None]:
     """No autocast and no default device inside the block; free where neither is set."""
     with ExitStack() as stack:

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from icrl_agents.core.printable import printable
 from icrl_agents.core.spaces import box_range
 from icrl_agents.histories.recorder import RecordHistory
-from icrl_agents.nn.numerics import own_settings
+from icrl_agents.nn.numerics import own_settings, threads
 from icrl_agents.sources.source import Source, SourceSettings
 
 
@@ -103,7 +103,7 @@ class SB3Source(Source):
         knobs = asdict(self.settings)
         del knobs["changes"], knobs["late"]  # the environment's
         adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
-        with own_settings(), _global_generators():
+        with own_settings(), threads(1), _global_generators():  # one thread: the same result on any machine
             model = self.algorithm("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
             model.learn(sys.maxsize, callback=Recorder(env, adapter, episodes))
 
@@ -147,17 +147,15 @@ class SACSource(SB3Source):
 
 @contextmanager
 def _global_generators() -> Iterator[None]:
-    """Restore the process-wide generators, which SB3 seeds. One thread: the same result on any machine."""
+    """Restore the process-wide generators, which SB3 seeds."""
     numpy_random = np.random.mtrand._rand  # the generator behind np.random.seed
-    states, threads = (random.getstate(), numpy_random.get_state(), torch.get_rng_state()), torch.get_num_threads()
-    torch.set_num_threads(1)
+    states = random.getstate(), numpy_random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(states[0])
         numpy_random.set_state(states[1])
         torch.set_rng_state(states[2])
-        torch.set_num_threads(threads)
 
 
 class Recorder(BaseCallback):

@@ -11,8 +11,8 @@ take effect at the end of the update, after its state is saved.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -41,7 +41,7 @@ from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.compiled import compile_bodies, require_compiler
 from icrl_agents.nn.devices import accelerate_on, training_device
 from icrl_agents.nn.lowered import set_precision
-from icrl_agents.nn.numerics import own_settings
+from icrl_agents.nn.numerics import own_settings, threads
 from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
 from icrl_agents.training.labels import reweighted
@@ -124,7 +124,7 @@ def train(
     given = Given.of(settings)
     if resume and is_finished(out):  # before `own`, since a finished run may be read-only
         read_started(out, method, env_id, histories, given.settings)
-        return _held_class(method).from_pretrained(out, device=device)
+        return _holder(method).from_pretrained(out, device=device)
     resume = resume and not collecting(out)  # interrupted before its first update: the collection resumes by itself
     with own(out):
         request = Request.of(method, env_id, out, histories, given, resume)
@@ -132,10 +132,10 @@ def train(
         if not resume:
             claim(out, overwrite)
         if resume and is_finished(out):  # finished by the previous owner
-            return _held_class(method).from_pretrained(out, device=device)
+            return _holder(method).from_pretrained(out, device=device)
         # leave the caller's PyTorch settings and random state unchanged
         forked = torch.random.fork_rng([chosen] if chosen.type == "cuda" else [])
-        with own_settings(), _threads(request.config.threads), forked, accelerate_on(chosen), closing(run):
+        with own_settings(), threads(request.config.threads), forked, accelerate_on(chosen), closing(run):
             return run.go()
 
 
@@ -188,7 +188,7 @@ class Run:
                 compile_bodies(method)
             updater = Updater(accelerator, model, optimizer, config, request.agent_config.span)
             self._loop(updater, windows, start, data)
-            agent = self._held(method.eval(), self._facts(method, data))
+            agent = _holder(request.method)(method.eval(), self._facts(method, data))
             if accelerator.is_main_process:
                 agent.save_pretrained(request.out)
                 drop_states(request.out)
@@ -217,7 +217,7 @@ class Run:
         torch.manual_seed(request.config.seed)  # initial weights and dropout
         method = MODELS[request.method](*env_spaces(request.env_id), request.agent_config)
         if init and not (request.resumed and newest_checkpoint(request.out)):
-            other = _held_class(request.method).from_pretrained(init, device="cpu")
+            other = _holder(request.method).from_pretrained(init, device="cpu")
             if other.facts.get("env_id") == request.env_id:
                 check_same_tasks(request.env_id, other.facts, f"init={init!r} was trained")
                 self._refuse_leak(other.facts)
@@ -259,43 +259,52 @@ class Run:
     def _loop(self, updater: Updater, windows: Windows, start: int, data: dict[str, Any]) -> None:
         request, cfg, accelerator, method = self.request, self.request.config, updater.accelerator, updater.method
         main = accelerator.is_main_process
-        active = main and not self.quiet
         with (
-            progress_bar("training", cfg.updates, "updates", done=start, active=active) as bar,
+            progress_bar("training", cfg.updates, "updates", done=start, active=main and not self.quiet) as bar,
             open_metrics(request.out, main) as write,
             stopping() as stop,
             open_trackers(accelerator, self.track, request.out, start, request.to_json()) as send,
         ):
-            validation = random = ""
+            before, after = "", ""  # what the bar says of the last validation, before and after the loss
             for number in range(start, cfg.updates):
-                due = _due(number + 1, cfg.eval_every) or (cfg.eval_every and number + 1 == cfg.updates)
-                if not (rows := self._update(updater, windows, number, bool(due))):
+                done, validates = number + 1, self._validates(method, number)
+                rows = self._update(updater, windows, number, validates)
+                if not rows:
                     continue
-                row = rows[-1]
-                if due and method.acts and method.trains_policy(number / cfg.updates):
-                    row |= validate(method, request) if main else {}
+                if validates:
+                    rows[-1] |= validate(method, request) if main else {}
                     accelerator.wait_for_everyone()
-                    validation, random = validation_notes(row)
-                for each in rows:
-                    write(each)
-                    send(each)
-                bar(number + 1, f"{validation}loss {row['loss']:.3f}{random}  {row['tokens_per_s']:,} tokens/s")
-                asked = agreed_signal(accelerator, stop)
-                if main and (asked or (_due(number + 1, cfg.checkpoint_every) and number + 1 < cfg.updates)):
-                    facts = self._facts(method, data, f"It was saved at update {number + 1} of {cfg.updates}.")
-                    agent = self._held(method, facts)
-                    save_state(request.out, number + 1, agent.save_pretrained, updater.optimizer, self.seconds)
-                if asked:
+                    before, after = validation_notes(rows[-1])
+                for row in rows:
+                    write(row)
+                    send(row)
+                bar(done, f"{before}loss {row['loss']:.3f}{after}  {row['tokens_per_s']:,} tokens/s")
+                stopped = agreed_signal(accelerator, stop)
+                if main and (stopped or (_due(done, cfg.checkpoint_every) and done < cfg.updates)):
+                    self._save(method, updater.optimizer, done, data)
+                if stopped:
                     accelerator.wait_for_everyone()  # the launcher ends all processes when the first one exits
                     stop.leave()
 
-    def _update(self, updater: Updater, windows: Windows, number: int, due: bool) -> list[dict[str, Any]]:
-        """One update; returns the metrics rows since the last reading, or [] if this update is not read.
+    def _validates(self, method: Trainable, number: int) -> bool:
+        """Whether validation follows update `number`: at each `eval_every`-th one and the last, if it acts."""
+        cfg, done = self.request.config, number + 1
+        due = _due(done, cfg.eval_every) or (cfg.eval_every > 0 and done == cfg.updates)
+        return due and method.acts and method.trains_policy(number / cfg.updates)
 
-        The times of a row include those for its batches, and are those of all updates of the reading.
+    def _save(self, method: Trainable, optimizer: Any, done: int, data: dict[str, Any]) -> None:
+        """Write the checkpoint that --resume continues from."""
+        facts = self._facts(method, data, f"It was saved at update {done} of {self.request.config.updates}.")
+        agent = _holder(self.request.method)(method, facts)
+        save_state(self.request.out, done, agent.save_pretrained, optimizer, self.seconds)
+
+    def _update(self, updater: Updater, windows: Windows, number: int, read: bool) -> list[dict[str, Any]]:
+        """One update; returns the metrics of all updates since the last reading, [] if they are not read now.
+
+        Checkpoints and validation (`read`) need them. Times are those of all updates of a reading, with their batches.
         """
         began, cfg, done = time.perf_counter(), self.request.config, number + 1
-        read = due or _due(done, UNREAD.get(self.device.type, 1)) or _due(done, cfg.checkpoint_every)
+        read = read or _due(done, UNREAD.get(self.device.type, 1)) or _due(done, cfg.checkpoint_every)
         batch = self._batch(updater.method, windows, number)
         rows = updater.update(batch, number, read or done == cfg.updates)
         tokens = int(batch.mask.sum()) * updater.method.tokens_per_step
@@ -322,28 +331,15 @@ class Run:
             batch = postpone_rewards(batch, rng, cfg.postpone, cfg.blind_after)
         return method.draw_noise(method.prepare_batch(batch, rng, progress), rng)
 
-    def _held(self, method: Any, facts: dict[str, Any]) -> ICAgent | Annotator:
-        return _held_class(self.request.method)(method, facts)
-
     def _facts(self, method: Trainable, data: dict[str, Any], *limits: str) -> dict[str, Any]:
         untrained = [] if method.trains_policy(1.0) else ["It was pretrained only and has not learned to act."]
         return self.request.facts(data, self.seconds, method.device, [*limits, *untrained])
 
 
-def _held_class(method: str) -> type[ICAgent] | type[Annotator]:
+def _holder(method: str) -> Any:
+    """The class that holds, loads and saves a trained model."""
     return ICAgent if MODELS[method].acts else Annotator
 
 
 def _due(update: int, every: int) -> bool:
     return every > 0 and update % every == 0
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
