@@ -70,17 +70,12 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[Text]:
     """Lines of a table in a terminal of `width` characters; None: unlimited."""
     layout = _lay_out(header, rows, width)
-    titles = [fold([header[number]], room) if width else [header[number]] for number, room in layout.widths.items()]
-    height = max(len(title) for title in titles)
-    for words in zip(*([""] * (height - len(title)) + title for title in titles), strict=True):
-        yield _line(words, layout, "bold")
-    length = sum(layout.widths.values()) + MARGIN * len(layout.widths)
+    length = _length(layout.widths)
+    yield from _titles(header, layout, width)
     yield Text(" " + "─" * (min(length, width or length) - 1))
     for row in rows:
-        yield from (_line(words, layout) for words in _cells(row, layout, width))
-        shown = [(header[number], row[number]) for number in layout.below if row[number]]
-        values = [f"{name}: {value}" if name else value for name, value in shown]
-        yield from (Text(" " * 2 * MARGIN + line) for line in fold(values, (width or 0) - 2 * MARGIN, SEPARATOR))
+        yield from _cells(row, layout, width)
+        yield from _cells_below(header, row, layout, width)
 
 
 def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Layout:
@@ -99,15 +94,34 @@ def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | 
 
 
 def _fits(widths: dict[int, int], width: int | None) -> bool:
-    return width is None or sum(widths.values()) + MARGIN * len(widths) <= width
+    return width is None or _length(widths) <= width
 
 
-def _cells(row: Sequence[str], layout: Layout, width: int | None) -> Iterator[tuple[str, ...]]:
-    """Lines of a row: more than one only where its first cell alone is wider than the terminal."""
+def _length(widths: dict[int, int]) -> int:
+    return sum(widths.values()) + MARGIN * len(widths)
+
+
+def _titles(header: Sequence[str], layout: Layout, width: int | None) -> Iterator[Text]:
+    """Lines of the titles, which wrap in a terminal; shorter ones stand at the bottom."""
+    titles = [fold([header[number]], room if width else 0) for number, room in layout.widths.items()]
+    height = max(len(title) for title in titles)
+    for words in zip(*([""] * (height - len(title)) + title for title in titles), strict=True):
+        yield _line(words, layout, "bold")
+
+
+def _cells(row: Sequence[str], layout: Layout, width: int | None) -> Iterator[Text]:
+    """Lines of a row: more than one only where its first cell is alone and wider than the terminal."""
     first, *rest = (row[number] for number in layout.widths)
-    lines = fold([first], width - MARGIN) if width and not rest else [first]
-    yield (lines[0], *rest)
-    yield from ((line, *("" for _ in rest)) for line in lines[1:])
+    for line in fold([first], width - MARGIN) if width and not rest else [first]:
+        yield _line([line, *rest], layout)
+
+
+def _cells_below(header: Sequence[str], row: Sequence[str], layout: Layout, width: int | None) -> Iterator[Text]:
+    """Lines of the cells that stand below their row, without empty ones."""
+    cells = [(header[number], row[number]) for number in layout.below if row[number]]
+    values = [f"{name}: {value}" if name else value for name, value in cells]
+    for line in fold(values, (width or 0) - 2 * MARGIN, SEPARATOR):
+        yield Text(" " * 2 * MARGIN + line)
 
 
 def _line(words: Sequence[str], layout: Layout, style: str = "") -> Text:
