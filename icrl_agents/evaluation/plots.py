@@ -83,7 +83,7 @@ def draw_curves(curves: Sequence[Plotted], kind: str = "png", measure: str = RET
     axes = figure.add_subplot()
     fill_curves(axes, told_apart(curves), measure)
     _legend(figure, [axes], f"95% intervals over {curves[0].measured(measure).sample}")
-    return to_png(figure) if kind == "png" else _save(figure, kind)
+    return to_png(figure) if kind == "png" else to_bytes(figure, kind)
 
 
 def told_apart(curves: Sequence[Plotted]) -> list[Plotted]:
@@ -117,10 +117,17 @@ def to_png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _save(figure: Any, kind: str) -> bytes:
+def to_bytes(figure: Any, kind: str = "png") -> bytes:
+    """The figure as matplotlib writes it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind)
     return buffer.getvalue()
+
+
+def with_grid(axes: Any, along: str = "both") -> None:
+    """Light grid lines along "x", "y" or "both", and no frame above and at the right."""
+    axes.grid(axis=along, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def picture_kind(path: Path) -> str:
@@ -158,8 +165,7 @@ def fill_curves(axes: Any, curves: Sequence[Plotted], measure: str = RETURN) -> 
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(1, None if inside else max(2, *(curve.runs.shape[2] for curve in curves)))
     axes.set_ylim(*((min(0.0, axes.get_ylim()[0]), None) if measure == RETURN else (-0.02, 1.02)))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    with_grid(axes)
 
 
 def _live_one_episode(curves: Sequence[Plotted]) -> bool:
@@ -276,9 +282,8 @@ def fill_bars(axes: Any, panel: Mapping[str, Mapping[str, Sequence[float]]], loo
         style = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
         axes.bar(place, value, width, label=learner, yerr=error, error_kw={"linewidth": 0.8}, **style)
     axes.set_xticks(np.arange(len(panel)), list(panel))
-    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    with_grid(axes, "y")
 
 
 def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: str, caption: str = "") -> bytes:
@@ -297,8 +302,7 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(xlabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        with_grid(axes)
     for axes in grid[::columns]:
         axes.set_ylabel(ylabel)
     grid[0].set_ylim(bottom=0)  # shared by all panels; set last, so autoscaling finds the top
@@ -333,8 +337,7 @@ def draw_sizes(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    with_grid(axes)
     _legend(figure, [axes], caption)
     return to_png(figure)
 

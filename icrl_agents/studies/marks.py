@@ -5,7 +5,6 @@ Axis letters: B rows (streams), T environment steps.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.steps import Steps
-from icrl_agents.evaluation.plots import COLOURS, DPI, GREY, require_matplotlib
+from icrl_agents.evaluation.plots import COLOURS, DPI, GREY, require_matplotlib, to_bytes
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedADConfig
@@ -123,9 +122,7 @@ def draw_marks(history: Steps, threshold: float, min_length: int, title: str = "
     figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
     fill(figure.subplots(2, sharex=True, height_ratios=(2, 1)), history, threshold, min_length)
     figure.suptitle(title, fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_bytes(figure)
 
 
 def fill(panels: Any, history: Steps, threshold: float, min_length: int) -> None:

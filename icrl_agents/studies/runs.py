@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections import Counter
@@ -203,7 +202,7 @@ def write_runs(runs: Sequence[TrainingRun], found: Sequence[Summary], folder: Pa
 
 def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
     """PNG of loss and validation return against updates, one named line per run."""
-    from icrl_agents.evaluation.plots import COLOURS, DPI, STYLES, require_matplotlib
+    from icrl_agents.evaluation.plots import COLOURS, DPI, STYLES, require_matplotlib, to_bytes, with_grid
 
     figure = require_matplotlib()(figsize=(6.4, 6.4), dpi=DPI, layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
@@ -218,12 +217,9 @@ def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
     bottom.set_ylabel(f"validation return{names[len(_references(runs))]}")
     bottom.set_xlabel("update")
     for axes in (top, bottom):
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        with_grid(axes)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_bytes(figure)
 
 
 def _thinned(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

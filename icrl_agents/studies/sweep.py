@@ -7,7 +7,6 @@ compared on the validation tasks by default: a choice among them on the test tas
 from __future__ import annotations
 
 import importlib.util
-import io
 import itertools
 import json
 import re
@@ -197,7 +196,7 @@ def numeric(values: Sequence[Any]) -> bool:
 
 def draw(found: Sequence[Measured], axis: str) -> bytes:
     """PNG of the mean return at the end of a lifetime against the setting `axis`, one line for each of the others."""
-    from icrl_agents.evaluation.plots import COLOURS, DPI, SIZE, require_matplotlib
+    from icrl_agents.evaluation.plots import COLOURS, DPI, SIZE, require_matplotlib, to_bytes, with_grid
 
     lines: dict[str, list[Measured]] = {}
     for one in sorted(found, key=lambda one: one.point[axis]):
@@ -215,13 +214,10 @@ def draw(found: Sequence[Measured], axis: str) -> bytes:
         axes.set_xscale("log")
     axes.set_xlabel(axis)
     axes.set_ylabel(f"mean return, {found[0].curves[0].split} tasks")
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    with_grid(axes)
     if any(lines):
         axes.legend(frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_bytes(figure)
 
 
 def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
