@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,6 +59,12 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse (ValueError) a value that is not among `choices`."""
     if value not in choices:
         raise ValueError(f"{name}='{printable(value)}', choose from {', '.join(choices)}")
+
+
+def check_distinct(name: str, values: Collection[Any]) -> None:
+    """Refuse (ValueError) no value, and one that is given twice."""
+    if not values or len({repr(value) for value in values}) < len(values):
+        raise ValueError(f"{name}={list(values)}: give at least one, each once")
 
 
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -157,8 +157,11 @@ def fill_curves(axes: Any, curves: Sequence[Plotted], measure: str = RETURN) -> 
         source = curve.name.startswith("source")
         width = max(THINNEST, WIDTH - 0.7 * number)
         draw(axes, curve, GREY if source else next(colours), "-." if source else "-", width)
-    if measure == RETURN:
-        (_levels_inside if inside else _levels)(axes, curves[0])
+    if inside:
+        _random_inside(axes, curves[0])
+    elif measure == RETURN:
+        _optimal(axes, float(curves[0].optimal.mean()))
+        _random(axes, float(curves[0].random.mean()))
     axes.set_title(f"{curves[0].env_id}, {counted(len(curves[0].tasks), f'{curves[0].split} task')}", fontsize=11)
     axes.set_xlabel("step of the only episode (weights frozen)" if inside else "in-context episode (weights frozen)")
     axes.set_ylabel(_so_far_of(curves[0]) if inside else MEASURES[measure])
@@ -194,15 +197,10 @@ def _lines_inside(axes: Any, curve: Plotted, colour: str, style: str, width: flo
     axes.errorbar(steps[-1:], line[-1:], error, color=colour, linewidth=width, capsize=3)
 
 
-def _levels_inside(axes: Any, curve: Plotted) -> None:
+def _random_inside(axes: Any, curve: Plotted) -> None:
     end = len(curve.pace) if curve.pace is not None else 1
     lost = float(_so_far(curve, curve.random.mean(), 1.0))
     axes.plot([0, end], [0, lost], ":", color=GREY, linewidth=1.2, label=f"random ({lost:.2f} in the end)")
-
-
-def _levels(axes: Any, curve: Plotted) -> None:
-    _optimal(axes, float(np.mean(curve.optimal)))
-    _random(axes, float(np.mean(curve.random)))
 
 
 def _optimal(axes: Any, value: float) -> None:

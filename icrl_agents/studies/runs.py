@@ -154,31 +154,32 @@ def _last(run: TrainingRun, name: str) -> float | None:
     return float(values[-1]) if len(values) else None
 
 
-HEADER = (
-    *("run", "method", "env", "seed", "updates", "state", "seconds", "loss"),
-    *("validation", "best", "random", "optimum", "settings"),
-)
+def table(found: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table, as text."""
+    rows = [_cells(line) for line in found]
+    return list(rows[0]), [list(row.values()) for row in rows]
 
 
-def table(found: Sequence[Summary]) -> list[tuple[str, ...]]:
-    """Table rows for `HEADER`, as text."""
-    return [
-        (
-            *(line.run, line.method, line.env, str(line.seed)),
-            f"{line.updates}/{line.planned}",
-            "finished" if line.finished else "not finished",
-            _cell(line.seconds, 0),
-            _cell(line.loss, 3),
-            _cell(line.validation),
-            _cell(line.best) + ("" if line.best is None else f" at {line.best_update}"),
-            *(_cell(line.random), _cell(line.optimum)),
-            " ".join(f"{name}={value}" for name, value in line.settings.items()),
-        )
-        for line in found
-    ]
+def _cells(line: Summary) -> dict[str, str]:
+    """A row of the table by the titles of its columns."""
+    return {
+        "run": line.run,
+        "method": line.method,
+        "env": line.env,
+        "seed": str(line.seed),
+        "updates": f"{line.updates}/{line.planned}",
+        "state": "finished" if line.finished else "not finished",
+        "seconds": _number(line.seconds, 0),
+        "loss": _number(line.loss, 3),
+        "validation": _number(line.validation),
+        "best": _number(line.best) + ("" if line.best is None else f" at {line.best_update}"),
+        "random": _number(line.random),
+        "optimum": _number(line.optimum),
+        "settings": " ".join(f"{name}={value}" for name, value in line.settings.items()),
+    }
 
 
-def _cell(value: float | None, digits: int = 2) -> str:
+def _number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 

@@ -6,12 +6,13 @@ Every cell (split, seed) is a training run in `out/split<a>-seed<b>`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from icrl_agents.core.checks import check_distinct, check_value
 from icrl_agents.core.files.atomic import write_text
 from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
@@ -60,18 +61,10 @@ def study(
     Raises:
         ValueError: a bad argument, or a cell in `out` of another method, environment, setting or evaluation.
     """
-    if (jobs is not None and jobs < 1) or not splits or not seeds:
-        raise ValueError(f"jobs={jobs}, splits={list(splits)}, seeds={list(seeds)}: give at least one of each")
-    for name, given in (("splits", splits), ("seeds", seeds)):
-        if len(set(given)) < len(given):
-            raise ValueError(f"{name}={list(given)}: give each once")
-    fixed = {"split_seed", "seed"} & set(settings or {})
-    if fixed:
-        raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")
-    if (task_set := (settings or {}).get("task_set", TRAIN)) != TRAIN:
-        raise ValueError(
-            f"task_set={task_set!r} is not split again, as a study does: train it with each --seed instead"
-        )
+    check_value("jobs", "int | None", jobs, (1, 2**31 - 1))
+    check_distinct("splits", splits)
+    check_distinct("seeds", seeds)
+    _check_settings(settings or {})
     test = split_tasks(env_id).test
     episodes = test.family.lifetime if episodes is None else episodes
     num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds
@@ -90,7 +83,6 @@ def study(
         for split in splits
     }
     found = dict(zip(cells, run_cells(list(cells.values()), jobs, Backend.of(backend)), strict=True))
-    table = [row._asdict() for row in study_table(found)]
     note = {
         "env_id": env_id,
         "method": method,
@@ -100,10 +92,20 @@ def study(
         "episodes": episodes,
         "num_seeds": num_seeds,
         "versions": versions(),
-        "table": table,
+        "table": [row._asdict() for row in study_table(found)],
     }
     write_text(out / "study.json", json.dumps(note, indent=1) + "\n")
     return found
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """ValueError for settings that the study varies, or that leave nothing to split."""
+    if fixed := {"split_seed", "seed"} & settings.keys():
+        raise ValueError(f"a study varies {' and '.join(sorted(fixed))} itself: give splits and seeds instead")
+    if (task_set := settings.get("task_set", TRAIN)) != TRAIN:
+        raise ValueError(
+            f"task_set={task_set!r} is not split again, as a study does: train it with each --seed instead"
+        )
 
 
 def check_card(folder: str | Path, method: str, env_id: str) -> None:

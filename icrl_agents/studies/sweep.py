@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from icrl_agents.core.checks import check_value
+from icrl_agents.core.checks import check_distinct, check_value
 from icrl_agents.core.families import TaskSet
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.jobs.backends import Backend
@@ -58,8 +58,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name, values in {**self.values, "seeds": self.seeds}.items():
-            if not values or len({json.dumps(value) for value in values}) < len(values):
-                raise ValueError(f"{name}={list(values)}: give at least one, each once")
+            check_distinct(name, values)
         if "seed" in {*self.settings, *self.values}:
             raise ValueError("seed varies by itself: give seeds instead")
         if both := sorted(set(self.settings) & set(self.values)):

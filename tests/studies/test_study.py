@@ -205,10 +205,10 @@ def test_an_expert_from_python_is_named_and_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"jobs": 0}, "at least one of each"),
-        ({"splits": []}, "at least one of each"),
-        ({"splits": [0, 1, 0]}, r"splits=\[0, 1, 0\]: give each once"),
-        ({"seeds": [3, 3]}, r"seeds=\[3, 3\]: give each once"),
+        ({"jobs": 0}, "jobs=0 is outside 1"),
+        ({"splits": []}, r"splits=\[\]: give at least one"),
+        ({"splits": [0, 1, 0]}, r"splits=\[0, 1, 0\]: give at least one, each once"),
+        ({"seeds": [3, 3]}, r"seeds=\[3, 3\]: give at least one, each once"),
         ({"settings": {**SETTINGS, "seed": 1}}, "varies seed itself"),
         ({"settings": {"task_set": "train_20"}}, "each --seed instead"),
     ],

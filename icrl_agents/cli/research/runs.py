@@ -31,6 +31,6 @@ class Runs:
         folder = check_folder(self.output, runs.FILES, self.overwrite)
         found = runs.read_runs(self.folders)
         rows = runs.summarise(found)
-        print_results(runs.to_json(rows), runs.HEADER, runs.table(rows), self.as_json)
+        print_results(runs.to_json(rows), *runs.table(rows), self.as_json)
         if folder:
             runs.write_runs(found, rows, folder)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.checks import check_distinct, check_value, whole
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
@@ -103,8 +103,7 @@ def study_windows(
     episodes, num_seeds, tasks = (whole(name, getattr(spec, name), 1) for name in ("episodes", "num_seeds", "tasks"))
     check_value("jobs", "int | None", jobs, (1, 2**31 - 1))
     end = max(1, episodes - whole("last", last, 1) + 1), episodes
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={list(seeds)}: give at least one, each once")
+    check_distinct("seeds", seeds)
     out = Path(out).expanduser()
     cells = [
         Cell(
