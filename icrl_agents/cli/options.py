@@ -208,16 +208,14 @@ class FilesCommand(TyperCommand):
 
 def _each_named(option: str, args: list[str]) -> Iterator[str]:
     """Repeat an option before each further file of its value, which a shell makes of a pattern such as DIR/*.h5."""
-    since: int | None = None  # words since the option, while its files go on
+    value = more = False  # whether the next word is the option's value, or may be a further file of it
     for word in args:
-        if word.startswith("-") or since is None:
-            since = 0 if word == option else None
-        elif since and Path(word).suffix != ".h5":
-            since = None
-        else:
-            if since:
-                yield option
-            since += 1
+        if word.startswith("-"):
+            value, more = word == option, False
+        elif value:
+            value, more = False, True
+        elif more := more and Path(word).suffix == ".h5":
+            yield option
         yield word
 
 

@@ -17,7 +17,9 @@ NEVER = 1 << 30  # number of episodes after which no task changes
 class ChangingTasks(VectorWrapper):
     """Vector environment whose row i has the task `first[i]` for `after[i]` episodes, and then `later[i]`.
 
-    Nothing tells the change but the rewards. Args:
+    Nothing tells the change but the rewards.
+
+    Args:
         env: native rows of a family, which leave the resets of ended episodes to the caller (DISABLED).
         first, later: (B,) task ids.
         after: (B,) number of episodes, `NEVER` for rows that stay.

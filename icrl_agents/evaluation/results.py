@@ -153,11 +153,9 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int, workers: W
     if not isinstance(name, str) or name not in SOURCES:  # facts of a foreign checkpoint
         return []
     try:
-        source = make_source(name, curve.env_id, data.get("settings") if isinstance(data, dict) else None)
-        source = source.undisturbed()
-        if not isinstance(
-            source, StepSource
-        ):  # one learner for hundreds of episodes of a task: not comparable by episode
+        settings = data.get("settings") if isinstance(data, dict) else None
+        source = make_source(name, curve.env_id, settings).undisturbed()
+        if not isinstance(source, StepSource):  # one learner for hundreds of episodes: not comparable by episode
             return []
         source.episodes = episodes = curve.runs.shape[2]  # for schedules
         words = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed, "tasks": curve.tasks}

@@ -95,9 +95,10 @@ def open_columns(file: h5py.File, task: int) -> dict[str, h5py.Dataset]:
 
 def _check_kind(name: str, column: h5py.Dataset, shape: tuple[int, int]) -> None:
     """Refuse (ValueError) a column of another dtype or shape than its name asks for; `shape` is (streams, steps)."""
-    wanted = shape[:1] if name == LENGTH or name.startswith(GIVEN) else shape  # these have one value a stream
+    once = name == LENGTH or name.startswith(GIVEN)  # one value a stream, not one a step
+    exact = name in (LENGTH, "reward", *FLAGS)  # numbers; other columns may hold arrays
     kinds = "b" if name in FLAGS else "iu" if name == LENGTH else "biuf"  # NumPy's letters of bool, int and float
-    found, exact = column.shape or (), name in (LENGTH, "reward", *FLAGS)  # others have further axes
+    wanted, found = shape[:1] if once else shape, column.shape or ()
     if column.dtype.kind not in kinds or column.dtype.itemsize > 8:
         raise ValueError(f"column '{printable(name)}' is of dtype {printable(column.dtype)}")
     if found[: len(wanted)] != wanted or (exact and found != wanted):

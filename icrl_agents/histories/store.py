@@ -104,7 +104,8 @@ class HistoryStore(AbstractContextManager):
         self._open = None
 
     def __getitem__(self, key: int | tuple[Any, ...]) -> Steps:
-        task, stream, steps = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
+        given = key if isinstance(key, tuple) else (key,)
+        task, stream, steps = (*given, slice(None), slice(None))[:3]  # all of what is not given
         if task not in self._where:
             known = ", ".join(map(str, self.tasks[:8])) + (", ..." if len(self) > 8 else "")
             raise IndexError(f"task {task!r} is not in {self.path}: it has {known or 'none yet'}")

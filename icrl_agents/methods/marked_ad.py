@@ -122,9 +122,7 @@ class MarkedAD(PerceptMethod):
         return replace(context, steps=context.steps._replace(extras={**context.steps.extras, "mark": marks}))
 
     def load_history(self, context: Context, history: Steps) -> None:
-        if (
-            self.config.marks == "own" and "update" not in history.extras
-        ):  # one unnumbered policy, distinct from the agent's
+        if self.config.marks == "own" and "update" not in history.extras:  # of one policy, which is not the agent's
             update = np.full(history.mask.shape, OTHER_POLICY, np.float32)
             history = history._replace(extras={**history.extras, "update": update})
         super().load_history(context, history)

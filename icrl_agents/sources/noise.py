@@ -78,9 +78,9 @@ class Noise(StepSource):
         self.advise = advise
         self.drift = None if box is None else Drift(box, knobs.correlation, knobs.scale)
         self.actions = count_actions(env, "noise") if box is None else 0
-        self.final = knobs.end + (
-            knobs.spread * self.rng.random(env.num_envs) if knobs.spread else 0.0
-        )  # (B,) or float
+        self.final: np.ndarray | float = knobs.end  # share of noise in the last episode, (B,) with a spread
+        if knobs.spread:
+            self.final = knobs.end + knobs.spread * self.rng.random(env.num_envs)
 
     def choose(self, obs: np.ndarray) -> np.ndarray:
         share = self.settings.start + (self.final - self.settings.start) * self.progress  # (B,)

@@ -23,14 +23,11 @@ def hide_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int
     rows, count = steps.reward.shape
     paid = (steps.reward != 0) & steps.mask  # (B, T)
     last = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) last step with a visible reward
-    blind = paid.any(1) & (rng.random(rows) < share)  # (B,)
-    blind &= ~steps.extras.get(CHANGED, np.zeros((rows, 1), bool)).any(1)
-    late = np.arange(count) - last[:, None]  # (B, T); prev_reward shows a reward one step later
-    reward, before = (
-        np.where(blind[:, None] & (late > n), 0, value).astype(np.float32)
-        for n, value in ((0, steps.reward), (1, steps.prev_reward))
-    )
-    return with_reward_range(steps._replace(reward=reward, prev_reward=before))  # whose extremes hidden rewards are not
+    blind = paid.any(1) & (rng.random(rows) < share) & _same_task(steps)  # (B,)
+    late = np.where(blind[:, None], np.arange(count) - last[:, None], 0)  # (B, T) steps since the last visible reward
+    reward = np.where(late > 0, np.float32(0), steps.reward)
+    before = np.where(late > 1, np.float32(0), steps.prev_reward)  # shows each reward one step later
+    return with_reward_range(steps._replace(reward=reward, prev_reward=before))  # of the visible rewards
 
 
 def postpone_rewards(steps: Steps, rng: np.random.Generator, share: float, most: int) -> Steps:
@@ -48,21 +45,29 @@ def postpone_rewards(steps: Steps, rng: np.random.Generator, share: float, most:
     rows, count = steps.reward.shape
     place = np.arange(count)
     paid = (steps.reward != 0) & steps.mask  # (B, T)
-    chosen = paid.any(1) & (rng.random(rows) < share)  # (B,)
-    chosen &= ~steps.extras.get(CHANGED, np.zeros((rows, 1), bool)).any(1)
+    chosen = paid.any(1) & (rng.random(rows) < share) & _same_task(steps)  # (B,)
     since = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) episodes that begin later are moved
     ended = (steps.terminated | steps.truncated) & steps.mask
     episode = np.cumsum(ended, 1) - ended  # (B, T) number of each step's episode
-    begins = np.maximum.accumulate(np.where(np.pad(ended[:, :-1], ((0, 0), (1, 0))), place, 0), 1)  # (B, T)
-    earns, whole = (np.zeros((rows, episode.max() + 1), bool) for _ in range(2))  # (B, E)
-    at = np.arange(rows)[:, None]
-    np.logical_or.at(earns, (at, episode), paid)
-    np.logical_or.at(whole, (at, episode), ended)
+    first = np.pad(ended[:, :-1], ((0, 0), (1, 0)))  # (B, T)
+    begins = np.maximum.accumulate(np.where(first, place, 0), 1)  # (B, T) first step of each step's episode
     moved = chosen[:, None] & (begins > since[:, None])  # (B, T)
-    earns, whole = earns[at, episode], whole[at, episode]  # (B, T)
+
+    def somewhere(flags: np.ndarray) -> np.ndarray:
+        """(B, T) bool: some step of the same episode has the flag (B, T)."""
+        found, at = np.zeros((rows, episode.max() + 1), bool), (np.arange(rows)[:, None], episode)
+        np.logical_or.at(found, at, flags)
+        return found[at]
+
+    earns, whole = somewhere(paid), somewhere(ended)
     # kept episodes, then complete ones without a reward, complete ones with a reward, an incomplete last one
     key = np.where(moved, 1 + earns, 0) + np.where(moved & ~whole, 2, 0)
     return with_reward_range(reordered(steps, key.argsort(1, kind="stable")))
+
+
+def _same_task(steps: Steps) -> np.ndarray:
+    """(B,) bool: rows whose task does not change."""
+    return ~steps.extras[CHANGED].any(1) if CHANGED in steps.extras else np.ones(len(steps.mask), bool)
 
 
 def _count(steps: Steps) -> int:

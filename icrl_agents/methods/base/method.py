@@ -196,9 +196,7 @@ class Method(CodedModel):
         raise ValueError(f"{type(self).__name__} has no latents: has_latents says which methods have")
 
     def branch(self, context: Context) -> tuple[Cache, np.ndarray]:
-        """Start of a search: `(cache, horizon)`, the cache that holds the open step, and the number of steps (B,) for
-        which a value estimate exists.
-        """
+        """Start of a search: the cache that holds the open step, and the number of steps (B,) with a value estimate."""
         return context.memory, np.full(context.rows, UNKNOWN)
 
     def policy(self, context: Context, obs: np.ndarray, active: np.ndarray | None = None) -> Any:

@@ -69,8 +69,10 @@ class Predictor(Trainable):
             self.action.fit_actions(steps.action[known(steps) > 0])
 
     def usual(self, change: Tensor) -> Tensor:
-        """Root mean square of changes (N, ...); 1 where nothing changes. Of vectors it is that of each entry, and not
-        below `SMALLEST`: what trembles is no change."""
+        """Root mean square of changes (N, ...), of vectors by entry; 1 where nothing changes.
+
+        Of vectors it is not below `SMALLEST`: an entry that only trembles does not change.
+        """
         square = change.pow(2)
         found = (square.mean() if self.frames.bounded else square.mean(0)).sqrt()
         smallest = 0.0 if self.frames.bounded else SMALLEST

@@ -21,10 +21,8 @@ from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.distributions import Gaussian
 from icrl_agents.nn.numerics import MIN_SPREAD
 
-VARIED, VARIED_BEFORE = (
-    "varied",
-    "varied_before",
-)  # columns (B, T) bool: whether rewards up to `reward`, `prev_reward` differ
+VARIED = "varied"  # column (B, T) bool: whether rewards up to `reward` differ
+VARIED_BEFORE = "varied_before"  # the same up to `prev_reward`
 
 
 class RewardCodec(BoxCodec):
