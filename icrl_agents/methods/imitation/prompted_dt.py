@@ -28,7 +28,6 @@ from icrl_agents.nn.codecs.distributions import Distribution
 
 DEMOS = "demos"  # static value (B,) int64: number of demonstrations of each row
 LAST = "demo_end"  # static value (B, ...): the last action, or latent action, of the demonstrations
-BEFORE = ("before_action", "latent_before")  # extra column (B, T, ...): what was done before each step of a sequence
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,11 @@ class PromptedDT(EpisodeMethod):
         space, size = self.action_space, self.config.latent
         return np.zeros(size, np.float32) if size else np.zeros(space.shape or (), space.dtype)
 
+    @property
+    def before_column(self) -> str:
+        """Extra column (B, T, ...) of sequences: what was done before each step."""
+        return "latent_before" if self.config.latent else "before_action"
+
     def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Action masks (B, A), if any, default target returns (B,), and no demonstrations."""
         end = np.zeros((rows, *self.done.shape), self.done.dtype)
@@ -169,8 +173,8 @@ class PromptedDT(EpisodeMethod):
         The agent's own actions stand for the latent actions that mean them.
         """
         embed = self.latent.embed if self.config.latent else self.action.embed
-        if (name := BEFORE[self.config.latent > 0]) in steps.extras:  # of a sequence
-            return embed(steps.extras[name]) * ~(steps.first & (steps.extras[SEGMENT] == 0))[..., None]
+        if self.before_column in steps.extras:
+            return embed(steps.extras[self.before_column]) * ~(steps.first & (steps.extras[SEGMENT] == 0))[..., None]
         done = self.latent.of_actions(steps.prev_action, self.action) if self.config.latent else steps.prev_action
         end, none = steps.static[LAST][:, None], steps.first & (steps.static[DEMOS] == 0)[:, None]
         first = steps.first.reshape(*steps.first.shape, *[1] * (done.dim() - 2))
@@ -186,7 +190,7 @@ class PromptedDT(EpisodeMethod):
         else:  # the episode before another in a sequence is not always that of the history
             first = steps.first.reshape(*steps.first.shape, *[1] * (steps.action.dim() - 2))
             late = torch.where(first, torch.cat([steps.action[:, :1], steps.action[:, :-1]], 1), steps.prev_action)
-        steps = steps._replace(extras={**steps.extras, BEFORE[self.config.latent > 0]: late})
+        steps = steps._replace(extras={**steps.extras, self.before_column: late})
         return self.read_parts(steps, steps.first & (steps.extras[SEGMENT] == 0))
 
     def loss_weight(self, steps: Steps) -> Any:
@@ -221,8 +225,7 @@ class PromptedDT(EpisodeMethod):
         if told is not None:
             found, end = told
             context.memory.demos = context.memory.demos.put(index, found)
-            count = np.where(found.length > 0, found.segment.max(1, initial=0) + 1, 0)
-            self.set_static(context, DEMOS, index, count)
+            self.set_static(context, DEMOS, index, found.count)
             self.set_static(context, LAST, index, end)
 
     def _read_demo(self, demo: Any, rows: int) -> tuple[Demos, np.ndarray]:
@@ -231,10 +234,13 @@ class PromptedDT(EpisodeMethod):
         done = self._latents_of(demo, steps) if self.config.latent else steps.action
         length, config = steps.mask.sum(1), self.config
         segment = np.where(steps.mask, segments(steps.first & steps.mask, 1 << 30), 0)
-        count = np.where(length > 0, segment.max(1, initial=0) + 1, 0)
-        if (count > config.demos).any():
+        to_go, _ = return_to_go(steps.map(torch.as_tensor))
+        begun = np.zeros_like(done[:, :1]) if config.latent else steps.prev_action[:, :1]  # before a part of an episode
+        late = np.concatenate([begun, done[:, :-1]], 1)
+        found = Demos(length, steps.obs, late, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
+        if (found.count > config.demos).any():
             raise ValueError(
-                f"demo has {count.max()} episodes in row {count.argmax()}, the agent takes at most demos="
+                f"demo has {found.count.max()} episodes in row {found.count.argmax()}, the agent takes at most demos="
                 f"{config.demos}: give fewer, such as those of demo.window(0, steps)"
             )
         if (length > config.prompt).any():
@@ -242,14 +248,10 @@ class PromptedDT(EpisodeMethod):
                 f"demo has {length.max()} steps in row {length.argmax()}, the agent takes at most prompt="
                 f"{config.prompt}: give fewer or shorter episodes"
             )
-        to_go, _ = return_to_go(steps.map(torch.as_tensor))
-        begun = np.zeros_like(done[:, :1]) if config.latent else steps.prev_action[:, :1]  # before a part of an episode
-        late = np.concatenate([begun, done[:, :-1]], 1)
-        columns = (steps.obs, late, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
         end = np.zeros((rows, *self.done.shape), self.done.dtype)
         some = np.flatnonzero(length)
         end[some] = done[some, length[some] - 1]
-        return Demos(length, *columns), end
+        return found, end
 
     def _latents_of(self, demo: Steps, steps: Steps) -> np.ndarray:
         """Latent actions (B, T, Z) of a demonstration, whose actions are not read."""
@@ -278,7 +280,7 @@ class PromptedDT(EpisodeMethod):
             demos = memory.demos.rows(index)
             part = cache if len(index) == len(cache.lengths) else cache.select(index)
             none = np.zeros(self.action_space.shape or (), self.action_space.dtype)
-            told = demos.steps(BEFORE[self.config.latent > 0], none)
+            told = demos.steps(self.before_column, none)
             self.body(self.tokens(self.tensors(told))[:, :, 0], part)
             part.advance(torch.as_tensor(demos.length, device=self.device))
             if part is not cache:

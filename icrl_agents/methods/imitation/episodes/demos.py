@@ -42,6 +42,11 @@ class Demos(NamedTuple):
         """(B, P) bool: demonstrated steps."""
         return np.arange(self.obs.shape[1]) < self.length[:, None]
 
+    @property
+    def count(self) -> np.ndarray:
+        """(B,) number of demonstrations."""
+        return np.where(self.length > 0, self.segment.max(1, initial=0) + 1, 0)
+
     def rows(self, index: np.ndarray) -> Demos:
         return Demos(*(value[index] for value in self))
 
