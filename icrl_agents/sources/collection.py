@@ -48,7 +48,8 @@ from icrl_agents.sources import SOURCES, Source, choose_source, find_source, mak
 from icrl_agents.sources.experts import as_expert
 from icrl_agents.sources.own import OwnLifetimes
 
-NOT_NAMED = {AGENT, *(f"{of}{part}" for of in ("", f"{EXPERT}.") for part in (WEIGHTS, CONFIG))}  # in a command
+# what a header has among the settings of a source, and a command does not
+NOT_NAMED = {AGENT, WEIGHTS, CONFIG, f"{EXPERT}.{WEIGHTS}", f"{EXPERT}.{CONFIG}"}
 EXPERT_PLAN = f"{EXPERT}.{PLAN}"
 CHANGES = 3  # separates the random stream of changing tasks from those of environments and source
 ROWS = 1024  # target number of lifetimes rolled out in parallel
@@ -162,12 +163,7 @@ def collect(
     info = _describe(env_id, name, learner, seed, streams, episodes)
     given = Objects(learner.expert, learner.agent if isinstance(learner, OwnLifetimes) else None)
     families = _check_sendable(env_id, given) if backend.elsewhere(processes) else []
-    rows = find_family(env_id).max_rows or ROWS
-    size = 1 if learner.one_task else max(1, rows // streams)
-    pool = tuple(ids) if learner.settings.changes or learner.settings.late else ()
-    if pool:  # what the lifetimes would refuse, before anything is written
-        _task_rows(env_id, learner, np.array(ids[:1]), episodes, seed, np.array(ids)).env.close()
-    blocks = [Block(info, tuple(ids[i : i + size]), given, pool) for i in range(0, len(ids), size)]
+    blocks = _blocks(learner, info, ids, given)
     shard = None if shard_size is None else max(1, whole("shard_size", shard_size, 1) // streams)
     with (  # workers first: nothing is written if there are none
         open_workers(backend, processes, families) as workers,
@@ -182,6 +178,16 @@ def collect(
             report(len(writer.done) * streams, len(ids) * streams)
         writer.finish()
     return Path(path)
+
+
+def _blocks(source: Source, info: HistoryInfo, ids: list[int], given: Objects) -> list[Block]:
+    """Blocks of the tasks `ids`, of about `ROWS` lifetimes each; ValueError if their tasks are to change and cannot."""
+    rows = find_family(info.env_id).max_rows or ROWS
+    size = 1 if source.one_task else max(1, rows // info.streams)
+    pool = tuple(ids) if source.settings.changes or source.settings.late else ()
+    if pool:  # as the lifetimes would, but before anything is written
+        _task_rows(info.env_id, source, np.array(ids[:1]), info.episodes, info.seed, np.array(ids)).env.close()
+    return [Block(info, tuple(ids[i : i + size]), given, pool) for i in range(0, len(ids), size)]
 
 
 def _check_sendable(env_id: str, given: Objects) -> list[Registration]:

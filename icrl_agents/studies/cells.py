@@ -78,18 +78,16 @@ def _run_there(folder: SharedFolder, cell: Cell) -> Curve:
 
 
 def check_cell(cell: Cell) -> None:
-    """ValueError if the cell's folder has another training or evaluation, from an earlier study.
+    """ValueError for a cell that cannot be trained and evaluated, or whose folder has another one of an earlier study.
 
     All settings are compared, the defaults among them: a study that drops one of them is another study.
-    ValueError too for a model that does not act, which has nothing to evaluate, and for settings that
-    `train` would refuse.
     """
     if cell.method in PREDICTORS:
         raise ValueError(f"a study measures agents, and {cell.method} does not act: use icrl-agents train for each")
-    done, given = cell.folder / CURVE, Given.of(cell.settings)
+    given = Given.of(cell.settings)
     now = Request.of(cell.method, cell.env_id, cell.folder, cell.histories, given, resume=False).settings
     if not (cell.folder / NOTE).is_file():
-        if done.is_file() or (cell.folder / WEIGHTS).is_file():
+        if (cell.folder / CURVE).is_file() or (cell.folder / WEIGHTS).is_file():
             raise ValueError(f"{cell.folder} has no {NOTE} that says how it was trained: give another folder")
         return
     try:
@@ -102,17 +100,24 @@ def check_cell(cell: Cell) -> None:
                 f"{name} is {value!r} where it is not given, but {cell.folder} was trained with {before!r}: give "
                 f"{name}={before!r}, or the study another folder"
             )
-    found: dict[str, Any] = {"histories": started.histories}
-    wanted: dict[str, Any] = {"histories": note_files(cell.histories)}
-    if done.is_file():
-        curve = Curve.load(done)
-        found |= {"env_id": curve.env_id, "split": curve.split, "demos": 0, **curve.facts, "tasks": len(curve.tasks)}
-        evaluation = {"episodes": cell.episodes, "num_seeds": cell.num_seeds, "seed": cell.seed}
-        task_set = cell.settings.get("task_set", TRAIN)
-        held_out = len(split_tasks(cell.env_id, task_set=task_set).pick(cell.split))  # of every split seed the same
-        count = min(cell.most_tasks or held_out, held_out)
-        wanted |= {"env_id": cell.env_id, "split": cell.split, **evaluation, "tasks": count}
-        wanted |= {} if cell.demos is None else {"demos": cell.demos}
+    _compare(cell, {"histories": note_files(cell.histories)}, {"histories": started.histories})
+    if (cell.folder / CURVE).is_file():
+        curve = Curve.load(cell.folder / CURVE)
+        found = {"env_id": curve.env_id, "split": curve.split, "demos": 0, **curve.facts, "tasks": len(curve.tasks)}
+        _compare(cell, _evaluation(cell), found)
+
+
+def _evaluation(cell: Cell) -> dict[str, Any]:
+    """The evaluation of a cell, as facts of its curve."""
+    task_set = cell.settings.get("task_set", TRAIN)
+    held_out = len(split_tasks(cell.env_id, task_set=task_set).pick(cell.split))  # of every split seed the same
+    facts = {"env_id": cell.env_id, "split": cell.split, "episodes": cell.episodes, "num_seeds": cell.num_seeds}
+    facts |= {"seed": cell.seed, "tasks": min(cell.most_tasks or held_out, held_out)}
+    return facts if cell.demos is None else {**facts, "demos": cell.demos}
+
+
+def _compare(cell: Cell, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """ValueError if a folder has `found` something else than its cell wants."""
     for name, value in wanted.items():
         if (before := found.get(name)) != value:
             raise ValueError(f"{name}={value!r}, but {cell.folder} has {before!r}: give the study another folder")

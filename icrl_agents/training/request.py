@@ -33,7 +33,7 @@ from icrl_agents.sources.source import Source
 from icrl_agents.training.config import ORDERED, TrainConfig, check_order, check_read, split_settings
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
 from icrl_agents.training.provenance import describe_training
-from icrl_agents.training.run_folder import all_settings, command_line, note_files, read_started, stored_files
+from icrl_agents.training.run_folder import Started, all_settings, command_line, note_files, read_started, stored_files
 from icrl_agents.training.streaming.choice import recorded_windows
 from icrl_agents.training.windows import FreshWindows, Windows, WindowSpec
 
@@ -82,12 +82,11 @@ class Request:
         """
         command, fresh = command_line(), histories is None and not resume
         settings, expert = given
-        first_expert = contents = None  # descriptions of the expert and the histories at the start of a resumed run
-        if resume:
-            started = read_started(out, method, env_id, histories, settings)
-            histories, settings, command, first_expert, contents = started
+        started = read_started(out, method, env_id, histories, settings) if resume else None
+        if started:
+            histories, settings, command = started.histories, started.settings, started.command
         config, agent_config, for_source = split_settings(method, env_id, settings, fresh)
-        if not resume:  # whose settings are all those of the run
+        if not started:  # a started run has all settings, given or not
             check_read(method, agent_config, settings)
         split_tasks(env_id, config.split_seed, config.task_set)  # ValueError for unknown ids and sets
         files = None if histories is None else tuple(stored_files(histories))
@@ -97,24 +96,30 @@ class Request:
                 f"source={config.source!r} makes fresh lifetimes, {files[0].name} holds its own: leave one of them out"
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
-        if not resume:
+        if not started:
             _check_lifetimes(settings, config.episodes, files[0] if files else None, source)
         if config.variant:
             _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
-        if first_expert and source and source.expert and source.expert.described() != first_expert:
-            raise ValueError(
-                f"the expert {printable(source.expert.name)} has other weights or another planner than at the start of "
-                f"{out}: resume with that one, or start another run"
-            )
         if source and source.one_task and "episodes" not in settings:
             config = replace(config, episodes=OWN_EPISODES)
         request = cls(method, env_id, out, files, source, for_source, config, agent_config, command, resume)
-        if contents and request.contents != contents:
-            names = " and ".join(filter(None, (common_name(files or ()), config.labelled)))
-            raise ValueError(
-                f"{names} changed since {out} was started: resume with those of then, or start another run"
-            )
+        if started:
+            request._check_unchanged(started)
         return request
+
+    def _check_unchanged(self, started: Started) -> None:
+        """ValueError for an expert or histories that are not those at the start of the run."""
+        expert = self.source.expert if self.source else None
+        if started.expert and expert and expert.described() != started.expert:
+            raise ValueError(
+                f"the expert {printable(expert.name)} has other weights or another planner than at the start of "
+                f"{self.out}: resume with that one, or start another run"
+            )
+        if started.contents and self.contents != started.contents:
+            names = " and ".join(filter(None, (common_name(self.histories or ()), self.config.labelled)))
+            raise ValueError(
+                f"{names} changed since {self.out} was started: resume with those of then, or start another run"
+            )
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -89,13 +89,8 @@ class Report:
             )
         data = read_json(path, MAX_BYTES, MEASURE_AGAIN)
         try:
-            entries = tuple(
-                Entry(x["name"], tuple(x["agents"]), complete(x["hyperparameters"])) for x in data["entries"]
-            )
-            results = tuple(_result(row) for row in data["results"])
-            means = tuple(
-                Mean(x["learner"], *map(_as_interval, map(x.get, Mean._fields[1:]))) for x in data.get("means", ())
-            )
+            entries, results = tuple(map(_entry, data["entries"])), tuple(map(_result, data["results"]))
+            means = tuple(map(_mean, data.get("means", ())))  # older reports have none
             if not results:
                 raise TypeError("it has no results")
             given = {name: data[name] for name in ("env_id", "measure", "settings")}
@@ -136,6 +131,14 @@ class Report:
     @property
     def sets(self) -> list[str]:
         return list(dict.fromkeys(result.set for result in self.results))
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(row["name"], tuple(row["agents"]), complete(row["hyperparameters"]))
+
+
+def _mean(row: dict[str, Any]) -> Mean:
+    return Mean(row["learner"], *(_as_interval(row.get(name)) for name in Mean._fields[1:]))
 
 
 def _result(row: dict[str, Any]) -> Result:
@@ -219,19 +222,17 @@ def measure(
     entries, bandit = find_entries(agents), family.offers(Capability.REGRET)
     episodes = episodes or family.lifetime
     references = reference_learners(env_id, episodes)
-    of_entries = {entry.name: [agents[path] for path in entry.agents] for entry in entries}  # one agent a training seed
     results: list[Result] = []
     scores: dict[str, list[Scores]] = {}
     numbers = {name: number for number, name in enumerate(family.sets, 1)}  # 0 seeds the resampling of training seeds
     for done, name in enumerate(names, 1):
         ids = spread(family.tasks.named(name).ids, tasks)
         setup = Setup(env_id, ids, episodes, num_seeds, seed)
-        groups = action_groups(env_id, ids)
-        here = {entry.name: of_entries[entry.name] for entry in entries if sets or suits(entry, env_id, name)}
-        learners: dict[str, list[Learner]] = {who: [learner] for who, learner in references.items()} | here
-        lives = {who: [run_lifetimes(one, setup, groups=groups) for one in group] for who, group in learners.items()}
-        renumbered = here if relabel else {}
-        again = {who: [run_lifetimes(one, setup, relabel=True) for one in group] for who, group in renumbered.items()}
+        measured = [entry for entry in entries if sets or suits(entry, env_id, name)]
+        seeds: dict[str, list[Learner]] = {entry.name: [agents[path] for path in entry.agents] for entry in measured}
+        alone: dict[str, list[Learner]] = {who: [learner] for who, learner in references.items()}
+        lives = _run_all(alone | seeds, setup, groups=action_groups(env_id, ids))
+        again = _run_all(seeds, setup, relabel=True) if relabel else {}
         legal = legal_mask(family, ids)
         found = on_set(name, numbers[name], legal, lives, again, bandit, list(STRONGER.get(env_id, ())))
         for who, (result, score) in found.items():
@@ -239,9 +240,14 @@ def measure(
             scores.setdefault(who, []).append(score)
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
-    measured = "regret" if bandit else "success"
     whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # measured on all sets
-    return Report(env_id, measured, settings, tuple(references), entries, tuple(results), mean_rows(whole))
+    name = "regret" if bandit else "success"
+    return Report(env_id, name, settings, tuple(references), entries, tuple(results), mean_rows(whole))
+
+
+def _run_all(learners: Mapping[str, list[Learner]], setup: Setup, **how: Any) -> dict[str, list[LifetimeStats]]:
+    """Lifetimes of all learners, of which agents are one for each training seed."""
+    return {who: [run_lifetimes(one, setup, **how) for one in group] for who, group in learners.items()}
 
 
 class Scores(NamedTuple):
