@@ -94,11 +94,11 @@ def stack_steps(
     ended = terminated | truncated
     return Steps(
         obs=obs,
-        prev_obs=_shift(obs, 0),
-        prev_action=_shift(action, 0),
-        prev_reward=_shift(reward, 0),
-        first=_shift(ended, True),
-        start=_shift(np.zeros_like(ended), True),
+        prev_obs=delayed(obs, 0),
+        prev_action=delayed(action, 0),
+        prev_reward=delayed(reward, 0),
+        first=delayed(ended, True),
+        start=delayed(np.zeros_like(ended), True),
         action=action,
         reward=reward,
         next_obs=next_obs,
@@ -110,7 +110,7 @@ def stack_steps(
     )
 
 
-def _shift(value: np.ndarray, before: Any) -> np.ndarray:
+def delayed(value: np.ndarray, before: Any) -> np.ndarray:
     """`value` (B, T, ...) delayed by one step; `before` fills the first step."""
     late = np.empty_like(value)
     late[:, 1:] = value[:, :-1]

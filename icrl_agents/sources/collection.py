@@ -14,7 +14,6 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from icrl_agents.core.families import (
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
+from icrl_agents.core.process.packages import version_of
 from icrl_agents.core.process.terminal import progress_bar
 from icrl_agents.core.rollout import AGENT, CONFIG, PLAN, WEIGHTS, Learner
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
@@ -218,7 +218,7 @@ def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, e
         seed=seed,
         streams=streams,
         episodes=episodes,
-        versions={name: _version(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", *source.packages)},
+        versions={name: version_of(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", *source.packages)},
     )
 
 
@@ -227,13 +227,6 @@ def _env_kwargs(env_id: str) -> dict[str, Any]:
     kwargs = json.loads(json.dumps(dict(gymnasium.spec(env_id).kwargs), default=str))
     checksum = tasks_checksum(env_id)
     return kwargs if checksum is None else {**kwargs, "family": {"checksum": checksum}}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 class Objects(NamedTuple):

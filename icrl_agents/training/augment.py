@@ -7,7 +7,7 @@ import numpy as np
 from icrl_agents.core.action_masks import actions_in
 from icrl_agents.core.changing import CHANGED
 from icrl_agents.core.reward_range import with_reward_range
-from icrl_agents.core.steps import ACTION_MASK, Steps, holds_actions
+from icrl_agents.core.steps import ACTION_MASK, Steps, delayed, holds_actions
 from icrl_agents.methods.base.transforms import reordered
 
 
@@ -49,8 +49,7 @@ def postpone_rewards(steps: Steps, rng: np.random.Generator, share: float, most:
     since = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) episodes that begin later are moved
     ended = (steps.terminated | steps.truncated) & steps.mask
     episode = np.cumsum(ended, 1) - ended  # (B, T) number of each step's episode
-    first = np.pad(ended[:, :-1], ((0, 0), (1, 0)))  # (B, T)
-    begins = np.maximum.accumulate(np.where(first, place, 0), 1)  # (B, T) first step of each step's episode
+    begins = np.maximum.accumulate(np.where(delayed(ended, False), place, 0), 1)  # (B, T) first step of the episode
     moved = chosen[:, None] & (begins > since[:, None])  # (B, T)
 
     def somewhere(flags: np.ndarray) -> np.ndarray:

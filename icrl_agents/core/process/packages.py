@@ -26,10 +26,13 @@ def need(module: str, extra: str) -> ModuleType:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that influence results."""
     names = ("icrl-agents", "torch", "numpy", "gymnasium", "accelerate")
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "uninstalled"
-    return found
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, **{name: version_of(name, "uninstalled") for name in names}}
+
+
+def version_of(package: str, missing: str = "not installed") -> str:
+    """Version of a package; `missing` without it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return missing

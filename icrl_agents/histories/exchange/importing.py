@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +11,7 @@ import gymnasium
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.packages import version_of
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.histories.exchange.d4rl import read_d4rl
 from icrl_agents.histories.exchange.episodes import DataSet, lifetimes, longest, to_steps
@@ -146,16 +146,9 @@ def _info(env_id: str, data: DataSet, names: Sequence[str], streams: int, episod
         seed=0,
         streams=streams,
         episodes=episodes,
-        versions={name: _version(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", "minari")},
+        versions={name: version_of(name) for name in ("icrl-agents", "gymnasium", "numpy", "h5py", "minari")},
     )
 
 
 def _plain(kwargs: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in kwargs.items() if isinstance(value, bool | int | float | str)}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -32,10 +32,7 @@ class CodedModel(Trainable):
     always_predicts: ClassVar[bool] = False  # obs and reward have heads also without `dynamics`
 
     def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: ModelConfig | None = None,
+        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: ModelConfig | None = None
     ):
         super().__init__(observation_space, action_space, config)
         predicts = self.config.dynamics or self.always_predicts  # heads of obs and reward; actions always have one

@@ -47,10 +47,7 @@ class Method(CodedModel):
     extra_columns: Mapping[str, float] = MappingProxyType({})  # extra columns of a context -> default value
 
     def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: ModelConfig | None = None,
+        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: ModelConfig | None = None
     ):
         super().__init__(observation_space, action_space, config)
         if self.config.acting_temperature != 1 and not self.action.tempers:

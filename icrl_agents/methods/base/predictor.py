@@ -45,10 +45,7 @@ class Predictor(Trainable):
     action: Codec | None  # codec of actions, of a model that learns them
 
     def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: ModelConfig | None = None,
+        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: ModelConfig | None = None
     ):
         super().__init__(observation_space, action_space, config)
         self.frames = Frames(observation_space)

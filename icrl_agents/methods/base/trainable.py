@@ -51,10 +51,7 @@ class Trainable(nn.Module, metaclass=BuiltInFloat32):
     config: Any  # instance of `Config`
 
     def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: ModelConfig | None = None,
+        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: ModelConfig | None = None
     ):
         super().__init__()
         self.config = self.Config() if config is None else config

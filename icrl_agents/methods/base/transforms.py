@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.core.steps import Steps, delayed, stack_steps
 from icrl_agents.nn.codecs.rewards import VARIED, VARIED_BEFORE
 
 
@@ -73,13 +73,10 @@ def reordered(steps: Steps, order: np.ndarray) -> Steps:
     """
     moved = _placed(steps, order)
 
-    def late(value: np.ndarray, before: np.ndarray) -> np.ndarray:
-        return np.concatenate([before[:, :1], value[:, :-1]], 1)
-
     return moved._replace(
-        prev_obs=late(moved.obs, steps.prev_obs),
-        prev_action=late(moved.action, steps.prev_action),
-        prev_reward=late(moved.reward, steps.prev_reward),
+        prev_obs=delayed(moved.obs, steps.prev_obs[:, :1]),
+        prev_action=delayed(moved.action, steps.prev_action[:, :1]),
+        prev_reward=delayed(moved.reward, steps.prev_reward[:, :1]),
     )
 
 
@@ -123,25 +120,18 @@ def confident_runs(steps: Steps, threshold: float, least: int, causal: bool = Fa
     if "update" in steps.extras:
         border[:, 1:] |= np.diff(steps.extras["update"], axis=1) != 0
     place = np.arange(sure.shape[1])
-    begin = np.maximum.accumulate(np.where(border | ~_late(sure), place, 0), 1)  # (B, T) first step of the run
+    begin = np.maximum.accumulate(np.where(border | ~delayed(sure, 0), place, 0), 1)  # (B, T) first step of the run
     length = np.where(sure, place - begin + 1, 0)  # (B, T) length of the run up to each step
     if causal:
-        inside = (_late(length) >= least) & ~border
-        start = inside & ~_late(inside)
+        inside = (delayed(length, 0) >= least) & ~border
+        start = inside & ~delayed(inside, 0)
     else:
         goes_on = np.pad((sure & ~border)[:, 1:], ((0, 0), (0, 1)))
         last = np.where(sure & ~goes_on, place, len(place) - 1)
         last = np.minimum.accumulate(last[:, ::-1], 1)[:, ::-1]  # (B, T) last step of the run
         inside = sure & (np.take_along_axis(length, last, 1) >= least)
         start = inside & (length == 1)
-    return START * start + END * (_late(inside) & (start | ~inside))
-
-
-def _late(value: np.ndarray) -> np.ndarray:
-    """`value` (B, T) delayed by one step; zero or False at the first step."""
-    late = np.zeros_like(value)
-    late[:, 1:] = value[:, :-1]
-    return late
+    return START * start + END * (delayed(inside, 0) & (start | ~inside))
 
 
 class Chunks(NamedTuple):
