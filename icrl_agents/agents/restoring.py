@@ -18,6 +18,7 @@ from icrl_agents.agents.action_sets import ActionSets, from_arguments
 from icrl_agents.agents.saving import CONTEXT, FORMAT_VERSION, Facts, arrays_of, identity, seen_columns
 from icrl_agents.agents.session import Batch, Late, Session
 from icrl_agents.core.action_masks import MAX_ACTIONS
+from icrl_agents.core.arrays import under
 from icrl_agents.core.checks import check_known, check_value, whole
 from icrl_agents.core.files.strict_json import MAX_JSON_BYTES, parse_json, require_file
 from icrl_agents.core.printable import printable
@@ -147,23 +148,19 @@ def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"NaN or infinity in {name}")
 
 
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
 def _fill_context(method: Method, session: Session, arrays: Mapping[str, np.ndarray]) -> None:
     context, length = session.context, arrays["length"]
     if length.min() < 0 or length.max() > context.window:
         raise ValueError(f"a context of {printable(length)} steps, of a window of {context.window}")
     seen, columns = seen_columns(length, context.window), context.steps.columns
-    for name, packed in _part(arrays, "steps/").items():
+    for name, packed in under("steps/", arrays).items():
         if len(packed) != seen.sum():
             raise ValueError(f"{len(packed)} entries in {name}, expected {seen.sum()}")
         columns[name][seen] = packed
-    static = _part(arrays, "static/")
+    static = under("static/", arrays)
     context.length, context.full = length.copy(), arrays["full"].copy()
     mask = np.arange(context.window) < length[:, None]
-    context.steps = context.steps._replace(static=static, extras=_part(arrays, "extras/"), mask=mask)
+    context.steps = context.steps._replace(static=static, extras=under("extras/", arrays), mask=mask)
     _check_context(method, context.steps, seen, arrays["waiting"], length)
 
 
@@ -192,7 +189,7 @@ def _check_legal(steps: Steps, action: np.ndarray, name: str) -> None:
 def _fill_memory(session: Session, arrays: Mapping[str, np.ndarray]) -> None:
     memory = session.context.memory
     if memory is not None:
-        memory.fill({**_part(arrays, "memory/"), "length": arrays["length"]})
+        memory.fill({**under("memory/", arrays), "length": arrays["length"]})
 
 
 def _fill_session(method: Method, session: Session, facts: Facts, arrays: Mapping[str, np.ndarray]) -> None:

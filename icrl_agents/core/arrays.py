@@ -65,6 +65,11 @@ def check_finite(array: np.ndarray, what: str) -> None:
         raise ValueError(f"{what} holds {kind}: {value}; the environment returned a broken value")
 
 
+def under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+
 def digest(arrays: Mapping[str, Any]) -> str:
     """SHA-256 of the names, dtypes, shapes and values of arrays or tensors, in any order."""
     total = hashlib.sha256()

@@ -18,7 +18,6 @@ the agent's scores.
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -42,7 +41,7 @@ from icrl_agents.hub.checkpoint import (
     read_results,
     weights_sha256,
 )
-from icrl_agents.hub.header import read_header
+from icrl_agents.hub.header import count_weights
 from icrl_agents.hub.recordings import read_note
 
 DATA = ("source", "assumes", "split_seed", "data")
@@ -85,7 +84,7 @@ def make_card(
         results = read_results(folder)
     if results and results.get("weights_sha256", ours := weights_sha256(folder)) != ours:
         raise ValueError(f"{folder / RESULTS} was measured on other weights: {EVALUATE} again")
-    count = sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values())
+    count = count_weights(folder / WEIGHTS)
     config, curve = read_config(folder), new is not None or (folder / CURVE).is_file()
     method = pick(methods, config.method, "method")
     note = (read_note(folder / RECORDING) or EPISODES) if (folder / RECORDING).is_file() else None

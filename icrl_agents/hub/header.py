@@ -58,6 +58,11 @@ def read_header(path: Path, fix: str = GET_AGAIN) -> dict[str, Kind]:
     return kinds
 
 
+def count_weights(path: Path) -> int:
+    """Number of weights in a safetensors file; ValueError as in `read_header`."""
+    return sum(math.prod(kind.shape) for kind in read_header(path).values())
+
+
 def read_metadata(path: Path, fix: str = GET_AGAIN) -> Any:
     """Metadata of a safetensors file, unchecked; ValueError as in `read_header`."""
     return _read_entries(path, fix)[0].get(METADATA)

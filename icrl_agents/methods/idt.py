@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from icrl_agents.core.arrays import under
 from icrl_agents.core.checks import check_choice, per_row
 from icrl_agents.core.reward_range import range_before, with_reward_range
 from icrl_agents.core.steps import Steps
@@ -329,8 +330,7 @@ class Decisions:
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
         for level, cache in (("high", self.high), ("low", self.low)):
-            mark = f"{level}_"
-            cache.fill({name.removeprefix(mark): value for name, value in arrays.items() if name.startswith(mark)})
+            cache.fill(under(f"{level}_", arrays))
         begin, length = arrays["begin"], arrays["length"]
         if (begin < -1).any() or (begin > length).any() or ((begin >= 0) & (length - begin > self.chunk)).any():
             raise ValueError("a chunk that does not begin among the visible steps")

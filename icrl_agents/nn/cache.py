@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icrl_agents.core.arrays import under
+
 
 class Cache:
     """Keys and values of the tokens fed so far, and optionally their outputs.
@@ -145,7 +147,7 @@ class Cache:
                     raise ValueError(f"{len(arrays[name])} {name} of {count} cached tokens")
                 target[held] = torch.as_tensor(arrays[name], device=target.device)
         if self.ahead is not None:
-            self.ahead.fill({name.removeprefix("ahead_"): arrays[name] for name in arrays if name.startswith("ahead_")})
+            self.ahead.fill(under("ahead_", arrays))
 
     def _held(self) -> Tensor:
         """(B, C) bool: slots with a cached token."""

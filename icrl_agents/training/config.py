@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from icrl_agents.core.arrays import under
 from icrl_agents.core.checks import as_kinds, check_known, check_value, pick, read_stages, stage_at
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
@@ -169,7 +170,7 @@ def split_settings(
     """
     model = pick(MODELS, method, "method")
     settings = preset(method, env_id, settings, fresh) | settings
-    for_source = {name.removeprefix("source."): v for name, v in settings.items() if name.startswith("source.")}
+    for_source = under("source.", settings)
     rest = {name: value for name, value in settings.items() if not name.startswith("source.")}
     of_training, of_agent = ({item.name for item in fields(kind)} for kind in (TrainConfig, model.Config))
     check_known(rest, of_training | of_agent, "setting")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,7 +115,7 @@ def agents(as_json: AsJson = False) -> None:
 def _look_up(name: str) -> dict[str, Any]:
     """What the folder of a bundled agent says; its table of results is empty if it was not measured."""
     from icrl_agents.hub.checkpoint import RESULTS, WEIGHTS, read_config, read_results
-    from icrl_agents.hub.header import read_header
+    from icrl_agents.hub.header import count_weights
     from icrl_agents.hub.remote import BUNDLED, bundled_folder
 
     folder = bundled_folder() / name.removeprefix(BUNDLED)
@@ -124,7 +123,7 @@ def _look_up(name: str) -> dict[str, Any]:
     return {
         "env": config.facts.get("env_id", ""),
         "method": config.method,
-        "parameters": sum(math.prod(kind.shape) for kind in read_header(folder / WEIGHTS).values()),
+        "parameters": count_weights(folder / WEIGHTS),
         "table": read_results(folder)["table"] if (folder / RESULTS).exists() else [],
     }
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from icrl_agents.core.arrays import under
 from icrl_agents.core.steps import TIMESTEP, Steps
 from icrl_agents.methods.imitation.episodes.method import RETURN_TO_GO
 from icrl_agents.methods.imitation.episodes.segments import SEGMENT
@@ -126,7 +127,7 @@ class PromptedCache:
         length, capacity = arrays["demo_length"], self.demos.obs.shape[1]
         if length.min() < 0 or length.max() > capacity:
             raise ValueError(f"demonstrations of {length.min()} to {length.max()} steps, expected 0..{capacity}")
-        cached = {name.removeprefix("cache_"): value for name, value in arrays.items() if name.startswith("cache_")}
+        cached = under("cache_", arrays)
         if ((cached["lengths"] > 0) & (cached["lengths"] < length)).any():
             raise ValueError("a part of a prompt is cached, expected all of it or none")
         self.cache.fill(cached)
