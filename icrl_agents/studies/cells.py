@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from icrl_agents.core.families import sendable
+from icrl_agents.core.families import TaskSet, sendable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.process.jobs.shared_folder import SharedFolder, shared
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
-from icrl_agents.evaluation.results import spread
+from icrl_agents.evaluation.protocol import EvalSpec
+from icrl_agents.evaluation.results import spread, usual_seeds
 from icrl_agents.hub.checkpoint import WEIGHTS
 from icrl_agents.methods import PREDICTORS
 from icrl_agents.training.request import Given, Request
@@ -32,13 +33,15 @@ class Cell(NamedTuple):
     env_id: str
     folder: Path
     settings: dict[str, Any]
-    episodes: int
-    num_seeds: int
-    most_tasks: int | None = None  # maximum number of tasks, evenly spaced; None for all
-    split: str = "test"  # tasks of the evaluation
+    spec: EvalSpec  # of the evaluation, see `with_defaults`
     histories: tuple[Path, ...] | None = None  # absolute paths of the files to train on; None: fresh lifetimes
-    seed: int = 0  # of the evaluation
-    demos: int | None = None  # demonstrations before each lifetime; None: all that the agent takes
+
+
+def with_defaults(spec: EvalSpec, tasks: TaskSet) -> EvalSpec:
+    """The spec with a published lifetime and `usual_seeds` lifetimes on each of the tasks, unless it has others."""
+    episodes = tasks.family.lifetime if spec.episodes is None else spec.episodes
+    seeds = usual_seeds(min(spec.tasks or len(tasks), len(tasks))) if spec.num_seeds is None else spec.num_seeds
+    return spec._replace(episodes=episodes, num_seeds=seeds)
 
 
 def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Backend()) -> Iterator[Curve]:
@@ -109,11 +112,12 @@ def check_cell(cell: Cell) -> None:
 
 def _evaluation(cell: Cell) -> dict[str, Any]:
     """The evaluation of a cell, as facts of its curve."""
-    task_set = cell.settings.get("task_set", TRAIN)
-    held_out = len(split_tasks(cell.env_id, task_set=task_set).pick(cell.split))  # of every split seed the same
-    facts = {"env_id": cell.env_id, "split": cell.split, "episodes": cell.episodes, "num_seeds": cell.num_seeds}
-    facts |= {"seed": cell.seed, "tasks": min(cell.most_tasks or held_out, held_out)}
-    return facts if cell.demos is None else {**facts, "demos": cell.demos}
+    spec, task_set = cell.spec, cell.settings.get("task_set", TRAIN)
+    held_out = len(split_tasks(cell.env_id, task_set=task_set).pick(spec.split))  # of every split seed the same
+    facts = {"env_id": cell.env_id, **spec._asdict(), "tasks": min(spec.tasks or held_out, held_out)}
+    if spec.demos is None:  # as many as the agent takes
+        del facts["demos"]
+    return facts
 
 
 def _compare(cell: Cell, wanted: dict[str, Any], found: dict[str, Any]) -> None:
@@ -138,11 +142,10 @@ def run_cell(cell: Cell) -> Curve:
         given: dict[str, Any] = {"histories": cell.histories, "settings": cell.settings}
         train(cell.method, cell.env_id, cell.folder, **given, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)
-    tasks = (
-        spread(learner_splits(agent, cell.env_id).pick(cell.split).ids, cell.most_tasks) if cell.most_tasks else None
-    )
-    demos = usual_demos(agent, cell.env_id) if cell.demos is None else cell.demos
-    how: dict[str, Any] = {"tasks": tasks, "demos": demos}
-    curve = evaluate(agent, cell.env_id, cell.split, cell.episodes, cell.num_seeds, cell.seed, **how)
+    split, episodes, num_seeds, seed, most, demos = cell.spec
+    how: dict[str, Any] = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed}
+    how["tasks"] = spread(learner_splits(agent, cell.env_id).pick(split).ids, most) if most else None
+    how["demos"] = usual_demos(agent, cell.env_id) if demos is None else demos
+    curve = evaluate(agent, cell.env_id, split, **how)
     curve.save(done)
     return curve

@@ -20,11 +20,12 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import bootstrap_mean, share_of_optimum
-from icrl_agents.evaluation.results import check_measured, include_rows, usual_seeds
+from icrl_agents.evaluation.protocol import EvalSpec
+from icrl_agents.evaluation.results import check_measured, include_rows
 from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, span_name, spans
 from icrl_agents.hub.cards import Row
 from icrl_agents.hub.checkpoint import read_config
-from icrl_agents.studies.cells import Cell, run_cells
+from icrl_agents.studies.cells import Cell, run_cells, with_defaults
 from icrl_agents.training.request import Given
 
 
@@ -65,23 +66,13 @@ def study(
     check_distinct("splits", splits)
     check_distinct("seeds", seeds)
     _check_settings(settings or {})
-    test = split_tasks(env_id).test
-    episodes = test.family.lifetime if episodes is None else episodes
-    num_seeds = usual_seeds(len(test)) if num_seeds is None else num_seeds
+    spec = with_defaults(EvalSpec(episodes=episodes, num_seeds=num_seeds), split_tasks(env_id).test)
     out = Path(out).expanduser()
-    cells = {
-        (split, seed): Cell(
-            method,
-            env_id,
-            out / f"split{split}-seed{seed}",
-            {**(settings or {}), "split_seed": split, "seed": seed},
-            episodes,
-            num_seeds,
-        )
-        # seeds outside: an interrupted study has all splits of the first seed
-        for seed in seeds
-        for split in splits
-    }
+    cells = {}
+    for seed in seeds:  # outside: an interrupted study has all splits of the first seed
+        for split in splits:
+            own = {**(settings or {}), "split_seed": split, "seed": seed}
+            cells[split, seed] = Cell(method, env_id, out / f"split{split}-seed{seed}", own, spec)
     found = dict(zip(cells, run_cells(list(cells.values()), jobs, Backend.of(backend)), strict=True))
     note = {
         "env_id": env_id,
@@ -89,8 +80,8 @@ def study(
         "splits": list(splits),
         "seeds": list(seeds),
         "settings": Given.of(settings).settings,
-        "episodes": episodes,
-        "num_seeds": num_seeds,
+        "episodes": spec.episodes,
+        "num_seeds": spec.num_seeds,
         "versions": versions(),
         "table": [row._asdict() for row in study_table(found)],
     }

@@ -24,10 +24,9 @@ from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.protocol import EvalSpec
-from icrl_agents.evaluation.results import usual_seeds
 from icrl_agents.evaluation.results_table import LAST, span_name
 from icrl_agents.histories.shards import Paths
-from icrl_agents.studies.cells import Cell, run_cells
+from icrl_agents.studies.cells import Cell, run_cells, with_defaults
 from icrl_agents.training.request import Given
 from icrl_agents.training.run_folder import note_files, stored_files
 
@@ -70,10 +69,7 @@ class Grid:
 
     def cells(self, out: Path, spec: EvalSpec) -> list[list[Cell]]:
         """The cells of each point, one for each seed."""
-        tasks = self.measured(spec)
-        episodes = tasks.family.lifetime if spec.episodes is None else spec.episodes
-        count = min(spec.tasks or len(tasks), len(tasks))
-        runs = usual_seeds(count) if spec.num_seeds is None else spec.num_seeds
+        spec = with_defaults(spec, self.measured(spec))
         files = None if self.histories is None else tuple(stored_files(self.histories))
         return [
             [
@@ -82,13 +78,8 @@ class Grid:
                     self.env_id,
                     out / folder_name(point, seed),
                     {**self.settings, **point, "seed": seed},
-                    episodes,
-                    runs,
-                    spec.tasks,
-                    spec.split,
+                    spec,
                     files,
-                    spec.seed,
-                    spec.demos,
                 )
                 for seed in self.seeds
             ]
@@ -226,11 +217,11 @@ def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
         "settings": Given.of(grid.settings).settings,
         "histories": note_files(cell.histories),
         "seeds": list(grid.seeds),
-        "split": cell.split,
+        "split": cell.spec.split,
         "tasks": found[0].curves[0].tasks,
-        "episodes": cell.episodes,
-        "num_seeds": cell.num_seeds,
-        "seed": cell.seed,
+        "episodes": cell.spec.episodes,
+        "num_seeds": cell.spec.num_seeds,
+        "seed": cell.spec.seed,
         "demos": found[0].curves[0].facts.get("demos", 0),
         "versions": versions(),
         "points": [measured.to_json() for measured in found],

@@ -17,6 +17,7 @@ from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation.evaluate import optimal_returns, random_returns
 from icrl_agents.evaluation.play import play
+from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.sources import collection
 from icrl_agents.studies.cells import Cell, run_cells
 from tests.conftest import one_line
@@ -170,7 +171,7 @@ def test_a_family_that_no_other_process_can_make_is_refused_before_the_work(tmp_
 
 
 def run_all(folder: Path) -> None:
-    list(run_cells([Cell("ad", DIALS, folder / "cell", {"source": "uniform"}, 1, 1)], 2))
+    list(run_cells([Cell("ad", DIALS, folder / "cell", {"source": "uniform"}, EvalSpec(episodes=1, num_seeds=1))], 2))
 
 
 def test_one_test_task_is_enough_and_two_training_tasks():

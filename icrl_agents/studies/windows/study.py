@@ -111,12 +111,7 @@ def study_windows(
             plan.env_id,
             out / f"{design.name}-seed{seed}",
             {**plan.settings, **asdict(design.config), "batch_size": design.batch_size, "seed": seed},
-            episodes,
-            num_seeds,
-            tasks,
-            spec.split,
-            seed=spec.seed,
-            demos=spec.demos,
+            spec._replace(episodes=episodes, num_seeds=num_seeds, tasks=tasks),
         )
         for design in plan.designs
         for seed in seeds
