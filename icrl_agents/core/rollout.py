@@ -24,7 +24,7 @@ class Learner(Protocol):
 
 
 def can_act(given: Any) -> TypeGuard[Learner]:
-    """Whether this is a learner; a class of learners is none."""
+    """Whether this is an object with reset, act and observe; a class is not one."""
     return isinstance(given, Learner) and not isinstance(given, type)
 
 

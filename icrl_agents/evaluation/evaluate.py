@@ -5,6 +5,7 @@ Axis letters: B rows (lifetimes), N tasks, E in-context episodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -176,8 +177,8 @@ def parts_of(env_id: str, rows: np.ndarray) -> list[np.ndarray]:
     Rows of such a family take longer to simulate than to act in: 50 tasks become work for several processes.
     """
     limit = find_family(env_id).max_rows
-    most = min(MAX_ROWS, -(-limit // 2)) if limit else MAX_ROWS
-    return np.array_split(rows, -(-len(rows) // most))  # ceiling division
+    most = min(MAX_ROWS, math.ceil(limit / 2)) if limit else MAX_ROWS
+    return np.array_split(rows, math.ceil(len(rows) / most))
 
 
 def _run_all(
@@ -306,9 +307,10 @@ def random_returns(env_id: str, tasks: np.ndarray, seed: int = 0) -> np.ndarray:
 def _random_returns(family: Family, tasks: tuple[int, ...], seed: int, episodes: int) -> tuple[float, ...]:
     copies = 1 if family.max_rows else min(COPIES, episodes)  # rows with a limit are processes
     unit = family.lifetime if family.lasting else 1  # whole lifetimes where their episodes differ
-    count, most = unit * -(-episodes // (copies * unit)), family.max_rows or len(tasks)  # ceiling division
+    count = unit * math.ceil(episodes / (copies * unit))  # episodes of each row
+    blocks = math.ceil(len(tasks) / family.max_rows) if family.max_rows else 1
     found: list[float] = []
-    for block in np.array_split(np.array(tasks), -(-len(tasks) // most)):  # ceiling division
+    for block in np.array_split(np.array(tasks), blocks):
         env, options = make_tasks(family.env_id, np.tile(block, copies))
         returns = rollout(RandomLearner(), env, count, seed=seed, options=options)
         env.close()

@@ -28,7 +28,11 @@ class EvalSpec(NamedTuple):
 
 
 def demonstrate(agent: Any, env_id: str, demos: Any) -> Demonstrate | None:
-    """What makes the demonstrations of the argument `demos`, None for none; ValueError if the agent takes no such."""
+    """Function that makes the demonstrations that `demos` asks for, None for none.
+
+    Raises:
+        ValueError: the agent takes no demonstrations, or not as many.
+    """
     if not callable(demos):
         demos = whole("demos", demos, 0)
     if demos == 0:

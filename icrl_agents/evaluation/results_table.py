@@ -39,15 +39,17 @@ def span_name(first: int, last: int) -> str:
 
 def results_table(curves: Sequence[Curve]) -> list[Row]:
     """Rows of the agent's curve `curves[0]`, of the other curves, and of the references (random, optimal, source)."""
-    curve, rest = curves[0], curves[1:]
-    end = spans(curve.runs.shape[2])[-1]
+    curve = curves[0]
     rows = [*_means(curve), *success_rows(curve), *_normalised(curve), *_worst(curve)]
-    for other in rest:
-        rows += [] if other.name.startswith(SOURCE) else _beside(other, curve)
-        rows += _gains(other, curve) if other.name == PLANNED else []
-    sources = [other for other in rest if other.name.startswith(SOURCE)]
-    learned = [row for other in sources for row in (_mean(other, f"{other.name}, ", end), *_of_source(other))]
-    return [*rows, *_levels(curve), *(row._replace(reference=True) for row in learned)]
+    references = _levels(curve)
+    for other in curves[1:]:
+        if other.name.startswith(SOURCE):
+            references += _of_source(other, spans(curve.runs.shape[2])[-1])
+        else:
+            rows += _beside(other, curve)
+        if other.name == PLANNED:
+            rows += _gains(other, curve)
+    return [*rows, *references]
 
 
 def _beside(other: Curve, curve: Curve) -> list[Row]:
@@ -123,8 +125,10 @@ def last_quarter(episodes: int) -> tuple[int, int]:
     return episodes - max(1, episodes // QUARTER) + 1, episodes
 
 
-def _of_source(other: Curve) -> list[Row]:
-    return [row._replace(name=f"{other.name}, {row.name}") for row in success_rows(other)]
+def _of_source(other: Curve, span: tuple[int, int]) -> list[Row]:
+    """Rows of the source: its mean return in a span of episodes, and its successes."""
+    successes = [row._replace(name=f"{other.name}, {row.name}") for row in success_rows(other)]
+    return [row._replace(reference=True) for row in (_mean(other, f"{other.name}, ", span), *successes)]
 
 
 def _normalised(curve: Curve) -> list[Row]:

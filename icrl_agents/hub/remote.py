@@ -59,31 +59,40 @@ def fetch(id_or_path: str | Path, options: Download = Download()) -> ResolvedChe
     # os.path returns False where Path raises: too long names, unknown users
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
-        if str(id_or_path) in list_pretrained() and not os.listdir(folder):  # noqa: PTH208
-            raise FileNotFoundError(
-                f"the folder {printable(folder, 200)} is empty (it has no {CONFIG}) and hides the package's agent of "
-                "that name: remove it"
-            )
-        if options.revision is not None or options.force_download:
-            asked = "force_download=True" if options.revision is None else f"revision={options.revision!r}"
-            shown = f"{printable(asked, 80)} asks the Hub, and {printable(id_or_path, 200)} is a folder here"
-            raise ValueError(f"{shown}: leave it out, or run where there is no such folder")
+        _check_folder(folder, id_or_path, options)
         return ResolvedCheckpoint(Path(folder), "local")
-    if os.path.exists(folder):  # noqa: PTH110
-        raise NotADirectoryError(
-            f"{printable(id_or_path, 200)} is a file: give the folder that holds {CONFIG} and {WEIGHTS}"
-        )
-    if os.path.lexists(folder):
-        raise FileNotFoundError(f"{printable(id_or_path, 200)} is a broken link: give the folder it is meant for")
-    if _is_path(id_or_path):
-        name = printable(repr(str(id_or_path)), 200)
-        raise FileNotFoundError(f"there is no folder {name}: Hub repos are named org/name, without ./ or /")
+    _refuse_path(folder, id_or_path)
     name = str(id_or_path)
     if name in list_pretrained() and options.revision is None and not options.force_download:
         return ResolvedCheckpoint(bundled_folder() / name.removeprefix(BUNDLED), "bundled")
     if options.force_download and options.local_files_only:
         raise ValueError("force_download=True and local_files_only=True contradict each other: leave one out")
     return _fetch_hub(name, options)
+
+
+def _check_folder(folder: str, id_or_path: str | Path, options: Download) -> None:
+    """Refuse a folder where another checkpoint was meant: a bundled agent, or one of the Hub."""
+    if str(id_or_path) in list_pretrained() and not os.listdir(folder):  # noqa: PTH208
+        raise FileNotFoundError(
+            f"the folder {printable(folder, 200)} is empty (it has no {CONFIG}) and hides the package's agent of "
+            "that name: remove it"
+        )
+    if options.revision is not None or options.force_download:
+        asked = "force_download=True" if options.revision is None else f"revision={options.revision!r}"
+        shown = f"{printable(asked, 80)} asks the Hub, and {printable(id_or_path, 200)} is a folder here"
+        raise ValueError(f"{shown}: leave it out, or run where there is no such folder")
+
+
+def _refuse_path(path: str, id_or_path: str | Path) -> None:
+    """Refuse what is no folder and no id: a file, a broken link, the path of a folder that does not exist."""
+    shown = printable(id_or_path, 200)
+    if os.path.exists(path):  # noqa: PTH110
+        raise NotADirectoryError(f"{shown} is a file: give the folder that holds {CONFIG} and {WEIGHTS}")
+    if os.path.lexists(path):
+        raise FileNotFoundError(f"{shown} is a broken link: give the folder it is meant for")
+    if _is_path(id_or_path):
+        name = printable(repr(str(id_or_path)), 200)
+        raise FileNotFoundError(f"there is no folder {name}: Hub repos are named org/name, without ./ or /")
 
 
 def _is_path(id_or_path: str | Path) -> bool:

@@ -279,7 +279,7 @@ class HeadlessAD(Method):
 
     def check_restored(self, context: Context, drawn: Mapping[str, np.ndarray]) -> None:
         if (np.sort(context.steps.static[ORDER], -1) != np.sort(drawn[ORDER], -1)).any():
-            raise ValueError(f"{ORDER} is none that could be drawn")
+            raise ValueError(f"{ORDER} is no order that could be drawn")
 
 
 def look_up(vectors: Tensor, action: Tensor) -> Tensor:

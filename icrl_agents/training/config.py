@@ -135,7 +135,7 @@ OFF = (False, 0, "fp32")  # values that ask for nothing
 
 
 def check_read(method: str, agent: ModelConfig, given: Mapping[str, Any]) -> None:
-    """ValueError for a `given` setting, other than its default, that has no effect on a method or beside the others."""
+    """ValueError for a `given` setting, not its default, that has no effect: on this method, or with these settings."""
     usual = {item.name: item.default for item in (*fields(TrainConfig), *fields(agent))}
     idle: tuple[str, ...] = () if isinstance(agent, AgentConfig) else ("precision", "compile")  # of transformers
     idle += () if MODELS[method].acts else ("eval_every", "eval_episodes")

@@ -44,7 +44,7 @@ EXPERT_SETTING = f"source.{EXPERT}"
 class Given(NamedTuple):
     """Settings of a call, and the expert among them."""
 
-    settings: dict[str, Any]  # plain values: of the expert its name, of a file its absolute path
+    settings: dict[str, Any]  # plain values: an expert by its name, a file by its absolute path
     expert: Expert | None
 
     @classmethod

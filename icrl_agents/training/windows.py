@@ -119,8 +119,8 @@ def draw_starts(
     """Start (B,) of a window in each lifetime: 0 with probability 1/2, as in acting, else uniform up to the last one.
 
     Args:
-        lengths: steps (B,) of the lifetimes. Windows reach beyond a lifetime only if it is shorter, or if they are
-            aligned and none that is begins where the last `window` steps do.
+        lengths: steps (B,) of the lifetimes. A window reaches beyond a lifetime that is shorter; an aligned one also
+            beyond others, as the last one begins with the first episode that begins in their last `window` steps.
         first: (B, T) bool, first steps of episodes, with which aligned windows begin; None: windows begin anywhere.
     """
     last = np.maximum(lengths - window, 0)  # (B,)

@@ -1,4 +1,4 @@
-"""The commands that use agents: play, agents, envs and push. The fifth of the section is in `evaluate.py`."""
+"""The commands that use agents: play, agents, envs and push. `evaluate` is in a file of its own."""
 
 from __future__ import annotations
 

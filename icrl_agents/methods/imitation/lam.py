@@ -126,7 +126,7 @@ class LAM(Predictor):
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         if LABELLED in steps.extras and not self.config.decoder:
-            raise ValueError("labels are for a decoder, which this lam has not: give decoder=true, or leave them out")
+            raise ValueError("labels are for a decoder, which this lam lacks: give decoder=true, or leave them out")
         if LABELLED in steps.extras and self.config.earlier:
             raise ValueError(
                 f"labels are single steps, without the frames before them that earlier={self.config.earlier} reads: "

@@ -52,7 +52,7 @@ class Demos(NamedTuple):
         return Demos(*(value[index] for value in self))
 
     def put(self, index: np.ndarray, part: Demos) -> Demos:
-        """These demonstrations, in the rows `index` (n,) those of `part`, of which P may be another."""
+        """Copy with the rows `index` (n,) replaced by those of `part`, whose capacity P may differ."""
         replaced = Demos(*(value.copy() for value in self))
         replaced.length[index] = part.length
         for mine, theirs in zip(replaced[1:], part[1:], strict=True):

@@ -18,7 +18,7 @@ SEGMENT = "segment"  # extra column (B, T): number of the episode of each step i
 def segments(first: Any, size: int) -> Any:
     """Number (B, T) of the episode of each step in its sequence, of an array or tensor `first` (B, T) bool.
 
-    Each `size` consecutive episodes of a row form a sequence, and what is left over another one.
+    Every `size` consecutive episodes of a row form a sequence; those left over form a shorter one.
     """
     return (first.cumsum(1) - 1 * first[:, :1]) % size  # a row may begin in the middle of an episode
 
@@ -42,7 +42,7 @@ class Episodes(NamedTuple):
 def mix_episodes(steps: Steps, task: np.ndarray, size: int, mixed: np.ndarray, rng: np.random.Generator) -> Steps:
     """NumPy steps (B, T) with the column `SEGMENT`, in which the rows `mixed` hold sequences of different tasks.
 
-    A sequence there is up to `size` - 1 complete episodes of other rows, of drawn tasks, and at last one of the row.
+    Such a sequence is up to `size` - 1 complete episodes of randomly drawn other tasks, and then one of the row itself.
     No two episodes of a sequence share a task, so with few tasks it is shorter. Rows without a complete episode, which
     hold a part of a single one, stay.
 
