@@ -113,11 +113,8 @@ def check_legal(steps: Steps, where: str = "the histories") -> None:
     if ACTION_MASK not in steps.static:
         return
     mask, rows = steps.static[ACTION_MASK], np.arange(len(steps.mask))[:, None]
-    held = {
-        "action": steps.action,
-        **{name: value for name, value in steps.extras.items() if holds_actions(name)},
-    }
-    for name, action in held.items():
+    others = {name: value for name, value in steps.extras.items() if holds_actions(name)}
+    for name, action in {"action": steps.action, **others}.items():
         illegal = steps.mask & ~mask[rows, np.where(steps.mask, action, 0)]  # (B, T)
         if illegal.any():
             row = int(illegal.any(1).argmax())

@@ -19,7 +19,7 @@ from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 from icrl_agents.evaluation.intervals import share_of_optimum
 from icrl_agents.evaluation.protocol import demonstrate
-from icrl_agents.evaluation.recording import Recording
+from icrl_agents.evaluation.recording import Recording, usual_episodes
 from icrl_agents.evaluation.watching import SUCCESS
 
 if TYPE_CHECKING:
@@ -92,30 +92,31 @@ def play(
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
     tasks = learner_splits(agent, env_id).pick(split)
     index = _choose(len(tasks), task, seed, split)
+    ids = tasks.ids[index : index + 1]  # (1,)
     console = console or Console(highlight=False)
-    recorded = None if record is None else record.chosen(episodes)
+    viewed = usual_episodes(episodes) if record is None else record.chosen(episodes)
     mode = _render_mode(tasks.family, record is not None)
     env = tasks.make(index, **({"render_mode": mode} if mode else {}))  # classes without drawing may not know the word
     count = usual_demos(agent, env_id) if demos is None else demos
     show = demonstrate(agent, env_id, count)
-    given: dict[str, Any] = {"demo": show(tasks.ids[index : index + 1], seed)} if show else {}
+    given: dict[str, Any] = {"demo": show(ids, seed)} if show else {}
     env.reset(seed=seed)  # action sets of the task are known from here on; the first episode begins with the same seed
     agent.reset(env, seed=seed, **given)
-    reference = reference_returns(env_id, tasks.ids[index : index + 1], seed)
-    named = tasks.family.task_text(int(tasks.ids[index]))
+    reference = reference_returns(env_id, ids, seed)
+    named = tasks.family.task_text(int(ids[0]))
     _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
     drawn = " The drawing shows you the whole task; the agent sees its observations only." if env.render_mode else ""
     told = f" It has been shown {counted(count, 'demonstration')} of the expert." if show else ""
     _say(console, f"The weights are frozen.{told}{drawn}")
     animated = animate and env.render_mode and console.is_terminal and record is None
     screen = Screen(console, fps if animated else 0.0)
-    shown = Shown(screen if record is None else record, recorded or {1, (episodes + 1) // 2, episodes})
+    shown = Shown(screen if record is None else record, viewed)
     with screen:
         played = _live(agent, env, episodes, seed, reference, screen, shown)
     env.close()
     if record is not None:
         where = f"{env_id}, {split} task {index}" + (f" ({named})" if len(named) <= MAX_NAME else "")
-        _say(console, f"Recorded {record.save(fps, recorded_note(where, shown.episodes, episodes))}.")
+        _say(console, f"Recorded {record.save(fps, recorded_note(where, viewed, episodes))}.")
     return played
 
 

@@ -67,7 +67,7 @@ class Recording:
     def chosen(self, count: int) -> set[int]:
         """Numbers of the recorded episodes among `count`; ValueError for one beyond them."""
         if self.episodes is None:
-            return {1, (count + 1) // 2, count}
+            return usual_episodes(count)
         if (last := max(self.episodes)) > count:
             raise ValueError(f"record episode {last}: the lifetime has {count}; give numbers up to that")
         return set(self.episodes)
@@ -132,6 +132,11 @@ class Recording:
                     video.send(frame.tobytes())
             video.close()
             return path.read_bytes()
+
+
+def usual_episodes(count: int) -> set[int]:
+    """Numbers of the first, a middle and the last of `count` episodes."""
+    return {1, (count + 1) // 2, count}
 
 
 def frame_of(env: gymnasium.Env) -> np.ndarray:

@@ -51,11 +51,7 @@ class HeadlessADConfig(AgentConfig):
     SIMILARITIES: ClassVar = ("dot", "cosine")
     OBJECTIVES: ClassVar = ("nce", "mse")
     CHOICES: ClassVar = ("sample", "mode")
-    LIMITS: ClassVar = {
-        **AgentConfig.LIMITS,
-        "vector_size": (2, 8192),
-        "temperature": (1e-3, 1e3),
-    }
+    LIMITS: ClassVar = {**AgentConfig.LIMITS, "vector_size": (2, 8192), "temperature": (1e-3, 1e3)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

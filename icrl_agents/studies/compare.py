@@ -27,21 +27,9 @@ class Published(NamedTuple):
 
 
 PUBLISHED: dict[str, dict[str, Published]] = {
-    "icrl/Darkroom-v0": {
-        "ad": Published(13.67, 15.42),
-        "dpt": Published(7.40, 9.00),
-        "idt": Published(10.42, 13.20),
-    },
-    "icrl/DarkroomPermuted-v0": {
-        "ad": Published(30.6, 31.6),
-        "dpt": Published(28.9, 33.1),
-        "idt": Published(27.6, 31.6),
-    },
-    "icrl/DarkKeyToDoor-v0": {
-        "ad": Published(1.02, 1.06),
-        "dpt": Published(0.81, 1.24),
-        "idt": Published(1.35, 1.56),
-    },
+    "icrl/Darkroom-v0": {"ad": Published(13.67, 15.42), "dpt": Published(7.40, 9.00), "idt": Published(10.42, 13.20)},
+    "icrl/DarkroomPermuted-v0": {"ad": Published(30.6, 31.6), "dpt": Published(28.9, 33.1), "idt": Published(27.6, 31.6)},
+    "icrl/DarkKeyToDoor-v0": {"ad": Published(1.02, 1.06), "dpt": Published(0.81, 1.24), "idt": Published(1.35, 1.56)},
 }
 EPISODES = 50
 SHOWN = (1, 3, 5, 8, 10, 12, 20, 30, 50)
@@ -112,13 +100,7 @@ def stored(entry: Entry) -> Measured:
     return Measured(only, replace(curves[0], name=entry.label), planned, every=every)
 
 
-def measure(
-    entry: Entry,
-    planner: Planner,
-    num_seeds: int,
-    cache: Path,
-    on_done: Callable[[str], None],
-) -> Measured:
+def measure(entry: Entry, planner: Planner, num_seeds: int, cache: Path, on_done: Callable[[str], None]) -> Measured:
     """Evaluate every training of an entry on the test tasks, without and with planning.
 
     Curves are cached in the folder `cache`, so an interrupted comparison continues.

@@ -81,11 +81,7 @@ def _is_installed(name: str) -> bool:
 
 @contextmanager
 def open_trackers(
-    accelerator: Accelerator,
-    track: Sequence[str | GeneralTracker],
-    out: Path,
-    start: int,
-    settings: dict[str, Any],
+    accelerator: Accelerator, track: Sequence[str | GeneralTracker], out: Path, start: int, settings: dict[str, Any]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that sends the metrics of an update to all trackers; closes them even if training fails.
 

@@ -141,9 +141,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def figures(report: Report) -> dict[str, bytes]:
     """Figures (PNG) by file name, without empty ones."""
     palette, about = looks(report), caption(report)
-    found = {
-        BARS: draw_bars(bars(report), palette, f"final {report.measure}", caption=about),
-    }
+    found = {BARS: draw_bars(bars(report), palette, f"final {report.measure}", caption=about)}
     if report.means:  # older reports have none
         found[MEANS] = draw_bars(means(report), palette, "mean over all sets", False, about)
     if report.measure == "regret":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icrl_agents.core.checks import check_known, check_value
+from icrl_agents.core.checks import check_known, check_value, whole
 from icrl_agents.core.families import Capability, find_family, legal_mask
 from icrl_agents.core.files.strict_json import read_json
 from icrl_agents.core.printable import printable
@@ -211,8 +211,7 @@ def measure(
         ValueError: unknown id or set, a bad number, or agents trained on another split.
     """
     published = default_sets(env_id)
-    for name, value, least in (("tasks", tasks, 1), ("num_seeds", num_seeds, 1), ("seed", seed, 0)):
-        check_value(name, "int", value, (least, 2**31 - 1))
+    tasks, num_seeds, seed = whole("tasks", tasks, 1), whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
     check_value("episodes", "int | None", episodes, (1, 10**6))
     family, names = find_family(env_id), list(dict.fromkeys(sets or published))
     check_known(names, family.sets, "set of tasks")

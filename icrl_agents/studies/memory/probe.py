@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icrl_agents.core.checks import check_choice, check_value
+from icrl_agents.core.checks import check_choice, check_value, whole
 from icrl_agents.core.families import find_family, make_tasks
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.steps import Steps, stack_steps
@@ -74,8 +74,7 @@ def probe(
     """
     check_choice("walk", walk, WALKS)
     check_value("shown", "int | None", shown, (1, 2**31 - 1))
-    for name, value, least in (("num_seeds", num_seeds, 1), ("seed", seed, 0)):
-        check_value(name, "int", value, (least, 2**31 - 1))
+    num_seeds, seed = whole("num_seeds", num_seeds, 1), whole("seed", seed, 0)
     shown, usual = usual_histories(agent, env_id, shown)
     episodes = usual if episodes is None else episodes
     if not episodes or min(episodes) < shown:
