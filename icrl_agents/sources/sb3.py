@@ -72,7 +72,7 @@ class SACSettings(SourceSettings):
     }
 
 
-Presets = dict[str, dict[str, Any]]  # settings of the environments whose ids match a pattern
+Presets = dict[str, dict[str, Any]]  # settings of environments by a pattern of their ids, the first that fits
 
 PPO_PRESETS: Presets = {
     "icrl/DarkroomPermuted-v0": {"n_steps": 50},
@@ -86,18 +86,18 @@ SAC_PRESETS: Presets = {  # the public code; the table of its paper has train_fr
 }
 
 
-def preset_of(env_id: str, presets: Presets) -> dict[str, Any]:
-    """The settings of the first pattern that an id matches."""
-    return next((found for pattern, found in presets.items() if fnmatchcase(env_id, pattern)), {})
-
-
 class SB3Source(Source):
     """One learner of Stable-Baselines3 shared by all rows, which are streams of one task."""
 
     assumes = "nothing but the spaces; it takes hundreds of episodes, shared by all streams of a task."
     algorithm: ClassVar[type[BaseAlgorithm]]
+    presets: ClassVar[Presets]
     one_task = True
     packages = ("stable-baselines3", "torch")
+
+    @classmethod
+    def preset(cls, env_id: str) -> Mapping[str, Any]:
+        return next((found for pattern, found in cls.presets.items() if fnmatchcase(env_id, pattern)), {})
 
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         knobs = asdict(self.settings)
@@ -117,10 +117,7 @@ class PPOSource(SB3Source):
 
     Settings = PPOSettings
     algorithm = PPO
-
-    @classmethod
-    def preset(cls, env_id: str) -> Mapping[str, Any]:
-        return preset_of(env_id, PPO_PRESETS)
+    presets = PPO_PRESETS
 
 
 class SACSource(SB3Source):
@@ -132,10 +129,7 @@ class SACSource(SB3Source):
 
     Settings = SACSettings
     algorithm = SAC
-
-    @classmethod
-    def preset(cls, env_id: str) -> Mapping[str, Any]:
-        return preset_of(env_id, SAC_PRESETS)
+    presets = SAC_PRESETS
 
     def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
         box = box_range(env.single_action_space)

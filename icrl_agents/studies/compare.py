@@ -27,9 +27,21 @@ class Published(NamedTuple):
 
 
 PUBLISHED: dict[str, dict[str, Published]] = {
-    "icrl/Darkroom-v0": {"ad": Published(13.67, 15.42), "dpt": Published(7.40, 9.00), "idt": Published(10.42, 13.20)},
-    "icrl/DarkroomPermuted-v0": {"ad": Published(30.6, 31.6), "dpt": Published(28.9, 33.1), "idt": Published(27.6, 31.6)},
-    "icrl/DarkKeyToDoor-v0": {"ad": Published(1.02, 1.06), "dpt": Published(0.81, 1.24), "idt": Published(1.35, 1.56)},
+    "icrl/Darkroom-v0": {
+        "ad": Published(13.67, 15.42),
+        "dpt": Published(7.40, 9.00),
+        "idt": Published(10.42, 13.20),
+    },
+    "icrl/DarkroomPermuted-v0": {
+        "ad": Published(30.6, 31.6),
+        "dpt": Published(28.9, 33.1),
+        "idt": Published(27.6, 31.6),
+    },
+    "icrl/DarkKeyToDoor-v0": {
+        "ad": Published(1.02, 1.06),
+        "dpt": Published(0.81, 1.24),
+        "idt": Published(1.35, 1.56),
+    },
 }
 EPISODES = 50
 SHOWN = (1, 3, 5, 8, 10, 12, 20, 30, 50)

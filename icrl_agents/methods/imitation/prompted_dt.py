@@ -225,7 +225,7 @@ class PromptedDT(EpisodeMethod):
         if told is not None:
             found, end = told
             context.memory.demos = context.memory.demos.put(index, found)
-            self.set_static(context, DEMOS, index, found.count)
+            self.set_static(context, DEMOS, index, found.number)
             self.set_static(context, LAST, index, end)
 
     def _read_demo(self, demo: Any, rows: int) -> tuple[Demos, np.ndarray]:
@@ -238,9 +238,9 @@ class PromptedDT(EpisodeMethod):
         begun = np.zeros_like(done[:, :1]) if config.latent else steps.prev_action[:, :1]  # before a part of an episode
         late = np.concatenate([begun, done[:, :-1]], 1)
         found = Demos(length, steps.obs, late, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
-        if (found.count > config.demos).any():
+        if (found.number > config.demos).any():
             raise ValueError(
-                f"demo has {found.count.max()} episodes in row {found.count.argmax()}, the agent takes at most demos="
+                f"demo has {found.number.max()} episodes in row {found.number.argmax()}, the agent takes at most demos="
                 f"{config.demos}: give fewer, such as those of demo.window(0, steps)"
             )
         if (length > config.prompt).any():

@@ -239,9 +239,9 @@ def measure(
             scores.setdefault(who, []).append(score)
         on_done(done)
     settings = {"tasks": tasks, "num_seeds": num_seeds, "seed": seed, "episodes": episodes}
-    whole = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # measured on all sets
+    on_all = {who: parts for who, parts in scores.items() if len(parts) == len(names)}  # measured on all sets
     name = "regret" if bandit else "success"
-    return Report(env_id, name, settings, tuple(references), entries, tuple(results), mean_rows(whole))
+    return Report(env_id, name, settings, tuple(references), entries, tuple(results), mean_rows(on_all))
 
 
 def _run_all(learners: Mapping[str, list[Learner]], setup: Setup, **how: Any) -> dict[str, list[LifetimeStats]]:

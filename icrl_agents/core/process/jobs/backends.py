@@ -114,7 +114,6 @@ def open_workers(
         count: number of jobs at a time; None: one on this machine, two for each CPU of a Ray cluster, `QUEUED` on
             SLURM.
         families: families that the workers register, see `sendable`; those of the package they know.
-
         folder: for files of SLURM, on a file system that all machines share.
 
     Raises:

@@ -44,7 +44,7 @@ class Demos(NamedTuple):
         return np.arange(self.obs.shape[1]) < self.length[:, None]
 
     @property
-    def count(self) -> np.ndarray:
+    def number(self) -> np.ndarray:
         """(B,) number of demonstrations."""
         return np.where(self.length > 0, self.segment.max(1, initial=0) + 1, 0)
 
