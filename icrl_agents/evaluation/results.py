@@ -30,7 +30,7 @@ from icrl_agents.evaluation.results_table import PLANNED, episode_table, results
 from icrl_agents.hub import checkpoint
 from icrl_agents.hub.cards import Row, make_card, table_rows
 from icrl_agents.hub.checkpoint import RESULTS
-from icrl_agents.hub.remote import BUNDLED, bundled_folder
+from icrl_agents.hub.remote import BUNDLED, bundled_folder, list_pretrained
 from icrl_agents.methods import MODELS
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.sources.source import StepSource
@@ -264,8 +264,6 @@ def stored_results(agent: str | Path) -> dict[str, Any]:
         FileNotFoundError: the agent has no results.
         ValueError: the results are damaged.
     """
-    from icrl_agents.hub.remote import BUNDLED, bundled_folder, list_pretrained
-
     name, folder = str(agent), Path(agent).expanduser()
     if not folder.is_dir() and name in list_pretrained():  # as `hub.remote.fetch`: a folder comes first
         folder = bundled_folder() / name.removeprefix(BUNDLED)

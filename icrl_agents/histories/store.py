@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,7 @@ class HistoryStore(AbstractContextManager):
         if task not in self._where:
             known = ", ".join(map(str, self.tasks[:8])) + (", ..." if len(self) > 8 else "")
             raise IndexError(f"task {task!r} is not in {self.path}: it has {known or 'none yet'}")
-        file = self._file(self._where[task])
-        with reading(self._where[task], f"task {task}"):
-            columns = open_columns(file, task)
+        with self._columns(task) as columns:
             length = read_length(columns)
             del columns[LENGTH]
         rows = _as_slice(stream, columns["reward"].shape[0], f"stream of task {task}")
@@ -135,13 +133,10 @@ class HistoryStore(AbstractContextManager):
         found: dict[tuple[Path, int], str] = {}  # (file, address) -> column stored there
         layouts = []
         for task in tasks:
-            path = self._where[task]
-            file = self._file(path)
-            with reading(path, f"task {task}"):
-                columns = open_columns(file, task)
+            with self._columns(task) as columns:
                 layouts.append(Layout.of(columns))
                 for name, column in columns.items():
-                    place, what = (path, h5py.h5o.get_info(column.id).addr), f"{name!r} of task {task}"
+                    place, what = (self._where[task], h5py.h5o.get_info(column.id).addr), f"{name!r} of task {task}"
                     if (other := found.setdefault(place, what)) != what:
                         raise ValueError(f"{printable(what)} is {printable(other)}")
         with reading(self.path, "it"):
@@ -175,12 +170,8 @@ class HistoryStore(AbstractContextManager):
         place = self.path.with_name(self.path.name + ".annotating")
         with FolderLock(place, "annotating in"), writing(self.path, place / "writing.h5.tmp", change=True) as file:
             for task in self.tasks:
-                found = fn(self[task])
-                columns = found if isinstance(found, Mapping) else {fields[0]: found}
-                for name in fields:
-                    if name not in columns:
-                        raise ValueError(f"no column {name!r}: there are {', '.join(columns)}")
-                    write_column(file[str(task)], name, np.asarray(columns[name]))
+                for name, value in _named(fields, fn(self[task])).items():
+                    write_column(file[str(task)], name, value)
                     if identity:
                         file[str(task)][name].attrs[BY] = identity
             self.close()  # Windows cannot replace an open file
@@ -192,21 +183,23 @@ class HistoryStore(AbstractContextManager):
         """The identity of what wrote a column; "" if there is no such column or no task, or none was given."""
         if not self.tasks:
             return ""
-        task = self.tasks[0]
-        file = self._file(self._where[task])
-        with reading(self._where[task], f"task {task}"):
-            columns = open_columns(file, task)
+        with self._columns(self.tasks[0]) as columns:
             return str(columns[field].attrs.get(BY, "")) if field in columns else ""
 
     def _annotated(self, fields: Sequence[str], identity: str) -> bool:
         """Whether all tasks have these columns, written with `identity`."""
         for task in self.tasks:
-            file = self._file(self._where[task])
-            with reading(self._where[task], f"task {task}"):
-                columns = open_columns(file, task)
+            with self._columns(task) as columns:
                 if any(name not in columns or columns[name].attrs.get(BY) != identity for name in fields):
                     return False
         return True
+
+    @contextmanager
+    def _columns(self, task: int) -> Iterator[dict[str, h5py.Dataset]]:
+        """Checked columns of a task; an error while they are read names the file and the task."""
+        file = self._file(self._where[task])
+        with reading(self._where[task], f"task {task}"):
+            yield open_columns(file, task)
 
     def _file(self, path: Path) -> h5py.File:
         if self._open is None or self._open[0] != path:
@@ -216,6 +209,14 @@ class HistoryStore(AbstractContextManager):
             with reading(path, "it"):
                 self._open = path, h5py.File(path, "r")
         return self._open[1]
+
+
+def _named(fields: Sequence[str], found: Any) -> dict[str, np.ndarray]:
+    """The columns `fields` of what a function returned: a mapping that has all of them, or a single one itself."""
+    columns = found if isinstance(found, Mapping) else {fields[0]: found}
+    if missing := [name for name in fields if name not in columns]:
+        raise ValueError(f"no column {missing[0]!r}: there are {', '.join(columns)}")
+    return {name: np.asarray(columns[name]) for name in fields}
 
 
 def _as_slice(index: Any, size: int, what: str) -> slice:

@@ -102,9 +102,7 @@ class HistoryWriter:
         if self.header.exists():
             different = self._difference()
             if resume and not different:  # the parts on the disk are complete: skip their tasks
-                for part in self.folder.glob("part-*.h5"):
-                    with HistoryStore(part) as store:
-                        self._note(part, store.tasks)
+                self._note_parts()
                 return
             if not overwrite:
                 said = f"{self.path} was interrupted{different}"
@@ -114,6 +112,11 @@ class HistoryWriter:
             part.unlink()
         with self._new_file(self.header) as file:
             file["planned"] = np.array(self.tasks, np.int64)
+
+    def _note_parts(self) -> None:
+        for part in self.folder.glob("part-*.h5"):
+            with HistoryStore(part) as store:
+                self._note(part, store.tasks)
 
     def _difference(self) -> str:
         """First difference between the interrupted collection and this one, for the error message; empty: none."""
@@ -159,9 +162,8 @@ class HistoryWriter:
         with self._new_file(path) as file:
             for part in sorted({self._parts[task] for task in tasks}):
                 with reading(part, "it"), h5py.File(part) as source:
-                    for name in source:
-                        if int(name) in tasks:
-                            source.copy(name, file)
+                    for name in [name for name in source if int(name) in tasks]:
+                        source.copy(name, file)
 
     def close(self) -> None:
         """Release the folder; the parts of an unfinished store stay, to be resumed."""

@@ -199,14 +199,13 @@ class IDT(PerceptMethod):
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory, length = context.memory, context.length
-        again = active & (memory.begin == length)  # (B,) a chunk was decided here, but at another observation
-        if again.any():
-            memory.forget(np.flatnonzero(again))
-        # (B,) over: the chunk is finished and its review is new; lost: nothing is cached, so ask about all chunks again
+        stale = active & (memory.begin == length)  # (B,) a chunk was decided here, but at another observation
+        if stale.any():
+            memory.forget(np.flatnonzero(stale))
+        undecided = active & (memory.begin < 0)  # (B,) nothing is cached: ask about all chunks of the window
         over = context.steps.first[np.arange(context.rows), length] | (length - memory.begin >= self.config.chunk)
-        lost = active & (memory.begin < 0)
-        over &= active & ~lost & (memory.begin < length)
-        for rows, decide in ((lost, self._decide_from_window), (over, self._decide_next)):
+        finished = active & ~undecided & over  # (B,) the last step ended the chunk: review it and ask about the next
+        for rows, decide in ((undecided, self._decide_from_window), (finished, self._decide_next)):
             if rows.any():
                 index = np.flatnonzero(rows)
                 context.steps.extras[LATENT][index] = decide(context, index).cpu().numpy()[:, None]

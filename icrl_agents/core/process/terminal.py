@@ -82,19 +82,16 @@ def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | 
     """Layout that fits `width`: wrap titles first, then move the widest column (never the first) below the rows."""
     cells = [max((cell_len(row[number]) for row in rows), default=0) for number in range(len(header))]
     widths = {number: max(room, cell_len(header[number])) for number, room in enumerate(cells)}
-    if _fits(widths, width):
+    limit = float("inf") if width is None else width
+    if _length(widths) <= limit:
         return Layout(widths, ())
     words = [max(map(cell_len, name.split() or [""])) for name in header]
     widths = {number: max(room, words[number]) for number, room in enumerate(cells)}
     below: list[int] = []
-    while not _fits(widths, width) and len(widths) > 1:
+    while _length(widths) > limit and len(widths) > 1:
         below.append(max(list(widths)[1:], key=lambda number: widths[number]))
         del widths[below[-1]]
     return Layout(widths, tuple(sorted(below)))
-
-
-def _fits(widths: dict[int, int], width: int | None) -> bool:
-    return width is None or _length(widths) <= width
 
 
 def _length(widths: dict[int, int]) -> int:
