@@ -31,7 +31,7 @@ class Facts:
     format_version: int
     library_version: str
     agent: dict[str, Any]  # method, config and spaces, as in a checkpoint, and the hash of the weights
-    device: str  # type of the device, of which the generators are
+    device: str  # type of the device that the generators are of
     num_envs: int | None
     mode: str | None  # Gymnasium's name of the autoreset mode
     known: bool  # whether the env was inspected, so that no mode means that the caller resets

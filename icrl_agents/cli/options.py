@@ -19,8 +19,7 @@ Env = Annotated[
     str, typer.Option("--env", metavar="ID", help="One of `icrl-agents envs`, or MODULE:ID for one of your own.")
 ]
 Tasks = Annotated[
-    Path | None,
-    typer.Option("--tasks", metavar="FILE", help="TOML or JSON: tasks of an environment of your own."),
+    Path | None, typer.Option("--tasks", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")
 ]
 TaskFile = Annotated[  # of commands in which --tasks is something else
     Path | None, typer.Option("--task-file", metavar="FILE", help="TOML or JSON: tasks of an environment of your own.")

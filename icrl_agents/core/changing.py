@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from icrl_agents.core.families import Capability, TaskRows, find_family, is_native, make_tasks
 from icrl_agents.core.steps import Steps
 
-CHANGED = "task_changed"  # extra column (B, T) bool of lifetimes whose task may change: it is another than at the start
+CHANGED = "task_changed"  # extra column (B, T) bool of lifetimes whose task may change: it has changed
 NEVER = 1 << 30  # number of episodes after which no task changes
 
 
@@ -44,7 +44,7 @@ class ChangingTasks(VectorWrapper):
 
 
 def with_changes(steps: Steps, rows: ChangingTasks) -> Steps:
-    """NumPy steps (B, T) of whole lifetimes in `rows` with the column `CHANGED`: the task is another than at first."""
+    """NumPy steps (B, T) of whole lifetimes in `rows` with the column `CHANGED`."""
     moved = ~rows.silent[:, None] & (steps.first.cumsum(1) > np.asarray(rows.after)[:, None])  # (B, T)
     return steps._replace(extras={**steps.extras, CHANGED: moved})
 

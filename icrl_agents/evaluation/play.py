@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
 
 ANSI = "ansi"  # render mode whose frames are text
-FRAMES = "rgb_array"  # that of recordings
+FRAMES = "rgb_array"  # render mode whose frames are images, for recordings
 MAX_NAME = 80  # characters of a task in the caption of a recording
 BAR, BESIDE = 20, 60  # characters in the line of an episode: the bar of an optimal return, and the rest
 

@@ -20,17 +20,22 @@ LAST = 10  # final span in episodes, for lifetimes of other lengths
 LONG = 50  # lifetimes of more episodes are reported as a whole too
 PLANNED = "planned"  # name of a curve measured with a planner
 SOURCE = "source "  # name prefix of a source's curve
-SHOWN = 20  # maximum number of tasks in the task table, and of episodes in that of episodes
-QUARTER = 4  # success is that of the last quarter of the episodes, 16 to 20 of 20
+SHOWN = 20  # maximum number of rows in the tables of tasks and of episodes
+QUARTER = 4  # success is measured in the last quarter of the episodes, 16 to 20 of 20
 SUCCESS_RATE = "success rate"  # unit
 
 
 def spans(episodes: int) -> list[tuple[int, int]]:
     """Reported spans (first, last) of a lifetime: those of `SPANS`, a long one as a whole, last episode, the end."""
     found = [span for span in SPANS if span[1] <= episodes]
-    end = found.pop() if found[-1][1] == episodes else (max(1, episodes - LAST + 1), episodes)
+    end = found.pop() if found[-1][1] == episodes else last_episodes(episodes)
     whole = [(1, episodes)] * (episodes > LONG)
     return list(dict.fromkeys([*found, *whole, (episodes, episodes), end]))
+
+
+def last_episodes(episodes: int, count: int = LAST) -> tuple[int, int]:
+    """Span (first, last) of the last `count` episodes of a lifetime."""
+    return max(1, episodes - count + 1), episodes
 
 
 def span_name(first: int, last: int) -> str:
@@ -122,7 +127,7 @@ def success_rows(curve: Curve) -> list[Row]:
 
 def last_quarter(episodes: int) -> tuple[int, int]:
     """The last quarter of a lifetime, at least one episode: (16, 20) of 20."""
-    return episodes - max(1, episodes // QUARTER) + 1, episodes
+    return last_episodes(episodes, max(1, episodes // QUARTER))
 
 
 def _of_source(other: Curve, span: tuple[int, int]) -> list[Row]:

@@ -12,7 +12,7 @@ from icrl_agents.core.rollout import Moment
 
 SUCCESS = Capability.SUCCESS.value  # key of infos
 NUMBERS = (bool, int, float, np.bool_, np.number)
-UNKNOWN = -1  # of rows whose info holds no success
+UNKNOWN = -1  # value in rows whose info holds no success
 
 
 class Watch:

@@ -119,8 +119,8 @@ class HistoryShards(AbstractContextManager):
     def checksum(self, annotated: Sequence[str] = ()) -> str:
         """A text that tells these histories from others of the same names.
 
-        It is of all headers, tasks and lengths, of the begin of the first history in every file, and of which model
-        wrote the `annotated` columns; others may be added or replaced.
+        It covers all headers, tasks and lengths, the beginning of the first history in every file, and which model
+        wrote the `annotated` columns; other columns may be added or replaced.
         """
         found = hashlib.sha256()
         for store in self.stores:
@@ -161,7 +161,7 @@ def _grouped(stores: list[HistoryStore], names: tuple[str, ...]) -> list[list[Hi
 
 
 def check_one_model(stores: Sequence[HistoryStore], columns: Sequence[str]) -> None:
-    """Refuse (ValueError) files whose columns were written by different models, as far as the files say by which."""
+    """Refuse (ValueError) files whose columns were written by different models, as far as the files tell."""
     for name in columns:
         found = {by: store.path for store in stores if (by := store.annotated_by(name))}
         if len(found) > 1:
@@ -249,7 +249,7 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _check_complete(files: list[Path]) -> None:
-    """FileNotFoundError naming the first shard of which the others are among `files`."""
+    """FileNotFoundError that names the first missing shard of a set that `files` has others of."""
     matches = {file: match for file in files if (match := SHARD.fullmatch(file.name))}
     sets = Counter((file.parent, match["stem"], match["count"], match["suffix"]) for file, match in matches.items())
     for (folder, stem, count, suffix), found in sets.items():

@@ -87,7 +87,7 @@ def lifetimes(
 def _task_rows(
     env_id: str, source: Source, tasks: np.ndarray, episodes: int, seed: int, pool: np.ndarray | None
 ) -> TaskRows:
-    """Rows on the tasks (B,), some of which change their task if the source asks for it; ValueError if none can."""
+    """Rows on the tasks (B,); some change theirs if the source asks for it. ValueError if the tasks cannot change."""
     share, late = source.settings.changes, source.settings.late
     if not share and not late:
         return make_tasks(env_id, tasks)

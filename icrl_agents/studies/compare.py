@@ -15,7 +15,7 @@ from icrl_agents.core.splits import ALL, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate, learner_splits
 from icrl_agents.evaluation.results import source_curve, spread, stored_curves, usual_seeds
-from icrl_agents.evaluation.results_table import PLANNED
+from icrl_agents.evaluation.results_table import PLANNED, last_episodes
 from icrl_agents.sources import default_source
 
 
@@ -235,7 +235,7 @@ def to_json(measured: Measured) -> dict[str, Any]:
     ours = {
         kind: {
             **{str(episode): curve.at(episode) for episode in SHOWN},
-            "last ten": curve.at(max(1, EPISODES - 9), EPISODES),
+            "last ten": curve.at(*last_episodes(EPISODES)),
         }
         for kind, curve in curves.items()
         if curve

@@ -23,7 +23,7 @@ from icrl_agents.evaluation.evaluate import block_seeds, learner_splits, optimal
 from icrl_agents.evaluation.intervals import Interval, bootstrap, mean, share_of_optimum
 from icrl_agents.evaluation.protocol import demonstrate
 from icrl_agents.evaluation.results import dump_results
-from icrl_agents.evaluation.results_table import LAST, span_name
+from icrl_agents.evaluation.results_table import last_episodes, span_name
 from icrl_agents.studies.conditions import CONDITIONS, Condition, Lives, Variant
 
 EPISODES = (1, 5, 10)  # single episodes that are reported, before the last ten
@@ -185,7 +185,7 @@ def robustness(
 def reported_spans(episodes: int) -> tuple[tuple[int, int], ...]:
     """Spans (first, last) of a lifetime: the episodes `EPISODES` that it has, and the last ten."""
     single = [(number, number) for number in EPISODES if number <= episodes]
-    return tuple(dict.fromkeys([*single, (max(1, episodes - LAST + 1), episodes)]))
+    return tuple(dict.fromkeys([*single, last_episodes(episodes)]))
 
 
 def _choose(

@@ -24,7 +24,7 @@ from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.protocol import EvalSpec
-from icrl_agents.evaluation.results_table import LAST, span_name
+from icrl_agents.evaluation.results_table import last_episodes, span_name
 from icrl_agents.histories.shards import Paths
 from icrl_agents.studies.cells import Cell, run_cells, with_defaults
 from icrl_agents.training.request import Given
@@ -118,8 +118,7 @@ class Measured(NamedTuple):
 
     def last(self, curve: Curve | None = None) -> Interval:
         """Mean return at the end of a lifetime, over all seeds or of one curve."""
-        curve, episodes = curve or self.joined, self.curves[0].runs.shape[2]
-        return curve.at(max(1, episodes - LAST + 1), episodes)
+        return (curve or self.joined).at(*last_episodes(self.curves[0].runs.shape[2]))
 
     def to_json(self) -> dict[str, Any]:
         episodes = self.curves[0].runs.shape[2]
@@ -231,8 +230,7 @@ def _note(grid: Grid, cell: Cell, found: Sequence[Measured]) -> dict[str, Any]:
 def table(found: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the results, best first, as text."""
     first = found[0].curves[0]
-    episodes = first.runs.shape[2]
-    span = span_name(max(1, episodes - LAST + 1), episodes)
+    span = span_name(*last_episodes(first.runs.shape[2]))
     header = (*found[0].point, "seeds", f"mean return, {span}, {first.split} tasks", "of the seeds")
     rows: list[tuple[str, ...]] = []
     for measured in found:

@@ -65,7 +65,7 @@ def _steps_at(steps: Steps, places: np.ndarray) -> Steps:
 
 
 class LabelledWindows:
-    """Batches of which a share are rows of known steps, and the others windows of steps whose actions are unknown.
+    """Batches of two kinds of rows: steps whose actions are known, and windows of steps whose actions are unknown.
 
     A column gives the weight of each step's action: 0 where it is unknown, and such that the mean over a batch is that
     over its known steps.

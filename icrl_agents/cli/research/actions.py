@@ -92,7 +92,7 @@ class Actions:
         agents = {name: ICAgent.from_pretrained(name, device=self.device) for name in self.agents or ()}
         env_id = env_of_all(agents.values(), self.env)
         if self.write:
-            check_measured([entry.agents[0] for entry in find_entries(agents)], env_id)  # whose cards get the results
+            check_measured([entry.agents[0] for entry in find_entries(agents)], env_id)  # their cards get the results
         names = self._task_sets
         with progress_bar("measuring", len(names or results.default_sets(env_id)), "sets") as step:
             return results.measure(agents, env_id, names, episodes=self.episodes, on_done=step, **self._protocol)

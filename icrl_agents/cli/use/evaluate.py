@@ -69,8 +69,7 @@ class Evaluate:
     ] = None
     device: Device = "auto"
     processes: Annotated[
-        int | None,
-        typer.Option(help="Worker processes, for many lifetimes. Default: 1, on ray two for each CPU."),
+        int | None, typer.Option(help="Worker processes, for many lifetimes. Default: 1, on ray two for each CPU.")
     ] = None
     backend: BackendName = "local"
     address: Address = None

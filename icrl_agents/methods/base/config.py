@@ -1,4 +1,4 @@
-"""ModelConfig: flat config of a model that is trained; AgentConfig: that of all methods, each of which adds fields.
+"""Flat configs: `ModelConfig` is the base of all, `AgentConfig` has the fields that methods with a transformer share.
 
 A config may come from an untrusted `config.json`, so every value is checked before it is used.
 """

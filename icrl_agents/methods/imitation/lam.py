@@ -92,7 +92,7 @@ class LAM(Predictor):
             self.decoder = nn.Sequential(mlp([cfg.latent, cfg.width, cfg.width]), nn.GELU())
 
     def networks(self, told: int = 0) -> Networks:
-        """An inverse and a forward model, both of which read `told` more numbers, those of a skill."""
+        """An inverse and a forward model; both also read the `told` numbers of a skill."""
         cfg, shape, count = self.config, self.frames.shape, self.earlier + 1
         vit = VitSize(cfg.layers, cfg.heads, cfg.patch) if cfg.encoder == "vit" else None
         return Networks(

@@ -245,7 +245,7 @@ def measure(
 
 
 def _run_all(learners: Mapping[str, list[Learner]], setup: Setup, **how: Any) -> dict[str, list[LifetimeStats]]:
-    """Lifetimes of all learners, of which agents are one for each training seed."""
+    """Statistics by learner, one for each training seed."""
     return {who: [run_lifetimes(one, setup, **how) for one in group] for who, group in learners.items()}
 
 

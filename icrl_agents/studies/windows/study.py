@@ -25,14 +25,13 @@ from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.evaluation.plots import draw_sizes, require_matplotlib
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import dump_results
-from icrl_agents.evaluation.results_table import span_name
+from icrl_agents.evaluation.results_table import LAST, last_episodes, span_name
 from icrl_agents.hub.checkpoint import read_config
 from icrl_agents.studies.cells import Cell, run_cells
 from icrl_agents.studies.windows.designs import Design, Plan
 
 JSON, PICTURE = "windows.json", "windows.png"
 EPISODES, TASKS, RUNS = 100, 32, 4  # episodes in a lifetime, maximum number of test tasks, lifetimes on each
-LAST = 10  # number of episodes at the end of a lifetime that are compared
 
 
 class Measured(NamedTuple):
@@ -102,7 +101,7 @@ def study_windows(
     require_matplotlib()
     episodes, num_seeds, tasks = (whole(name, getattr(spec, name), 1) for name in ("episodes", "num_seeds", "tasks"))
     check_value("jobs", "int | None", jobs, (1, 2**31 - 1))
-    end = max(1, episodes - whole("last", last, 1) + 1), episodes
+    end = last_episodes(episodes, whole("last", last, 1))
     check_distinct("seeds", seeds)
     out = Path(out).expanduser()
     cells = [

@@ -104,7 +104,7 @@ class StreamedWindows:
         found = self._loaded
         if found is None or not found.group.first <= place < found.group.first + found.group.size:
             group = self.order.group_at(place)
-            found = self._loaded = None  # its memory is that of the group after the next one
+            found = self._loaded = None  # frees its memory for the group after the next one
             found = self._loaded = Loaded(group, self._ahead.take(group))
             self._ahead.begin(self.order.group(group.number + 1))
         return found

@@ -19,8 +19,8 @@ class SharedFolder(NamedTuple):
         """Refuse (FileNotFoundError) a folder of the same name that is another one, or none."""
         if not self.mark.is_file():
             raise FileNotFoundError(
-                f"the machine {socket.gethostname()} has not the folder {self.mark.parent} of the command: put it on a "
-                "file system that all machines share"
+                f"the machine {socket.gethostname()} does not have the folder {self.mark.parent} of the command: put "
+                "it on a file system that all machines share"
             )
 
 

@@ -215,6 +215,6 @@ class EpisodeMethod(Method):
         """
         begin = self.begins(context)
         over = (begin == context.length) & (cache.lengths.cpu().numpy() > lead)  # rows that hold the episode before
-        if over.any():  # also for contexts that share the cache, of which a failed call wipes what it has appended
+        if over.any():  # also in contexts that share the cache, as a failed call wipes what it appended
             context.memory.drop(np.flatnonzero(over))
         return self.read_cached(context, cache, active, begin, lead)
