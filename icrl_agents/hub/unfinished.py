@@ -36,7 +36,7 @@ def refuse_unfinished(folder: Path) -> None:
         return
     note = read_note(folder)
     words = ["icrl-agents", "train", note.method, "--env", note.env_id, "-o", str(folder), "--resume"]
-    if note.family and note.command.startswith("icrl-agents "):  # which names the module and the file of tasks
+    if note.family and note.command.startswith("icrl-agents "):  # it names the module and the file of tasks
         words = [*shlex.split(note.command.replace(" --overwrite", "").replace(" --resume", "")), "--resume"]
     state = newest_checkpoint(folder)
     until_then = f" (until then there is {state})" if state else ""

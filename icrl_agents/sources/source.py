@@ -172,6 +172,18 @@ class StepSource(Source):
             random = choose_any(self.allowed, self.rng)
         return np.where(self.rng.random(len(greedy)) < chance, random, greedy)
 
+    def epsilon_greedy(self, best: np.ndarray, legal: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
+        """Actions (B,) among the `best` (B, A), with probability `epsilon` (B,) among all `legal` (B, A) ones.
+
+        Records their `log_prob`.
+        """
+        random = self.rng.random(len(epsilon)) < epsilon
+        action = choose_any(np.where(random[:, None], legal, best), self.rng)
+        # exploration reaches greedy actions too; ties share the greedy probability
+        probability = epsilon / legal.sum(1) + (1 - epsilon) * best[self.rows, action] / best.sum(1)
+        self.note(log_prob=np.log(probability).astype(np.float32))
+        return action
+
 
 def count_actions(env: Any, name: str) -> int:
     """Number n of actions; ValueError for an env whose actions are not 0, 1, ..., n-1."""

@@ -31,6 +31,12 @@ class Codec(nn.Module, ABC):
     Codecs that embed actions also take `embeds`, whether to build the embedding.
     """
 
+    options: int | None = 0  # number of actions 0, 1, ...; None: any number; 0: not such an action space
+    tempers = False  # whether the distributions of the head have a temperature, `Categorical.tempered`
+    noise_size = 0  # random numbers that a loss of the head takes for each value
+    dtype = torch.long  # of the tensors that `embed` takes
+    ends: tuple[Any, ...] | None = None  # (lowest, highest) value of a table without an entry for zero, else None
+
     def __init__(self, space: gymnasium.Space, width: int, predicts: bool):
         super().__init__()
         self.space, self.predicts = space, predicts
@@ -56,12 +62,6 @@ class Codec(nn.Module, ABC):
     def array(self, x: Tensor) -> np.ndarray:
         """NumPy values of the space from the head's samples or mode; the inverse of `tensor`."""
         return x.cpu().numpy().astype(self.space.dtype, copy=False)
-
-    options: int | None = 0  # number of actions 0, 1, ...; None: any number; 0: not such an action space
-    tempers = False  # whether the distributions of the head have a temperature, `Categorical.tempered`
-    noise_size = 0  # random numbers that a loss of the head takes for each value
-    dtype = torch.long
-    ends: tuple[Any, ...] | None = None  # (lowest, highest) value of a table without an entry for zero, else None
 
     def fit_normalization(self, x: Tensor) -> None:
         """Set the normalisation statistics, if the codec has any, from data (..., *shape)."""

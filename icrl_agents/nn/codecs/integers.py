@@ -88,8 +88,8 @@ class IntegerVectorCodec(Codec):
             )
 
 
-# lowest and highest values (dimensions,) int64 of a flattened integer space
 def _integer_bounds(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest values (dimensions,) int64 of a flattened integer space."""
     if isinstance(space, spaces.Box):
         return space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
     if isinstance(space, spaces.MultiDiscrete):

@@ -78,12 +78,7 @@ class EpsilonGreedy(BanditSource):
         first, last = self.settings.epsilon_start, self.settings.epsilon_end
         progress = np.minimum(self.pulls.sum(1) / (self.settings.decay * self.lifetime), 1.0)
         epsilon = first + (last - first) * progress  # (B,)
-        random = self.rng.random(len(epsilon)) < epsilon
-        action = choose_any(np.where(random[:, None], self.legal, best), self.rng)
-        # exploration reaches greedy actions too; ties share the greedy probability
-        probability = epsilon / self.legal.sum(1) + (1 - epsilon) * best[self.rows, action] / best.sum(1)
-        self.note(log_prob=np.log(probability).astype(np.float32))
-        return action
+        return self.epsilon_greedy(best, self.legal, epsilon)
 
 
 @dataclass(frozen=True)

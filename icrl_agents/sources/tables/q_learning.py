@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from icrl_agents.sources.source import SourceSettings, Step, StepSource, choose_any, count_actions
+from icrl_agents.sources.source import SourceSettings, Step, StepSource, count_actions
 from icrl_agents.sources.tables.states import state_index
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -79,11 +79,7 @@ class QLearning(StepSource):
         best = values == values.max(1, keepdims=True)
         first, last = self.settings.epsilon_start, self.settings.epsilon_end
         epsilon = first + (last - first) * np.minimum(self.progress / self.settings.decay, 1.0)
-        random = self.rng.random(len(epsilon)) < epsilon
-        action = choose_any(np.where(random[:, None], self.legal, best), self.rng)
-        probability = epsilon / self.legal.sum(1) + (1 - epsilon) * best[self.rows, action] / best.sum(1)
-        self.note(log_prob=np.log(probability).astype(np.float32))
-        return action
+        return self.epsilon_greedy(best, self.legal, epsilon)
 
     def learn(self, step: Step) -> None:
         self._update(step, np.flatnonzero(step.active))

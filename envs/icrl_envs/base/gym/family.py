@@ -47,8 +47,8 @@ class GymFamily(Family):
         register_family(family)
 
     Spaces are read from one environment, made with the first task; Dict and Tuple observations are flattened, see
-    `flat_env`. No capability is declared: a subclass with more
-    knowledge, such as an optimal return, sets `capabilities` and defines their methods.
+    `flat_env`. No capability is declared: a subclass that knows more, such as the optimal return, sets `capabilities`
+    and defines their methods.
 
     Args:
         env_id: a registered Gymnasium id.
