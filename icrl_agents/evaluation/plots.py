@@ -76,10 +76,9 @@ def plot_curves(curves: Sequence[Plotted], path: str | Path, measure: str = RETU
 
 def draw_curves(curves: Sequence[Plotted], kind: str = "png", measure: str = RETURN) -> bytes:
     """The figure of `plot_curves` as the bytes of a file of that kind ("png", "svg" or "pdf")."""
-    figure_class = require_matplotlib()
+    figure = new_figure()
     if not curves or len({curve.env_id for curve in curves}) > 1:
         raise ValueError(f"cannot draw curves of {sorted({curve.env_id for curve in curves})}: give those of one id")
-    figure = figure_class(figsize=SIZE, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     fill_curves(axes, told_apart(curves), measure)
     _legend(figure, [axes], f"95% intervals over {curves[0].measured(measure).sample}")
@@ -139,12 +138,13 @@ def picture_kind(path: Path) -> str:
 
 
 def require_matplotlib() -> Any:
-    """Matplotlib's `Figure` class; call it before a long measurement whose result will be plotted.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Matplotlib's `Figure`, or ImportError; call it before a long measurement whose result will be plotted."""
     return need("matplotlib.figure", "plots").Figure  # without pyplot: no window system, no global state
+
+
+def new_figure(size: tuple[float, float] = SIZE) -> Any:
+    """An empty figure of `size` in inches."""
+    return require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
 
 
 def fill_curves(axes: Any, curves: Sequence[Plotted], measure: str = RETURN) -> None:
@@ -258,7 +258,7 @@ def draw_bars(
     """
     sets = max(len(panel) for panel in panels.values())
     size = max(SIZE[0], 0.16 * sets * (len(looks) + 1)), 0.6 + 2.6 * len(panels)
-    figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
+    figure = new_figure(size)
     grid = figure.subplots(len(panels), squeeze=False, sharey=same)[:, 0]
     for axes, (title, panel) in zip(grid, panels.items(), strict=True):
         fill_bars(axes, panel, looks)
@@ -288,7 +288,7 @@ def draw_lines(panels: Mapping[str, Mapping[str, Series]], xlabel: str, ylabel: 
     """PNG of line panels with shared axes, up to `COLUMNS` in a row; `panels` has lines by title and name."""
     columns, rows = min(len(panels), COLUMNS), -(-len(panels) // COLUMNS)
     size = max(SIZE[0], 2.6 * columns), 1.0 + 3.0 * rows
-    figure = require_matplotlib()(figsize=size, dpi=DPI, layout="constrained")
+    figure = new_figure(size)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -318,7 +318,7 @@ def draw_sizes(
     caption: str = "",
 ) -> bytes:
     """PNG of lines against a size on a log2 axis; `lines` has (value, low, high) by name and size."""
-    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     _optimal(axes, optimal)
     for number, ((name, points), colour) in enumerate(zip(lines.items(), COLOURS * len(lines), strict=False)):

@@ -15,7 +15,7 @@ import numpy as np
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.steps import Steps
-from icrl_agents.evaluation.plots import COLOURS, DPI, GREY, require_matplotlib, to_bytes
+from icrl_agents.evaluation.plots import COLOURS, GREY, new_figure, to_bytes
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedADConfig
@@ -119,7 +119,7 @@ def write_marks(store: HistoryStore, report: MarkReport, folder: Path) -> None:
 
 def draw_marks(history: Steps, threshold: float, min_length: int, title: str = "") -> bytes:
     """PNG of one history (1, T): action probabilities with shaded runs, and rewards below."""
-    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    figure = new_figure(SIZE)
     fill(figure.subplots(2, sharex=True, height_ratios=(2, 1)), history, threshold, min_length)
     figure.suptitle(title, fontsize=11)
     return to_bytes(figure)

@@ -203,9 +203,9 @@ def write_runs(runs: Sequence[TrainingRun], found: Sequence[Summary], folder: Pa
 
 def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
     """PNG of loss and validation return against updates, one named line per run."""
-    from icrl_agents.evaluation.plots import COLOURS, DPI, STYLES, require_matplotlib, to_bytes, with_grid
+    from icrl_agents.evaluation.plots import COLOURS, STYLES, new_figure, to_bytes, with_grid
 
-    figure = require_matplotlib()(figsize=(6.4, 6.4), dpi=DPI, layout="constrained")
+    figure = new_figure((6.4, 6.4))
     top, bottom = figure.subplots(2, sharex=True)
     for number, run in enumerate(runs):
         look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // len(COLOURS) % len(STYLES)]}

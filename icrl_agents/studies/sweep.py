@@ -185,13 +185,13 @@ def numeric(values: Sequence[Any]) -> bool:
 
 def draw(found: Sequence[Measured], axis: str) -> bytes:
     """PNG of the mean return at the end of a lifetime against the setting `axis`, one line for each of the others."""
-    from icrl_agents.evaluation.plots import COLOURS, DPI, SIZE, require_matplotlib, to_bytes, with_grid
+    from icrl_agents.evaluation.plots import COLOURS, new_figure, to_bytes, with_grid
 
     lines: dict[str, list[Measured]] = {}
     for one in sorted(found, key=lambda one: one.point[axis]):
         others = ", ".join(f"{name}={value}" for name, value in one.point.items() if name != axis)
         lines.setdefault(others, []).append(one)
-    figure = require_matplotlib()(figsize=SIZE, dpi=DPI, layout="constrained")
+    figure = new_figure()
     axes = figure.subplots()
     for number, (name, line) in enumerate(lines.items()):
         x, spans = [one.point[axis] for one in line], [one.last() for one in line]
