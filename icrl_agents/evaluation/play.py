@@ -15,7 +15,7 @@ from rich.text import Text
 from icrl_agents.agents.shown import usual_demos
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.families import Capability, Family, find_family
-from icrl_agents.core.process.terminal import counted
+from icrl_agents.core.process.terminal import counted, print_text
 from icrl_agents.evaluation.evaluate import learner_splits, random_returns
 from icrl_agents.evaluation.intervals import share_of_optimum
 from icrl_agents.evaluation.protocol import demonstrate
@@ -104,10 +104,10 @@ def play(
     agent.reset(env, seed=seed, **given)
     reference = reference_returns(env_id, ids, seed)
     named = tasks.family.task_text(int(ids[0]))
-    _say(console, f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.")
+    print_text(f"{env_id}, task {index} of {counted(len(tasks), f'{split} task')}: {named}; seed {seed}.", console)
     drawn = " The drawing shows you the whole task; the agent sees its observations only." if env.render_mode else ""
     told = f" It has been shown {counted(count, 'demonstration')} of the expert." if show else ""
-    _say(console, f"The weights are frozen.{told}{drawn}")
+    print_text(f"The weights are frozen.{told}{drawn}", console)
     animated = animate and env.render_mode and console.is_terminal and record is None
     screen = Screen(console, fps if animated else 0.0)
     shown = Shown(screen if record is None else record, viewed)
@@ -116,7 +116,7 @@ def play(
     env.close()
     if record is not None:
         where = f"{env_id}, {split} task {index}" + (f" ({named})" if len(named) <= MAX_NAME else "")
-        _say(console, f"Recorded {record.save(fps, recorded_note(where, viewed, episodes))}.")
+        print_text(f"Recorded {record.save(fps, recorded_note(where, viewed, episodes))}.", console)
     return played
 
 
@@ -182,7 +182,7 @@ def _live(
         played.append(_episode(agent, env, obs, number, shown.of(number), f"episode {number} of {episodes}"))
         screen.line(episode_line(played[-1], reference, screen.bar))
     screen.close()
-    _say(screen.console, verdict(played, reference))
+    print_text(verdict(played, reference), screen.console)
     return played
 
 
@@ -244,7 +244,7 @@ class Screen:
             time.sleep(1 / self.fps)
 
     def line(self, text: str) -> None:
-        _say(self.console, text)
+        print_text(text, self.console)
 
 
 def episode_line(episode: Episode, reference: ReferenceReturns, length: int = BAR) -> str:
@@ -272,8 +272,3 @@ def verdict(played: list[Episode], reference: ReferenceReturns) -> str:
     began = f"The agent first succeeded in episode {found}; {ending}" if found else f"{ending[:1].upper()}{ending[1:]}"
     possible = "" if reference.optimal is None else f" of {reference.optimal:.2f} possible,"
     return f"{began},{possible} where random play earns {reference.random:.2f}."
-
-
-def _say(console: Console, text: str) -> None:
-    """Print without markup; wrapped at words in a terminal, unwrapped in other outputs."""
-    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -32,9 +32,9 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not abs(data) < float("inf") else data
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, console: Console | None = None) -> None:
     """Print plain text without markup: wrapped between words in a terminal, unwrapped elsewhere."""
-    console = Console()
+    console = console or Console()
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 

@@ -163,8 +163,7 @@ def draw(found: Sequence[Measured]) -> bytes:
         lines.setdefault(measured.design.line, {})[measured.design.window] = measured.last
     tasks = counted(len(first.tasks), f"{first.split} task")
     title = f"{first.env_id}, {tasks}, equal parameters"
-    start, end = found[0].end
-    ylabel = f"mean return, {span_name(start, end)}"
+    ylabel = f"mean return, {span_name(*found[0].end)}"
     levels = float(first.optimal.mean()), float(first.random.mean())
     xlabel, about = "window (visible steps, the place of latents included)", f"95% intervals over {first.sample}"
     return draw_sizes(lines, *levels, title, xlabel, ylabel, about)
