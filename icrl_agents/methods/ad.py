@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from icrl_agents.core.checks import check_choice
 from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.percepts import PerceptMethod, intended_action, masked_nll
@@ -16,12 +15,11 @@ from icrl_agents.methods.base.percepts import PerceptMethod, intended_action, ma
 
 @dataclass(frozen=True)
 class ADConfig(AgentConfig):
-    LAYOUTS: ClassVar = ("steps", "packed")
+    CHOICES: ClassVar = {**AgentConfig.CHOICES, "layout": ("steps", "packed")}
     layout: str = "steps"  # loss at every step ("steps"), or as published at one target per window ("packed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("layout", self.layout, self.LAYOUTS)
         if self.layout == "packed" and self.dynamics:
             raise ValueError("layout='packed' predicts actions only: use layout='steps' with dynamics=True")
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icrl_agents.core.checks import check_choice, read_stages, stage_at
+from icrl_agents.core.checks import read_stages, stage_at
 from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
@@ -54,11 +54,11 @@ class CADConfig(AgentConfig):
         "reconstruction": (0.0, 1e6),
         "reward_weight": (0.0, 1e6),
     }
+    CHOICES: ClassVar = {**AgentConfig.CHOICES, "gate": Compressor.GATES}
     ADDED: ClassVar = {**AgentConfig.ADDED, "prev_obs": False}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("gate", self.gate, Compressor.GATES)
         if self.width % self.compressor_heads:
             raise ValueError(f"width={self.width} must be a multiple of compressor_heads={self.compressor_heads}")
         if self.latents + self.slide > self.window - 1:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.checks import check_choice
 from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.percepts import PerceptMethod, masked_nll
@@ -24,16 +23,17 @@ MISSING = {  # what to do about histories without the labels
 
 @dataclass(frozen=True)
 class DPTConfig(AgentConfig):
-    LAYOUTS: ClassVar = ("steps", "set", "window")
-    TARGETS: ClassVar = ("expert_action", "intended_action")
+    CHOICES: ClassVar = {
+        **AgentConfig.CHOICES,
+        "layout": ("steps", "set", "window"),
+        "target": ("expert_action", "intended_action"),
+    }
     ADDED: ClassVar = MappingProxyType({**AgentConfig.ADDED, "target": "expert_action"})
     layout: str = "steps"  # query at every step ("steps"), or before an unordered ("set") or ordered ("window") context
     target: str = "expert_action"  # labels: "expert_action", or "intended_action" of a source that slips
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("layout", self.layout, self.LAYOUTS)
-        check_choice("target", self.target, self.TARGETS)
         if self.layout != "steps" and self.dynamics:
             raise ValueError(f"layout={self.layout!r} predicts actions only: use layout='steps' with dynamics=True")
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icrl_agents.core.action_masks import actions_in, padded
-from icrl_agents.core.checks import check_choice
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
@@ -45,22 +44,19 @@ class HeadlessADConfig(AgentConfig):
     temperature: float = 1.0  # softmax temperature of the scores in training
     choice: str = "sample"  # how to act: "sample", or "mode", the action of the highest score (published with "mse")
 
-    VECTORS: ClassVar = ("orthonormal", "normal")
-    DRAWN: ClassVar = ("sequence", "batch")
-    ILLEGAL: ClassVar = ("absent", "zero")
-    SIMILARITIES: ClassVar = ("dot", "cosine")
-    OBJECTIVES: ClassVar = ("nce", "mse")
-    CHOICES: ClassVar = ("sample", "mode")
+    CHOICES: ClassVar = {
+        **AgentConfig.CHOICES,
+        "vectors": ("orthonormal", "normal"),
+        "drawn": ("sequence", "batch"),
+        "illegal": ("absent", "zero"),
+        "similarity": ("dot", "cosine"),
+        "objective": ("nce", "mse"),
+        "choice": ("sample", "mode"),
+    }
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "vector_size": (2, 8192), "temperature": (1e-3, 1e3)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("vectors", self.vectors, self.VECTORS)
-        check_choice("drawn", self.drawn, self.DRAWN)
-        check_choice("illegal", self.illegal, self.ILLEGAL)
-        check_choice("similarity", self.similarity, self.SIMILARITIES)
-        check_choice("objective", self.objective, self.OBJECTIVES)
-        check_choice("choice", self.choice, self.CHOICES)
         if self.dynamics:
             raise ValueError("headless-ad predicts no rewards or observations: leave dynamics out")
         if self.votes and self.illegal == "zero":

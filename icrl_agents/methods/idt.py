@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.arrays import under
-from icrl_agents.core.checks import check_choice, per_row
+from icrl_agents.core.checks import per_row
 from icrl_agents.core.reward_range import range_before, with_reward_range
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import AgentConfig
@@ -36,13 +36,12 @@ class IDTConfig(AgentConfig):
     latent: int = 8  # size of the decision z of the high level
     order: str = "time"  # order of the episodes in training: "time", as recorded, or by ascending "return", published
 
-    ORDERS: ClassVar = ("return", "time")
+    CHOICES: ClassVar = {**AgentConfig.CHOICES, "order": ("return", "time")}
     ADDED: ClassVar = {**AgentConfig.ADDED, "order": "return"}
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "chunk": (1, 1000), "latent": (1, 4096)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("order", self.order, self.ORDERS)
         if self.chunk + self.slide > self.window:
             raise ValueError(f"chunk={self.chunk} and slide={self.slide} do not fit window={self.window}: lower one")
 

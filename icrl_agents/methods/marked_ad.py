@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icrl_agents.core.checks import check_choice
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.context import Context
@@ -32,14 +31,11 @@ class MarkedADConfig(AgentConfig):
     marks: str = "own"  # place of marks: in training and in the agent's own runs ("own"), or only in training ("train")
     layout: str = "added"  # form of a mark: "added" to the percept, or "inserted" before it as a token
 
-    MARKS: ClassVar = ("own", "train")
-    LAYOUTS: ClassVar = ("added", "inserted")
+    CHOICES: ClassVar = {**AgentConfig.CHOICES, "marks": ("own", "train"), "layout": ("added", "inserted")}
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "threshold": (1e-6, 1.0), "min_length": (1, 100_000)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("marks", self.marks, self.MARKS)
-        check_choice("layout", self.layout, self.LAYOUTS)
         if self.min_length >= self.window:
             raise ValueError(f"min_length={self.min_length} does not fit window={self.window}: lower it")
         if self.layout == "inserted" and self.dynamics:

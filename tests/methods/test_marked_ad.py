@@ -58,7 +58,7 @@ def test_inserted_marks_come_before_their_percepts():
     torch.testing.assert_close(tokens[:, ::2], agent.method.tokens(steps).flatten(1, 2)[:, ::2])
 
 
-@pytest.mark.parametrize("marked", MarkedADConfig.MARKS)
+@pytest.mark.parametrize("marked", MarkedADConfig.CHOICES["marks"])
 def test_prepare_marks_as_configured(marked: str):
     agent, steps = Variant("marked-ad", (("marks", marked), ("threshold", 0.3))).build(), lifetimes()
     prepared = agent.method.prepare_batch(steps, np.random.default_rng(0))

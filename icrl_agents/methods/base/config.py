@@ -6,7 +6,7 @@ A config may come from an untrusted `config.json`, so every value is checked bef
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -19,18 +19,21 @@ from icrl_agents.nn.codecs.rewards import REWARD_CODECS
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Fields of a model, which are JSON values; a subclass declares them and their `LIMITS`.
+    """Fields of a model, which are JSON values; a subclass declares them, their `LIMITS` and their `CHOICES`.
 
     Raises:
-        ValueError: a value of the wrong type or outside `LIMITS`.
+        ValueError: a value of the wrong type, outside `LIMITS` or not in `CHOICES`.
     """
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
+    CHOICES: ClassVar[dict[str, Iterable[str]]] = {}  # allowed values by text field
     ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # value of each field that older checkpoints lack
 
     def __post_init__(self) -> None:
         for field in fields(self):
             check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        for name, choices in self.CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
 
     @property
     @abstractmethod
@@ -106,14 +109,13 @@ class AgentConfig(ModelConfig):
         "bins": (0, 1024),
         "acting_temperature": (1e-3, 1e3),
     }
+    CHOICES: ClassVar[dict[str, Iterable[str]]] = {"head": BOX_HEADS, "rewards": REWARD_CODECS}
     ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"head": "gaussian", "rewards": "fixed", "bins": 0, "acting_temperature": 1.0}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("head", self.head, BOX_HEADS)
-        check_choice("rewards", self.rewards, list(REWARD_CODECS))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
         if self.slide >= self.window:

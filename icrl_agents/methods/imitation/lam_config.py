@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from icrl_agents.core.checks import check_choice
 from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.nn.quantizers import FSQ_LEVELS, QUANTIZERS
 
@@ -35,7 +34,7 @@ class LAMConfig(ModelConfig):
     label_weight: float = 1.0  # weight of the loss of actions
     window: int = 8  # number of steps in a training window
 
-    ENCODERS: ClassVar = ("cnn", "vit")
+    CHOICES: ClassVar = {"quantizer": QUANTIZERS, "encoder": ("cnn", "vit")}
     ADDED: ClassVar = MappingProxyType(
         {"decoder": False, "label_weight": 1.0, "encoder": "cnn", "layers": 2, "heads": 4, "patch": 4}
         | {"bounded": False, "ahead": 1, "hierarchy": 0}
@@ -58,8 +57,6 @@ class LAMConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("quantizer", self.quantizer, QUANTIZERS)
-        check_choice("encoder", self.encoder, self.ENCODERS)
         if self.quantizer == "fsq" and self.codes not in FSQ_LEVELS:
             sizes = ", ".join(map(str, FSQ_LEVELS))
             raise ValueError(f"codes={self.codes}: quantizer='fsq' has one of {sizes} codes, so give one of these")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.checks import check_choice
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.context import Context
@@ -35,7 +34,7 @@ class ReactiveConfig(ModelConfig):
     acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions; below 1 demonstrators err less
     window: int = 8  # number of steps in a training window; the policy reads one
 
-    CHOICES: ClassVar = ("mode", "sample")
+    CHOICES: ClassVar = {"head": BOX_HEADS, "choice": ("mode", "sample")}
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "width": (2, 8192),
         "layers": (1, 128),
@@ -49,8 +48,6 @@ class ReactiveConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("head", self.head, BOX_HEADS)
-        check_choice("choice", self.choice, self.CHOICES)
         if (given := self.acting_temperature) != 1 and self.choice != "sample":
             raise ValueError(f"acting_temperature={given} is of sampled actions: give choice='sample' with it")
 
