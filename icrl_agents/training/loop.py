@@ -271,14 +271,15 @@ class Run:
                 rows = self._update(updater, windows, number, validates)
                 if not rows:
                     continue
+                latest = rows[-1]
                 if validates:
-                    rows[-1] |= validate(method, request) if main else {}
+                    latest |= validate(method, request) if main else {}
                     accelerator.wait_for_everyone()
-                    before, after = validation_notes(rows[-1])
+                    before, after = validation_notes(latest)
                 for row in rows:
                     write(row)
                     send(row)
-                bar(done, f"{before}loss {row['loss']:.3f}{after}  {row['tokens_per_s']:,} tokens/s")
+                bar(done, f"{before}loss {latest['loss']:.3f}{after}  {latest['tokens_per_s']:,} tokens/s")
                 stopped = agreed_signal(accelerator, stop)
                 if main and (stopped or (_due(done, cfg.checkpoint_every) and done < cfg.updates)):
                     self._save(method, updater.optimizer, done, data)
