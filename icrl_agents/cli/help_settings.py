@@ -17,6 +17,7 @@ from icrl_agents.core.process.terminal import print_table, print_text
 from icrl_agents.methods import MODELS
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.sources import SOURCES, find_source
+from icrl_agents.sources.source import SourceSettings
 from icrl_agents.training.config import TrainConfig
 
 
@@ -96,14 +97,16 @@ def sections(method: str | None = None) -> list[Section]:
 
 
 def _sources() -> Iterator[Section]:
-    """The settings of every source; of one whose package is missing how to install it."""
+    """The settings of all sources, then what each adds; of one whose package is missing how to install it."""
+    about = "For all but ppo and sac, where tasks have array rules and the same legal actions."
+    yield Section("Every source", about, settings_of(SourceSettings))
     for name in SOURCES:
         try:
             cls = find_source(name)
         except ImportError as error:
             yield Section(f"Source {name}", str(error), ())
         else:
-            yield Section(f"Source {name}", first_line(cls), settings_of(cls.Settings))
+            yield Section(f"Source {name}", first_line(cls), settings_of(cls.Settings, SourceSettings))
 
 
 def first_line(cls: type) -> str:

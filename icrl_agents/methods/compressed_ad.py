@@ -35,7 +35,7 @@ class CADConfig(AgentConfig):
     compressor_layers: int = 2  # number of blocks in the compressor, which folds steps
     compressor_heads: int = 4  # number of attention heads per block of the compressor
     prev_obs: bool = False  # whether tokens have the previous obs too, beside which a last reward was earned
-    gate: str = "gated"  # update rule of the latents: "gated", "hard", "residual" or "replace"
+    gate: str = "gated"  # update of the latents: "gated", "hard", which can keep them exactly, "residual" or "replace"
     folds: int = 12  # maximum number of folds in a training window
     curriculum: str = "0:4 0.15:1000"  # pairs "share of the updates:maximum number of folds from then on"
     folds_with_gradient: int = 4  # number of newest folds with gradients

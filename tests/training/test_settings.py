@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def test_a_methods_settings_are_those_of_its_config():
     assert {row.name: row.default for row in cad.settings}["slide"] == str(default.slide)
     assert len(cad.settings) == len(vars(default))
     one_line(lambda: sections("cda"), ValueError, "'cda'", "did you mean 'cad'")
+
+
+def test_settings_of_every_source_are_listed_once(tmp_path):
+    """Not again with each source, and so not with those that refuse them."""
+    listed = [section.title for section in sections() for row in section.settings if row.name in ("changes", "late")]
+    assert listed == ["Every source"] * 2
+    for name, env_id in (("ppo", ID), ("sac", "icrl/PendulumMass-v0")):
+        asked = {"source": name, "path": tmp_path / "never.h5", "streams": 1, "episodes": 1}
+        refused = partial(collect, env_id, settings={"changes": 0.5}, **asked)
+        one_line(refused, ValueError, "leave changes and late out")
 
 
 def test_the_page_of_the_documentation_is_what_the_command_writes():

@@ -93,7 +93,7 @@ class AgentConfig(ModelConfig):
     slide: int = 80  # number of oldest steps dropped at once when the window is full; 1 as in the papers
 
     dynamics: bool = False  # whether to predict reward and next_obs too, as planners require
-    head: str = "flow"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
+    head: str = "flow"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others ignore it
     bins: int = 0  # quantile bins of every real number in observations and rewards, beside the number; 0: none
     rewards: str = "running"  # unit of rewards: the range of the lifetime so far ("running"), or none ("fixed")
     acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions, relative to training

@@ -31,7 +31,7 @@ class LABCConfig(LatentFields, ReactiveConfig):
 
 
 class LABC(ReactiveMethod):
-    """Behavioural cloning of latent actions, with a decoder that few actions are enough to learn (LAPO).
+    """Behavioural cloning of latent actions, with a decoder that is learned from few actions (LAPO).
 
     Schmidt and Jiang 2024, arXiv 2312.10812: a policy imitates the latent actions that a `lam` has found in videos, and
     a decoder maps latent actions to actions. The policy learns from all steps; the decoder from those whose actions

@@ -29,7 +29,7 @@ class LAMConfig(ModelConfig):
     differences: bool = True  # whether the inverse model reads changes between frames instead of frames; published: no
     bounded: bool = False  # whether an image is predicted as tanh(x)/2 instead of by its change; published: yes
     ahead: int = 1  # frames that the forward model predicts, each from the predictions before it, k
-    hierarchy: int = 0  # steps that a skill is of, beside the latent action of each step; 0: no skills
+    hierarchy: int = 0  # length of a skill in steps, beside the latent action of each step; 0: no skills
     decoder: bool = False  # whether to learn actions from latent actions too, which shapes them: the joint stage
     label_weight: float = 1.0  # weight of the loss of actions
     window: int = 8  # number of steps in a training window

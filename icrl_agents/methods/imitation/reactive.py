@@ -28,7 +28,7 @@ class ReactiveConfig(ModelConfig):
 
     width: int = 128  # size of hidden vectors, D
     layers: int = 2  # number of linear layers between the embedding of an observation and the output head
-    head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others have no choice
+    head: str = "gaussian"  # distribution of float Box actions: "gaussian", "mixture" or "flow"; others ignore it
     bins: int = 0  # quantile bins of every real number in observations, beside the number; 0: none
     choice: str = "mode"  # how to act: "mode", the most probable action, or "sample"
     acting_temperature: float = 1.0  # softmax temperature of sampled Discrete actions; below 1 demonstrators err less

@@ -32,9 +32,9 @@ TARGET = "target_return"  # static value (B,) float32: the return that every epi
 
 @dataclass(frozen=True)
 class EpisodeConfig(AgentConfig):
-    rewards: str = "fixed"  # unit of rewards: none ("fixed") is the only choice, returns are sums of rewards
+    rewards: str = "fixed"  # unit of rewards: only "fixed", as returns are sums of rewards
     return_to_go: bool = False  # whether tokens hold the return to go; in acting what is left of a target return
-    horizon: int = 1000  # number of timesteps of an episode with an own embedding; later ones share the last
+    horizon: int = 1000  # number of timesteps of an episode with embeddings of their own; later ones share the last
 
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "horizon": (1, 100_000)}
 
