@@ -50,6 +50,7 @@ PLACED = ("env_id", "install", "command", "collect", "limits", *DATA)
 MEASURED = ("env_id", "split", "episodes", "num_seeds", "demos")
 EPISODES = "Episodes of this agent"  # caption of a recording without a note
 LOCAL = "path/to/this/folder"
+RETURN, SUCCESS = "mean return, ", "success, "  # how rows of the agent's own curve begin
 
 
 class Row(NamedTuple):
@@ -135,6 +136,7 @@ def render_card(
         steps="10 * agent.config.window" if prose.has_memory else "agent.config.window",  # memory exceeds the window
         arxiv=prose.arxiv,
         measured=[(key, results[key]) for key in MEASURED if key in results] if results else None,
+        outcome=_outcome(rows),
         rows=rows,
         curve=curve,
         recording=recording,
@@ -161,6 +163,19 @@ def table_rows(results: dict[str, Any]) -> list[Row]:
     if not isinstance(table, list):
         raise ValueError("the results have no table: run icrl-agents evaluate again")
     return [_row(entry) for entry in table]
+
+
+def _outcome(rows: list[Row]) -> str:
+    """The returns at both ends of a lifetime, the success, and the returns of random and optimal play; "" without."""
+    returns = [(row, row.name.removeprefix(RETURN)) for row in rows if row.name.startswith(RETURN)]
+    if not returns:
+        return ""
+    parts = [", ".join(f"{shown(row.value)} in {span}" for row, span in dict.fromkeys([returns[0], returns[-1]]))]
+    for row in rows:
+        if row.name.startswith(SUCCESS):
+            parts.append(f"success {shown(row.value)} in {row.name.removeprefix(SUCCESS)}")
+    parts += [f"{row.name} {shown(row.value)}" for row in rows if row.name in ("random", "optimal")]
+    return f"Mean return {'; '.join(parts)}"
 
 
 def _row(entry: Any) -> Row:

@@ -82,6 +82,23 @@ def test_every_number_comes_from_results_or_facts(data):
         assert number in numbers(card)
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"mean return, episode 1": 0.0, "mean return, episode 5": 9.0, "mean return, episodes 40-50": 17.123}
+            | {"success, episodes 39-50": 0.75, "planned: mean return, episode 1": 3.0, "random": 0.3206, "optimal": 9},
+            "0 in episode 1, 17.12 in episodes 40-50; success 0.75 in episodes 39-50; random 0.3206; optimal 9",
+        ),
+        ({"mean return, episode 1": 231.926, "random": 153.4}, "231.9 in episode 1; random 153.4"),
+    ],
+)
+def test_the_results_of_a_card_begin_with_both_ends_of_a_lifetime(data, values, sentence):
+    rows = [{"name": name, "value": value, "unit": "return"} for name, value in values.items()]
+    card = render(data, {**RESULTS, "table": rows})
+    assert card.split("## Results\n\n")[1].startswith(f"**Mean return {sentence}.**\n\n- env_id")
+
+
 def test_the_check_above_can_fail(data):
     card = render(data, RESULTS, parameters=966)
     changed = json.loads(json.dumps(RESULTS).replace("15.8349", "15.2"))
@@ -212,7 +229,7 @@ def test_a_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_agent
     tiny_agent().save_pretrained(tmp_path)
     plain = (tmp_path / "README.md").read_text()
     count = sum(tensor.numel() for tensor in tiny_agent().state_dict().values())
-    assert f"{count} numbers in `model.safetensors`" in plain
+    assert f"{count} parameters in `model.safetensors`" in plain
     results = {**RESULTS, "weights_sha256": checkpoint.weights_sha256(tmp_path)}
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "curve.png").write_bytes(b"png")
