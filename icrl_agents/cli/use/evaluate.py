@@ -65,7 +65,7 @@ class Evaluate:
     plan_tasks: Annotated[int | None, typer.Option(help="Tasks measured with the planner. Default: all.")] = None
     change: Annotated[
         str | None,
-        typer.Option(hidden=True, help="Change latents after every fold: zeroed, swapped, shuffled or frozen."),
+        typer.Option(help="Change latents after every fold: zeroed, swapped, shuffled or frozen."),
     ] = None
     device: Device = "auto"
     processes: Annotated[
