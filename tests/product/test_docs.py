@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 from gymnasium.spaces import Discrete
 from icrl_envs import BUILT_IN, FAMILIES, unregister_family
@@ -21,6 +22,8 @@ from typer.testing import CliRunner
 from icrl_agents import METHODS
 from icrl_agents.cli.app import app
 from icrl_agents.core.process.terminal import counted
+from icrl_agents.methods import MODELS
+from icrl_agents.sources import SOURCES, find_source
 from icrl_agents.studies import compare
 from tests.envs.families import METAWORLD, PROCGEN
 from tests.product import cli_page
@@ -28,6 +31,7 @@ from tests.product import cli_page
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FRONT_PAGES = ("README.md", "docs/index.md")
+API = ("environments", "methods", "sources")
 GENERATED = ("docs/cli.md", "docs/settings.md")
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
@@ -91,6 +95,14 @@ def test_environments():
 
 def test_methods():
     assert {name for row in rows(section("Methods")) for name in re.findall(r"`(\S+)`", row[0])} == set(METHODS)
+
+
+def test_the_reference_has_every_environment_method_and_source():
+    """Their docstrings are their pages."""
+    shown = {name: set(re.findall(r"^::: (\S+)$", PAGES[f"docs/reference/{name}.md"], re.MULTILINE)) for name in API}
+    assert {str(gymnasium.spec(env_id).entry_point).replace(":", ".") for env_id in BUILT_IN} <= shown["environments"]
+    assert {f"{cls.__module__}.{cls.__qualname__}" for cls in MODELS.values()} <= shown["methods"]
+    assert {find_source(name).__module__ for name in SOURCES} <= shown["sources"]
 
 
 # ---- links and files --------------------------------------------------------------------------------------------
