@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from icrl_agents.histories.shards import HistoryShards
-from icrl_agents.methods.base.predictor import LATENT, share_right
+from icrl_agents.methods.base.predictor import LATENT, share_right, witnessed
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.numerics import mean_and_std, own_settings
 from icrl_agents.nn.vision.encoders import mlp
@@ -88,8 +88,9 @@ def pairs_of(shards: HistoryShards, tasks: np.ndarray, rng: np.random.Generator,
         steps = shards.read(part, slice(row, row + 1))
         if missing := [name for name in columns if name not in steps.extras]:
             raise ValueError(f"a probe reads {missing[0]}, which {shards.name} lacks: annotate it with a lam")
-        latents.append(np.concatenate([steps.extras[name][steps.mask] for name in columns], 1))
-        actions.append(steps.action[steps.mask])
+        labelled = witnessed(steps)
+        latents.append(np.concatenate([steps.extras[name][labelled] for name in columns], 1))
+        actions.append(steps.action[labelled])
         count += len(actions[-1])
         if count >= POOL:
             break

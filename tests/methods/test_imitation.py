@@ -21,8 +21,8 @@ from icrl_agents.methods.imitation.vpt import VPT, VPT_ACTION, VPTConfig
 from icrl_agents.nn.codecs.decoded import CodeMixture, decoded, greedy
 from icrl_agents.nn.codecs.distributions import Categorical, Gaussian
 from tests.conftest import one_line
-from tests.fakes import SPACES, lifetimes
-from tests.methods.test_lam import FOUR, PLANE, SHOWN, play
+from tests.fakes import LATENT_PROMPTS, SPACES, lifetimes
+from tests.methods.test_lam import FOUR, PLANE, SHOWN, play, unshown
 
 SMALL = {"width": 16}
 CODES = {**SMALL, "latent": 4, "codes": 6}
@@ -177,6 +177,37 @@ def test_codes_of_several_levels_are_one_number():
     code = np.array([[[0, 0], [2, 0], [1, 2]]])
     assert method.latent.joined(code).tolist() == [[0, 2, 7]]
     assert method.latent.predict.out_features == 9
+
+
+@pytest.mark.parametrize("name", ["la-bc", "la-bc of latents", "prompted-dt", "bc", "vpt"])
+def test_nothing_is_learned_from_labels_of_an_end_that_no_frame_shows(name):
+    """Whatever stands in their columns; `annotate` leaves zeros, which are no latent action of any code."""
+    torch.manual_seed(0)
+    method = {
+        "la-bc": lambda: LABC(*GRID, LABCConfig(**CODES)),
+        "la-bc of latents": lambda: LABC(*GRID, LABCConfig(**CODES, predicts="latents")),
+        "prompted-dt": lambda: LATENT_PROMPTS.build().method,
+        "bc": lambda: BC(*GRID, BCConfig(**SMALL, target=VPT_ACTION)),
+        "vpt": lambda: VPT(*GRID, VPTConfig(**SMALL)),
+    }[name]()
+    steps, hidden = unshown(lifetimes("grid", rows=8, count=12))
+    steps.extras[VPT_ACTION] = steps.action
+    assert hidden.sum() > 5
+
+    if name == "vpt":
+        changed = steps._replace(action=np.where(hidden, (steps.action + 1) % 5, steps.action))
+    else:  # the latent action itself is what a demonstration shows before the next episode
+        gone = {"bc": [VPT_ACTION], "prompted-dt": [CODE]}.get(name, [LATENT, CODE])
+        zeros = {each: steps.extras[each].copy() for each in gone}
+        for value in zeros.values():
+            value[hidden] = 0
+        changed = steps._replace(extras={**steps.extras, **zeros})
+
+    def loss(given):
+        batch = method.prepare_batch(given, np.random.default_rng(0))
+        return torch.stack(list(method.loss(method.tensors(batch)).values()))
+
+    torch.testing.assert_close(loss(changed), loss(steps))
 
 
 # ---- inverse models ---------------------------------------------------------------------------------------------

@@ -188,6 +188,37 @@ def test_padded_steps_have_no_label(learned):
     assert np.array_equal(found[CODE][1], whole[CODE][1])
 
 
+def unshown(steps: Steps) -> tuple[Steps, np.ndarray]:
+    """The same steps, but that episodes of every second row terminate and nobody knows their final observation.
+
+    Returns:
+        The steps; the last observation stands for the final one, as importers have it.
+        Flags (B, T) of the last steps of these episodes.
+    """
+    ends = steps.truncated | steps.terminated
+    ends[::2] = False
+    shown = np.where(ends[..., None], steps.obs, steps.next_obs)
+    return steps._replace(next_obs=shown, terminated=steps.terminated | ends, truncated=steps.truncated & ~ends), ends
+
+
+@pytest.mark.parametrize("changes", [{}, {"ahead": 3}, {"hierarchy": 3}, {"decoder": True}], ids=str)
+def test_an_end_that_no_frame_shows_is_neither_learned_nor_labelled(changes):
+    lam = LAM(PLANE, FOUR, LAMConfig(**{**SMALL, **changes})).eval()
+    steps, hidden = unshown(play(rows=4))
+
+    def numbers(given: Steps) -> dict:
+        lam.fit_normalization(lam.tensors(given))
+        terms = {name: value.item() for name, value in lam.loss(lam.tensors(given)).items()}
+        return {**terms, "unit": lam.step.tolist(), "steps": lam.loss_weight(given), **lam.measure(given)}
+
+    assert numbers(steps) == numbers(steps._replace(mask=~hidden))
+    labels = lam.label(steps)
+    assert not any(value[hidden].any() for value in labels.values())
+    assert labels[LATENT][~hidden].any(1).all()
+    moved = steps._replace(next_obs=np.where(hidden[..., None], steps.obs + 1, steps.next_obs))
+    assert lam.label(moved)[LATENT][hidden].any(1).all()  # a termination that is shown is like any other step
+
+
 def test_long_histories_are_read_a_part_at_a_time(learned, monkeypatch):
     from icrl_agents.methods.base import predictor
 

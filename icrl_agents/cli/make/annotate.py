@@ -36,7 +36,7 @@ class Annotate:
         from icrl_agents.core.process.terminal import print_table
         from icrl_agents.histories.shards import find_files
         from icrl_agents.histories.store import HistoryStore
-        from icrl_agents.methods.base.predictor import LATENT
+        from icrl_agents.methods.base.predictor import LATENT, witnessed
 
         model, quality = Annotator.from_pretrained(self.model, device=self.device), []
         if self.probe and LATENT not in model.columns:
@@ -47,7 +47,7 @@ class Annotate:
             with HistoryStore(path) as store:
                 model.check_space(store.spaces[0], str(path))
                 first = store[store.tasks[0], :MEASURED] if store.tasks else None
-                if first is not None and first.mask.any():
+                if first is not None and witnessed(first).any():
                     measured = model.measure(first)
                     quality.append((path.name, *(shown(value) for value in measured.values())))
                 done = store.annotate(model.columns, model, identity=model.weights_sha256)

@@ -5,6 +5,7 @@ Axis letters: B rows (histories), T environment steps, N real steps, W earlier f
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -76,9 +77,15 @@ class Predictor(Trainable):
         return torch.where(found > 0, found.clamp_min(smallest), 1)
 
     def tensors(self, steps: Steps) -> Steps:
-        """Tensors of NumPy steps; observations keep their dtype, so that images stay bytes until they are read."""
-        found = steps.map(lambda value: to_device(value, self.device))
+        """Tensors of NumPy steps; observations keep their dtype, so that images stay bytes until they are read.
+
+        The real steps are those that `witnessed` names.
+        """
+        found = steps._replace(mask=witnessed(steps)).map(lambda value: to_device(value, self.device))
         return found if self.action is None else found._replace(action=self.action.tensor(steps.action, self.device))
+
+    def loss_weight(self, steps: Steps) -> Any:
+        return witnessed(steps).sum()
 
     def read(self, steps: Steps, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Frames that lead to steps and the frames after them.
@@ -135,7 +142,7 @@ class Predictor(Trainable):
         return (changes / units).clamp(-CLIP, CLIP)
 
     def blocks(self, steps: Steps) -> Iterator[tuple[int, np.ndarray, tuple[Tensor, Tensor]]]:
-        """Real steps of NumPy steps (B, T), a bounded number at a time: row, places (N,), and what `read` returns."""
+        """Those of NumPy steps (B, T) that have a label, a bounded number at a time: row, places (N,), and `read`."""
         for row in range(len(steps.mask)):
             part = self.tensors(steps.rows(slice(row, row + 1)))
             for places in part.mask[0].nonzero()[:, 0].split(BLOCK):
@@ -144,7 +151,7 @@ class Predictor(Trainable):
 
     @torch.no_grad()
     def label(self, steps: Steps) -> dict[str, np.ndarray]:
-        """Labels (B, T, ...) by column of NumPy steps (B, T) of whole histories; zeros at padded steps."""
+        """Labels (B, T, ...) by column of NumPy steps (B, T) of whole histories; zeros where none is `witnessed`."""
         mode, _ = self.training, self.eval()
         origin = torch.zeros(1, dtype=torch.long, device=self.device)
         example = self.predict(*self.read(self.tensors(steps.rows(slice(1))), origin, origin))
@@ -170,6 +177,18 @@ class Predictor(Trainable):
             self.action.validate()
 
 
+def witnessed(steps: Steps) -> Any:
+    """Real steps whose outcome a frame shows, (B, T) bool, of arrays or tensors: those that models of videos label.
+
+    Where data lack the final observation of an episode that terminated (D4RL, LAPO, Procgen), the last one stands for
+    it. What was done there looks like doing nothing, so a termination that changes no observation has no label.
+    """
+    shown, ends = steps.mask & True, steps.mask & steps.terminated
+    change = steps.obs[ends] != steps.next_obs[ends]
+    shown[ends] = change.reshape(-1, math.prod(steps.obs.shape[2:])).any(1)
+    return shown
+
+
 def steps_left(steps: Steps) -> Tensor:
     """Number (B, T) of real steps after each in its episode, as far as they are in these tensors (B, T)."""
     index = torch.arange(steps.mask.shape[1], device=steps.mask.device)
@@ -187,7 +206,7 @@ def agreement(found: list[Tensor], steps: Steps) -> dict[str, float]:
     """How well predicted actions fit those of NumPy steps (B, T).
 
     Args:
-        found: predicted actions of the real steps, row after row, in blocks (N, ...).
+        found: predicted actions of the steps that are `witnessed`, row after row, in blocks (N, ...).
 
     Returns:
         `accuracy`, the share of equal actions, or of equal entries of vectors; of real numbers `r2`, the explained
@@ -198,7 +217,7 @@ def agreement(found: list[Tensor], steps: Steps) -> dict[str, float]:
     """
     if not found:
         raise ValueError(NO_STEPS)
-    return share_right(torch.cat(found).cpu().numpy(), steps.action[steps.mask])
+    return share_right(torch.cat(found).cpu().numpy(), steps.action[witnessed(steps)])
 
 
 def share_right(mine: np.ndarray, theirs: np.ndarray) -> dict[str, float]:

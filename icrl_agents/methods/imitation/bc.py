@@ -10,7 +10,10 @@ from torch import Tensor
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import HEAD_NOISE, Steps, holds_actions
 from icrl_agents.methods.base.percepts import intended_action, masked_nll
+from icrl_agents.methods.base.predictor import witnessed
 from icrl_agents.methods.imitation.reactive import ReactiveConfig, ReactiveMethod
+
+RECORDED = ("action", "expert_action")  # targets that are known at every step; others were found in videos
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class BC(ReactiveMethod):
         return steps
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:
-        target = intended_action(steps) if self.config.target == "action" else steps.extras[self.config.target]
+        name = self.config.target
+        target = intended_action(steps) if name == "action" else steps.extras[name]
+        asked = steps.mask if name in RECORDED else witnessed(steps)
         policy, noise = self.policy_at(self.hidden(steps)[:, :, 0]), steps.extras.get(HEAD_NOISE)
-        return {"action": masked_nll(policy, target, steps.mask, steps.mask.sum(), noise)}
+        return {"action": masked_nll(policy, target, asked, steps.mask.sum(), noise)}

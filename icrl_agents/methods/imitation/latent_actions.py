@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from icrl_agents.core.checks import check_choice
 from icrl_agents.core.steps import HEAD_NOISE, Steps
 from icrl_agents.methods.base.percepts import masked_nll
-from icrl_agents.methods.base.predictor import CODE, LATENT
+from icrl_agents.methods.base.predictor import CODE, LATENT, witnessed
 from icrl_agents.methods.base.trainable import known
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.decoded import decoded
@@ -98,19 +98,19 @@ class LatentActions(nn.Module):
         wanted = (LATENT, CODE) if self.coded else (LATENT,)
         if missing := [column for column in wanted if column not in steps.extras]:
             raise ValueError(f"{name} learns from {missing[0]}, which these histories lack: annotate them with a lam")
-        fields, latent = self.fields, steps.extras[LATENT]
+        fields, latent, labelled = self.fields, steps.extras[LATENT], witnessed(steps)
         if latent.shape[-1] != fields.latent:
             raise ValueError(f"latent actions have size {latent.shape[-1]}, not latent={fields.latent}: give it")
         if not self.coded:
             return
         code = steps.extras[CODE]
-        levels, most = code.shape[-1], int(code[steps.mask].max(initial=0))
+        levels, most = code.shape[-1], int(code[labelled].max(initial=0))
         if levels != fields.levels or most >= fields.codes:
             raise ValueError(
                 f"these histories have codes up to {most} in {levels} levels, not codes={fields.codes} and "
                 f"levels={fields.levels}: give the settings of the lam"
             )
-        joined, latent = self.joined(code)[steps.mask], latent[steps.mask]  # (N,), (N, Z)
+        joined, latent = self.joined(code)[labelled], latent[labelled]  # (N,), (N, Z)
         _, one, which = np.unique(joined, return_index=True, return_inverse=True)
         if np.abs(latent - latent[one[which]]).max(initial=0) > SAME * np.abs(latent).max(initial=0):
             raise ValueError(
@@ -125,19 +125,20 @@ class LatentActions(nn.Module):
         return sum(code[..., level] * self.fields.codes**level for level in range(self.fields.levels))
 
     def losses(self, hidden: Tensor, steps: Steps, actions: Codec, asked: Tensor | None = None) -> dict[str, Tensor]:
-        """Loss terms at hidden vectors (B, T, D): of latent actions at every step, of actions where they are known.
+        """Loss terms at hidden vectors (B, T, D): of latent actions, and of actions where they are known.
 
         Args:
-            asked: (B, T) bool, steps whose latent action is predicted; None: all real ones.
+            asked: (B, T) bool, steps whose latent action is predicted if they have one; None: all real ones.
         """
-        asked = steps.mask if asked is None else asked
+        labelled = witnessed(steps)
+        asked = labelled if asked is None else asked & labelled
         count, found, noise = steps.mask.sum(), self.predict(hidden), steps.extras.get(HEAD_NOISE)
         policy: Distribution = Categorical(found) if self.coded else unit_gaussian(found)
         target = self.joined(steps.extras[CODE]) if self.coded else steps.extras[LATENT]
         decoder = self.decode(steps.extras[LATENT], actions)
         return {
             "latent": masked_nll(policy, target, asked, count),
-            "decoder": masked_nll(decoder, steps.action, known(steps), count, noise),
+            "decoder": masked_nll(decoder, steps.action, known(steps) * labelled, count, noise),
         }
 
     # ---- acting -------------------------------------------------------------------------------------------------
