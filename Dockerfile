@@ -7,9 +7,9 @@
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS installed
-# A PyTorch that the image brings stays. --build-arg TORCH_INDEX=URL chooses the package index of another build, such as
-# the one for CPUs, which is several times smaller than the usual one and as fast without a GPU.
-ARG TORCH_INDEX=
+# A PyTorch that the image brings stays. Else it is the build for CPUs, several times smaller than PyPI's, which has CUDA
+# (--build-arg TORCH_INDEX=), and as fast without a GPU; --build-arg TORCH_INDEX=URL takes that of another index.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -c "import torch" 2>/dev/null || pip install ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} torch==2.13.0
 WORKDIR /icrl-agents

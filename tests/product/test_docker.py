@@ -55,6 +55,14 @@ def test_pytorch_is_that_of_the_constraints():
     assert [rest for word, rest in stages()["installed"] if word == "RUN" and rest.endswith(f" {wanted}")]
 
 
+def test_pytorch_is_the_build_for_cpus_unless_the_image_or_an_argument_brings_another():
+    given = dict(rest.partition("=")[::2] for word, rest in stages()["installed"] if word == "ARG")
+    assert given["TORCH_INDEX"] == "https://download.pytorch.org/whl/cpu"
+    (install,) = (rest for word, rest in stages()["installed"] if word == "RUN" and "pip install" in rest)
+    assert install.startswith('python -c "import torch"')
+    assert "${TORCH_INDEX:+--index-url ${TORCH_INDEX}}" in install
+
+
 def test_no_local_files_get_into_an_image():
     ignored = {line.strip("*/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"}
     assert ignored == {".git"} | {line.strip("*/") for line in (ROOT / ".gitignore").read_text().split()}
