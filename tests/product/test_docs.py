@@ -270,6 +270,7 @@ NOT_RUN = {  # the beginning of a command: why it is not run here; its words are
     "icrl-agents evaluate icrl/dpt-darkroom-permuted --plan": "plans for half a minute; the quickstart plans too",
     "icrl-agents collect --backend ray": "starts Ray for many seconds; tests of the core run it on a cluster",
     "icrl-agents research sweep prompted-dt": "trains nine agents; tests of studies train two",
+    "icrl-agents research sweep la-bc": "trains nine agents on the histories of that page; tests of studies train two",
     "icrl-agents research sweep --backend slurm": "needs a queue, or many seconds; tests of studies run it",
     "icrl-agents research seeds --backend ray": "needs the cluster of its page",
     "icrl-agents doctor": "its exit code is a verdict on the measured source; tests of studies run it",
