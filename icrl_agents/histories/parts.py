@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from icrl_agents.core.changing import CHANGED
 from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.histories.columns import GIVEN
@@ -14,10 +15,12 @@ from icrl_agents.histories.layout import Layout
 from icrl_agents.histories.store import HistoryStore
 
 MASK = GIVEN + ACTION_MASK  # optional: without it all actions are legal
-# optional column -> its values (B, T, ...) in histories without it, which are of one policy and took what they intended
+# optional column -> its values (B, T, ...) in histories without it, which are of one policy and one task, and took what
+# they intended
 STAND_INS: dict[str, Callable[[Steps], np.ndarray]] = {
     "intended_action": lambda steps: steps.action,
     "update": lambda steps: np.zeros(steps.mask.shape),
+    CHANGED: lambda steps: np.zeros(steps.mask.shape),
 }
 AGAIN = "collect all tasks in the same way"
 
@@ -36,11 +39,19 @@ class Part(NamedTuple):
 
     def completed(self, steps: Steps) -> Steps:
         """Stored steps (B, T) with the columns of the layout."""
-        columns, found = self.layout.columns, steps.extras
-        extras = {name: value for name, value in found.items() if name in columns}
-        for name in STAND_INS.keys() & columns.keys() - found.keys():
-            extras[name] = STAND_INS[name](steps).astype(columns[name][0], copy=False)
-        return steps._replace(extras=extras)
+        columns = self.layout.columns
+        extras = {name: value for name, value in steps.extras.items() if name in columns}
+        return stood_in(steps._replace(extras=extras), {name: dtype for name, (dtype, _) in columns.items()})
+
+
+def stood_in(steps: Steps, dtypes: Mapping[str, np.dtype]) -> Steps:
+    """Steps (B, T) with the columns of `STAND_INS` among `dtypes` that they lack."""
+    added = {
+        name: STAND_INS[name](steps).astype(dtypes[name], copy=False)
+        for name in STAND_INS
+        if name in dtypes and name not in steps.extras
+    }
+    return steps._replace(extras={**steps.extras, **added})
 
 
 def share_columns(collections: Sequence[Sequence[Part]]) -> list[Part]:

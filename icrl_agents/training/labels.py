@@ -8,7 +8,7 @@ import numpy as np
 
 from icrl_agents.core.reward_range import with_reward_range
 from icrl_agents.core.steps import ACTION_MASK, Steps
-from icrl_agents.histories.parts import check_same_columns
+from icrl_agents.histories.parts import check_same_columns, stood_in
 from icrl_agents.histories.shards import HistoryShards
 from icrl_agents.methods.base.trainable import LABELLED
 from icrl_agents.training.windows import Spaces, Windows, WindowSpec, checked, codecs_of, concatenate, index_tasks
@@ -88,6 +88,8 @@ class LabelledWindows:
         count, window = self.batch_size - len(unknown.mask), unknown.mask.shape[1]
         known = self.known.rows(update, count, window)
         weight = (unknown.mask.sum() + known.mask.sum()) / known.mask.sum()
+        # of histories in other files, which may have other columns
+        known, unknown = stood_in(known, _dtypes(unknown)), stood_in(unknown, _dtypes(known))
         shared = unknown.extras.keys() & known.extras.keys()
         return concatenate([_weighted(unknown, 0.0, shared), _weighted(known, weight, shared)])
 
@@ -102,6 +104,10 @@ def reweighted(steps: Steps) -> Steps:
         return steps
     weight = steps.extras[LABELLED] * steps.mask
     return steps._replace(extras={**steps.extras, LABELLED: weight * (steps.mask.sum() / max(weight.sum(), 1e-9))})
+
+
+def _dtypes(steps: Steps) -> dict[str, np.dtype]:
+    return {name: value.dtype for name, value in steps.extras.items()}
 
 
 def _weighted(steps: Steps, weight: float, shared: Collection[str]) -> Steps:

@@ -97,7 +97,7 @@ class Request:
             )
         source = None if files else _source(env_id, config.source, for_source, expert)
         if not started:
-            _check_lifetimes(settings, config.episodes, files[0] if files else None, source)
+            _check_lifetimes(settings, config.episodes, files or (), source)
         if config.variant:
             _check_variant(env_id, config.variant, fresh=source is not None and not source.one_task)
         if source and source.one_task and "episodes" not in settings:
@@ -289,15 +289,13 @@ def _source(env_id: str, name: str, settings: dict[str, Any], expert: Expert | N
     return source
 
 
-def _check_lifetimes(given: Mapping[str, Any], episodes: int, recorded: Path | None, source: Source | None) -> None:
+def _check_lifetimes(given: Mapping[str, Any], episodes: int, recorded: Sequence[Path], source: Source | None) -> None:
     """ValueError for `given` settings of lifetimes that are not made."""
-    if recorded and "episodes" in given:
-        with HistoryStore(recorded) as store:
+    for path in recorded if "episodes" in given else ():
+        with HistoryStore(path) as store:
             theirs = store.info.episodes
         if episodes != theirs:
-            raise ValueError(
-                f"episodes={episodes}, but {recorded.name} holds lifetimes of {theirs} episodes: leave it out"
-            )
+            raise ValueError(f"episodes={episodes}, but {path.name} holds lifetimes of {theirs} episodes: leave it out")
     if "streams" in given and not (source and source.one_task):
         raise ValueError(
             f"streams={given['streams']} is for sources that learn one task at a time (ppo, sac): leave it out"

@@ -14,6 +14,7 @@ from icrl_agents.core.steps import HIGHEST, LOWEST, TIMESTEP
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.shards import HistoryShards, common_name, find_files, shard_files
 from icrl_agents.histories.writer import HistoryWriter
+from icrl_agents.training.augment import hide_rewards
 from icrl_agents.training.streaming.stream import StreamedWindows
 from icrl_agents.training.windows import StoreWindows, WindowSpec
 from tests.conftest import one_line
@@ -155,6 +156,18 @@ def test_histories_without_updates_are_of_one_policy_beside_some_with_updates(so
             assert update.dtype == np.int32
             assert (update.max() == 3) == (part.store.path == learned)
         assert StoreWindows(both, [1, 2, 3], WindowSpec(9, 40, 0)).batch(0).extras["update"].any()
+
+
+def test_tasks_that_change_are_told_beside_lifetimes_whose_task_stays(source, tmp_path):
+    moving = collect(ENV, "posterior", tmp_path / "moving.h5", tasks=[1, 2], settings={"changes": 1.0}, seed=1, **HOW)
+    with HistoryShards(source / "whole.h5", moving) as both:
+        for part in both.index([1, 2, 3]):
+            assert both.read(part).extras["task_changed"].any() == (part.store.path == moving)
+        windows = StoreWindows(both, [1, 2, 3], WindowSpec(9, 40, 0)).batch(0)
+        changed = windows.extras["task_changed"].any(1)
+        assert changed.any()
+        hidden = hide_rewards(windows, np.random.default_rng(0), 1.0, 1)
+        assert np.array_equal(hidden.reward[changed], windows.reward[changed])
 
 
 def test_a_shard_with_other_columns_is_named_beside_another_collection(shards, source, tmp_path):

@@ -77,6 +77,19 @@ def test_known_steps_of_tasks_with_other_legal_actions_are_refused(tmp_path):
     one_line(lambda: LabelledSteps(shards, [0, 1], 5, WindowSpec(4, 8, 0), shards.spaces), ValueError, *why)
 
 
+@pytest.mark.parametrize("slipped", ["known", "unknown"])
+def test_known_steps_keep_what_they_intended_beside_histories_that_do_not_say_it(shards, tmp_path, slipped):
+    settings = {"slips": 0.8}
+    path = collect(ENV, "posterior", tmp_path / "h.h5", tasks=[1, 2, 3], streams=2, episodes=5, settings=settings)
+    known, unknown = (HistoryShards(path), shards) if slipped == "known" else (shards, HistoryShards(path))
+    windows = LabelledWindows(StoreWindows(unknown, [1, 2, 3], WindowSpec(30, 4, 0)), drawn(known, 60), 12, 30)
+    batch = windows.batch(0)
+    rows = batch.extras[LABELLED].any(1) == (slipped == "known")
+    differ = batch.extras["intended_action"] != batch.action
+    assert differ[rows].any()
+    assert not differ[~rows].any()
+
+
 def test_the_seed_chooses_the_known_steps_once(shards):
     few = drawn(shards, 7)
     assert few.steps.mask.shape == (7, 1)

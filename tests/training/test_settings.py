@@ -188,3 +188,14 @@ def test_settings_of_lifetimes_are_refused_where_none_are_made(tmp_path, setting
     given = {"histories": path, "settings": {"updates": 1, "batch_size": 2, **settings}, "device": "cpu", "quiet": True}
     one_line(lambda: train("ad", "icrl/Darkroom3x3-v0", tmp_path / "a", **given), ValueError, *words, "leave it out")
     assert not (tmp_path / "a").exists()
+
+
+def test_the_length_of_lifetimes_is_that_of_all_files(tmp_path):
+    env_id, settings = "icrl/Darkroom3x3-v0", {"updates": 1, "batch_size": 2, "episodes": 2}
+    files = [
+        collect(env_id, "posterior", tmp_path / f"{count}.h5", streams=1, episodes=count, seed=count)
+        for count in (2, 5)
+    ]
+    given = {"histories": files, "settings": settings, "device": "cpu", "quiet": True}
+    words = ("episodes=2", "5.h5 holds lifetimes of 5 episodes", "leave it out")
+    one_line(lambda: train("ad", env_id, tmp_path / "a", **given), ValueError, *words)
