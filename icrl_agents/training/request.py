@@ -44,15 +44,18 @@ EXPERT_SETTING = f"source.{EXPERT}"
 class Given(NamedTuple):
     """Settings of a call, and the expert among them."""
 
-    settings: dict[str, Any]  # plain values: an expert by its name, a file by its absolute path
+    settings: dict[str, Any]  # plain values: of the expert its name, of files and folders their absolute paths
     expert: Expert | None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any] | None) -> Given:
         """Settings of `train`, in which the expert may be a Python object."""
         plain = dict(settings or {})
-        if isinstance(labelled := plain.get("labelled"), str) and labelled:  # to be found from other folders, too
+        # to be found from other folders, and by the machines of a cluster
+        if isinstance(labelled := plain.get("labelled"), str) and labelled:
             plain["labelled"] = os.path.realpath(Path(labelled).expanduser())
+        for name in {"init", EXPERT_SETTING} & plain.keys():
+            plain[name] = _absolute(plain[name])
         expert = read_expert(plain[EXPERT_SETTING]) if EXPERT_SETTING in plain else None
         return cls(plain if expert is None else {**plain, EXPERT_SETTING: expert.name}, expert)
 
@@ -266,6 +269,14 @@ def collecting(out: Path) -> bool:
     """Whether the run in `out` was interrupted while it collected histories, so that it has not begun to train."""
     path = own_histories(out)
     return not (out / NOTE).exists() and (path.exists() or partial_folder(path).exists())
+
+
+def _absolute(agent: Any) -> Any:
+    """The absolute path of an agent's folder, links resolved; an id, or an object, as it is."""
+    # os.path returns False where Path raises: too long names, unknown users
+    if isinstance(agent, str) and os.path.isdir(folder := os.path.expanduser(agent)):  # noqa: PTH111, PTH112
+        return os.path.realpath(folder)
+    return agent
 
 
 def read_expert(given: Any) -> Expert:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from icrl_agents.core.families import tasks_checksum
-from icrl_agents.core.files.atomic import append_line, write_files, write_text
+from icrl_agents.core.files.atomic import append_line, drop_leftovers, write_files, write_text
 from icrl_agents.core.files.folder_lock import OURS, FolderLock
 from icrl_agents.core.files.strict_json import dump_json, read_json, refuse_special
 from icrl_agents.core.printable import printable
@@ -88,13 +88,20 @@ def is_finished(out: Path) -> bool:
     return (out / WEIGHTS).is_file() and (out / CONFIG).is_file() and newest_checkpoint(out) is None
 
 
-def own(out: Path) -> AbstractContextManager[Any]:
+@contextmanager
+def own(out: Path) -> Iterator[None]:
     """Lock on the run folder during training; under `accelerate launch` the first process holds it.
 
     Raises:
         BlockingIOError: another run trains in the folder.
     """
-    return FolderLock(out, "training in") if is_first() else nullcontext()
+    if not is_first():
+        yield
+        return
+    with FolderLock(out, "training in"):
+        if not is_finished(out):  # to a finished one an evaluation may be writing
+            drop_leftovers(out)
+        yield
 
 
 def resumable(out: Path) -> AbstractContextManager[None]:

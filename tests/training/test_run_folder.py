@@ -336,3 +336,34 @@ def test_a_run_of_an_earlier_version_is_continued(tmp_path, stopped_on):
     assert len(note.pop("contents")) == 64
     (tmp_path / "run" / "train.json").write_text(json.dumps(note))
     resume()
+
+
+@pytest.mark.parametrize("name", ["init", "source.expert"])
+def test_agents_of_the_settings_are_found_from_other_folders(tmp_path, monkeypatch, whole, name):
+    settings = {**SETTINGS, "checkpoint_every": 0, name: "teacher"}
+    settings |= {"source": "noise"} if name == "source.expert" else {}
+    shutil.copytree(whole, tmp_path / "teacher")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        at_update(patch, 2, lambda: 1 / 0)  # before there is a checkpoint
+        with pytest.raises(ZeroDivisionError):
+            learn(tmp_path / "run", settings=settings)
+    learn(tmp_path / "other", settings=settings)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    learn(tmp_path / "run", settings={}, resume=True)
+    learn(tmp_path / "run", settings={name: "../teacher"}, resume=True)  # the same one
+    assert same(load_file(tmp_path / "run/model.safetensors"), load_file(tmp_path / "other/model.safetensors"))
+
+
+def test_what_a_killed_start_leaves_is_not_in_the_way(tmp_path, monkeypatch):
+    pid = os.fork()
+    if not pid:  # killed before `train.json` has its name
+        Path.replace = lambda path, target: os._exit(9)
+        learn(tmp_path / "run")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert any((tmp_path / "run").iterdir())
+    learn(tmp_path / "run")
+    names = {"README.md", "config.json", "metrics.jsonl", "model.safetensors", "train.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {"tensorboard"} == names

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+STAGED = re.compile(r"\..+\.\d+-\d+\.tmp")  # names of files that `write_files` has not renamed yet
 
 
 def put(file: BinaryIO, content: bytes | memoryview) -> None:
@@ -49,6 +52,13 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         for temporary in staged.values():
             with suppress(OSError):  # the original error is the one to report
                 temporary.unlink(missing_ok=True)
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Delete what a killed `write_files` has left in a folder to which nobody else writes."""
+    for path in folder.glob(".*.tmp"):
+        if STAGED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
