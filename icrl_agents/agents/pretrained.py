@@ -20,13 +20,6 @@ from icrl_agents.methods import MODELS, method_name
 from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.numerics import check_float32
 
-# config fields that change the meaning of weights without changing their shapes
-MEANINGS = (
-    *("heads", "compressor_heads", "layout", "marks", "threshold", "min_length"),
-    *("vectors", "objective", "prompt", "illegal", "similarity", "rewards"),
-    *("gate", "bounded", "hierarchy", "levels"),
-)
-
 
 class Loaded(NamedTuple):
     """Loaded model in eval mode, and the origin of its weights."""
@@ -69,7 +62,7 @@ def init_from(method: Trainable, other: Trainable, name: str) -> None:
     """Initialise `method` with the weights of `other`, a method of the same class that was loaded as `name`.
 
     Raises:
-        ValueError: the methods differ in class, sizes, spaces, or a config field in `MEANINGS`.
+        ValueError: the methods differ in class, sizes, spaces, or a field in the `MEANINGS` of their config.
     """
     if type(other) is not type(method):
         names = method_name(type(other)), method_name(type(method))
@@ -77,8 +70,8 @@ def init_from(method: Trainable, other: Trainable, name: str) -> None:
     spaces = [(one.observation_space, one.action_space) for one in (method, other)]
     if spaces[0] != spaces[1]:
         raise ValueError(f"init={name!r} acts in {printable(spaces[1])}, not {printable(spaces[0])}: give one of these")
-    for key in MEANINGS:
-        values = [None if key in one.config.unread else asdict(one.config).get(key) for one in (method, other)]
+    for key in method.config.MEANINGS:
+        values = [None if key in one.config.unread else getattr(one.config, key) for one in (method, other)]
         if values[0] != values[1]:
             raise ValueError(f"init={name!r} has {key}={values[1]!r}, not {values[0]!r}: give its settings")
     ours, theirs = method.state_dict(), other.state_dict()

@@ -16,6 +16,7 @@ from icrl_agents.methods.base.percepts import PerceptMethod, intended_action, ma
 @dataclass(frozen=True)
 class ADConfig(AgentConfig):
     CHOICES: ClassVar = {**AgentConfig.CHOICES, "layout": ("steps", "packed")}
+    MEANINGS: ClassVar = (*AgentConfig.MEANINGS, "layout")
     layout: str = "steps"  # loss at every step ("steps"), or as published at one target per window ("packed")
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ class CADConfig(AgentConfig):
     }
     CHOICES: ClassVar = {**AgentConfig.CHOICES, "gate": Compressor.GATES}
     ADDED: ClassVar = {**AgentConfig.ADDED, "prev_obs": False}
+    MEANINGS: ClassVar = (*AgentConfig.MEANINGS, "compressor_heads", "gate")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,6 +29,7 @@ class DPTConfig(AgentConfig):
         "target": ("expert_action", "intended_action"),
     }
     ADDED: ClassVar = MappingProxyType({**AgentConfig.ADDED, "target": "expert_action"})
+    MEANINGS: ClassVar = (*AgentConfig.MEANINGS, "layout")
     layout: str = "steps"  # query at every step ("steps"), or before an unordered ("set") or ordered ("window") context
     target: str = "expert_action"  # labels: "expert_action", or "intended_action" of a source that slips
 

@@ -54,6 +54,7 @@ class HeadlessADConfig(AgentConfig):
         "choice": ("sample", "mode"),
     }
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "vector_size": (2, 8192), "temperature": (1e-3, 1e3)}
+    MEANINGS: ClassVar = (*AgentConfig.MEANINGS, "vectors", "objective", "prompt", "illegal", "similarity")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,6 +32,7 @@ class MarkedADConfig(AgentConfig):
     layout: str = "added"  # form of a mark: "added" to the percept, or "inserted" before it as a token
 
     CHOICES: ClassVar = {**AgentConfig.CHOICES, "marks": ("own", "train"), "layout": ("added", "inserted")}
+    MEANINGS: ClassVar = (*AgentConfig.MEANINGS, "layout", "marks", "threshold", "min_length")
     LIMITS: ClassVar = {**AgentConfig.LIMITS, "threshold": (1e-6, 1.0), "min_length": (1, 100_000)}
 
     def __post_init__(self) -> None:

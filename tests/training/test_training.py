@@ -549,6 +549,13 @@ class TestMistakes:
         first, second = (model(*spaces, model.Config(levels=levels)) for levels in (2, 3))
         init_from(second, first, "a")
 
+    @pytest.mark.parametrize(("method", "name"), [("prompted-dt", "prompt"), ("ad", "window"), ("dt", "window")])
+    def test_room_for_more_steps_is_no_other_meaning(self, method, name):
+        model = MODELS[method]
+        first, second = (model(*SPACES["grid"], model.Config(**{name: steps})) for steps in (240, 300))
+        init_from(second, first, "a")
+        assert same(first.state_dict(), second.state_dict())
+
     def test_divergence_is_named(self, tmp_path, monkeypatch):
         from icrl_agents.methods import AD
 

@@ -28,6 +28,7 @@ class ModelConfig:
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {}
     CHOICES: ClassVar[dict[str, Iterable[str]]] = {}  # allowed values by text field
     ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # value of each field that older checkpoints lack
+    MEANINGS: ClassVar[tuple[str, ...]] = ()  # fields that change what weights mean, without changing their shapes
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -113,6 +114,7 @@ class AgentConfig(ModelConfig):
     ADDED: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"head": "gaussian", "rewards": "fixed", "bins": 0, "acting_temperature": 1.0}
     )
+    MEANINGS: ClassVar[tuple[str, ...]] = ("heads", "rewards")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,6 +20,7 @@ from icrl_agents.nn.codecs.distributions import Distribution
 @dataclass(frozen=True)
 class LABCConfig(LatentFields, ReactiveConfig):
     LIMITS: ClassVar = {**ReactiveConfig.LIMITS, **LatentFields.LATENT_LIMITS}
+    MEANINGS: ClassVar = ("levels",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

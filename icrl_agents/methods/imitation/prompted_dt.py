@@ -45,6 +45,7 @@ class PromptedDTConfig(LatentFields, EpisodeConfig):
         "prompt": (1, 100_000),
         "burstiness": (0.0, 1.0),
     }
+    MEANINGS: ClassVar = (*EpisodeConfig.MEANINGS, "levels")
 
     def __post_init__(self) -> None:
         super().__post_init__()
