@@ -1,5 +1,7 @@
 """Families that are not the package's: float states with Box actions, and a Gymnasium env without array rules."""
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -159,6 +161,31 @@ def test_worker_processes_know_the_families_of_a_user(tmp_path, monkeypatch):
             one, other = (store[task] for store in stores)
             for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+MODULE = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+from icrl_envs import register_family
+
+gymnasium.register("my/Late-v0", "late_poles:CartPoleEnv", max_episode_steps=9)
+register_family("my/Late-v0", tasks=[{"sutton_barto_reward": value} for value in (False, True)], split=[0.5, 0])
+"""
+GIVE = "import pickle, late_poles, icrl_envs; print(pickle.dumps(icrl_envs.registration('my/Late-v0')).hex())"
+TAKE = """
+import pickle, sys, gymnasium, icrl_envs
+icrl_envs.restore([pickle.loads(bytes.fromhex(sys.argv[1]))])
+gymnasium.make("my/Late-v0")
+assert len(icrl_envs.FAMILIES["my/Late-v0"]) == 2
+"""
+
+
+def test_a_worker_does_not_register_again_what_the_module_of_the_environment_registers(tmp_path):
+    (tmp_path / "late_poles.py").write_text(MODULE)
+    python = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    given = python([sys.executable, "-c", GIVE])
+    done = python([sys.executable, "-W", "error::UserWarning", "-c", TAKE, given.stdout.strip()])
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_family_that_no_other_process_can_make_is_refused_before_the_work(tmp_path):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec, register
+from gymnasium.envs.registration import EnvSpec, load_env_creator, register
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from icrl_envs.base.checks import check_int, nearest, short
@@ -135,6 +136,9 @@ def registration(env_id: str) -> Registration:
 def restore(registrations: Iterable[Registration]) -> None:
     """Register the families of another process, as far as they are not known yet."""
     for spec, family, made in registrations:
+        if spec.id not in gymnasium.registry and isinstance(spec.entry_point, str):
+            with suppress(Exception):  # its module may register the id itself, which is a warning after we have
+                load_env_creator(spec.entry_point)
         gymnasium.registry.setdefault(spec.id, spec)
         if spec.id not in _TASKS:
             _TASKS[spec.id] = family.tasks
