@@ -24,7 +24,7 @@ from icrl_agents.agents.inputs import read_batch, warn_foreign
 from icrl_agents.agents.planning.search import Planner, make_planner
 from icrl_agents.agents.session import Session, alone
 from icrl_agents.core.arrays import digest
-from icrl_agents.core.checks import check_value, whole
+from icrl_agents.core.checks import flag, whole
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 from icrl_agents.core.rollout import AGENT, CONFIG, PLAN, WEIGHTS
@@ -125,6 +125,7 @@ class ICAgent(MethodHolder):
         """
         if unknown := options.keys() - set(self.method.reset_options):
             raise TypeError(f"reset() of this agent has no option {min(unknown)!r}: leave it out")
+        learn = flag("learn", learn)
         if mask is not None:
             if history is not None or not learn:
                 raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
@@ -136,7 +137,6 @@ class ICAgent(MethodHolder):
         if env is not None:
             warn_foreign(self.facts, env)
         seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
-        check_value("learn", "bool", learn, None)
         asked = from_arguments(method, action_set, num_actions, batch.rows)
         checked = None if history is None else check_recorded(method, history, batch.rows, "history")
         sets = ActionSets.of(method, batch.rows, asked, env, history)
@@ -195,7 +195,8 @@ class ICAgent(MethodHolder):
         return acting.decide(self.method, self.session, obs, self._wish(deterministic, plan, rows))
 
     def _wish(self, deterministic: bool, plan: str | Planner | bool | None, rows: Any) -> Wish:
-        return Wish(deterministic, self.planner if plan is True else self._planner(plan or None), rows)
+        planner = self.planner if plan is True else self._planner(None if plan is False else plan)
+        return Wish(flag("deterministic", deterministic), planner, rows)
 
     @alone
     def observe(

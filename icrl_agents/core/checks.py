@@ -32,6 +32,13 @@ def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
     return value
 
 
+def flag(name: str, value: Any) -> bool:
+    """Python bool of a Python or NumPy bool; ValueError for all else, of which "no" would count as true."""
+    value = bool(value) if isinstance(value, np.bool_) else value
+    check_value(name, "bool", value, None)
+    return value
+
+
 def per_row(name: str, value: Any, rows: int) -> np.ndarray:
     """Numbers (rows,) from one number or one for each row; NaN for None; ValueError for another value."""
     if value is None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
 
 from icrl_agents.core import __version__
+from icrl_agents.core.checks import flag
 from icrl_agents.core.files.bundled import bundled
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
@@ -56,6 +57,8 @@ def fetch(id_or_path: str | Path, options: Download = Download()) -> ResolvedChe
             "`icrl-agents agents`"
         )
     check_utf8(id_or_path)
+    for asked in ("local_files_only", "force_download"):
+        flag(asked, getattr(options, asked))
     # os.path returns False where Path raises: too long names, unknown users
     folder = os.path.expanduser(id_or_path)  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
@@ -239,6 +242,7 @@ def upload(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = _api(token)
+    private = None if private is None else flag("private", private)
     with explained(lambda error: explain_upload(error, api, repo_id)):
         _check_writable(api, repo_id)
         if not commit_message.strip():

@@ -21,7 +21,7 @@ import gymnasium
 import numpy as np
 
 from icrl_agents.core.changing import ChangingTasks, draw_changes, make_changing_tasks, with_changes
-from icrl_agents.core.checks import whole
+from icrl_agents.core.checks import flag, whole
 from icrl_agents.core.families import (
     Registration,
     TaskRows,
@@ -155,6 +155,7 @@ def collect(
         ChildProcessError: a worker died; what is done is kept.
     """
     ids = sorted(check_tasks(env_id, split_tasks(env_id).train.ids.tolist() if tasks is None else tasks))
+    resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
     streams, episodes = whole("streams", streams, 1), whole("episodes", episodes, 1)
     seed, backend = whole("seed", seed, 0, 2**63 - 1), Backend.of(backend)
     processes = None if processes is None else whole("processes", processes, 1)

@@ -25,6 +25,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.agents.pretrained import init_from
 from icrl_agents.core.action_masks import check_legal
+from icrl_agents.core.checks import flag
 from icrl_agents.core.families import check_same_tasks
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
@@ -116,9 +117,9 @@ def train(
         KeyboardInterrupt, SystemExit: Ctrl-C and SIGTERM, after a checkpoint for `resume` is saved; a second signal
             does not wait for it.
     """
-    chosen = training_device(device)
-    out = Path(out).expanduser()
+    chosen, out = training_device(device), Path(out).expanduser()
     check_utf8(out, *listed(histories or ()))
+    resume, overwrite, quiet = flag("resume", resume), flag("overwrite", overwrite), flag("quiet", quiet)
     if resume and overwrite:
         raise ValueError("resume and overwrite contradict each other: give one of them")
     given = Given.of(settings)

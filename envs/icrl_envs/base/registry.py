@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator, register
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-from icrl_envs.base.checks import check_int, nearest, short
+from icrl_envs.base.checks import check_choice, check_int, nearest, short
 from icrl_envs.base.family import Family, TaskSet
 from icrl_envs.base.gym.family import GymFamily, check_registered
 from icrl_envs.base.gym.tasks import Tasks
@@ -182,6 +182,7 @@ def check_family(family: Any, new_id: bool = False) -> TaskSet:
             raise ValueError(f"{family.name} has the space {short(space)}: rules need one whose elements are arrays.")
     for name in ("horizon", "lifetime", "num_tasks"):
         check_int(getattr(family, name), name, 1, 2**62)
+    check_choice(family.bandit, "bandit", (False, True))
     family.tasks.split()  # must leave a task on each side
     return family.tasks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium
 
-from icrl_agents.core.checks import check_value
+from icrl_agents.core.checks import check_value, flag
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import version_of
@@ -53,6 +53,7 @@ def import_histories(
         ImportError: Minari is not installed.
     """
     check_value("episodes_per_lifetime", "int | None", episodes_per_lifetime, (1, 10**9))
+    overwrite = flag("overwrite", overwrite)
     if chunks := [chunk for each in data for chunk in chunks_of(each)]:
         if not all(map(chunks_of, data)):
             raise ValueError(f"{len(data)} data, some of them chunks (npz) and some not: import them into two stores")
