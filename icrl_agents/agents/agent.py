@@ -81,6 +81,7 @@ class ICAgent(MethodHolder):
 
     # ---- acting -------------------------------------------------------------------------------------------------
 
+    @alone
     def reset(
         self,
         env: gymnasium.Env | VectorEnv | None = None,
@@ -122,7 +123,9 @@ class ICAgent(MethodHolder):
             ValueError: `history` does not fit the rows or spaces, the spaces of env and agent differ, or arguments
                 contradict each other.
             TypeError: the method has no such option.
+            RuntimeError: another thread is acting.
         """
+        method = self.method
         if unknown := options.keys() - set(self.method.reset_options):
             raise TypeError(f"reset() of this agent has no option {min(unknown)!r}: leave it out")
         learn = flag("learn", learn)
@@ -131,8 +134,7 @@ class ICAgent(MethodHolder):
                 raise ValueError("reset(mask=...) begins with nothing and learns: leave history and learn out")
             if env is not None or num_envs is not None or autoreset_mode is not None:
                 raise ValueError("reset(mask=...) keeps the running batch: leave env, num_envs and autoreset_mode out")
-            return self._reset_rows(mask, seed, (action_set, num_actions), options)
-        method = self.method
+            return acting.reset_rows(method, self.session, mask, seed, (action_set, num_actions), options)
         batch = read_batch(method, env, num_envs, autoreset_mode)
         if env is not None:
             warn_foreign(self.facts, env)
@@ -145,12 +147,8 @@ class ICAgent(MethodHolder):
             if checked is not None:
                 method.load_history(session.context, checked)
         method.begin(session.context, np.arange(batch.rows), **options)
-        self._session = session  # last: a failed reset keeps the old session
+        self._begin(session)
         return None
-
-    @alone
-    def _reset_rows(self, *arguments: Any) -> None:
-        acting.reset_rows(self.method, self.session, *arguments)
 
     @alone
     def act(

@@ -127,6 +127,17 @@ class MethodHolder(WeightsHolder):
         return self._session
 
     @property
+    def running(self) -> Session | None:
+        """Acting state since the last `reset`, on whatever device, if there is one."""
+        return self._session
+
+    def _begin(self, session: Session) -> None:
+        """Replace the acting state, as the last action of a call: a failed one keeps the old state."""
+        if self._session is not None:
+            session.lock = self._session.lock
+        self._session = session
+
+    @property
     def config(self) -> Any:
         return self.method.config
 
@@ -143,6 +154,7 @@ class MethodHolder(WeightsHolder):
         """
         saving.save(self.method, self.session, folder)
 
+    @alone
     def load_context(self, folder: str | Path) -> None:
         """Continue from a context that `save_context` wrote for an agent with the same weights; no reset is needed.
 
@@ -152,5 +164,6 @@ class MethodHolder(WeightsHolder):
         Raises:
             FileNotFoundError: `folder` has no saved context.
             ValueError: the file is damaged, of another agent, newer than this package, or saved on another device.
+            RuntimeError: another thread is acting.
         """
-        self._session = restoring.load(self.method, folder)
+        self._begin(restoring.load(self.method, folder))

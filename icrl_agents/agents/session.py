@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from threading import RLock
 from typing import Any, NamedTuple, TypeVar, cast
@@ -69,7 +69,7 @@ class Session:
         self.partly: np.ndarray | None = None  # (B,) bool: rows between act() and observe(); None: all, if any
         self.late: dict[int, Late] = {}  # decisions that wait for their outcome, by id
         self.decided = 0  # number of decisions so far, the next id
-        self.lock = RLock()  # held during a call, to refuse calls of other threads; drafts share it
+        self.lock = RLock()  # held during a call, to refuse those of other threads; drafts and later tasks share it
         self.env = action_sets.env  # source of the action masks, or None
         self.lost_env = False  # whether pickling has removed `env`
         self.seed(seed)
@@ -183,17 +183,28 @@ class Session:
             draft.generator, draft.planning = self.generator.clone_state(), self.planning.clone_state()
             yield draft
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Refuse (RuntimeError) the block while another thread is in one of this agent."""
+        if not self.lock.acquire(blocking=False):
+            raise RuntimeError("two threads called the same agent at once: give each its own agent.clone()")
+        try:
+            yield
+        finally:
+            self.lock.release()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
-        """Copy with an independent context and generators; the env is shared."""
-        duplicate = self.draft()
-        duplicate.context = self.context.select(np.arange(self.context.rows))
-        duplicate.generator, duplicate.planning = self.generator.clone_state(), self.planning.clone_state()
-        duplicate.drawing, duplicate.lock = copy.deepcopy(self.drawing), RLock()
+        """Copy with an independent context and generators; the env is shared. It waits for a call in another thread."""
+        with self.lock:
+            duplicate = self.draft()
+            duplicate.context = self.context.select(np.arange(self.context.rows))
+            duplicate.generator, duplicate.planning = self.generator.clone_state(), self.planning.clone_state()
+            duplicate.drawing, duplicate.lock = copy.deepcopy(self.drawing), RLock()
         return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
         """State without the env, which may hold pipes to processes or gigabytes of tables."""
-        state = {**vars(self), "env": None, "lost_env": self.lost_env or self.env is not None}
+        state = {**vars(copy.deepcopy(self)), "env": None, "lost_env": self.lost_env or self.env is not None}
         return {name: value for name, value in state.items() if name != "lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -204,17 +215,13 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def alone(call: Call) -> Call:
-    """Method of an agent that refuses (RuntimeError) to run while another thread is in one of the same session."""
+    """Method of an agent that refuses (RuntimeError) to run while another thread is in one of the same agent."""
 
     @wraps(call)
     def guarded(agent: Any, *args: Any, **kwargs: Any) -> Any:
-        lock = agent.session.lock
-        if not lock.acquire(blocking=False):
-            raise RuntimeError("two threads called the same agent at once: give each its own agent.clone()")
-        try:
+        session: Session | None = agent.running
+        with nullcontext() if session is None else session.held():
             return call(agent, *args, **kwargs)
-        finally:
-            lock.release()
 
     return cast(Call, guarded)
 

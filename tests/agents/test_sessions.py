@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -58,7 +61,7 @@ def test_clones_in_four_threads_act_as_in_one(variant: Variant):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_second_thread_in_the_same_agent_is_refused():
+def test_a_second_thread_in_the_same_agent_is_refused(tmp_path: Path):
     """Also in each of the other calls; afterwards the agent goes on."""
     agent = started(Variant("ad"))
     inside, leave = threading.Event(), threading.Event()
@@ -67,6 +70,7 @@ def test_a_second_thread_in_the_same_agent_is_refused():
         inside.set()
         leave.wait(10)
 
+    agent.save_context(tmp_path)
     before = agent.method.handle_overflow
     agent.method.handle_overflow = lambda context: (hold(), before(context))[1]
     thread = threading.Thread(target=lambda: agent.act(STEPS.obs[:, 0]))
@@ -77,16 +81,40 @@ def test_a_second_thread_in_the_same_agent_is_refused():
         lambda: agent.decide(STEPS.obs[:, 0]),
         lambda: observe(agent, 0),
         lambda: agent.reset(mask=np.ones(ROWS, bool)),
+        lambda: agent.reset(num_envs=ROWS),
         lambda: agent.save_context("nowhere"),
+        lambda: agent.load_context(tmp_path),
     ]
     for call in calls:
         with pytest.raises(RuntimeError, match=r"two threads called the same agent at once: .* agent\.clone\(\)"):
             call()
-    leave.set()
+    with ThreadPoolExecutor(3) as pool:
+        ways = (agent.clone, lambda: copy.deepcopy(agent), lambda: pickle.loads(pickle.dumps(agent.session)))
+        copies = [pool.submit(way) for way in ways]
+        threading.Timer(0.2, leave.set).start()
+    for made in copies:  # made after the call, not in the middle of it
+        assert getattr(made.result(), "session", made.result()).waiting.all()
     thread.join()
     agent.method.handle_overflow = before
     observe(agent, 0)
     assert agent.context.length.tolist() == [1] * ROWS
+
+
+def test_a_thread_that_is_refused_stays_so_in_the_next_task():
+    """A reset makes a new session; the agent is still one."""
+    agent = started(Variant("ad"))
+    inside, leave = threading.Event(), threading.Event()
+    before = agent.method.begin
+    agent.method.begin = lambda *given: (inside.set(), leave.wait(10), before(*given))
+    thread = threading.Thread(target=lambda: agent.reset(num_envs=1, seed=0))
+    thread.start()
+    assert inside.wait(10)
+    with pytest.raises(RuntimeError, match="two threads called the same agent at once"):
+        agent.act(STEPS.obs[:, 0])
+    leave.set()
+    thread.join()
+    agent.method.begin = before
+    agent.act(STEPS.obs[:1, 0])
 
 
 def test_a_seed_decides_what_new_tasks_of_all_rows_are_given():
