@@ -13,18 +13,15 @@ import threading
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import Body, FastAPI, HTTPException
 from fastapi import Path as InUrl
-from pydantic import BaseModel, Field
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from icrl_agents import ICAgent
 
 AGENT, ITEMS, FOLDER, MOST_USERS = "icrl/headless-ad-bernoulli", 10, Path("runs/served"), 10_000
 NAME = InUrl(pattern="^[a-z0-9-]{1,40}$")  # a user's name is a folder's: nothing that climbs out of FOLDER
-
-
-class Reward(BaseModel):
-    reward: float = Field(ge=0, le=1)
 
 
 class Users:
@@ -42,16 +39,22 @@ class Users:
                 if len(self.sessions) >= MOST_USERS:
                     raise HTTPException(503, "too many users")
                 session = self.agent.clone()
+                session.reset(num_actions=ITEMS)
                 if (FOLDER / name / "context.safetensors").exists():
                     session.load_context(FOLDER / name)
-                else:
-                    session.reset(num_actions=ITEMS)
                 self.sessions[name] = session, threading.Lock()
             return self.sessions[name]
 
 
 def make_app() -> FastAPI:
     app, users = FastAPI(title="A bandit that learns each user in context"), Users()
+
+    # of the agent: no such decision, one that has its reward, or too many that have none
+    app.add_exception_handler(ValueError, lambda _, error: JSONResponse({"detail": str(error)}, 409))
+
+    @app.exception_handler(RequestValidationError)  # FastAPI would repeat the input, and JSON cannot hold NaN
+    def malformed(_: object, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"detail": [one["msg"] for one in error.errors()]}, 422)
 
     @app.post("/users/{name}/decisions")
     def decide(name: str = NAME) -> dict[str, int]:
@@ -62,13 +65,10 @@ def make_app() -> FastAPI:
         return {"decision": decision, "item": int(item)}
 
     @app.post("/users/{name}/decisions/{decision}/reward")
-    def reward(decision: int, outcome: Reward, name: str = NAME) -> dict[str, int]:
+    def reward(decision: int, reward: float = Body(ge=0, le=1, embed=True), name: str = NAME) -> dict[str, int]:
         session, lock = users.session(name)
         with lock:
-            try:
-                session.observe(0, outcome.reward, False, False, decision=decision)
-            except ValueError as error:  # an unknown decision, or one that has its reward
-                raise HTTPException(404, str(error)) from None
+            session.observe(0, reward, False, False, decision=decision)
             session.save_context(FOLDER / name)
             return {"known": int(session.context.length[0])}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ import pytest
 from icrl_envs import FAMILIES, find_family, unregister_family
 
 from icrl_agents import HistoryStore, collect, train
+from icrl_agents.agents import acting
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.evaluation import plots
@@ -151,7 +153,7 @@ def post(url: str, body: Any = None) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_serve_a_bandit(tmp_path):
+def test_serve_a_bandit(tmp_path, monkeypatch):
     """Over loopback: two users, late rewards in any order, and a new process that continues."""
     pytest.importorskip("fastapi", reason="serving needs the extra serve")
     rules = FAMILIES["icrl/BernoulliBandit-v0"].rules
@@ -166,9 +168,14 @@ def test_serve_a_bandit(tmp_path):
         assert post(f"{users}/bob/decisions")[1]["decision"] == 0
         assert post(f"{users}/bob/decisions/0/reward", {"reward": 0}) == (200, {"known": 1})
         status, answer = post(f"{users}/ann/decisions/2/reward", {"reward": 1})
-        assert (status, "observed already" in answer["detail"]) == (404, True)
+        assert (status, "observed already" in answer["detail"]) == (409, True)
         for name, decision, body in (("ann", 1, {"reward": 7}), ("ann", 1, {}), ("..%2Fann", 1, {"reward": 1})):
             assert post(f"{users}/{name}/decisions/{decision}/reward", body)[0] in (404, 422)
+        for value in (math.nan, -math.inf, "\ud800", [math.nan], 10**400):  # JSON of Python that JSON has not
+            assert post(f"{users}/ann/decisions/1/reward", {"reward": value})[0] == 422
+        assert post(f"{users}/ann/decisions/{10**30}/reward", {"reward": 1})[0] == 409
+        monkeypatch.setattr(acting, "MOST_LATE", 2)  # of ann's decisions two wait
+        assert post(f"{users}/ann/decisions")[0] == 409
     (example.FOLDER / "eve").mkdir()  # as of a process that was killed before it had saved the first context
     with served(example.make_app()) as users:
         assert post(f"{users}/eve/decisions")[1]["decision"] == 0
