@@ -20,6 +20,7 @@ REPO = "org/agent"
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     """A running Hub that the client library takes for the real one, an empty cache, and no token anywhere."""
     server = HubServer()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # whatever the shell of the tests has set
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"

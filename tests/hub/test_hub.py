@@ -244,6 +244,7 @@ def test_the_users_environment_variables_reach_it(server, tiny_agent, tmp_path):
     sha = server.repo(REPO, files_of(tiny_agent(), tmp_path / "agent"), private=True).refs["main"]
     code = f"from icrl_agents.agents.agent import ICAgent; print(ICAgent.from_pretrained({REPO!r}).source)"
     env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    env = {name: value for name, value in env.items() if not name.startswith("HF_")}
     env |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "reader"}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
