@@ -13,10 +13,10 @@ from torch import Tensor
 
 from icrl_agents.agents.session import Batch, Late, Session
 from icrl_agents.core.arrays import to_array
+from icrl_agents.core.boundary import autoreset_mode
 from icrl_agents.core.checks import check_choice, whole
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.steps import autoreset_mode
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.codecs.distributions import Distribution
 

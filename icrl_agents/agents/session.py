@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 
 from icrl_agents.agents.action_sets import ActionSets
 from icrl_agents.agents.planning.plans import Plans
-from icrl_agents.core.steps import Boundary
+from icrl_agents.core.boundary import Boundary
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.method import Method
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from icrl_agents.core.arrays import to_array
-from icrl_agents.core.steps import Boundary, autoreset_mode
+from icrl_agents.core.boundary import Boundary, autoreset_mode
 
 
 @runtime_checkable

@@ -12,8 +12,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from icrl_agents.core.arrays import check_finite, stored, to_array
+from icrl_agents.core.boundary import Boundary, autoreset_mode
 from icrl_agents.core.env_actions import legal_actions
-from icrl_agents.core.steps import ACTION_MASK, Boundary, Steps, autoreset_mode, stack_steps
+from icrl_agents.core.steps import ACTION_MASK, Steps, stack_steps
 from icrl_agents.histories.columns import FIELDS, column_name
 from icrl_agents.histories.experts import find_expert
 
@@ -26,7 +27,8 @@ class RecordHistory(VectorWrapper):
     episode truncates that episode in the record, too. Call `steps()` before a new lifetime begins.
 
     Environments that write into an array which they have returned need the autoreset mode NEXT_STEP or DISABLED:
-    Gymnasium's SAME_STEP rows reset before they read the final observation. Rows of families copy it.
+    SAME_STEP rows of Gymnasium reset before they read the final observation. The next step is then refused, except of
+    `AsyncVectorEnv`, which does not show it. Rows of families copy it.
 
     Raises:
         TypeError: `env` is a single environment.

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from icrl_agents.core.action_masks import choose_any
+from icrl_agents.core.boundary import Boundary, autoreset_mode
 from icrl_agents.core.checks import as_kinds, check_known
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.printable import printable
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.spaces import num_actions
-from icrl_agents.core.steps import Boundary, autoreset_mode
 from icrl_agents.histories.experts import Expert
 from icrl_agents.histories.recorder import RecordHistory
 

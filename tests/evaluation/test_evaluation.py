@@ -14,9 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_envs import FAMILIES, find_family
 
 from icrl_agents import ICAgent
+from icrl_agents.core.boundary import Boundary
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.splits import split_tasks
-from icrl_agents.core.steps import Boundary
 from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation import results as report
 from icrl_agents.evaluation.curves import Curve

@@ -11,9 +11,9 @@ import pytest
 from icrl_envs import FAMILIES, Split, register_rules, unregister_family
 from icrl_envs.grids.darkroom import Darkroom
 
+from icrl_agents.core.boundary import Boundary
 from icrl_agents.core.rollout import rollout
 from icrl_agents.core.splits import split_tasks
-from icrl_agents.core.steps import Boundary
 from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation.evaluate import RandomLearner, evaluate
 from icrl_agents.evaluation.intervals import Interval
