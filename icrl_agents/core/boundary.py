@@ -105,11 +105,9 @@ class Boundary:
         self.waiting = self.waiting & same & again
         if not self.single:
             self.require_reset()
-        elif self.waiting.any() and not self.known and not self.reuses:
-            warn(
-                "obs is the array that ended the episode: call env.reset() before a new one; an env that resets itself "
-                "is remembered right with agent.reset(env)"
-            )
+        elif self.waiting.any() and not self.reuses:
+            or_else = "" if self.known else "; an env that resets itself is remembered right with agent.reset(env)"
+            warn(f"obs is the array that ended the episode: call env.reset() before a new one{or_else}")
 
     def require_reset(self) -> None:
         """Refuse (ValueError) a step where it is unknown whether the env resets an ended row."""

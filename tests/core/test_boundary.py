@@ -38,6 +38,14 @@ class Counting(gymnasium.Env):
         return self.shown, {}
 
 
+class Copying(Counting):
+    """The same with an array a step."""
+
+    def show(self):
+        obs, info = super().show()
+        return obs.copy(), info
+
+
 def rows(mode: AutoresetMode, **kwargs) -> SyncVectorEnv:
     return SyncVectorEnv([lambda: Counting(**kwargs)] * 2, autoreset_mode=mode)
 
@@ -76,3 +84,17 @@ def test_a_rollout_refuses_them():
 @pytest.mark.parametrize("read", [recorded, remembered])
 def test_an_array_that_never_changes_is_not_refused(read):
     assert not read(rows(AutoresetMode.SAME_STEP, constant=True), 3 * LENGTH).any()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_step_after_the_end_of_an_episode_is_told_of_with_and_without_the_env(given):
+    env, agent = Copying(), Variant("ad").build("vector", window=16)
+    obs, _ = env.reset()
+    agent.reset(env if given else None, seed=0)
+    for _ in range(LENGTH):
+        result = env.step(agent.act(obs))
+        agent.observe(*result)
+        obs = result[0]
+    with pytest.warns(UserWarning, match=r"call env.reset\(\) before a new one") as told:
+        agent.act(obs)
+    assert ("agent.reset(env)" in str(told[0].message)) == (not given)
