@@ -149,12 +149,11 @@ class Boundary:
         same_step = self.mode == AutoresetMode.SAME_STEP or any(final is not None for final in finals)
         if len(rows) and info is None and self.mode is None and not self.single:
             raise ValueError(f"row {rows[0]} ended its episode, and nothing tells its final observation: {PASS_INFO}")
-        doubtful = {}
-        if same_step:
+        self._doubtful = {}
+        if same_step and len(rows):
             begun, obs = obs, _finished(obs, rows, finals)
-            pairs = zip(rows.tolist(), finals, strict=True)
-            doubtful = {row: (final, begun[row].copy()) for row, final in pairs if (obs[row] == begun[row]).all()}
-        self._doubtful = doubtful
+            same = (obs[rows] == begun[rows]).reshape(len(rows), -1).all(1)
+            self._doubtful = {int(rows[i]): (finals[i], begun[rows[i]].copy()) for i in np.flatnonzero(same)}
         self.reuses, self._shown = self.reuses or shown is self._shown[0], [shown] * len(over)
         self.waiting = self._none if same_step or self.mode is not None else over
         self.final = obs.copy() if len(rows) else self.final

@@ -42,6 +42,30 @@ def box_range(space: gymnasium.Space) -> BoxRange | None:
     return BoxRange(low, high, nearest, unit)
 
 
+def value_range(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest value (*shape) of a space.
+
+    Those of a float Box are float64, relaxed by the rounding error of environments that compute in float32.
+
+    Raises:
+        ValueError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.
+    """
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(space.start), np.asarray(space.start + space.n - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return np.zeros(space.shape, np.int8), np.ones(space.shape, np.int8)
+    if not isinstance(space, spaces.Box):
+        fix = "use Discrete, MultiDiscrete, MultiBinary or Box; icrl_envs.flat_env(env) flattens observations"
+        raise ValueError(f"{printable(space)} is no array of numbers: {fix}")
+    if not np.issubdtype(space.dtype, np.floating):
+        return space.low, space.high
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    with np.errstate(over="ignore"):  # an overflow gives infinity, which means no bound
+        return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
+
+
 MAX_INTEGERS = 4096  # values of one dimension, each with its own embedding
 MAX_TABLES = 64  # dimensions, each with its own values
 

@@ -14,6 +14,8 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from icrl_agents.core.arrays import check_finite, stored, to_array
 from icrl_agents.core.boundary import Boundary, autoreset_mode
 from icrl_agents.core.env_actions import legal_actions
+from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import value_range
 from icrl_agents.core.steps import ACTION_MASK, Steps, stack_steps
 from icrl_agents.histories.columns import FIELDS, column_name
 from icrl_agents.histories.experts import find_expert
@@ -32,12 +34,15 @@ class RecordHistory(VectorWrapper):
 
     Raises:
         TypeError: `env` is a single environment.
+        ValueError: a space is none of arrays of numbers.
     """
 
     def __init__(self, env: VectorEnv):
         if isinstance(env, gymnasium.Env):
             raise TypeError(f"{env} is a single environment: use gymnasium.make_vec(id, num_envs=1) or SyncVectorEnv")
         super().__init__(env)
+        self._observations = _Values(self.single_observation_space, env.num_envs)
+        self._actions = _Values(self.single_action_space, env.num_envs)
         self._expert = find_expert(env)
         self._boundary = Boundary(env.num_envs, autoreset_mode(env), known=True)
         self._static: dict[str, np.ndarray] = {}
@@ -56,8 +61,7 @@ class RecordHistory(VectorWrapper):
             self._clear()
         self._truncate(rows & ~self._boundary.ended)
         self._boundary.forget(rows)
-        self._obs = self._stored(obs, self.single_observation_space, "obs")
-        check_finite(self._obs, "obs")  # no training could read it
+        self._obs = self._observations.read(obs, "obs")
         mask = legal_actions(self.env)
         self._static = {} if mask is None else {ACTION_MASK: mask}
         return obs, info
@@ -73,25 +77,29 @@ class RecordHistory(VectorWrapper):
         """Call `env.step` and record the result.
 
         Raises:
-            ValueError: the result does not fit the spaces or is not finite, or final observations are missing. The step
-                was executed, so the record has a gap and cannot continue: reset all rows to begin a new one.
+            ValueError: actions are outside their space. Or the result is outside the spaces or is not finite, or final
+                observations are missing: the step was executed, so the record has a gap and cannot continue. Reset all
+                rows to begin a new one.
         """
         self._require_whole()
         self._boundary.require_reset()
-        action = self._stored(actions, self.single_action_space, "actions")
+        action = self._actions.read(actions, "actions")
         expert = None if self._expert is None else self._expert()
+        if expert is not None:
+            self._actions.read(expert, "expert_action")
         self._torn = True  # until the result is recorded
         try:
             obs, reward, terminated, truncated, info = super().step(actions)
         except Exception:  # the env refused the step: no gap
             self._torn = False
             raise
-        seen = self._stored(obs, self.single_observation_space, "obs")
+        seen = self._observations.read(obs, "obs")
         flags = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")  # (B,) each
         reward32 = stored(self._batched(reward, "reward"), np.float32, "reward")
         next_obs, active = self._boundary.read(seen, *flags, info, shown=obs)
-        for what, value in (("reward", reward32), ("obs", seen), ("obs", next_obs)):  # next_obs has final ones
-            check_finite(value, what)
+        check_finite(reward32, "reward")
+        if next_obs is not seen:  # it has final observations
+            self._observations.check(next_obs, "obs")
         if expert is not None:
             self.note(expert_action=expert)
         self._steps.append(_Recorded(self._obs, action, reward32, next_obs, *flags, active))
@@ -103,13 +111,6 @@ class RecordHistory(VectorWrapper):
             raise ValueError(
                 "a step could not be recorded, so the record has a gap: reset() all rows to begin a new one"
             )
-
-    def _stored(self, value: Any, space: gymnasium.Space, what: str) -> np.ndarray:
-        """Copy of a batch (B, *shape) in the dtype of the space; ValueError for another shape or type."""
-        array = to_array(value, what)
-        if space.shape is not None and array.shape != (self.num_envs, *space.shape):
-            raise ValueError(f"{what} has shape {array.shape}, expected {(self.num_envs, *space.shape)}: check the env")
-        return np.array(array if space.dtype is None else stored(array, space.dtype, what))
 
     def _batched(self, value: Any, what: str) -> np.ndarray:
         """Copy of an array (B,); ValueError for another shape."""
@@ -169,6 +170,35 @@ class RecordHistory(VectorWrapper):
             active, columns = _pack(active, columns)
         fields = {name: columns.pop(name) for name in FIELDS}
         return stack_steps(**fields, mask=active, extras=columns, static=self._static)
+
+
+class _Values:
+    """What a training can read of a space, for a batch of B rows."""
+
+    def __init__(self, space: gymnasium.Space, rows: int):
+        self.space, self.shape = space, (rows, *(space.shape or ()))
+        self.low, self.high = value_range(space)
+        self.lowest, self.highest = self.low.max(), self.high.min()  # between which all entries lie in the space
+
+    def read(self, value: Any, what: str) -> np.ndarray:
+        """Copy (B, *shape) in the dtype of the space; ValueError for another shape, type or range."""
+        array = to_array(value, what)
+        if array.shape != self.shape:
+            raise ValueError(f"{what} has shape {array.shape}, expected {self.shape}: check the env")
+        array = np.array(stored(array, self.space.dtype, what))
+        self.check(array, what)
+        return array
+
+    def check(self, array: np.ndarray, what: str) -> None:
+        """Refuse (ValueError) values that are not finite or outside the space."""
+        check_finite(array, what)
+        if self.lowest <= array.min() and array.max() <= self.highest:  # a tenth of the time
+            return
+        outside = (array < self.low) | (array > self.high)
+        if outside.any():
+            row = np.argwhere(outside)[0, 0]
+            held = f"{what} of row {row} is {printable(array[row])}, outside {printable(self.space)}"
+            raise ValueError(f"{held}: declare the space that it has, or clip it")
 
 
 class _Recorded(NamedTuple):

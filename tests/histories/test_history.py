@@ -199,6 +199,49 @@ def test_what_no_training_can_read_is_not_recorded(place, bad, mode):
     one_line(lambda: env.step(np.array([1])), ValueError, f"{place} holds NaN or infinity: {bad}", "broken value")
 
 
+class Outside(gymnasium.Env):
+    """Shows or advises a value beyond its space at its second step, which ends the episode."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, place: str):
+        self.place = place
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return np.full(2, 1 + 1e-7, np.float32), {}  # a rounding error
+
+    def step(self, action):
+        self.count += 1
+        obs = np.array([0, 1.5 if self.place == "obs" and self.count == 2 else 0], np.float32)
+        return obs, 0.0, self.count == 2, False, {}
+
+    def expert_action(self) -> int:
+        return 2 if self.place == "expert_action" and self.count == 1 else 0
+
+
+ROOM, CHOICES = "Box(0.0, 1.0, (2,), float32)", "Discrete(2)"
+OUTSIDE = {"obs": (1, "[0.0, 1.5]", ROOM), "expert_action": (1, "2", CHOICES), "actions": (-1, "-1", CHOICES)}
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("place", OUTSIDE)
+def test_what_lies_outside_the_spaces_is_not_recorded(place, mode):
+    action, held, space = OUTSIDE[place]
+    env = RecordHistory(SyncVectorEnv([lambda: Outside("nothing"), lambda: Outside(place)], autoreset_mode=mode))
+    env.reset()
+    env.step(np.array([0, 0]))
+    told = f"{place} of row 1 is {held}, outside {space}"
+    one_line(lambda: env.step(np.array([0, action])), ValueError, told, "declare the space")
+
+
+def test_spaces_of_other_values_than_numbers_are_refused():
+    nested = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
+    rows = SyncVectorEnv([lambda: gymnasium.wrappers.TransformObservation(Count(0), lambda obs: {"a": 0}, nested)])
+    one_line(lambda: RecordHistory(rows), ValueError, "Dict('a': Discrete(2))", "flat_env(env)")
+
+
 # ---- the store ------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from icrl_agents.core.arrays import check_finite
 from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import value_range
 from icrl_agents.nn.codecs.bins import BinnedLinear, number_layer
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Gaussian
@@ -67,7 +68,7 @@ class BoxCodec(Codec):
             self.outputs = self.make_outputs(width, self.size)
         self.register_buffer("mean", torch.zeros(space.shape))
         self.register_buffer("std", torch.ones(space.shape))
-        self.limits = _with_tolerance(space)  # float64, for the check of inputs
+        self.limits = value_range(space)  # for the check of inputs
         self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32), persistent=False)
 
@@ -130,13 +131,6 @@ class BoxCodec(Codec):
             )
         if self.binned:
             self.binned.validate(f"the bins of {printable(self.space, 60)}")
-
-
-def _with_tolerance(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the space as float64, relaxed by the rounding error of environments that compute in float32."""
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    with np.errstate(over="ignore"):  # an overflow gives infinity, which means no bound
-        return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
 
 
 class ReturnCodec(BoxCodec):

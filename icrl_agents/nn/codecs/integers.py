@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import gymnasium
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from icrl_agents.core.printable import printable
+from icrl_agents.core.spaces import value_range
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD, Codec
 from icrl_agents.nn.codecs.distributions import Categorical, Independent
 
@@ -59,7 +58,7 @@ class IntegerVectorCodec(Codec):
 
     def __init__(self, space: gymnasium.Space, width: int, predicts: bool, embeds: bool = True):
         super().__init__(space, width, predicts)
-        self.low, self.high = _integer_bounds(space)
+        self.low, self.high = (end.reshape(-1).astype(np.int64) for end in value_range(space))  # (dimensions,)
         self.shape = tuple(space.shape or ())
         if ((self.low > 0) | (self.high < 0)).any():  # zero is outside the space, see Codec.tensor
             self.ends = tuple(end.reshape(self.shape).astype(space.dtype) for end in (self.low, self.high))
@@ -86,14 +85,3 @@ class IntegerVectorCodec(Codec):
                 f"{what} {printable(array)} is outside {printable(self.low)}..{printable(self.high)}: "
                 "is this the env the agent was trained on?"
             )
-
-
-def _integer_bounds(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest values (dimensions,) int64 of a flattened integer space."""
-    if isinstance(space, spaces.Box):
-        return space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
-    if isinstance(space, spaces.MultiDiscrete):
-        low = np.asarray(space.start, np.int64).reshape(-1)
-        return low, low + np.asarray(space.nvec, np.int64).reshape(-1) - 1
-    size = math.prod(space.shape or ())
-    return np.zeros(size, np.int64), np.ones(size, np.int64)
