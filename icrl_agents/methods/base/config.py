@@ -121,7 +121,7 @@ class AgentConfig(ModelConfig):
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
         if self.slide >= self.window:
-            raise ValueError(f"slide={self.slide} must be smaller than window={self.window}")
+            raise ValueError(f"slide={self.slide} must be smaller than window={self.window}: lower slide")
 
     @property
     def span(self) -> int:
