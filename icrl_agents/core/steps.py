@@ -54,6 +54,11 @@ class Steps(NamedTuple):
         """Standard columns by name, without `extras` and `static`."""
         return dict(zip(self._fields[:-2], self[:-2], strict=True))
 
+    @property
+    def ended(self) -> Any:
+        """(B, T) bool: real steps that end an episode."""
+        return (self.terminated | self.truncated) & self.mask
+
     def map(self, fn: Callable[[Any], Any]) -> Steps:
         """Apply `fn` to every column, extra columns included; `static` stays."""
         return Steps(

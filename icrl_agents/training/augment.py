@@ -47,7 +47,7 @@ def postpone_rewards(steps: Steps, rng: np.random.Generator, share: float, most:
     paid = (steps.reward != 0) & steps.mask  # (B, T)
     chosen = paid.any(1) & (rng.random(rows) < share) & _same_task(steps)  # (B,)
     since = paid.argmax(1) + rng.integers(0, most, rows)  # (B,) episodes that begin later are moved
-    ended = (steps.terminated | steps.truncated) & steps.mask
+    ended = steps.ended
     episode = np.cumsum(ended, 1) - ended  # (B, T) number of each step's episode
     begins = np.maximum.accumulate(np.where(delayed(ended, False), place, 0), 1)  # (B, T) first step of the episode
     moved = chosen[:, None] & (begins > since[:, None])  # (B, T)

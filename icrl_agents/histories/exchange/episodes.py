@@ -158,7 +158,7 @@ def episodes_of(steps: Steps, task: int) -> Iterator[Episode]:
         ValueError: a `next_obs` in an episode is not the next `obs`, which an episode cannot hold.
     """
     for row, length in enumerate(steps.mask.sum(1).tolist()):
-        ends = np.flatnonzero((steps.terminated | steps.truncated)[row, :length]) + 1
+        ends = np.flatnonzero(steps.ended[row, :length]) + 1
         for begin, end in pairwise(sorted({0, length, *ends.tolist()})):
             yield _cut(steps, task, row, slice(begin, end))
 

@@ -24,7 +24,7 @@ def return_to_go(steps: Steps) -> tuple[Tensor, Tensor]:
         Mask (B, T) bool, True for real steps whose episode ends among the steps.
     """
     reward = steps.reward * steps.mask
-    ended = (steps.terminated | steps.truncated) & steps.mask
+    ended = steps.ended
     later = reward.flip(1).cumsum(1).flip(1)  # (B, T) sum of all rewards from this step on
     place = torch.arange(ended.shape[1], device=ended.device)
     end = torch.where(ended, place, len(place)).flip(1).cummin(1).values.flip(1)  # (B, T) index of the episode's end
@@ -53,7 +53,7 @@ def sort_by_return(steps: Steps) -> Steps:
 
     The window must begin with an episode; an incomplete episode stays last, before the padding.
     """
-    ended = (steps.terminated | steps.truncated) & steps.mask
+    ended = steps.ended
     episode = np.cumsum(ended, 1) - ended  # (B, T) episode number of each step
     returns = np.zeros((len(ended), episode.max() + 1))
     np.add.at(returns, (np.arange(len(ended))[:, None], episode), steps.reward * steps.mask)
@@ -191,7 +191,7 @@ def asked_return(steps: Steps, target: Tensor) -> Tensor:
         steps: tensors (B, T) that begin with an episode.
     """
     reward = steps.reward * steps.mask
-    ended = (steps.terminated | steps.truncated) & steps.mask
+    ended = steps.ended
     first = torch.nn.functional.pad(ended[:, :-1], (1, 0), value=True)
     place = torch.arange(first.shape[1], device=first.device)
     start = torch.where(first, place, 0).cummax(1).values  # (B, T) first step of the episode

@@ -68,7 +68,7 @@ def source_returns(family: Family, source: Source, tasks: np.ndarray, episodes: 
     learned = np.concatenate(runs)  # (N, E)
     tail = max(1, episodes // 5)
     played = random_steps(family, tasks, 10 * family.horizon)
-    count = int((played.terminated | played.truncated).sum(1).min())
+    count = int(played.ended.sum(1).min())
     return Returns(episode_returns(played, count).mean(1), learned[:, 0], learned[:, -tail:].mean(1))
 
 
@@ -115,7 +115,7 @@ def _last_actions(steps: Steps) -> list[np.ndarray]:
     """Actions of the last complete episode of each row."""
     found = []
     for row in range(len(steps.mask)):
-        ends = np.flatnonzero((steps.terminated | steps.truncated)[row] & steps.mask[row])
+        ends = np.flatnonzero(steps.ended[row])
         starts = np.flatnonzero(steps.first[row] & steps.mask[row])
         begin = starts[starts <= ends[-1]][-1]
         found.append(steps.action[row, begin : ends[-1] + 1])

@@ -33,7 +33,7 @@ class Episodes(NamedTuple):
     @classmethod
     def of(cls, steps: Steps) -> Episodes:
         place, total = np.arange(steps.mask.shape[1]), steps.mask.shape[1]
-        ended = (steps.terminated | steps.truncated) & steps.mask
+        ended = steps.ended
         end = np.minimum.accumulate(np.where(ended, place, total)[:, ::-1], 1)[:, ::-1]  # (B, T) total: not in sight
         row, begin = (steps.first & steps.mask & (end < total)).nonzero()
         return cls(row, begin, end[row, begin] - begin + 1)
