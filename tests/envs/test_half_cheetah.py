@@ -1,5 +1,6 @@
 """Half-cheetah with a hidden target velocity: rewards, tasks, and what a missing MuJoCo says."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -107,13 +108,37 @@ def test_the_camera_runs_along():
     made.reset(seed=0)
     try:
         near = made.render()
-    except Exception as error:  # no OpenGL on this machine
+    except OSError as error:
         pytest.skip(str(error))
     cheetah = made.unwrapped
     cheetah.set_state(np.r_[30.0, cheetah.data.qpos[1:]], cheetah.data.qvel)
     brown = [(np.ptp(frame.astype(int), axis=2) > 60).sum() for frame in (near, made.render())]  # the floor is grey
     assert min(brown) > 20
     made.close()
+
+
+DRAWS_BOTH = """
+import gymnasium, icrl_envs
+for env_id in ("icrl/HalfCheetahVel-v0", "icrl/MetaWorld-reach-v0", "icrl/HalfCheetahVel-v0"):
+    env = gymnasium.make(env_id, render_mode="rgb_array", width=64, height=64)
+    env.reset(seed=0)
+    try:
+        assert env.render().std() > 10
+    except OSError as error:
+        raise SystemExit(f"skipped: {error}")
+    env.close()
+"""
+
+
+@pytest.mark.slow
+def test_robots_are_drawn_one_after_the_other_without_a_screen():
+    pytest.importorskip("metaworld")
+    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"}
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run([sys.executable, "-c", DRAWS_BOTH], env=env, capture_output=True, text=True)
+    if "skipped:" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("velocity", [-0.1, 3.01, "fast", True, np.nan])

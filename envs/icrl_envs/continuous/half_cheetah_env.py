@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.utils import EzPickle
 
 from icrl_envs.base.checks import check_choice, check_dict, short
+from icrl_envs.base.opengl import drawing
 from icrl_envs.continuous.half_cheetah_vel import ENV_ID, FASTEST, VELOCITIES, observation_box
 
 try:
@@ -86,6 +87,11 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
         obs, _, terminated, truncated, info = super().step(action)
         info["reward_forward"] = -abs(info["x_velocity"] - self.velocity)
         return self._observe(obs), np.float64(info["reward_forward"] + info["reward_ctrl"]), terminated, truncated, info
+
+    def render(self) -> Any:
+        """Return a frame (height, width, 3) uint8 in mode "rgb_array", see `drawing`."""
+        with drawing():
+            return super().render()
 
     def _observe(self, obs: np.ndarray) -> np.ndarray:
         return np.append(obs, self.velocity) if self.show_goal else obs
