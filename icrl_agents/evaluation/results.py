@@ -27,10 +27,9 @@ from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import evaluate, learner_splits
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results_table import PLANNED, episode_table, results_table, task_table
-from icrl_agents.hub import checkpoint
+from icrl_agents.hub import checkpoint, remote
 from icrl_agents.hub.cards import Row, make_card, table_rows
 from icrl_agents.hub.checkpoint import RESULTS
-from icrl_agents.hub.remote import BUNDLED, bundled_folder, list_pretrained
 from icrl_agents.methods import MODELS
 from icrl_agents.sources import SOURCES, make_source
 from icrl_agents.sources.source import StepSource
@@ -254,7 +253,7 @@ def write_report(
 
 def _released_as(folder: Path) -> str | None:
     """Id of a bundled agent, for the loading example on its card; None for other folders."""
-    return BUNDLED + folder.name if folder.resolve().parent == bundled_folder().resolve() else None
+    return remote.BUNDLED + folder.name if folder.resolve().parent == remote.bundled_folder().resolve() else None
 
 
 def stored_results(agent: str | Path) -> dict[str, Any]:
@@ -265,8 +264,8 @@ def stored_results(agent: str | Path) -> dict[str, Any]:
         ValueError: the results are damaged.
     """
     name, folder = str(agent), Path(agent).expanduser()
-    if not folder.is_dir() and name in list_pretrained():  # as `hub.remote.fetch`: a folder comes first
-        folder = bundled_folder() / name.removeprefix(BUNDLED)
+    if not folder.is_dir() and name in remote.list_pretrained():  # as `hub.remote.fetch`: a folder comes first
+        folder = remote.bundled_folder() / name.removeprefix(remote.BUNDLED)
     found = checkpoint.read_results(folder)
     if not isinstance(found.get("curves"), list) or not found["curves"]:
         raise ValueError(f"{folder / RESULTS} has no curves: {checkpoint.EVALUATE} again")
