@@ -36,9 +36,6 @@ SPACES = {
     "vector": (spaces.Box(-2.0, 2.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)),
     "multi": (spaces.MultiDiscrete([3, 4]), spaces.MultiDiscrete([2, 3])),
 }
-MOVED = {  # what the recorded help has and this version's has not: an option that still works, but is hidden
-    "evaluate": " --change <str> Change latents after every fold: zeroed, swapped, shuffled or frozen.",
-}
 TIMES = ("seconds", "tokens_per_s")
 SHORT = ("--set", "updates=5", "--set", "batch_size=4", "--set", "rewards=fixed")  # of a training
 TRAININGS = {
@@ -168,12 +165,6 @@ def helps() -> dict[str, str]:
     return {name: re.sub(r"\s+", " ", run(name, "--help")) for name in COMMANDS}
 
 
-def recorded_helps(path: str | Path) -> dict[str, str]:
-    """The help of every command in a record, without what has moved since."""
-    recorded = json.loads(Path(path).read_text())["help"]
-    return {name: text.replace(MOVED.get(name, ""), "") for name, text in recorded.items()}
-
-
 def names() -> dict[str, object]:
     """(f) The public names."""
     return {"__all__": sorted(icrl_agents.__all__)}
@@ -206,7 +197,7 @@ def main(what: str, path: str) -> None:
     if what == "record":
         Path(path).write_text(json.dumps(record(), indent=1, sort_keys=True) + "\n")
         return
-    before = {**json.loads(Path(path).read_text()), "help": recorded_helps(path)}
+    before = json.loads(Path(path).read_text())
     after = json.loads(json.dumps(record()))
     found = differences(before, after)
     print("\n".join(found) or f"equal: {', '.join(f'{len(values)} {part}' for part, values in before.items())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,9 @@ from icrl_agents.cli.app import app
 from icrl_agents.cli.options import to_function
 from icrl_agents.cli.research import ALIASES, STUDIES
 from tests.cli.test_cli import done, refused
-from tests.equalities import recorded_helps
 
 ROOT = Path(__file__).parents[2]
-HELPS = recorded_helps(ROOT / "tests" / "equalities.json")
+HELPS = json.loads((ROOT / "tests" / "equalities.json").read_text())["help"]
 TOP = get_command(app)
 RESEARCH = TOP.commands["research"]
 SECTIONS = {
@@ -81,9 +81,9 @@ def test_help_is_as_recorded(name):
     assert said.replace("Usage: icrl-agents", "Usage: python -m icrl_agents") == HELPS[name].strip()
 
 
-def test_changes_of_latents_are_an_option_of_memory():
+def test_changes_of_latents_are_an_option_of_memory_and_evaluate():
     assert "--change" in done("research", "memory", "--help")
-    assert "--change" not in done("evaluate", "--help")
+    assert "--change" in done("evaluate", "--help")
     assert "no-such-change" in refused("evaluate", "icrl/cad-darkroom", "--change", "no-such-change")
 
 
