@@ -77,6 +77,8 @@ BAD_TASKS = {
         "named by strings",
     ),
     "numbers as names in a list": (lambda: read_tasks({"gears": [[{1: 2.0}], [{1: 3.0}]]}, 2), "named by strings"),
+    "a tuple": (lambda: read_tasks([{"goal": (0, 1)}, {"goal": (1, 1)}]), "task 0 is {'goal': (0, 1)}", "no tuples"),
+    "a drawn tuple": (lambda: read_tasks({"goal": [[0, (1, 2)], [0, (2, 1)]]}, 2), "no tuples"),
     "num_tasks with a list": (lambda: read_tasks(VALUES, 8), "list of 8 tasks", "leave num_tasks out"),
     "num_tasks": (lambda: read_tasks({"size": {"low": 0.0, "high": 1.0}}, 1), "num_tasks=1: give an integer from 2"),
     "a seed": (lambda: read_tasks({"size": {"low": 0.0, "high": 1.0}}, 9, -1), "seed=-1: give an integer from 0"),

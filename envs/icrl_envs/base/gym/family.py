@@ -52,8 +52,8 @@ class GymFamily(Family):
 
     Args:
         env_id: a registered Gymnasium id.
-        tasks: a list of dicts with the same names and plain values (numbers, strings, lists of them), no duplicates; or
-            ranges or a function to draw them from, once and by a seed, see `read_tasks`.
+        tasks: a list of dicts with the same names and plain values (numbers, strings, lists of them, no tuples), no
+            duplicates; or ranges or a function to draw them from, once and by a seed, see `read_tasks`.
         settings: fields of `GymSettings`:
             horizon: maximum number of steps in an episode; default the id's time limit, which another value overrides.
             lifetime: number of episodes in the evaluation of a learner.

@@ -75,20 +75,12 @@ def task_key(task: Any, number: int, first: Mapping[str, Any]) -> str:
         raise ValueError(f"task {number} sets max_episode_steps, which all tasks share: give horizon=... instead.")
     try:
         key = json.dumps(dict(task), sort_keys=True, allow_nan=False)
-        _refuse_other_names(task)
+        if json.loads(key) != dict(task):  # a tuple, or a name that is no string: JSON, as of an agent, changes them
+            raise TypeError(task)
         return key
     except (TypeError, ValueError):
-        fix = "give finite Python numbers, strings, lists of them, or dicts of them that are named by strings"
+        fix = "give finite Python numbers, strings, lists (no tuples) of them, or dicts of them, named by strings"
         raise ValueError(f"task {number} is {short(task)}: {fix}.") from None
-
-
-def _refuse_other_names(value: Any) -> None:
-    """Raise TypeError for a dict with a name that is no string: JSON, and so an agent's record, makes it one."""
-    if isinstance(value, Mapping) and not all(isinstance(name, str) for name in value):
-        raise TypeError(value)
-    if isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            _refuse_other_names(part)
 
 
 def checksum(value: Any) -> str:
