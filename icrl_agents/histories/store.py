@@ -165,6 +165,8 @@ class HistoryStore(AbstractContextManager):
             column_name(name)
         if self.partial:
             raise ValueError(f"{self.path} is not finished: run `icrl-agents collect` again before you annotate it")
+        if not self.tasks:
+            raise ValueError(f"{self.path} has no histories: record some first")
         if identity and self._annotated(fields, identity):
             return False
         place = self.path.with_name(self.path.name + ".annotating")

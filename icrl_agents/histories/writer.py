@@ -130,7 +130,9 @@ class HistoryWriter:
         return ""
 
     def add(self, histories: Mapping[int, Steps]) -> None:
-        """Write the histories (B, T) of one or more tasks as a part file."""
+        """Write the histories (B, T) of one or more tasks as a part file; ValueError for none, or without a step."""
+        if empty := [task for task, steps in histories.items() if not steps.mask.size]:
+            raise ValueError(f"task {empty[0]} has no steps: record some first")
         part = self.folder / f"part-{min(histories)}.h5"
         with self._new_file(part) as file:
             for task, steps in histories.items():

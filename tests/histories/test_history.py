@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -360,6 +361,17 @@ def test_a_failed_annotation_changes_nothing(stored, field, fn, match):
         HistoryStore(path).annotate(field, fn)
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_histories_without_steps_are_neither_written_nor_annotated(tmp_path):
+    for empty in (ragged().window(0, 0), ragged().rows([])):
+        with HistoryWriter(tmp_path / "h.h5", info(), [5]) as writer:
+            one_line(partial(writer.add, {5: empty}), ValueError, "task 5 has no steps")
+    with HistoryWriter(tmp_path / "none.h5", info(), []) as writer:
+        writer.finish()
+    store = HistoryStore(tmp_path / "none.h5")
+    annotate = partial(store.annotate, "latent", lambda steps: steps.reward, identity="a model")
+    one_line(annotate, ValueError, "none.h5 has no histories")
 
 
 def test_two_annotations_at_once_are_refused(tmp_path):

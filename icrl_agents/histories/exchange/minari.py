@@ -87,6 +87,8 @@ def export_minari(path: str | Path, dataset_id: str, root: str | Path | None = N
     temporary = place / target.name
     with HistoryStore(path) as store:
         _check_spaces(store)
+        if not any(layout.lengths.any() for layout in store.layouts(store.tasks)):
+            raise ValueError(f"{store.path} has no steps: record some first")
         with FolderLock(place, "exporting in"):
             _refuse_existing(target, dataset_id)  # written by the previous owner
             shutil.rmtree(temporary, ignore_errors=True)  # left over by an export that was killed

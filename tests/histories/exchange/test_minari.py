@@ -155,6 +155,10 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
     with h5py.File(wrong, "r+") as file:
         file["0/next_obs"][0, 0] = broken.next_obs[0, 0]
     one_line(lambda: export_minari(wrong, "rooms-v1", tmp_path), ValueError, "next_obs")
+    with HistoryWriter(tmp_path / "empty.h5", store.info, [0]) as writer:
+        writer.add({0: broken._replace(mask=np.zeros_like(broken.mask))})
+        writer.finish()
+    one_line(lambda: export_minari(tmp_path / "empty.h5", "rooms-v1", tmp_path), ValueError, "empty.h5 has no steps")
     assert not (tmp_path / "rooms-v1").exists()
     assert not list(tmp_path.glob(".rooms*"))
 
