@@ -108,7 +108,8 @@ class FreshWindows:
     def _make(self, number: int) -> Steps:
         rng = np.random.default_rng([self.spec.seed, number])  # any chunk can be recomputed by its number
         tasks = rng.choice(self.tasks, self.batches_per_chunk * self.spec.batch_size)
-        steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)))
+        pool = self.tasks if len(np.unique(tasks)) < 2 else None  # a few lifetimes may have no other task to change to
+        steps = lifetimes(self.env_id, self.source, tasks, self.episodes, int(rng.integers(2**31)), pool)
         steps = with_tasks(with_timesteps(with_reward_range(steps)), tasks if self.spec.with_tasks else None)
         return cut_windows(steps, self.spec.window, rng, self.spec.episode_aligned)
 

@@ -11,6 +11,7 @@ from icrl_agents.core.families import find_family
 from icrl_agents.core.rollout import rollout
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
+from icrl_agents.training.windows import FreshWindows, WindowSpec
 
 ROOM = "icrl/Darkroom-v0"
 SEARCHES = {  # id -> episodes until the search is over
@@ -87,6 +88,14 @@ def test_posterior_sampling_searches_again_once_its_task_has_changed(env_id, eno
     assert returns[:, enough - 2 : enough].mean() > 0.9 * before
     assert returns[:, enough].mean() < 0.95 * now
     assert returns[:, -2:].mean() > 0.9 * now
+
+
+def test_few_lifetimes_at_a_time_change_to_tasks_of_the_training():
+    """A chunk of fresh lifetimes, small where observations are large, may have one task only."""
+    spec = WindowSpec(window=30, batch_size=1, seed=0)
+    windows = FreshWindows(ROOM, make_source("posterior", ROOM, {"changes": 1.0}), [3, 70], 2, spec, chunk=2)
+    for update in range(20):
+        assert windows.batch(update).mask.any()
 
 
 def test_a_share_of_the_lifetimes_changes_to_a_task_of_the_others(tmp_path):
