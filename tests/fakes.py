@@ -95,7 +95,7 @@ def variants() -> list[Variant]:
     found = []
     for name, method in METHODS.items():
         found += [Variant(name), Variant(name, (("dynamics", True),))] if imagines(name) else [Variant(name)]
-        found += [Variant(name, (("layout", layout),)) for layout in getattr(method.Config, "LAYOUTS", ())[1:]]
+        found += [Variant(name, (("layout", layout),)) for layout in method.Config.CHOICES.get("layout", ())[1:]]
         found += [Variant(name, (("prev_obs", True), ("gate", "hard")))] if has(name, "prev_obs") else []
         if has(name, "rewards") and method.Config().rewards != "fixed":
             found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))]

@@ -20,6 +20,11 @@ def close(agent, steps, t, live=None):
     agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
+def test_every_layout_is_among_the_variants():
+    names = set(map(str, variants()))
+    assert {"ad-layout=packed", "dpt-layout=set", "dpt-layout=window", "marked-ad-layout=inserted"} <= names
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("slide", [1, 4])
 @pytest.mark.parametrize("variant", variants() + heads() + images(), ids=str)
