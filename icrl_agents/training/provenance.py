@@ -34,14 +34,24 @@ def describe_training(
         "env_id": env_id,
         **({"install": group} if (group := find_family(env_id).install) else {}),
         **define(env_id),
-        **data,
+        **_seen_from_here(data),
         "split_seed": config.split_seed,
-        "train": asdict(config),
+        "train": _seen_from_here(asdict(config)),
         "command": command,
         "seconds": round(seconds, 1),
         "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} PyTorch threads, {device.type}",
         "versions": versions(),
     }
+
+
+def _seen_from_here(value: Any) -> Any:
+    """`value` with the paths of what is in the working folder as they are there: a card tells nothing of a machine."""
+    if isinstance(value, dict):
+        return {name: _seen_from_here(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_seen_from_here(part) for part in value]
+    here = Path.cwd().resolve()
+    return str(Path(value).relative_to(here)) if isinstance(value, str) and Path(value).is_relative_to(here) else value
 
 
 def describe_data(config: TrainConfig, source: Source | None, histories: Sequence[Path] | None) -> dict[str, Any]:

@@ -354,6 +354,8 @@ def test_agents_of_the_settings_are_found_from_other_folders(tmp_path, monkeypat
     learn(tmp_path / "run", settings={}, resume=True)
     learn(tmp_path / "run", settings={name: "../teacher"}, resume=True)  # the same one
     assert same(load_file(tmp_path / "run/model.safetensors"), load_file(tmp_path / "other/model.safetensors"))
+    for shown in ("config.json", "README.md"):  # they are uploaded
+        assert str(tmp_path) not in (tmp_path / "other" / shown).read_text()
 
 
 def test_what_a_killed_start_leaves_is_not_in_the_way(tmp_path, monkeypatch):
