@@ -126,7 +126,7 @@ class ICAgent(MethodHolder):
             RuntimeError: another thread is acting.
         """
         method = self.method
-        if unknown := options.keys() - set(self.method.reset_options):
+        if unknown := options.keys() - set(method.reset_options):
             raise TypeError(f"reset() of this agent has no option {min(unknown)!r}: leave it out")
         learn = flag("learn", learn)
         if mask is not None:

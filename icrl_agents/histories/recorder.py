@@ -178,7 +178,8 @@ class _Values:
     def __init__(self, space: gymnasium.Space, rows: int):
         self.space, self.shape = space, (rows, *(space.shape or ()))
         self.low, self.high = value_range(space)
-        self.lowest, self.highest = self.low.max(), self.high.min()  # between which all entries lie in the space
+        # between which all entries lie in the space; a space may have no entries
+        self.lowest, self.highest = (self.low.max(), self.high.min()) if self.low.size else (0, 0)
 
     def read(self, value: Any, what: str) -> np.ndarray:
         """Copy (B, *shape) in the dtype of the space; ValueError for another shape, type or range."""
@@ -192,7 +193,7 @@ class _Values:
     def check(self, array: np.ndarray, what: str) -> None:
         """Refuse (ValueError) values that are not finite or outside the space."""
         check_finite(array, what)
-        if self.lowest <= array.min() and array.max() <= self.highest:  # a tenth of the time
+        if not array.size or (self.lowest <= array.min() and array.max() <= self.highest):  # a tenth of the time
             return
         outside = (array < self.low) | (array > self.high)
         if outside.any():

@@ -45,7 +45,7 @@ def describe_training(
 
 
 def _seen_from_here(value: Any) -> Any:
-    """`value` with the paths of what is in the working folder as they are there: a card tells nothing of a machine."""
+    """`value` with paths inside the working folder relative to it, as users type them; other paths stay."""
     if isinstance(value, dict):
         return {name: _seen_from_here(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

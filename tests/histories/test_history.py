@@ -237,6 +237,15 @@ def test_what_lies_outside_the_spaces_is_not_recorded(place, mode):
     one_line(lambda: env.step(np.array([0, action])), ValueError, told, "declare the space")
 
 
+def test_observations_without_entries_are_recorded():
+    empty = gymnasium.spaces.Box(-1, 1, (0,), np.float32)
+    row = gymnasium.wrappers.TransformObservation(Count(0), lambda obs: np.zeros(0, np.float32), empty)
+    env = RecordHistory(SyncVectorEnv([lambda: row]))
+    env.reset()
+    env.step(np.array([0]))
+    assert env.steps().obs.shape == (1, 1, 0)
+
+
 def test_spaces_of_other_values_than_numbers_are_refused():
     nested = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
     rows = SyncVectorEnv([lambda: gymnasium.wrappers.TransformObservation(Count(0), lambda obs: {"a": 0}, nested)])

@@ -189,7 +189,7 @@ def test_padded_steps_have_no_label(learned):
 
 
 def unshown(steps: Steps) -> tuple[Steps, np.ndarray]:
-    """The same steps, but that episodes of every second row terminate and nobody knows their final observation.
+    """The same steps; in every second row episodes terminate, and their final observations are missing.
 
     Returns:
         The steps; the last observation stands for the final one, as importers have it.

@@ -90,6 +90,8 @@ class HalfCheetahVelEnv(HalfCheetahEnv):
 
     def render(self) -> Any:
         """Return a frame (height, width, 3) uint8 in mode "rgb_array", see `drawing`."""
+        if self.render_mode is None:  # Gymnasium says what to do
+            return super().render()
         with drawing():
             return super().render()
 

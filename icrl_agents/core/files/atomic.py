@@ -55,7 +55,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def drop_leftovers(folder: Path) -> None:
-    """Delete what a killed `write_files` has left in a folder to which nobody else writes."""
+    """Delete the temporary files of a killed `write_files`; the caller holds the lock of the folder."""
     for path in folder.glob(".*.tmp"):
         if STAGED.fullmatch(path.name):
             path.unlink(missing_ok=True)
