@@ -179,7 +179,8 @@ class _Values:
         self.space, self.shape = space, (rows, *(space.shape or ()))
         self.low, self.high = value_range(space)
         # between which all entries lie in the space; a space may have no entries
-        self.lowest, self.highest = (self.low.max(), self.high.min()) if self.low.size else (0, 0)
+        self.lowest: Any = self.low.max() if self.low.size else 0
+        self.highest: Any = self.high.min() if self.high.size else 0
 
     def read(self, value: Any, what: str) -> np.ndarray:
         """Copy (B, *shape) in the dtype of the space; ValueError for another shape, type or range."""
