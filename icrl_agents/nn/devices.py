@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,25 +78,42 @@ def to_device(x: Any, device: torch.device, dtype: torch.dtype | None = None) ->
 def accelerate_on(device: torch.device) -> Iterator[None]:
     """Make Accelerate use `device` instead of the first GPU inside the block, and reset its global state afterwards.
 
-    Under `accelerate launch` every process keeps the device and the state of the launcher.
+    Under `accelerate launch` every process keeps the device that the launcher gives it, and its connection to the
+    other processes until it ends: one block may follow another.
     """
-    need("accelerate", "train")
+    accelerate = need("accelerate", "train")
+    if is_launched():
+        yield from _launched(accelerate.state)
+        return
     before = os.environ.get(ACCELERATE_DEVICE)
-    if not is_launched():
-        os.environ[ACCELERATE_DEVICE] = str(device)
-        _reset_accelerate()
+    os.environ[ACCELERATE_DEVICE] = str(device)
+    # the first `Accelerator` of a process fixes device and precision for all
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     try:
         yield
     finally:
         os.environ.pop(ACCELERATE_DEVICE, None)
         if before is not None:
             os.environ[ACCELERATE_DEVICE] = before
-        if not is_launched():
-            _reset_accelerate()
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _reset_accelerate() -> None:
-    """Reset Accelerate's singleton state: the first `Accelerator` of a process fixes device and precision for all."""
-    from accelerate.state import AcceleratorState
+def _launched(state: Any) -> Iterator[None]:
+    """`accelerate_on` in a process of `accelerate launch`; what its caller made with Accelerate is kept."""
+    # Its functions keep the process group that exists when it is imported, as default arguments, and DDP imports it
+    # late: the threads of that group would run on while Python ends, and may abort the process.
+    import torch.distributed.nn
 
-    AcceleratorState._reset_state(reset_partial_state=True)
+    theirs = state.is_initialized()
+    if not torch.distributed.is_initialized():
+        atexit.register(_leave_group)
+    try:
+        yield
+    finally:
+        if not theirs:
+            state.AcceleratorState._reset_state()
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -194,7 +194,6 @@ class Run:
                 agent.save_pretrained(request.out)
                 drop_states(request.out)
         accelerator.wait_for_everyone()
-        accelerator.end_training()
         agent.source, agent.origin = "local", request.out.absolute().name  # as if it was loaded
         return agent
 
