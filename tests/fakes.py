@@ -62,6 +62,7 @@ class Variant:
         return agent.eval()
 
 
+SEGMENT_PROMPTS = Variant("prompted-dt", (("demo_steps", 3),))  # its demonstrations are segments of episodes
 LATENT_PROMPTS = Variant("prompted-dt", (("latent", 4), ("codes", 6)))  # it acts in the latent actions of `lifetimes`
 
 
@@ -99,7 +100,7 @@ def variants() -> list[Variant]:
         found += [Variant(name, (("prev_obs", True), ("gate", "hard")))] if has(name, "prev_obs") else []
         if has(name, "rewards") and method.Config().rewards != "fixed":
             found += [Variant(name, (("rewards", "fixed"), ("dynamics", imagines(name))))]
-    return [*found, LATENT_PROMPTS]
+    return [*found, SEGMENT_PROMPTS, LATENT_PROMPTS]
 
 
 def heads() -> list[Variant]:

@@ -13,28 +13,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icrl_agents.core.steps import ACTION_MASK, TIMESTEP, Steps
+from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.context import Context
 from icrl_agents.methods.base.predictor import LATENT, SKILL
 from icrl_agents.methods.base.recorded import check_recorded
 from icrl_agents.methods.base.trainable import LABELLED, TASK
-from icrl_agents.methods.base.transforms import return_to_go
-from icrl_agents.methods.imitation.episodes.demos import Demos, PromptedCache
+from icrl_agents.methods.imitation.episodes.demos import DONE, Demos, PromptedCache, check_room, numbered
 from icrl_agents.methods.imitation.episodes.method import EpisodeConfig, EpisodeMethod
-from icrl_agents.methods.imitation.episodes.segments import NO_TASK, SEGMENT, mix_episodes, segments
+from icrl_agents.methods.imitation.episodes.segments import (
+    LEARNED,
+    NO_TASK,
+    SEGMENT,
+    cut_parts,
+    follow_parts,
+    mix_episodes,
+    segments,
+)
 from icrl_agents.methods.imitation.latent_actions import LatentActions, LatentFields
 from icrl_agents.nn.codecs.codec import EMBEDDING_STD
 from icrl_agents.nn.codecs.distributions import Distribution
 
 DEMOS = "demos"  # static value (B,) int64: number of demonstrations of each row
 LAST = "demo_end"  # static value (B, ...): the last action, or latent action, of the demonstrations
+PLACE = "demo_place"  # static value (B, demos) float32 in [0, 1): where in its episode each shown segment begins
 
 
 @dataclass(frozen=True)
 class PromptedDTConfig(LatentFields, EpisodeConfig):
     latent: int = 0  # size of the latent actions that it acts in, Z; 0: it acts in actions
     demos: int = 3  # maximum number of demonstrations before the live episode
-    prompt: int = 240  # maximum number of steps of all demonstrations together
+    prompt: int = 240  # maximum number of steps of all demonstrations together, in whole episodes
+    demo_steps: int = 0  # consecutive steps of each demonstration that are shown, drawn at random; 0: whole episodes
     burstiness: float = 1.0  # share of training rows whose sequences are of one task; in others no two episodes are
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
@@ -43,8 +52,10 @@ class PromptedDTConfig(LatentFields, EpisodeConfig):
         "latent": (0, 4096),
         "demos": (0, 16),
         "prompt": (1, 100_000),
+        "demo_steps": (0, 100_000),
         "burstiness": (0.0, 1.0),
     }
+    ADDED: ClassVar = {**EpisodeConfig.ADDED, "demo_steps": 0}
     MEANINGS: ClassVar = (*EpisodeConfig.MEANINGS, "levels")
 
     def __post_init__(self) -> None:
@@ -52,18 +63,29 @@ class PromptedDTConfig(LatentFields, EpisodeConfig):
         self.check_latents()
         if self.latent and self.predicts != "codes":
             raise ValueError(f"predicts={self.predicts!r}, but prompted-dt acts in codes: leave it out")
+        if self.demo_steps > self.prompt:
+            raise ValueError(
+                f"demo_steps={self.demo_steps}, but all demonstrations together have at most prompt={self.prompt} "
+                "steps: lower demo_steps, or leave it out to show whole episodes"
+            )
 
     @property
     def unread(self) -> Mapping[str, str]:
         of_latents, of_demos = "without latent actions (latent=16)", "without demonstrations (demos=3)"
         return {
             **({} if self.latent else dict.fromkeys(("codes", "levels", "predicts"), of_latents)),
-            **({} if self.demos else dict.fromkeys(("prompt", "burstiness"), of_demos)),
+            **({} if self.demos else dict.fromkeys(("prompt", "demo_steps", "burstiness"), of_demos)),
         }
 
     @property
     def span(self) -> int:
         return self.window + (self.prompt if self.demos else 0)
+
+    @property
+    def shown(self) -> int:
+        """Maximum number of demonstrated steps before the live episode."""
+        whole = self.prompt if self.demos else 0
+        return min(whole, self.demos * self.demo_steps) if self.demo_steps else whole
 
 
 class PromptedDT(EpisodeMethod):
@@ -88,11 +110,18 @@ class PromptedDT(EpisodeMethod):
     one of its own, so that demonstrations do not help. A mixture keeps behaviour that needs none (trajectory
     burstiness, Raparthy et al.).
 
+    With `demo_steps` a demonstration is shown as a segment of up to that many consecutive steps of its episode, as in
+    Xu et al. It keeps the timesteps and returns to go that it has there; its first step is told what a first step of
+    an episode is told. In training each episode follows segments of those before it, [e_1], [s_1 e_2], [s_1 s_2 e_3],
+    and the loss is that of whole episodes only, as in the authors' code. Starts are uniform among those that leave
+    `demo_steps` steps: drawn anew for every sequence in training, by the agent's generator for every task in acting.
+
     When acting, the demonstrations stay before the current episode for the whole task, also when its oldest steps
     leave the window; a finished episode is forgotten. Without a demonstration the agent acts as after none.
 
     Deviations: one token per step where the papers have two or three, with the same information; whole episodes as
-    demonstrations, where Xu et al. use pieces of about 5 steps; no reward tokens, and returns to go are optional.
+    demonstrations by default, where Xu et al. show segments of about 5 steps, which their code (mxu34/prompt-dt) takes
+    from the end of an episode; no reward tokens, and returns to go are optional.
     """
 
     Config = PromptedDTConfig
@@ -126,9 +155,12 @@ class PromptedDT(EpisodeMethod):
         return "latent_before" if self.config.latent else "before_action"
 
     def draw_static(self, rows: int, action_mask: np.ndarray | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Action masks (B, A), if any, default target returns (B,), and no demonstrations."""
+        """Action masks (B, A), if any, default target returns (B,), no demonstrations, and where segments begin."""
         end = np.zeros((rows, *self.done.shape), self.done.dtype)
-        return {**super().draw_static(rows, action_mask, rng), DEMOS: np.zeros(rows, np.int64), LAST: end}
+        static = {**super().draw_static(rows, action_mask, rng), DEMOS: np.zeros(rows, np.int64), LAST: end}
+        if self.config.demo_steps:
+            static[PLACE] = rng.random((rows, self.config.demos), np.float32)
+        return static
 
     def static_tensors(self, steps: Steps) -> dict[str, Tensor]:
         found = super().static_tensors(steps)
@@ -152,14 +184,31 @@ class PromptedDT(EpisodeMethod):
             raise ValueError(
                 "labels decode latent actions, which this prompted-dt lacks: give latent, or leave them out"
             )
-        if self.config.burstiness == 1 or not self.config.demos:
+        if not self.config.demos:
             return steps
+        known = (steps.extras.get(LABELLED, np.zeros(steps.mask.shape)) > 0).any(1)  # rows of steps, not of sequences
+        if self.config.burstiness < 1:
+            steps = self._mixed(steps, task, known, rng)
+        return self._with_segments(steps, known, rng) if self.config.demo_steps else steps
+
+    def _mixed(self, steps: Steps, task: np.ndarray | None, known: np.ndarray, rng: np.random.Generator) -> Steps:
         if task is None or ACTION_MASK in steps.static:
             trouble = "tasks differ in their legal actions" if task is not None else "the tasks of the rows are unknown"
             raise ValueError(f"burstiness={self.config.burstiness} mixes tasks, but {trouble}: give burstiness=1")
         mixed = rng.random(len(task)) >= self.config.burstiness
-        known = (steps.extras.get(LABELLED, np.zeros(steps.mask.shape)) > 0).any(1)  # rows of steps, not of sequences
         return mix_episodes(steps, np.where(known, NO_TASK, task), self.config.demos + 1, mixed & ~known, rng)
+
+    def _with_segments(self, steps: Steps, known: np.ndarray, rng: np.random.Generator) -> Steps:
+        """Show segments in place of whole demonstrations, with the returns to go and timesteps of whole episodes."""
+        numbers = steps.extras.get(SEGMENT, segments(steps.first, self.config.demos + 1))
+        steps, told = super().told(self.tracked(steps))
+        whole = steps.map(np.asarray)  # returns to go are tensors
+        whole = whole._replace(extras={**whole.extras, SEGMENT: numbers})
+        return follow_parts(whole, self.config.demo_steps, np.asarray(told), known, rng)
+
+    def told(self, steps: Steps) -> tuple[Steps, Any]:
+        """As in `DT`; rows with segments have both as columns."""
+        return (steps, steps.extras[LEARNED]) if LEARNED in steps.extras else super().told(steps)
 
     def tokens(self, steps: Steps) -> Tensor:
         if SEGMENT in steps.extras:
@@ -221,7 +270,8 @@ class PromptedDT(EpisodeMethod):
         Raises:
             ValueError: the steps do not fit the spaces, or are too many episodes or too long.
         """
-        told = None if demo is None else self._read_demo(demo, len(index))
+        place = context.steps.static[PLACE][index] if self.config.demo_steps else None
+        told = None if demo is None else self._read_demo(demo, len(index), place)
         super().begin(context, index, target_return)
         if told is not None:
             found, end = told
@@ -229,30 +279,23 @@ class PromptedDT(EpisodeMethod):
             self.set_static(context, DEMOS, index, found.number)
             self.set_static(context, LAST, index, end)
 
-    def _read_demo(self, demo: Any, rows: int) -> tuple[Demos, np.ndarray]:
-        """Checked demonstrations of `rows` rows, and what was done last in each (rows, ...)."""
+    def _read_demo(self, demo: Any, rows: int, place: np.ndarray | None) -> tuple[Demos, np.ndarray]:
+        """Checked demonstrations of `rows` rows, or segments of them, and what was done last in each (rows, ...).
+
+        Args:
+            place: (rows, demos) in [0, 1), where segments begin; None: whole episodes.
+        """
         steps = check_recorded(self, demo, rows, "demo", acted=not self.config.latent)
-        done = self._latents_of(demo, steps) if self.config.latent else steps.action
-        length, config = steps.mask.sum(1), self.config
-        segment = np.where(steps.mask, segments(steps.first & steps.mask, 1 << 30), 0)
-        to_go, _ = return_to_go(steps.map(torch.as_tensor))
-        begun = np.zeros_like(done[:, :1]) if config.latent else steps.prev_action[:, :1]  # before a part of an episode
-        late = np.concatenate([begun, done[:, :-1]], 1)
-        found = Demos(length, steps.obs, late, steps.first, steps.extras[TIMESTEP], segment, to_go.numpy())
-        if (found.number > config.demos).any():
-            raise ValueError(
-                f"demo has {found.number.max()} episodes in row {found.number.argmax()}, the agent takes at most demos="
-                f"{config.demos}: give fewer, such as those of demo.window(0, steps)"
-            )
-        if (length > config.prompt).any():
-            raise ValueError(
-                f"demo has {length.max()} steps in row {length.argmax()}, the agent takes at most prompt="
-                f"{config.prompt}: give fewer or shorter episodes"
-            )
+        steps = numbered(steps, self._latents_of(demo, steps) if self.config.latent else steps.action)
+        check_room(steps, self.config.demos, self.config.prompt)
+        if place is not None:
+            steps = cut_parts(steps, self.config.demo_steps, place)
+        done, count = steps.extras[DONE], steps.mask.sum(1)
+        begun = np.zeros_like(done[:, :1]) if self.config.latent else steps.prev_action[:, :1]  # before its first step
         end = np.zeros((rows, *self.done.shape), self.done.dtype)
-        some = np.flatnonzero(length)
-        end[some] = done[some, length[some] - 1]
-        return found, end
+        some = np.flatnonzero(count)
+        end[some] = done[some, count[some] - 1]
+        return Demos.of(steps, begun), end
 
     def _latents_of(self, demo: Steps, steps: Steps) -> np.ndarray:
         """Latent actions (B, T, Z) of a demonstration, whose actions are not read."""
@@ -264,9 +307,9 @@ class PromptedDT(EpisodeMethod):
         return np.where(steps.mask[..., None], latent, 0).astype(np.float32)
 
     def new_memory(self, rows: int, static: Mapping[str, np.ndarray]) -> PromptedCache:
-        prompt = self.config.prompt if self.config.demos else 0
-        cache = self.body.make_cache(rows, self.config.window + 1 + prompt)
-        return PromptedCache(cache, Demos.none(rows, prompt, self.observation_space, self.done))
+        shown = self.config.shown
+        cache = self.body.make_cache(rows, self.config.window + 1 + shown)
+        return PromptedCache(cache, Demos.none(rows, shown, self.observation_space, self.done))
 
     def encode_open_step(self, context: Context, active: np.ndarray) -> Tensor:
         memory: PromptedCache = context.memory

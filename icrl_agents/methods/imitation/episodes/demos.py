@@ -11,12 +11,39 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import torch
 
 from icrl_agents.core.arrays import under
 from icrl_agents.core.steps import TIMESTEP, Steps
+from icrl_agents.methods.base.transforms import return_to_go
 from icrl_agents.methods.imitation.episodes.method import RETURN_TO_GO
-from icrl_agents.methods.imitation.episodes.segments import SEGMENT
+from icrl_agents.methods.imitation.episodes.segments import SEGMENT, segments
 from icrl_agents.nn.cache import Cache
+
+DONE = "done"  # extra column (B, T, ...) of demonstrations: their actions, or latent actions
+
+
+def numbered(steps: Steps, done: np.ndarray) -> Steps:
+    """Demonstrations (B, T) with the columns `SEGMENT`, `RETURN_TO_GO` and `DONE`; `done` (B, T, ...) is the last."""
+    segment = np.where(steps.mask, segments(steps.first & steps.mask, 1 << 30), 0)
+    to_go, _ = return_to_go(steps.map(torch.as_tensor))
+    return steps._replace(extras={**steps.extras, SEGMENT: segment, RETURN_TO_GO: to_go.numpy(), DONE: done})
+
+
+def check_room(steps: Steps, demos: int, prompt: int) -> None:
+    """Refuse (ValueError) `numbered` demonstrations of more than `demos` episodes or `prompt` steps in a row."""
+    length = steps.mask.sum(1)
+    number = np.where(length > 0, steps.extras[SEGMENT].max(1, initial=0) + 1, 0)
+    if (number > demos).any():
+        raise ValueError(
+            f"demo has {number.max()} episodes in row {number.argmax()}, the agent takes at most demos={demos}: give "
+            "fewer, such as those of demo.window(0, steps)"
+        )
+    if (length > prompt).any():
+        raise ValueError(
+            f"demo has {length.max()} steps in row {length.argmax()}, the agent takes at most prompt={prompt}: give "
+            "fewer or shorter episodes"
+        )
 
 
 class Demos(NamedTuple):
@@ -37,6 +64,13 @@ class Demos(NamedTuple):
         before = np.zeros((rows, capacity, *done.shape), done.dtype)
         empty = (np.zeros((rows, capacity), kind) for kind in (bool, np.int32, np.int64, np.float32))
         return cls(np.zeros(rows, np.int64), obs, before, *empty)
+
+    @classmethod
+    def of(cls, steps: Steps, begun: np.ndarray) -> Demos:
+        """Demonstrations of `numbered` steps (B, T); `begun` (B, 1, ...) was done before the first one of each row."""
+        before = np.concatenate([begun, steps.extras[DONE][:, :-1]], 1)
+        told = (steps.extras[name] for name in (TIMESTEP, SEGMENT, RETURN_TO_GO))
+        return cls(steps.mask.sum(1), steps.obs, before, steps.first, *told)
 
     @property
     def held(self) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Sequences of episodes: their numbers, and the mixing of episodes of different tasks. Pure functions.
+"""Sequences of episodes: their numbers, mixing episodes of different tasks, and showing parts of them. Pure functions.
 
-Axis letters: B rows, T steps, E episodes of a batch, n episodes of a row.
+Axis letters: B rows, T steps, L steps after a rearrangement, E episodes of a batch, n episodes of a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from icrl_agents.core.steps import Steps
 
 NO_TASK = -1  # task of rows whose episodes are in no other sequence
 SEGMENT = "segment"  # extra column (B, T): number of the episode of each step in its sequence
+LEARNED = "learned"  # extra column (B, T) bool of rearranged rows: steps whose actions are learned
 
 
 def segments(first: Any, size: int) -> Any:
@@ -89,3 +91,77 @@ def _draw_sequences(
     count = length[drawn]
     within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
     return (np.repeat(drawn, count)[:total], within[:total]), np.repeat(numbers, count)[:total]
+
+
+class Part(NamedTuple):
+    """Consecutive steps of one episode of a row."""
+
+    begin: int  # column of the first step
+    length: int  # number of steps
+    shown: bool = False  # as a demonstration: it begins like an episode, and its actions are not learned
+
+
+def _episodes(first: np.ndarray, count: int) -> list[Part]:
+    """Episodes among the first `count` steps of a row with `first` (T,) bool; the outer ones may be incomplete."""
+    begins = np.union1d(np.flatnonzero(first[:count]), np.arange(min(count, 1)))
+    return [Part(*one) for one in zip(begins.tolist(), np.diff(begins, append=count).tolist(), strict=True)]
+
+
+def _part(episode: Part, size: int, place: float) -> Part:
+    """Up to `size` steps of an episode; a uniform `place` in [0, 1) makes all starts that leave so many as likely."""
+    length = min(episode.length, size)
+    return Part(episode.begin + int(place * (episode.length - length + 1)), length, shown=True)
+
+
+def cut_parts(steps: Steps, size: int, place: np.ndarray) -> Steps:
+    """NumPy steps (B, L): of each episode of the rows (B, T) up to `size` consecutive steps, which begin like episodes.
+
+    Args:
+        place: (B, n) in [0, 1), where in each episode its part begins.
+    """
+    counts = steps.mask.sum(1).tolist()
+    rows = [
+        [_part(episode, size, float(at)) for episode, at in zip(_episodes(first, count), places, strict=False)]
+        for first, count, places in zip(steps.first, counts, place, strict=True)
+    ]
+    return _joined(steps, rows)[0]
+
+
+def follow_parts(steps: Steps, size: int, known: np.ndarray, alone: np.ndarray, rng: np.random.Generator) -> Steps:
+    """NumPy steps (B, L) in which each episode follows parts of those before it in its sequence, drawn anew for each.
+
+    [e0 e1 e2] becomes [e0], [p0 e1], [p0 p1 e2]. Steps have the columns `SEGMENT`, the numbers of their episodes, and
+    `LEARNED`, true for the `known` (B, T) steps of whole episodes.
+
+    Args:
+        size: maximum number of steps in a part.
+        alone: (B,) bool, rows that stay as they are.
+    """
+    rows = []
+    for row, count in enumerate(steps.mask.sum(1).tolist()):
+        episodes = [Part(0, count)] if alone[row] else _episodes(steps.first[row], count)
+        parts: list[Part] = []
+        for place, episode in enumerate(episodes):
+            before = episodes[place - int(steps.extras[SEGMENT][row, episode.begin]) : place]
+            parts += [*(_part(one, size, rng.random()) for one in before), episode]
+        rows.append(parts)
+    found, shown = _joined(steps._replace(extras={**steps.extras, LEARNED: known}), rows)
+    return found._replace(extras={**found.extras, LEARNED: found.extras[LEARNED] & found.mask & ~shown})
+
+
+def _joined(steps: Steps, rows: Sequence[Sequence[Part]]) -> tuple[Steps, np.ndarray]:
+    """Steps (B, L) of the parts of each row, one after the other, and which of them are shown (B, L) bool."""
+    total = max(sum(part.length for part in parts) for parts in rows)
+    column = np.zeros((len(rows), total), np.int64)
+    shown, begins, mask = (np.zeros(column.shape, bool) for _ in range(3))
+    for row, parts in enumerate(rows):
+        end = 0
+        for part in parts:
+            begin, end = end, end + part.length
+            column[row, begin:end] = part.begin + np.arange(part.length)
+            shown[row, begin:end], begins[row, begin : begin + 1] = part.shown, part.shown
+        mask[row, :end] = True
+        if end:
+            column[row, end:] = column[row, end - 1]  # padding repeats the last step
+    found = steps.map(lambda value: value[np.arange(len(rows))[:, None], column])
+    return found._replace(first=found.first | begins, mask=mask), shown
