@@ -192,9 +192,6 @@ class CAD(PerceptMethod):
         tokens, newest = self.tokens(steps), steps.mask.shape[1]
         return self.hidden_after(self.memories(tokens, newest)[0], tokens, newest)
 
-    def read(self, steps: Steps, last: Tensor) -> Tensor:
-        return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
-
     def since(self, steps: Steps) -> int:
         """First step in the loss."""
         return self.schedule.since(steps.mask.shape[1], self.config.folds_with_gradient)

@@ -121,9 +121,6 @@ class IDT(PerceptMethod):
         rendered = self.tokens(parts)  # (B * C, chunk, S, D)
         return chunks.join(self.body(rendered.flatten(1, 2)).unflatten(1, rendered.shape[1:3]))  # (B, T, S, D)
 
-    def read(self, steps: Steps, last: Tensor) -> Tensor:
-        return self.hidden(steps)[torch.arange(len(last), device=last.device), last, 0]
-
     def _reviews_before(self, steps: Steps, chunks: Chunks) -> Tensor:
         """Review (B, C, R) of the chunk before each chunk, zeros for the first."""
         reviews = self._review(chunks.split(steps), chunks.real.sum(-1).flatten()).unflatten(0, chunks.begin.shape)

@@ -120,12 +120,10 @@ class Method(CodedModel):
 
         They depend on no outcome of that step and on no later step.
         """
-        tokens = self.tokens(steps)  # (B, T, S, D)
-        rows, place = torch.arange(len(last), device=last.device), last * tokens.shape[2]
-        tokens = tokens.flatten(1, 2)  # (B, L, D)
-        if not self.query_stays:
-            tokens = with_query(tokens, self.query(steps), last)
-        return self.body(tokens)[rows, place]
+        rows = torch.arange(len(last), device=last.device)
+        if self.query_stays:
+            return self.hidden(steps)[rows, last, 0]
+        return self.body(with_query(self.tokens(steps)[:, :, 0], self.query(steps), last))[rows, last]
 
     # ---- acting: pure functions of a context --------------------------------------------------------------------
 
