@@ -19,10 +19,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from icrl_agents.agents import acting, pretrained
 from icrl_agents.agents.acting import Choice, Result, Wish
 from icrl_agents.agents.action_sets import ActionSets, from_arguments
-from icrl_agents.agents.holder import MethodHolder
+from icrl_agents.agents.holder import MethodHolder, alone
 from icrl_agents.agents.inputs import read_batch, warn_foreign
 from icrl_agents.agents.planning.search import Planner, make_planner
-from icrl_agents.agents.session import Session, alone
+from icrl_agents.agents.session import Session
 from icrl_agents.core.arrays import digest
 from icrl_agents.core.checks import flag, whole
 from icrl_agents.core.printable import printable

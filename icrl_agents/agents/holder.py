@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import gymnasium
 import torch
 from torch import nn
 
 from icrl_agents.agents import pretrained, restoring, saving
-from icrl_agents.agents.session import Session, alone
+from icrl_agents.agents.session import Session
 from icrl_agents.methods.base.method import Method
 from icrl_agents.methods.base.trainable import Trainable
 
@@ -108,6 +110,20 @@ class WeightsHolder:
         )
 
 
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def alone(call: Call) -> Call:
+    """Method of an agent that refuses (RuntimeError) to run while another thread is in one of the same agent."""
+
+    @wraps(call)
+    def guarded(agent: MethodHolder, *args: Any, **kwargs: Any) -> Any:
+        with nullcontext() if agent._session is None else agent._session.held():
+            return call(agent, *args, **kwargs)
+
+    return cast(Call, guarded)
+
+
 class MethodHolder(WeightsHolder):
     """`WeightsHolder` of a method, with the acting state of an agent."""
 
@@ -124,11 +140,6 @@ class MethodHolder(WeightsHolder):
                 f"the agent moved from {self._session.device} to {self.device} in the middle of a task: "
                 "call agent.reset(), or move it back"
             )
-        return self._session
-
-    @property
-    def running(self) -> Session | None:
-        """Acting state since the last `reset`, on whatever device, if there is one."""
         return self._session
 
     def _begin(self, session: Session) -> None:

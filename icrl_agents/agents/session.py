@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import RLock
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -209,21 +208,6 @@ class Session:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=RLock())
-
-
-Call = TypeVar("Call", bound=Callable[..., Any])
-
-
-def alone(call: Call) -> Call:
-    """Method of an agent that refuses (RuntimeError) to run while another thread is in one of the same agent."""
-
-    @wraps(call)
-    def guarded(agent: Any, *args: Any, **kwargs: Any) -> Any:
-        session: Session | None = agent.running
-        with nullcontext() if session is None else session.held():
-            return call(agent, *args, **kwargs)
-
-    return cast(Call, guarded)
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

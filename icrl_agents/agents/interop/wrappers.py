@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from icrl_agents.agents.acting import begin_episodes
-from icrl_agents.agents.session import alone
+from icrl_agents.agents.holder import alone
 
 if TYPE_CHECKING:
     from icrl_agents.agents.agent import ICAgent
