@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,18 +12,26 @@ import numpy as np
 from icrl_agents.core.printable import printable
 
 T = TypeVar("T")
+Limits = tuple[float, float]  # least and greatest allowed value
 
 
-def check_value(name: str, kind: str, value: Any, limits: tuple[float, float] | None) -> None:
+def check_value(name: str, kind: str, value: Any, limits: Limits | None) -> None:
     """Refuse (ValueError) a value of another type than annotation `kind` ("int | None", ...) or outside `limits`."""
     if value is None and "None" in kind:
         return
     kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
     wanted = kinds[kind.split(" | ")[0]]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
-        raise ValueError(f"{name}='{printable(value)}' is not {'an' if kind.startswith('i') else 'a'} {kind}")
+        allowed = "" if limits is None else f": give one from {limits[0]} to {limits[1]}"
+        raise ValueError(f"{name}='{printable(value)}' is not {'an' if kind.startswith('i') else 'a'} {kind}{allowed}")
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise ValueError(f"{name}={printable(value)} is outside {limits[0]}..{limits[1]}")
+
+
+def check_fields(record: Any, limits: Mapping[str, Limits], usual: Limits | None = None) -> None:
+    """`check_value` of all fields of a dataclass; `usual` are the limits of fields that `limits` does not name."""
+    for field in fields(record):
+        check_value(field.name, str(field.type), getattr(record, field.name), limits.get(field.name, usual))
 
 
 def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:

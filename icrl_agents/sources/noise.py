@@ -27,8 +27,6 @@ class NoiseSettings(SourceSettings):
     scale: float = 0.7  # standard deviation of the noise of Box actions, in half ranges of the action
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
-        "start": (0.0, 1.0),
-        "end": (0.0, 1.0),
         "correlation": (0.0, 0.999),
         "scale": (1e-3, 10.0),
     }

@@ -20,13 +20,7 @@ class PosteriorSettings(SourceSettings):
     walks: float = 0.0  # share of episodes in which all actions are random, wherever they are in a lifetime
 
     DISTURBANCES: ClassVar = (*SourceSettings.DISTURBANCES, "slips", "walks")
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
-        "sharpness": (0.0, 100.0),
-        "systematic": (0.0, 1.0),
-        "noise": (0.0, 1.0),
-        "slips": (0.0, 1.0),
-        "walks": (0.0, 1.0),
-    }
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"sharpness": (0.0, 100.0)}
 
 
 class Posterior(StepSource):

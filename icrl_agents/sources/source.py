@@ -11,7 +11,7 @@ import numpy as np
 
 from icrl_agents.core.action_masks import choose_any
 from icrl_agents.core.boundary import Boundary, autoreset_mode
-from icrl_agents.core.checks import as_kinds, check_known
+from icrl_agents.core.checks import as_kinds, check_fields, check_known
 from icrl_agents.core.env_actions import legal_actions
 from icrl_agents.core.printable import printable
 from icrl_agents.core.rollout import rollout
@@ -34,13 +34,7 @@ class SourceSettings:
     DISTURBANCES: ClassVar[tuple[str, ...]] = ("changes", "late")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, (low, high) = getattr(self, field.name), self.LIMITS.get(field.name, (0, 1))
-            wanted: Any = {"int": int, "float": (int, float), "bool": bool}[str(field.type)]
-            if not isinstance(value, wanted) or (isinstance(value, bool) and field.type != "bool"):
-                raise ValueError(f"{field.name}={value!r} is not a {field.type}: give one from {low} to {high}")
-            if not low <= value <= high:
-                raise ValueError(f"{field.name}={value} is outside {low}..{high}")
+        check_fields(self, self.LIMITS, usual=(0.0, 1.0))
         if self.changes + self.late > 1:
             raise ValueError(f"changes={self.changes} + late={self.late} exceeds 1: lower one of them")
 

@@ -29,10 +29,6 @@ class WrongGoalSettings(SourceSettings):
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
         "hold": (1.0, 1e6),
-        "drift": (0.0, 1.0),
-        "right": (0.0, 1.0),
-        "right_end": (0.0, 1.0),
-        "noise": (0.0, 1.0),
         "correlation": (0.0, 0.999),
         "scale": (1e-3, 10.0),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from icrl_agents.core.arrays import under
-from icrl_agents.core.checks import as_kinds, check_known, check_value, pick, read_stages, stage_at
+from icrl_agents.core.checks import as_kinds, check_choice, check_fields, check_known, pick, read_stages, stage_at
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.splits import TRAIN
 from icrl_agents.methods import MODELS
@@ -56,10 +56,8 @@ class TrainConfig:
     threads: int = 0  # CPU threads of PyTorch, 0 to leave them unchanged; 1 is fastest for small models
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            check_value(item.name, str(item.type), getattr(self, item.name), LIMITS.get(item.name))
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision!r}, choose from {', '.join(PRECISIONS)}")
+        check_fields(self, LIMITS)
+        check_choice("precision", self.precision, PRECISIONS)
         self.most_steps(0.0)
 
     @property

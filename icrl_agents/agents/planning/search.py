@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from icrl_agents.core.checks import check_choice, check_known, check_value
+from icrl_agents.core.checks import check_choice, check_fields, check_known
 
 
 class Proposal(NamedTuple):
@@ -119,8 +119,7 @@ class Planner:
         )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        check_fields(self, self.LIMITS)
         check_choice("when", self.when, self.WHEN)
         if self.width * self.branches > MAX_CHILDREN:
             raise ValueError(f"width={self.width} times branches={self.branches} is over {MAX_CHILDREN}: lower one")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from icrl_agents.core.checks import check_choice, check_known, check_value
+from icrl_agents.core.checks import check_choice, check_fields, check_known
 from icrl_agents.core.printable import printable
 from icrl_agents.nn.codecs import BOX_HEADS
 from icrl_agents.nn.codecs.rewards import REWARD_CODECS
@@ -31,8 +31,7 @@ class ModelConfig:
     MEANINGS: ClassVar[tuple[str, ...]] = ()  # fields that change what weights mean, without changing their shapes
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_value(field.name, str(field.type), getattr(self, field.name), self.LIMITS.get(field.name))
+        check_fields(self, self.LIMITS)
         for name, choices in self.CHOICES.items():
             check_choice(name, getattr(self, name), choices)
 

@@ -55,11 +55,7 @@ class EpsilonGreedySettings(SourceSettings):
     epsilon_end: float = 0.0  # probability of a random action after the share `decay`; linear before
     decay: float = 2 / 3  # share of the lifetime over which the probability falls
 
-    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
-        "epsilon_start": (0.0, 1.0),
-        "epsilon_end": (0.0, 1.0),
-        "decay": (1e-6, 1.0),
-    }
+    LIMITS: ClassVar[dict[str, tuple[float, float]]] = {"decay": (1e-6, 1.0)}
 
 
 class EpsilonGreedy(BanditSource):

@@ -39,12 +39,8 @@ class QLearningSettings(SourceSettings):
     replay: bool = False  # whether to learn from each episode again when it ends, last step first (Lin 1992)
 
     LIMITS: ClassVar[dict[str, tuple[float, float]]] = {
-        "learning_rate": (0.0, 1.0),
-        "discount": (0.0, 1.0),
         "optimism": (-1e6, 1e6),
         "initial_noise": (0.0, 1e6),
-        "epsilon_start": (0.0, 1.0),
-        "epsilon_end": (0.0, 1.0),
         "decay": (1e-6, 1.0),
     }
 
