@@ -14,7 +14,7 @@ def check_folder(folder: Path | None, names: Iterable[str], overwrite: bool) -> 
         OSError: a file could not be written, or would be lost.
         ImportError: matplotlib, which draws the figure, is not installed.
     """
-    from icrl_agents.evaluation.plots import require_matplotlib
+    from icrl_agents.evaluation.figure import require_matplotlib
 
     if folder is None:
         return None

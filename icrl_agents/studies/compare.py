@@ -171,7 +171,7 @@ def compare(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from icrl_agents.evaluation.plots import require_matplotlib
+    from icrl_agents.evaluation.figure import require_matplotlib
 
     require_matplotlib()
     out, planner = Path(out).expanduser(), make_planner(plan, plan_kwargs)

@@ -15,7 +15,7 @@ import numpy as np
 from icrl_agents.core.checks import check_value
 from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.steps import Steps
-from icrl_agents.evaluation.plots import COLOURS, GREY, new_figure, to_bytes
+from icrl_agents.evaluation.figure import COLOURS, GREY, new_figure, to_bytes
 from icrl_agents.histories.store import HistoryStore
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedADConfig

@@ -203,7 +203,7 @@ def write_runs(runs: Sequence[TrainingRun], found: Sequence[Summary], folder: Pa
 
 def draw_runs(runs: Sequence[TrainingRun]) -> bytes:
     """PNG of loss and validation return against updates, one named line per run."""
-    from icrl_agents.evaluation.plots import COLOURS, STYLES, new_figure, to_bytes, with_grid
+    from icrl_agents.evaluation.figure import COLOURS, STYLES, new_figure, to_bytes, with_grid
 
     figure = new_figure((6.4, 6.4))
     top, bottom = figure.subplots(2, sharex=True)

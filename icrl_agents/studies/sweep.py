@@ -185,7 +185,7 @@ def numeric(values: Sequence[Any]) -> bool:
 
 def draw(found: Sequence[Measured], axis: str) -> bytes:
     """PNG of the mean return at the end of a lifetime against the setting `axis`, one line for each of the others."""
-    from icrl_agents.evaluation.plots import COLOURS, new_figure, to_bytes, with_grid
+    from icrl_agents.evaluation.figure import COLOURS, new_figure, to_bytes, with_grid
 
     lines: dict[str, list[Measured]] = {}
     for one in sorted(found, key=lambda one: one.point[axis]):

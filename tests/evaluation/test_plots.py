@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from icrl_agents.core.files.strict_json import parse_json
-from icrl_agents.evaluation import plots
+from icrl_agents.evaluation import figure, plots
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.intervals import bootstrap, mean
 from icrl_agents.evaluation.protocol import EvalSpec
@@ -42,7 +42,7 @@ def learning(episodes: int = 50, seeds: int = 4, name: str = "agent", top: float
 
 
 def draw(*curves: Curve) -> Any:
-    axes = plots.require_matplotlib()().add_subplot()
+    axes = figure.require_matplotlib()().add_subplot()
     plots.fill_curves(axes, curves)
     return axes
 
@@ -73,7 +73,7 @@ def test_lines_are_the_curves():
     assert lines["agent"].get_xdata().tolist() == list(range(1, 51))
     assert set(lines["optimal (18.50)"].get_ydata()) == {18.5}
     assert set(lines["random (0.50)"].get_ydata()) == {0.5}
-    assert lines["source posterior"].get_color() == plots.GREY != lines["agent"].get_color()
+    assert lines["source posterior"].get_color() == figure.GREY != lines["agent"].get_color()
     assert {lines[name].get_linestyle() for name in ("optimal (18.50)", "random (0.50)")} == {"--", ":"}
     band = axes.collections[0].get_paths()[0].get_extents()
     low, high = agent.band()
@@ -119,13 +119,13 @@ def test_success_is_drawn_as_a_share_of_lifetimes(tmp_path):
     """Also where lifetimes are single episodes, whose returns are drawn by step."""
     found = learning(success=np.random.default_rng(0).random((4, 2, 50)) < 0.5)
     for name, scores in (("success", found.success_rate), ("best_so_far", found.best_so_far)):
-        axes = plots.require_matplotlib()().add_subplot()
+        axes = figure.require_matplotlib()().add_subplot()
         plots.fill_curves(axes, [found], name)
         (line,) = axes.get_lines()  # no return of random or optimal play
         np.testing.assert_allclose(line.get_ydata(), scores.mean)
         assert "success" in axes.get_ylabel()
         assert axes.get_ylim() == pytest.approx((0, 1), abs=0.1)
-    axes = plots.require_matplotlib()().add_subplot()
+    axes = figure.require_matplotlib()().add_subplot()
     plots.fill_curves(axes, [learning(1, pace=np.ones(3), success=np.ones((4, 2, 1), bool))], "success")
     assert axes.get_lines()[0].get_ydata().tolist() == [1]
     one_line(lambda: learning().plot(tmp_path / "c.png", measure="success"), ValueError, ID, "no success")
@@ -142,7 +142,7 @@ def test_the_picture_is_small_and_whole(tmp_path):
     path = tmp_path / "deep" / "curve.png"
     learning().plot(path, [learning(name="source posterior", top=12.0), learning(name="other", seeds=2)])
     image = Image.open(io.BytesIO(path.read_bytes()))
-    assert image.size == (plots.SIZE[0] * 160, plots.SIZE[1] * 160)
+    assert image.size == (figure.SIZE[0] * 160, figure.SIZE[1] * 160)
     assert len(path.read_bytes()) < 80_000
     assert len(set(np.asarray(image.convert("L")).ravel().tolist())) > 20  # not an empty sheet
     assert [file.name for file in path.parent.iterdir()] == ["curve.png"]

@@ -16,7 +16,7 @@ from icrl_agents import HistoryStore, collect
 from icrl_agents.cli.app import app
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.steps import Steps, stack_steps
-from icrl_agents.evaluation import plots
+from icrl_agents.evaluation.figure import require_matplotlib
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.methods.base.transforms import confident_runs
@@ -91,7 +91,7 @@ def test_marked_steps_are_those_of_the_runs(seed: int):
 
 def test_the_picture_shows_the_runs():
     steps = history([U, S, S, S, U, S, S, S, S], ends=(6,))
-    panels = plots.require_matplotlib()().subplots(2)
+    panels = require_matplotlib()().subplots(2)
     report.fill(panels, steps, 0.7, 3)
     spans = [path.get_extents() for path in panels[0].collections[0].get_paths()]
     assert [(span.x0, span.x1) for span in spans] == [(1, 4)]
@@ -99,7 +99,7 @@ def test_the_picture_shows_the_runs():
     np.testing.assert_allclose(points.get_ydata(), np.exp(steps.extras["log_prob"][0]))
     assert set(threshold.get_ydata()) == {0.7}
     np.testing.assert_array_equal(panels[1].get_lines()[0].get_ydata(), steps.reward[0])
-    report.fill(plots.require_matplotlib()().subplots(2), history([S, U, S]), 0.7, 3)  # nothing to shade
+    report.fill(require_matplotlib()().subplots(2), history([S, U, S]), 0.7, 3)  # nothing to shade
 
 
 def call(*args: object) -> Any:

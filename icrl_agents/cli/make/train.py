@@ -85,7 +85,7 @@ class Train:
     def run(self) -> None:
         from icrl_agents import train
         from icrl_agents.core.process.launched import is_first
-        from icrl_agents.evaluation.plots import require_matplotlib
+        from icrl_agents.evaluation.figure import require_matplotlib
         from icrl_agents.training.run_folder import is_finished
 
         if self.with_report:

@@ -93,18 +93,18 @@ class Evaluate:
 
     def _check_files(self) -> None:
         from icrl_agents.core.checks import check_choice
-        from icrl_agents.evaluation import plots
+        from icrl_agents.evaluation.figure import picture_kind, require_matplotlib
         from icrl_agents.evaluation.protocol import MEASURES
 
         check_choice("measure", self.measure, MEASURES)
         if self.measure != "return" and not self.curve:
             raise ValueError(f"--measure {self.measure} is what --curve draws: give --curve FILE.png, or leave it out")
         if self.curve:
-            plots.picture_kind(self.curve)
+            picture_kind(self.curve)
         for path in (self.output, self.curve):
             check_file(path, self.overwrite)
         if self.write or self.curve:
-            plots.require_matplotlib()
+            require_matplotlib()
 
     def _stored(self) -> list[Curve]:
         """The curves of the agent's results.json; with --write its card and figure are made of them again."""

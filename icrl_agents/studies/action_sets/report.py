@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from icrl_agents.core.files.atomic import write_files
+from icrl_agents.evaluation.figure import COLOURS, GREY, STYLES
 from icrl_agents.evaluation.intervals import Interval, Sample
-from icrl_agents.evaluation.plots import COLOURS, REFERENCES, STYLES, LineStyle, Series, draw_bars, draw_lines
 from icrl_agents.evaluation.results import include_rows
 from icrl_agents.hub.cards import Row
 from icrl_agents.studies.action_sets.groups import Entry
 from icrl_agents.studies.action_sets.resampling import Band
 from icrl_agents.studies.action_sets.results import JSON, Report, Result
+from icrl_agents.studies.panels import LineStyle, Series, draw_bars, draw_lines
 
 MARKDOWN, CSV, HYPER_CSV = "sets.md", "sets.csv", "hyperparameters.csv"
 BARS, MEANS, CURVES, TRIED = "bars.png", "means.png", "curves.png", "tried.png"
 FILES = (JSON, MARKDOWN, CSV, HYPER_CSV, BARS, MEANS, CURVES, TRIED)
+REFERENCES = ("#d6d6d2", GREY, "#a6a6a2", "#4a4a48", "#111111")  # random play, the source, other reference learners
 NUMBER = re.compile(r"_\d+$")  # number of actions in the name of a set
 RENUMBERED = ", renumbered"  # suffix of a learner measured with renumbered actions
 COLUMNS = ("set", "learner", "tasks", "actions", "final", "normalised", "ratio", "tried", "relabelled", "difference")

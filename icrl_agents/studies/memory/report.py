@@ -10,10 +10,10 @@ from icrl_agents.core.files.atomic import write_files
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.intervals import Interval
-from icrl_agents.evaluation.plots import draw_sizes
 from icrl_agents.evaluation.results import dump_results
 from icrl_agents.hub.cards import Row
 from icrl_agents.studies.memory.probe import Recall
+from icrl_agents.studies.panels import draw_sizes
 
 JSON, PICTURE = "probe.json", "probe.png"
 FILES = JSON, PICTURE

@@ -21,13 +21,14 @@ from icrl_agents.core.process.jobs.backends import Backend
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.evaluation.curves import Curve
+from icrl_agents.evaluation.figure import require_matplotlib
 from icrl_agents.evaluation.intervals import Interval
-from icrl_agents.evaluation.plots import draw_sizes, require_matplotlib
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import dump_results
 from icrl_agents.evaluation.results_table import LAST, last_episodes, span_name
 from icrl_agents.hub.checkpoint import read_config
 from icrl_agents.studies.cells import Cell, run_cells
+from icrl_agents.studies.panels import draw_sizes
 from icrl_agents.studies.windows.designs import Design, Plan
 
 JSON, PICTURE = "windows.json", "windows.png"

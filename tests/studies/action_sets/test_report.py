@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icrl_agents.evaluation import plots
+from icrl_agents.evaluation.figure import DPI, SIZE, require_matplotlib
 from icrl_agents.evaluation.intervals import Interval
 from icrl_agents.studies.action_sets import report as action_report
 from icrl_agents.studies.action_sets import resampling
@@ -20,6 +20,7 @@ from icrl_agents.studies.action_sets.groups import find_entries
 from icrl_agents.studies.action_sets.lifetimes import Setup, run_lifetimes
 from icrl_agents.studies.action_sets.report import write_sets
 from icrl_agents.studies.action_sets.results import Report, measure
+from icrl_agents.studies.panels import fill_bars
 from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.studies.action_sets.agents import BERNOULLI, MACRO, fresh, some_of
@@ -105,7 +106,7 @@ def test_files_tell_what_was_measured(bandits, tmp_path):
     assert table[0][:5] == ["name", "method", "width", "layers", "heads"]
     assert [row[0] for row in table[1:]] == ["headless-ad", "ad"]
     for name in (action_report.BARS, action_report.CURVES):
-        assert Image.open(tmp_path / "deep" / name).size[0] >= plots.SIZE[0] * plots.DPI
+        assert Image.open(tmp_path / "deep" / name).size[0] >= SIZE[0] * DPI
 
 
 @pytest.mark.slow
@@ -126,10 +127,10 @@ def test_files_are_replaced_all_or_none(bandits, macros, tmp_path):
 
 @pytest.mark.slow
 def test_pictures_show_the_results(bandits):
-    axes = plots.require_matplotlib()().add_subplot()
+    axes = require_matplotlib()().add_subplot()
     (panel,) = action_report.bars(bandits).values()
     looks = action_report.looks(bandits)
-    plots.fill_bars(axes, panel, looks)
+    fill_bars(axes, panel, looks)
     assert looks["ad"].colour == looks["ad, renumbered"].colour != looks["headless-ad"].colour
     assert (looks["ad"].hatch, looks["ad, renumbered"].hatch) == ("", "////")
     shown = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from icrl_agents.evaluation import plots
+from icrl_agents.evaluation.figure import require_matplotlib
 from icrl_agents.evaluation.references import reference_learners
 from icrl_agents.studies.action_sets import lifetimes as action_lives
 from icrl_agents.studies.action_sets import report as action_report
@@ -14,6 +14,7 @@ from icrl_agents.studies.action_sets import results as action_results
 from icrl_agents.studies.action_sets.groups import find_entries
 from icrl_agents.studies.action_sets.report import write_sets
 from icrl_agents.studies.action_sets.results import Report, measure
+from icrl_agents.studies.panels import fill_bars
 from tests.studies.action_sets.agents import BERNOULLI, MACRO, fresh
 
 
@@ -57,8 +58,8 @@ def test_agents_of_a_set_are_measured_where_there_are_as_many_actions(tmp_path, 
     (panel,) = action_report.bars(report).values()
     assert [name for name, learners in panel.items() if "ad (task_set=train_k)" in learners] == ["num_10", "num_20"]
     assert list(action_report.looks(report))[5:] == ["ad", "ad (task_set=train_k)"]
-    axes = plots.require_matplotlib()().add_subplot()
-    plots.fill_bars(axes, panel, action_report.looks(report))
+    axes = require_matplotlib()().add_subplot()
+    fill_bars(axes, panel, action_report.looks(report))
     (bars,) = [bars for bars in axes.containers if bars.get_label() == "ad (task_set=train_k)"]
     assert [bar.get_height() for bar in bars] == [
         panel[name]["ad (task_set=train_k)"].value for name in ("num_10", "num_20")
