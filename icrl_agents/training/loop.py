@@ -45,10 +45,11 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings, threads
 from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
+from icrl_agents.training.data import collect_own, collecting, open_windows, with_collected
 from icrl_agents.training.labels import reweighted
 from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number
-from icrl_agents.training.provenance import describe_data
-from icrl_agents.training.request import Given, Request, collecting, env_spaces
+from icrl_agents.training.provenance import describe_data, describe_training
+from icrl_agents.training.request import Given, Request, env_spaces
 from icrl_agents.training.run_folder import (
     claim,
     drop_states,
@@ -165,10 +166,10 @@ class Run:
             require_compiler(self.device)
         self._new_method()  # refuses spaces, and an `init` of other spaces, sizes or tasks, before hours of collecting
         if accelerator.is_main_process:
-            self.request.collect(self.quiet, self.overwrite)
+            collect_own(self.request, self.quiet, self.overwrite)
         accelerator.wait_for_everyone()
-        request = self.request.collected()
-        windows = self.windows = request.windows(agreed_memory(accelerator))
+        request = with_collected(self.request)
+        windows = self.windows = open_windows(request, agreed_memory(accelerator))
         request, method = request.with_pool(windows.pool), self._new_method()
         self.request = request
         # refuses unusable histories before an old run is deleted; whole windows, for the normalisation statistics
@@ -334,7 +335,8 @@ class Run:
 
     def _facts(self, method: Trainable, data: dict[str, Any], *limits: str) -> dict[str, Any]:
         untrained = [] if method.trains_policy(1.0) else ["It was pretrained only and has not learned to act."]
-        return self.request.facts(data, self.seconds, method.device, [*limits, *untrained])
+        env_id, config, command = self.request.env_id, self.request.config, self.request.command
+        return describe_training(env_id, config, data, command, self.seconds, method.device, [*limits, *untrained])
 
 
 def _holder(method: str) -> Any:

@@ -21,7 +21,13 @@ from icrl_agents.training.config import TrainConfig
 
 
 def describe_training(
-    env_id: str, config: TrainConfig, data: dict[str, Any], command: str, seconds: float, device: torch.device
+    env_id: str,
+    config: TrainConfig,
+    data: dict[str, Any],
+    command: str,
+    seconds: float,
+    device: torch.device,
+    limits: Sequence[str],
 ) -> dict[str, Any]:
     """Facts of a trained agent, as plain JSON values.
 
@@ -29,6 +35,7 @@ def describe_training(
         data: result of `describe_data`.
         command: command that started the run, also for a resumed one.
         seconds: training time, summed over all parts of the run.
+        limits: sentences about what the weights cannot do.
     """
     return {
         "env_id": env_id,
@@ -41,6 +48,7 @@ def describe_training(
         "seconds": round(seconds, 1),
         "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} PyTorch threads, {device.type}",
         "versions": versions(),
+        **({"limits": list(limits)} if limits else {}),
     }
 
 

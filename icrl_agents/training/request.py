@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,31 +10,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
-import torch
 
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.families import check_same_tasks, find_family, tasks_checksum
+from icrl_agents.core.families import find_family, tasks_checksum
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
-from icrl_agents.core.process.caution import warn
 from icrl_agents.core.process.packages import versions
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.core.splits import Splits, split_tasks
 from icrl_agents.histories.experts import EXPERT, Expert
-from icrl_agents.histories.shards import HistoryShards, Paths, check_one_model, common_name
-from icrl_agents.histories.store import HistoryStore, partial_folder
-from icrl_agents.hub.unfinished import NOTE
-from icrl_agents.methods import MODELS
-from icrl_agents.sources import choose_source, make_source, source_name
-from icrl_agents.sources.collection import collect
+from icrl_agents.histories.shards import HistoryShards, Paths, common_name
+from icrl_agents.histories.store import HistoryStore
+from icrl_agents.sources import choose_source, make_source
 from icrl_agents.sources.experts import IMPORT_PATH, as_expert
 from icrl_agents.sources.source import Source
-from icrl_agents.training.config import ORDERED, TrainConfig, check_order, check_read, split_settings
-from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
-from icrl_agents.training.provenance import describe_training
+from icrl_agents.training.config import TrainConfig, check_read, split_settings
 from icrl_agents.training.run_folder import Started, all_settings, command_line, note_files, read_started, stored_files
-from icrl_agents.training.streaming.choice import recorded_windows
-from icrl_agents.training.windows import FreshWindows, Windows, WindowSpec
 
 OWN_EPISODES = 50  # default of `episodes` for sources that learn one task at a time
 EXPERT_SETTING = f"source.{EXPERT}"
@@ -155,45 +145,6 @@ class Request:
                 found.append(shards.checksum(self.agent_config.of_one_model))
         return " ".join(found)
 
-    def collect(self, quiet: bool, overwrite: bool) -> None:
-        """Collect the histories of a source that learns one task at a time; finished ones of this request stay.
-
-        Raises:
-            FileExistsError: an earlier run has collected others, and not `overwrite`.
-        """
-        path = own_histories(self.out)
-        if self.source is None or not self.source.one_task or self._has_collected(path):
-            return
-        collect(
-            self.env_id,
-            str(source_name(self.source)),
-            path,
-            tasks=self.splits().train.ids.tolist(),
-            streams=self.config.streams,
-            episodes=self.config.episodes,
-            seed=self.config.seed,
-            settings={name: value for name, value in self.source_settings.items() if name != EXPERT},
-            expert=self.source.expert,
-            overwrite=overwrite,
-            progress=(lambda done, total: None) if quiet else None,
-        )
-
-    def _has_collected(self, path: Path) -> bool:
-        """Whether a finished store holds what `collect` would collect."""
-        if self.source is None or not path.is_file() or partial_folder(path).exists():
-            return False
-        with HistoryStore(path) as store:
-            info, cfg = store.info, self.config
-            found = (info.env_id, info.source, info.settings, info.seed, info.streams, info.episodes, store.tasks)
-        wanted = (self.env_id, source_name(self.source), self.source.described(), cfg.seed, cfg.streams, cfg.episodes)
-        return found == (*wanted, sorted(self.splits().train.ids.tolist()))
-
-    def collected(self) -> Request:
-        """This request, with the histories that `collect` has collected."""
-        if self.source is None or not self.source.one_task:
-            return self
-        return replace(self, histories=(own_histories(self.out),), source=None)
-
     def splits(self) -> Splits:
         return split_tasks(self.env_id, self.config.split_seed, self.config.task_set)
 
@@ -201,74 +152,11 @@ class Request:
         """This request with the pool that the stream has, so that a resumed run has the same one."""
         return replace(self, config=replace(self.config, pool=pool))
 
-    def windows(self, memory: float = math.inf) -> Windows:
-        """Batches of windows on the training tasks, from the stored histories or from fresh lifetimes.
-
-        Args:
-            memory: bytes that this process may use; a resumed run holds what it held before.
-        """
-        cfg, tasks = self.config, self.splits().train.ids
-        model = MODELS[self.method]
-        spec = WindowSpec(self.agent_config.span, cfg.batch_size, cfg.seed, model.episode_aligned, model.needs_tasks)
-        if model.episode_aligned and (horizon := find_family(self.env_id).horizon) > spec.window:
-            warn(
-                f"{self.method} begins its windows with an episode, and those of {self.env_id} have up to {horizon} "
-                f"steps: it learns from the first {spec.window} of each only, so give longer windows"
-            )
-        if self.histories is None:
-            assert self.source is not None
-            if cfg.labels:
-                raise ValueError(f"labels={cfg.labels} are steps of recorded histories: give --histories")
-            if cfg.pool:
-                raise ValueError(f"pool={cfg.pool} streams recorded histories: give --histories, or leave it out")
-            return FreshWindows(cfg.variant or self.env_id, self.source, tasks, cfg.episodes, spec)
-        with self._shards(*self.histories) as shards:
-            for store in shards.stores:
-                made = {f"source.{name}": store.info.settings.get(name, 0) for name in ORDERED}
-                check_order(self.agent_config, made)
-            check_one_model(shards.stores, self.agent_config.of_one_model)
-            room, known = math.inf if self.resumed else memory, 0
-            if cfg.labels:
-                known = known_rows(model.labelled_share, cfg.batch_size)
-            spaces, unknown = env_spaces(self.env_id), spec._replace(batch_size=cfg.batch_size - known)
-            others = recorded_windows(shards, tasks, unknown, spaces, cfg.pool, room) if unknown.batch_size else None
-            if not known:
-                assert others is not None
-                return others
-            with self._shards(cfg.labelled) if cfg.labelled else shards as labelled:
-                check_one_model([*shards.stores, *labelled.stores], self.agent_config.of_one_model)
-                steps = LabelledSteps(labelled, tasks, cfg.labels, spec, spaces)
-            return LabelledWindows(others, steps, cfg.batch_size, spec.window)
-
-    def _shards(self, *files: str | Path) -> HistoryShards:
-        """Histories of this environment; ValueError for others, and for those that are still being collected."""
-        shards = HistoryShards(*files)
-        if half := next((store.path for store in shards.stores if store.partial), None):
-            raise ValueError(f"{half} is not finished: run `icrl-agents collect` again before you train on it")
-        if shards.info.env_id != self.env_id:
-            theirs = printable(shards.info.env_id)
-            raise ValueError(f"{shards.name} holds {theirs}, not {self.env_id}: give --env {theirs}")
-        check_same_tasks(self.env_id, shards.info.env_kwargs, f"{shards.name} was recorded")
-        return shards
-
-    def facts(
-        self, data: dict[str, Any], seconds: float, device: torch.device, limits: Sequence[str]
-    ) -> dict[str, Any]:
-        """Provenance of the weights after `seconds` of training on `data`; see `describe_training`."""
-        facts = describe_training(self.env_id, self.config, data, self.command, seconds, device)
-        return facts | ({"limits": list(limits)} if limits else {})
-
 
 def own_histories(out: Path) -> Path:
     """File for the histories that a training collects first, next to its run folder."""
     folder = os.path.realpath(out)
     return Path(f"{folder}-histories.h5")
-
-
-def collecting(out: Path) -> bool:
-    """Whether the run in `out` was interrupted while it collected histories, so that it has not begun to train."""
-    path = own_histories(out)
-    return not (out / NOTE).exists() and (path.exists() or partial_folder(path).exists())
 
 
 def _absolute(agent: Any) -> Any:

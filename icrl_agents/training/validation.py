@@ -26,8 +26,10 @@ def validate(method: Method, request: Request) -> dict[str, float]:
     config, tasks = request.config, request.splits().validation.ids[:VALIDATION_TASKS]
     agent = ICAgent(method, {"split_seed": config.split_seed, "train": asdict(config)})  # facts that select the split
     episodes = config.eval_episodes
-    how: dict[str, Any] = {"tasks": tasks, "demos": usual_demos(agent, request.env_id)}
-    curve = evaluate(agent, request.env_id, episodes=episodes, num_seeds=LIFETIMES, seed=config.seed, **how)
+    demos = usual_demos(agent, request.env_id)
+    curve = evaluate(
+        agent, request.env_id, episodes=episodes, num_seeds=LIFETIMES, seed=config.seed, tasks=tasks, demos=demos
+    )
     row = {
         "validation_return": float(curve.mean[-max(1, episodes // 2) :].mean()),  # (E,) -> second half
         "validation_random": float(curve.random.mean()),

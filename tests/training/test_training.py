@@ -22,7 +22,6 @@ from icrl_agents.nn import compiled
 from icrl_agents.nn.codecs.distributions import Categorical
 from icrl_agents.nn.transformer import Block
 from icrl_agents.sources import make_source
-from icrl_agents.training import request
 from icrl_agents.training.config import TrainConfig
 from icrl_agents.training.loop import UNREAD
 from icrl_agents.training.update import learning_rate
@@ -270,7 +269,7 @@ WAIT = """
 import atexit, datetime, pathlib, sys, time
 from torch.distributed import distributed_c10d
 from icrl_agents import train
-from icrl_agents.training.request import Request
+from icrl_agents.training import loop
 
 @atexit.register
 def threads():  # Linux only
@@ -278,7 +277,7 @@ def threads():  # Linux only
 
 if __name__ == "__main__":
     distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=1)
-    Request.collect = lambda *given: time.sleep(4)
+    loop.collect_own = lambda *given: time.sleep(4)
     for number in range(2):
         train("ad", {env!r}, sys.argv[1] + str(number), settings={settings!r}, device="cpu", quiet=True, track=[])
 """
@@ -341,7 +340,9 @@ def test_actions_may_have_other_numbers_in_each_window(tmp_path, monkeypatch):
 def test_other_sets_to_train_on(tmp_path, monkeypatch):
     """Its tasks are seen, and no others; those who were trained on them are not measured on them by mistake."""
     env_id, made = "icrl/BernoulliBandit-v0", []
-    monkeypatch.setattr(request, "FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1])
+    monkeypatch.setattr(
+        "icrl_agents.training.data.FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1]
+    )
     settings = {**TINY, "batch_size": 4, "updates": 1, "eval_every": 1, "task_set": "train_30"}
     agent = train("ad", env_id, tmp_path / "a", settings=settings, quiet=True)
     tasks = FAMILIES[env_id].named("train_30").ids
@@ -349,13 +350,13 @@ def test_other_sets_to_train_on(tmp_path, monkeypatch):
     assert set(made[0].tasks) < set(tasks)
     assert (made[0].batch(0).static["action_mask"].sum(1) == 30).all()
     assert "validation_return" in (tmp_path / "a" / "metrics.jsonl").read_text()
-    how = {"episodes": 1, "num_seeds": 1}
+    protocol = {"episodes": 1, "num_seeds": 1}
     with pytest.raises(ValueError, match="are among the agent"):
-        evaluate(agent, env_id, **how, tasks=made[0].tasks[:2])
-    assert evaluate(agent, env_id, **how, tasks=[0, 1]).runs.shape == (1, 2, 1)
+        evaluate(agent, env_id, **protocol, tasks=made[0].tasks[:2])
+    assert evaluate(agent, env_id, **protocol, tasks=[0, 1]).runs.shape == (1, 2, 1)
     agent.facts["train"]["task_set"] = ["train_30"]
     with pytest.raises(ValueError, match="task_set="):
-        evaluate(agent, env_id, **how, tasks=[0, 1])
+        evaluate(agent, env_id, **protocol, tasks=[0, 1])
     with pytest.raises(ValueError, match="unknown set of tasks to train on 'num_30'"):
         train("ad", env_id, tmp_path / "b", settings={"task_set": "num_30"}, quiet=True)
     assert not (tmp_path / "b").exists()
@@ -456,12 +457,12 @@ class TestData:
             )  # 4 episodes
             with pytest.raises(ValueError, match="none of the 1 training tasks"):
                 StoreWindows(store, [77], WindowSpec(12, 16, 0))
-        how = {"settings": RECORDED, "device": "cpu", "quiet": True}
-        agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", **how)
+        options = {"settings": RECORDED, "device": "cpu", "quiet": True}
+        agent = train("ad", ID, tmp_path / "run", histories=tmp_path / "h.h5", **options)
         assert (agent.facts["source"], agent.facts["data"]["histories"]) == ("posterior", "h.h5")
         assert "--split all" in agent.facts["collect"]
         collect(ID, "posterior", tmp_path / "t.h5", streams=2, episodes=4, seed=0)
-        agent = train("ad", ID, tmp_path / "2", histories=tmp_path / "t.h5", **how)
+        agent = train("ad", ID, tmp_path / "2", histories=tmp_path / "t.h5", **options)
         assert agent.facts["collect"] in (tmp_path / "2" / "README.md").read_text()
 
 
@@ -573,7 +574,9 @@ class TestMistakes:
 
 def test_fresh_lifetimes_may_be_lived_in_a_variant_of_the_environment(tmp_path, monkeypatch):
     env_id, made = "icrl/Darkroom-v0", []
-    monkeypatch.setattr(request, "FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1])
+    monkeypatch.setattr(
+        "icrl_agents.training.data.FreshWindows", lambda *args: made.append(FreshWindows(*args)) or made[-1]
+    )
     settings = {**TINY, "batch_size": 16, "updates": 1, "eval_every": 0, "variant": "icrl/DarkroomRandomStart-v0"}
     agent = train("ad", env_id, tmp_path / "a", settings=settings, quiet=True)
     starts = made[0].batch(0).obs[:, 0]
