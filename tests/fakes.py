@@ -161,3 +161,10 @@ def statistics(distribution: object) -> torch.Tensor:
     if hasattr(distribution, "field"):
         return distribution.field.condition
     return distribution.logits if hasattr(distribution, "logits") else distribution.mean
+
+
+def close(agent: ICAgent, steps: Steps, t: int, active: np.ndarray | None = None) -> None:
+    """Close the open step of the rows `active` (B,) bool, None for all, with the outcomes of column `t` of `steps`."""
+    active = np.ones(agent.context.rows, bool) if active is None else active
+    ends = steps.terminated[:, t], steps.truncated[:, t]
+    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, active)

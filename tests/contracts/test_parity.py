@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.fakes import SPACES, Variant, given, heads, images, lifetimes, statistics, variants
+from tests.fakes import SPACES, Variant, close, given, heads, images, lifetimes, statistics, variants
 
 
 def training_time(agent, steps):
@@ -12,12 +12,6 @@ def training_time(agent, steps):
     last = torch.full((len(steps.mask),), steps.mask.shape[1] - 1)
     seen = agent.method.tensors(steps)
     return agent.method.action_distribution(agent.method.read(seen, last), seen.static)
-
-
-def close(agent, steps, t, live=None):
-    live = np.ones(agent.context.rows, bool) if live is None else live
-    ends = steps.terminated[:, t], steps.truncated[:, t]
-    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
 def test_every_layout_is_among_the_variants():

@@ -6,7 +6,7 @@ import torch
 
 from icrl_agents.methods import METHODS
 from tests.conftest import one_line
-from tests.fakes import SMALL, SPACES, Variant, fitting, given, has, lifetimes
+from tests.fakes import SMALL, SPACES, Variant, close, fitting, given, has, lifetimes
 
 SAMPLES = {"choice": "sample"}  # of the methods that take the most probable action otherwise
 
@@ -26,8 +26,7 @@ def test_half_the_temperature_squares_probabilities(name: str):
         agent.reset(num_envs=3, seed=0)
         for t in range(5):
             policies.append(agent.policy(agent.context, steps.obs[:, t]).logits.exp())
-            ends = steps.terminated[:, t], steps.truncated[:, t]
-            agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, ends[0] | True)
+            close(agent, steps, t)
     for plain, sharp in zip(policies[:5], policies[5:], strict=True):
         square = plain**2
         torch.testing.assert_close(sharp, square / square.sum(-1, keepdim=True), atol=1e-6, rtol=1e-4)

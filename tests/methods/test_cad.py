@@ -24,17 +24,11 @@ from icrl_agents.training.config import split_settings
 from icrl_agents.training.update import Updater
 from tests.cli.test_cli import done as run_command
 from tests.conftest import one_line
-from tests.fakes import Variant, lifetimes, statistics, variants
+from tests.fakes import Variant, close, lifetimes, statistics, variants
 
 ENV = "icrl/Darkroom3x3-v0"
 CADS = [variant for variant in variants() if variant.method == "cad"]
 GATES = [Variant("cad", (("gate", gate),)) for gate in Compressor.GATES]
-ALL = np.ones(3, bool)
-
-
-def close(agent: CAD, steps, t: int) -> None:
-    ends = steps.terminated[:, t], steps.truncated[:, t]
-    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, ALL)
 
 
 def live(agent: CAD, steps, count: int) -> torch.Tensor:

@@ -10,16 +10,11 @@ from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods import METHODS
 from icrl_agents.training.loop import train
 from tests.conftest import one_line
-from tests.fakes import Variant, lifetimes, statistics
+from tests.fakes import Variant, close, lifetimes, statistics
 
 RETURNS = Variant("dt", (("return_to_go", True),))
 BOTH = pytest.mark.parametrize("variant", [Variant("dt"), RETURNS], ids=str)
 ALL = np.ones(3, bool)
-
-
-def close(agent: ICAgent, steps: Steps, t: int) -> None:
-    ends = steps.terminated[:, t], steps.truncated[:, t]
-    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, ALL)
 
 
 def policy(agent: ICAgent, obs: np.ndarray) -> torch.Tensor:
@@ -210,8 +205,7 @@ class TestReturnToGo:
             policy(agent, steps.obs[:, t])
             seen = agent.method.tensors(agent.context.steps)
             asked.append(agent.method.asked(seen)[0, t].item())
-            ends = steps.terminated[:, t], steps.truncated[:, t]
-            agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, ALL[:1])
+            close(agent, steps, t)
         assert asked == [10, 9, 9, 10, 5, 10]
 
     @torch.no_grad()

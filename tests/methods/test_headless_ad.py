@@ -21,7 +21,7 @@ from icrl_agents.sources.collection import collect
 from icrl_agents.training.loop import train
 from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec
 from tests.conftest import one_line
-from tests.fakes import Variant, lifetimes, statistics
+from tests.fakes import Variant, close, lifetimes, statistics
 
 ENV = "icrl/BernoulliBandit-v0"
 MASK = np.array([[1, 1, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]], bool)  # of 7 actions, not 5
@@ -40,12 +40,6 @@ HEADLESS = [
         {"similarity": "cosine"},
     )
 ]
-
-
-def close(agent, steps, t):
-    ends = steps.terminated[:, t], steps.truncated[:, t]
-    live = np.ones(len(steps.mask), bool)
-    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
 def loud(agent):

@@ -18,7 +18,7 @@ from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as live
 from icrl_agents.training.windows import FreshWindows, StoreWindows, WindowSpec
 from tests.conftest import one_line
-from tests.fakes import LATENT_PROMPTS, SMALL, Variant, given, lifetimes, statistics, variants
+from tests.fakes import LATENT_PROMPTS, SMALL, Variant, close, given, lifetimes, statistics, variants
 
 IDT = [variant for variant in variants() if variant.method == "idt"]
 ENV = "icrl/Darkroom3x3-v0"
@@ -31,11 +31,6 @@ def whole_rewards(steps: Steps, seed: int = 0) -> Steps:
     late = np.concatenate([np.zeros((len(reward), 1), np.float32), reward[:, :-1]], 1)
     extras = {name: value for name, value in steps.extras.items() if name not in UNSEEN}
     return with_reward_range(steps._replace(reward=reward, prev_reward=late, extras=extras))
-
-
-def close(agent, steps: Steps, t: int, live: np.ndarray = ALL) -> None:
-    ends = steps.terminated[:, t], steps.truncated[:, t]
-    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
 def now(agent, obs: np.ndarray) -> torch.Tensor:
@@ -71,7 +66,7 @@ class TestTargetReturn:
             for row, single in enumerate(alone):
                 wanted = statistics(single.policy(single.context, steps.obs[row : row + 1, t]))[0]
                 torch.testing.assert_close(found[row], wanted, atol=1e-5, rtol=1e-5)
-                close(single, steps.rows(slice(row, row + 1)), t, ALL[:1])
+                close(single, steps.rows(slice(row, row + 1)), t)
 
     @pytest.mark.parametrize("target", [5.0, np.array([7.0, 5.0, 7.0])], ids=["number", "rows"])
     def test_a_new_task_in_some_rows_leaves_the_others_asking(self, target):
@@ -329,7 +324,7 @@ def test_a_row_that_pauses_when_its_window_is_full_goes_on_as_before(variant: Va
         if live[1]:
             wanted = statistics(single.policy(single.context, steps.obs[1:2, t]))[0]
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-            close(single, steps.rows(slice(1, 2)), t, ALL[:1])
+            close(single, steps.rows(slice(1, 2)), t)
         paused += not live[1]
         close(agent, steps, t, live)
     assert paused > 1

@@ -21,7 +21,7 @@ from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
 from icrl_agents.nn.fork import Fork
 from tests.conftest import one_line
-from tests.fakes import SMALL, SPACES, Variant, lifetimes, statistics
+from tests.fakes import SMALL, SPACES, Variant, close, lifetimes, statistics
 
 ENV = "icrl/Darkroom3x3-v0"  # episodes of 6 steps
 OWN = [Variant("marked-ad", tuple(x.items())) for x in ({}, {"layout": "inserted"}, {"dynamics": True})]
@@ -279,8 +279,7 @@ def test_what_was_noted_of_another_step_does_not_stay():
         policy = agent.policy(agent.context, steps.obs[:, t] % 3)
         if t < 9:
             agent.method.on_action(agent.context, policy, policy.mode())
-        rest = (getattr(steps, name)[:, t] for name in ("action", "reward", "next_obs", "terminated", "truncated"))
-        agent.context.close(*rest, np.ones(3, bool))
+        close(agent, steps, t)
         known = np.isfinite(agent.context.visible().extras["log_prob"]).sum(1)
         assert known.tolist() == [sum(s < 9 for s in range(t + 1 - agent.context.length[0], t + 1))] * 3
 

@@ -21,7 +21,7 @@ from icrl_agents.sources.demonstrations import Demonstrations
 from icrl_agents.training.loop import train
 from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
-from tests.fakes import LATENT_PROMPTS, SMALL, SPACES, Variant, lifetimes, statistics
+from tests.fakes import LATENT_PROMPTS, SMALL, SPACES, Variant, close, lifetimes, statistics
 
 PROMPTED = Variant("prompted-dt")  # up to 2 demonstrations of 8 steps together, a window of 9
 RETURNS = Variant("prompted-dt", (("return_to_go", True),))
@@ -45,12 +45,6 @@ def joined(*parts: Steps) -> Steps:
     columns = {name: np.concatenate([part.columns[name] for part in parts], 1) for name in parts[0].columns}
     extras = {"timestep": np.concatenate([part.extras["timestep"] for part in parts], 1)}
     return Steps(**columns, extras=extras)
-
-
-def close(agent: ICAgent, steps: Steps, t: int) -> None:
-    ends = steps.terminated[:, t], steps.truncated[:, t]
-    live = np.ones(len(steps.mask), bool)
-    agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends, live)
 
 
 def policy(agent: ICAgent, obs: np.ndarray) -> torch.Tensor:

@@ -18,7 +18,7 @@ from icrl_agents.training.augment import hide_rewards
 from icrl_agents.training.request import env_spaces
 from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
-from tests.fakes import Variant, lifetimes, statistics
+from tests.fakes import Variant, close, lifetimes, statistics
 
 ENV = "icrl/Darkroom3x3-v0"
 
@@ -249,8 +249,7 @@ def test_what_is_seen_is_changed_after_every_fold_and_what_is_folded_is_not():
             policy = statistics(agent.policy(agent.context, steps.obs[:, t]))
             memory = agent.context.memory
             lives[change].append((int(memory.folds[0]), memory.latents.clone(), learner.shown.clone(), policy))
-            ends = steps.terminated[:, t], steps.truncated[:, t], np.ones(3, bool)
-            agent.context.close(steps.action[:, t], steps.reward[:, t], steps.next_obs[:, t], *ends)
+            close(agent, steps, t)
     first = next(true for folds, true, *_ in lives["none"] if folds)
     assert lives["none"][-1][0] == agent.method.schedule.folds(40) == 6
     for change, life in lives.items():

@@ -13,7 +13,7 @@ from icrl_agents.agents.planning.search import Path, Planner, SearchResult
 from icrl_agents.core.reward_range import UNSEEN
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods import METHODS
-from tests.fakes import Variant, lifetimes, variants
+from tests.fakes import Variant, close, lifetimes, variants
 
 DREAMERS = [
     variant
@@ -33,8 +33,7 @@ def live(agent: ICAgent, steps: Steps, count: int, forget: int | None = None) ->
         if t == forget:
             agent.reset(mask=np.arange(len(steps.mask)) == 1)
         agent.method.encode(context, steps.obs[:, t])
-        rest = (getattr(steps, name)[:, t] for name in ("action", "reward", "next_obs", "terminated", "truncated"))
-        context.close(*rest, np.ones(len(steps.mask), bool))
+        close(agent, steps, t)
     return agent.method.encode(context, steps.obs[:, count])
 
 

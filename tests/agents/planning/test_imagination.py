@@ -19,7 +19,7 @@ from icrl_agents.methods.base.context import UNKNOWN, Context
 from icrl_agents.nn.fork import Fork
 from icrl_agents.nn.transformer import Cache
 from tests.agents.planning.scenarios import AD, DREAMERS, SEE_ALL, assert_same, live, open_window, scripted
-from tests.fakes import SPACES, Variant, lifetimes, statistics
+from tests.fakes import SPACES, Variant, close, lifetimes, statistics
 
 
 def extend(steps: Steps, action: Tensor, reward: Tensor, next_obs: Tensor) -> Steps:
@@ -200,8 +200,7 @@ def test_steps_left_while_the_window_slides(variant: Variant):
             most, now = max(np.diff(begun), default=0), seen - begun.max(initial=-UNKNOWN)
             assert left == (most - now if most > now else UNKNOWN)
             known += left != UNKNOWN
-        rest = (getattr(steps, name)[:, t] for name in ("action", "reward", "next_obs", "terminated", "truncated"))
-        agent.context.close(*rest, np.ones(3, bool))
+        close(agent, steps, t)
     assert 30 < known < 170
 
 
