@@ -35,8 +35,8 @@ OWN = {"ad": {}, "idt": {"chunk": 6}}  # a chunk is one episode of this room
 
 
 def main():
-    how = {"streams": STREAMS, "episodes": EPISODES, "seed": SETTINGS["seed"], "settings": SOURCE}
-    histories = collect(ENV_ID, "posterior", FOLDER / "histories.h5", **how, overwrite=True)
+    collection = {"streams": STREAMS, "episodes": EPISODES, "seed": SETTINGS["seed"], "settings": SOURCE}
+    histories = collect(ENV_ID, "posterior", FOLDER / "histories.h5", **collection, overwrite=True)
     learners = [make_source("posterior", ENV_ID)]  # as it acts without slips
     for method, own in OWN.items():
         settings = {**SETTINGS, **own}

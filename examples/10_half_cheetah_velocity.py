@@ -59,17 +59,17 @@ def make_expert(name="expert"):
 def main():
     expert, tasks = make_expert(), TASKS or find_family(ENV_ID).tasks.split()[0].ids
     for name in EXPERT_STEPS:
-        how = {"tasks": tasks, "streams": 1, "episodes": 2, "seed": SEED, "settings": NOISE}
-        collect(GOAL_ID, "noise", FOLDER / f"{name}.h5", expert=make_expert(name), overwrite=True, **how)
-    how = {"tasks": TASKS, "streams": STREAMS, "episodes": EPISODES, "seed": SEED, "settings": SOURCE, "expert": expert}
-    histories = collect(ENV_ID, "wrong-goal", FOLDER / "histories.h5", overwrite=True, **how)
+        collection = {"tasks": tasks, "streams": 1, "episodes": 2, "seed": SEED, "settings": NOISE}
+        collect(GOAL_ID, "noise", FOLDER / f"{name}.h5", expert=make_expert(name), overwrite=True, **collection)
+    collection = {"tasks": TASKS, "streams": STREAMS, "episodes": EPISODES, "seed": SEED, "settings": SOURCE}
+    histories = collect(ENV_ID, "wrong-goal", FOLDER / "histories.h5", expert=expert, overwrite=True, **collection)
     agent = train("dpt", ENV_ID, FOLDER / "agent", histories=histories, settings=SETTINGS, overwrite=True)
-    how, nothing = {"tasks": HELD_OUT, "episodes": EPISODES, "num_seeds": 1}, lambda *result, **more: None
-    curves = [evaluate(agent, ENV_ID, **how)]
+    protocol, nothing = {"tasks": HELD_OUT, "episodes": EPISODES, "num_seeds": 1}, lambda *result, **more: None
+    curves = [evaluate(agent, ENV_ID, **protocol)]
     for name, told in (("expert", lambda row: row[17]), ("expert of 1.5 m/s", lambda row: 1.5)):
         act = partial(lambda obs, told: expert(obs, [{"velocity": told(row)} for row in obs]), told=told)
         other = SimpleNamespace(reset=nothing, act=act, observe=nothing)
-        curves.append(evaluate(other, GOAL_ID, name=name, **how))
+        curves.append(evaluate(other, GOAL_ID, name=name, **protocol))
     for curve in curves:
         print(f"{curve.name}: episode 1 {curve.at(1)}, last {curve.at(EPISODES)}, random {curve.random.mean()}")
     return curves

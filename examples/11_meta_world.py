@@ -48,15 +48,15 @@ def main(
     fresh, agent, seconds = iter(goals), None, 0.0
     histories, out = [], Path()
     for number, (count, episodes, settings) in enumerate(ROUNDS, 1):
-        how = {"episodes": episodes, "seed": seed, "expert": EXPERTS.get(task)}
+        collection = {"episodes": episodes, "seed": seed, "expert": EXPERTS.get(task)}
         if published:
-            how |= {"tasks": goals, "streams": max(1, count // len(goals))}
+            collection |= {"tasks": goals, "streams": max(1, count // len(goals))}
         else:
-            how |= {"tasks": list(islice(fresh, count)), "streams": 1}
+            collection |= {"tasks": list(islice(fresh, count)), "streams": 1}
         histories.append(folder / f"round-{number}.h5")
         if not histories[-1].exists():
             own = {"source": agent} if agent else {"source": "wrong-goal", "settings": {"right_end": 0.5}}
-            collect(env_id, path=histories[-1], processes=processes, **own, **how)
+            collect(env_id, path=histories[-1], processes=processes, **own, **collection)
         init = str(out) if agent else ""
         settings = {**SETTINGS, **settings, "task_set": task_set, "seed": seed, "init": init}
         out = folder / f"round-{number}"

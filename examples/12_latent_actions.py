@@ -30,8 +30,8 @@ def purity(codes, actions):
 def main(env: str = "icrl/PixelGridGoal-v0", labels: int = 0, seed: int = 0) -> tuple[float, float, float]:
     splits, stores, folder = split_tasks(env), [], FOLDER / env.removeprefix("icrl/")
     for name, tasks in (("videos", TASKS or splits.train.ids), ("held-out", HELD_OUT or splits.test.ids)):
-        how = {"tasks": tasks, "streams": 1, "episodes": EPISODES, "settings": NOISE}
-        stores.append(HistoryStore(collect(env, "noise", folder / f"{name}.h5", overwrite=True, **how)))
+        collection = {"tasks": tasks, "streams": 1, "episodes": EPISODES, "settings": NOISE}
+        stores.append(HistoryStore(collect(env, "noise", folder / f"{name}.h5", overwrite=True, **collection)))
     settings = {**SETTINGS, "seed": seed, "labels": labels, "decoder": labels > 0}
     out = folder / f"lam-{labels}-seed{seed}"
     model = train("lam", env, out, histories=stores[0].path, settings=settings, overwrite=True)

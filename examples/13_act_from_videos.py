@@ -58,8 +58,8 @@ def measure(labels: int, seed: int) -> dict[str, Curve]:
     }
     label(learn("lam", budget / "lam", labels=labels, decoder=True, **LAM))  # known actions shape its codes, too
     agents["la-bc after the joint stage"] = learn("la-bc", budget / "la-bc-joint", labels=labels, **POLICY)
-    how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
-    return {name: evaluate(agent, ENV_ID, name=name, **how) for name, agent in agents.items()}
+    protocol = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
+    return {name: evaluate(agent, ENV_ID, name=name, **protocol) for name, agent in agents.items()}
 
 
 def main(labels: int = 32, seed: Annotated[list[int], typer.Option()] = (0,)) -> list:

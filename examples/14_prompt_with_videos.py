@@ -38,8 +38,8 @@ def measure(labels: int, seed: int) -> dict[str, Curve]:
     with HistoryStore(histories) as store:
         store.annotate(model.columns, model, identity=model.weights_sha256)
     settings = {**SETTINGS, "labels": labels, "seed": seed}
-    how = {"settings": settings, "device": "cpu", "resume": out.exists()}
-    agent = train("prompted-dt", ENV_ID, out, histories=histories, **how)
+    options = {"settings": settings, "device": "cpu", "resume": out.exists()}
+    agent = train("prompted-dt", ENV_ID, out, histories=histories, **options)
     agent.facts["command"] = f"python examples/14_prompt_with_videos.py --labels {labels} --seed {seed}"
     agent.save_pretrained(out)
 
@@ -54,9 +54,9 @@ def measure(labels: int, seed: int) -> dict[str, Curve]:
 
         return show if count else 0
 
-    how = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
+    protocol = {"tasks": HELD_OUT or split_tasks(ENV_ID).test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
     shown = {f"{count} videos": videos(count) for count in SHOWN}
-    return {name: evaluate(agent, ENV_ID, name=name, demos=demos, **how) for name, demos in shown.items()}
+    return {name: evaluate(agent, ENV_ID, name=name, demos=demos, **protocol) for name, demos in shown.items()}
 
 
 def main(labels: int = 32, seed: Annotated[list[int], typer.Option()] = (0,)) -> list:

@@ -32,8 +32,8 @@ def train_and_measure(recordings, labelled, labels, task_set, differences, joint
 
     def learn(method, name, **settings):
         settings |= {"task_set": task_set, "seed": seed, "eval_every": 0, "threads": 1}
-        how = {"settings": settings, "device": "cpu", "resume": (folder / name).exists()}
-        model = train(method, env_id, folder / name, histories=files[0], **how)
+        options = {"settings": settings, "device": "cpu", "resume": (folder / name).exists()}
+        model = train(method, env_id, folder / name, histories=files[0], **options)
         for file in files if hasattr(model, "columns") else ():  # what it finds becomes columns
             with HistoryStore(file) as store:
                 store.annotate(model.columns, model, identity=model.weights_sha256)
@@ -49,11 +49,11 @@ def train_and_measure(recordings, labelled, labels, task_set, differences, joint
     agents["bc on all actions"] = learn("bc", "bc", **CLONE)
     obs = np.concatenate([one.obs[one.mask] for one in steps])
     true = np.concatenate([one.action[one.mask] for one in steps])
-    how = {"tasks": HELD_OUT or splits.test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
+    protocol = {"tasks": HELD_OUT or splits.test.ids.tolist(), "episodes": EPISODES, "num_seeds": 1}
     for name, agent in agents.items():
         agent.reset(num_envs=len(obs))
         r2[name] = 1 - ((agent.act(obs) - true) ** 2).sum() / ((true - true.mean(0)) ** 2).sum()
-        curves[name] = evaluate(agent, env_id, name=name, **how)
+        curves[name] = evaluate(agent, env_id, name=name, **protocol)
     return r2, curves
 
 

@@ -263,9 +263,9 @@ def replace_column(file: h5py.File, group: h5py.Group, name: str, rng: np.random
             rng, [value[..., None], value[:, :1] if value.ndim > 1 else value, value[:1], value[:0], value[None]]
         )
         value = pick(rng, [value, value, value.T, value.reshape(-1)[:1].reshape(())]) if value.size else value
-    how = {"compression": 1, "shuffle": True, "fletcher32": True} if rng.random() < 0.8 and value.size else {}
+    storage = {"compression": 1, "shuffle": True, "fletcher32": True} if rng.random() < 0.8 and value.size else {}
     del group[name]
-    group.create_dataset(name, data=value, **(how if value.ndim else {}))
+    group.create_dataset(name, data=value, **(storage if value.ndim else {}))
     return f"{name[:20]} {value.dtype} {value.shape}"
 
 
@@ -292,8 +292,8 @@ def bomb(file: h5py.File, group: h5py.Group, name: str, rng: np.random.Generator
         there = rows * steps <= 1_000_000 and rng.random() < 0.7
         data = np.zeros(shape, dtype) if there else None
         del group[column]
-        how = {"chunks": chunks, "compression": 1, "shuffle": True, "fletcher32": True}
-        group.create_dataset(column, shape, dtype, data, **how)
+        storage = {"chunks": chunks, "compression": 1, "shuffle": True, "fletcher32": True}
+        group.create_dataset(column, shape, dtype, data, **storage)
     return f"{rows} {steps}"
 
 

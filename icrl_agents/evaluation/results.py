@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,10 @@ def measure(
     tasks = spread(ids, most) if most and most < len(ids) else None
     if num_seeds is None:
         num_seeds = usual_seeds(len(tasks or ids))
-    how: dict[str, Any] = {"tasks": tasks, "workers": workers}
+    measured = partial(evaluate, agent, env_id, split, episodes, num_seeds, seed, tasks=tasks, workers=workers)
     try:
-        found = evaluate(agent, env_id, split, episodes, num_seeds, seed, on_episode=on_episode, demos=counts[0], **how)
-        curves = [found]
-        for count in counts[1:]:
-            found = evaluate(agent, env_id, split, episodes, num_seeds, seed, demos=count, **how)
-            curves.append(found.renamed(counted(count, "demonstration")))
+        curves = [measured(demos=counts[0], on_episode=on_episode)]
+        curves += [measured(demos=count).renamed(counted(count, "demonstration")) for count in counts[1:]]
         every = all_tasks(agent, env_id, episodes, seed, workers, counts[0]) if split == "test" else []
         if plan is not None:
             curves.append(_planned(agent, curves[0], seed, plan, plan_tasks, workers))

@@ -143,9 +143,9 @@ def run_cell(cell: Cell) -> Curve:
         train(cell.method, cell.env_id, cell.folder, **given, resume=begun, quiet=True)
     agent = ICAgent.from_pretrained(cell.folder)
     split, episodes, num_seeds, seed, most, demos = cell.spec
-    how: dict[str, Any] = {"episodes": episodes, "num_seeds": num_seeds, "seed": seed}
-    how["tasks"] = spread(learner_splits(agent, cell.env_id).pick(split).ids, most) if most else None
-    how["demos"] = usual_demos(agent, cell.env_id) if demos is None else demos
-    curve = evaluate(agent, cell.env_id, split, **how)
+    tasks = spread(learner_splits(agent, cell.env_id).pick(split).ids, most) if most else None
+    demos = usual_demos(agent, cell.env_id) if demos is None else demos
+    assert num_seeds is not None  # see `with_defaults`
+    curve = evaluate(agent, cell.env_id, split, episodes, num_seeds, seed, tasks=tasks, demos=demos)
     curve.save(done)
     return curve

@@ -138,10 +138,10 @@ def _kept(agent: Any, env_id: str, num_seeds: int, plan: Planner | None, most: i
     """The agent's curve: cached by evaluation settings, config and weights, otherwise measured now."""
     held_out = learner_splits(agent, env_id).test.ids
     tasks = spread(held_out, most or len(held_out))
-    how = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan), tasks, asdict(agent.config)])
+    settings = json.dumps([env_id, EPISODES, num_seeds, plan and asdict(plan), tasks, asdict(agent.config)])
     weights = b"".join(value.cpu().numpy().tobytes() for value in agent.state_dict().values())
     # the hash changes with the weights, so a retrained agent is measured again
-    path = cache / f"{hashlib.sha256(how.encode() + weights).hexdigest()[:20]}.json"
+    path = cache / f"{hashlib.sha256(settings.encode() + weights).hexdigest()[:20]}.json"
     if path.is_file():
         return Curve.load(path)
     curve = evaluate(agent, env_id, "test", EPISODES, num_seeds, plan=plan, tasks=tasks)

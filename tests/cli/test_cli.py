@@ -284,8 +284,8 @@ def test_collect_then_train_on_it(tmp_path):
     done(*words, "--overwrite", "--split", "all")
     with HistoryStore(path) as store:
         assert len(store) == 9
-    how = (*[word.replace("episodes=2", "episodes=4") for word in SETS], "--updates", 1)
-    done("train", "ad", "--env", ID, "-o", tmp_path / "run", "--histories", path, *how)
+    words = (*[word.replace("episodes=2", "episodes=4") for word in SETS], "--updates", 1)
+    done("train", "ad", "--env", ID, "-o", tmp_path / "run", "--histories", path, *words)
 
 
 def test_push_uploads_the_folder(trained, monkeypatch):

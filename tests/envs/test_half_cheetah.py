@@ -49,8 +49,8 @@ def test_a_task_that_a_reset_sets_stays_in_an_environment_made_with_another():
 def test_the_target_is_shown_where_it_is_asked_for(env):
     shown = gymnasium.make(SHOWN)
     for velocity in (0.5, 2.25):  # a new task, then another one in the same environment
-        how = {"seed": 0, "options": {"task": {"velocity": velocity}}}
-        (one, _), (other, _) = env.reset(**how), shown.reset(**how)
+        start = {"seed": 0, "options": {"task": {"velocity": velocity}}}
+        (one, _), (other, _) = env.reset(**start), shown.reset(**start)
         np.testing.assert_array_equal(other, [*one, velocity])
         action = np.full(6, 0.5, np.float32)
         (one, reward, *_), (other, same, *_) = env.step(action), shown.step(action)

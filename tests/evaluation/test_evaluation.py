@@ -664,14 +664,14 @@ def test_some_tasks_of_any_split_may_be_measured(split):
 @pytest.mark.slow
 def test_a_curve_is_named_after_its_learner(tiny_agent, tmp_path):
     agent = agent_of(tiny_agent)
-    how = {"episodes": 1, "tasks": [3]}
-    assert evaluate(agent, ID, **how).name == "ad"
-    assert evaluate(make_source("posterior", ID), ID, **how).name == "posterior"
-    assert evaluate(Walker(EAST), ID, **how).name == "Walker"
-    assert evaluate(agent, ID, **how, name="mine").name == "mine"
-    one_line(lambda: evaluate(agent, ID, **how, name=3), ValueError, "name='3'")
+    protocol = {"episodes": 1, "tasks": [3]}
+    assert evaluate(agent, ID, **protocol).name == "ad"
+    assert evaluate(make_source("posterior", ID), ID, **protocol).name == "posterior"
+    assert evaluate(Walker(EAST), ID, **protocol).name == "Walker"
+    assert evaluate(agent, ID, **protocol, name="mine").name == "mine"
+    one_line(lambda: evaluate(agent, ID, **protocol, name=3), ValueError, "name='3'")
     agent.save_pretrained(tmp_path / "first")
-    loaded = evaluate(ICAgent.from_pretrained(tmp_path / "first"), ID, **how)
+    loaded = evaluate(ICAgent.from_pretrained(tmp_path / "first"), ID, **protocol)
     assert (loaded.name, loaded.origin) == ("ad", "first")
     again = Curve.from_json(json.loads(json.dumps(loaded.to_json())))
     assert (again.name, again.origin) == ("ad", "first")

@@ -268,18 +268,18 @@ def videos(tmp_path_factory):
 def test_the_stages(videos, tmp_path):
     """From a few labels to an agent that loads, by latent actions and by an inverse model."""
     codes = {**QUICK, "latent": 4, "codes": 6}
-    how = {"histories": videos, "device": "cpu", "quiet": True}
-    joint = train("lam", SHOWN, tmp_path / "joint", settings={**codes, "labels": 9, "decoder": True}, **how)
+    options = {"histories": videos, "device": "cpu", "quiet": True}
+    joint = train("lam", SHOWN, tmp_path / "joint", settings={**codes, "labels": 9, "decoder": True}, **options)
     assert joint.columns[-1] == "decoded_action"
-    agent = train("la-bc", SHOWN, tmp_path / "la-bc", settings={**codes, "labels": 9}, **how)
+    agent = train("la-bc", SHOWN, tmp_path / "la-bc", settings={**codes, "labels": 9}, **options)
     assert ICAgent.from_pretrained(tmp_path / "la-bc", device="cpu").method.latent.vectors.any()
-    inverse = train("vpt", SHOWN, tmp_path / "vpt", settings={**QUICK, "labels": 9}, **how)
+    inverse = train("vpt", SHOWN, tmp_path / "vpt", settings={**QUICK, "labels": 9}, **options)
     assert isinstance(inverse, Annotator)
     with HistoryStore(videos) as store:
         store.annotate(inverse.columns, inverse)
     for target in ("action", "expert_action", VPT_ACTION):
         settings = {**QUICK, "labels": 9, "target": target}
-        agent = train("bc", SHOWN, tmp_path / target, settings=settings, **how)
+        agent = train("bc", SHOWN, tmp_path / target, settings=settings, **options)
     obs = np.zeros((32, 32, 3), np.uint8)
     agent.reset(seed=0)
     assert agent.action_space.contains(agent.act(obs))
@@ -318,15 +318,15 @@ def test_codes_that_another_model_left_behind_are_refused(videos, tmp_path):
     """Without a quantiser a model replaces latent actions only: the codes beside them are those of the one before."""
     path = tmp_path / "videos.h5"
     path.write_bytes(videos.read_bytes())
-    how = {"histories": path, "device": "cpu", "quiet": True}
-    plain = train("lam", SHOWN, tmp_path / "lam", settings={**QUICK, "latent": 4, "quantizer": "none"}, **how)
+    options = {"histories": path, "device": "cpu", "quiet": True}
+    plain = train("lam", SHOWN, tmp_path / "lam", settings={**QUICK, "latent": 4, "quantizer": "none"}, **options)
     with HistoryStore(path) as store:
         store.annotate(plain.columns, plain)
         assert CODE in store[0].extras
         assert plain.measure(store[0]).keys() == {"reconstruction", "copy"}
     codes = {**QUICK, "latent": 4, "codes": 6}
-    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", settings=codes, **how), ValueError, CODE, "annotate")
-    train("la-bc", SHOWN, tmp_path / "b", settings={**QUICK, "latent": 4, "predicts": "latents"}, **how)
+    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", settings=codes, **options), ValueError, CODE, "annotate")
+    train("la-bc", SHOWN, tmp_path / "b", settings={**QUICK, "latent": 4, "predicts": "latents"}, **options)
 
 
 def test_a_collection_without_a_finished_task_is_one_line(videos, tmp_path):
@@ -336,8 +336,8 @@ def test_a_collection_without_a_finished_task_is_one_line(videos, tmp_path):
         store.info.write(header)
     with HistoryStore(tmp_path / "begun.h5") as store:
         assert store.annotated_by("latent_action") == ""
-    how = {"histories": tmp_path / "begun.h5", "settings": QUICK, "device": "cpu", "quiet": True}
-    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", **how), ValueError, "begun.h5 is not finished")
+    options = {"histories": tmp_path / "begun.h5", "settings": QUICK, "device": "cpu", "quiet": True}
+    one_line(lambda: train("la-bc", SHOWN, tmp_path / "a", **options), ValueError, "begun.h5 is not finished")
 
 
 @pytest.mark.parametrize(

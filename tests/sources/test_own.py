@@ -95,12 +95,12 @@ def test_a_planner_is_part_of_what_an_agent_is(agent, tmp_path):
 
 def test_an_interrupted_collection_goes_on_with_the_agent_that_training_returned_or_with_its_folder(folder, tmp_path):
     trained = train("dpt", ENV, tmp_path / "new", histories=folder / "posterior.h5", settings=TRAINING, quiet=True)
-    how = {**HOW, "tasks": [1, 2], "progress": stop}
+    collection = {**HOW, "tasks": [1, 2], "progress": stop}
     with pytest.raises(KeyboardInterrupt):
-        collect(ENV, trained, tmp_path / "own.h5", **how)
+        collect(ENV, trained, tmp_path / "own.h5", **collection)
     loaded = ICAgent.from_pretrained(tmp_path / "new", device="cpu")
     assert (trained.source, trained.identity()) == (loaded.source, loaded.identity())
-    collect(ENV, loaded, tmp_path / "own.h5", **{**how, "progress": lambda done, total: None})
+    collect(ENV, loaded, tmp_path / "own.h5", **{**collection, "progress": lambda done, total: None})
 
 
 def test_workers_need_no_torch():

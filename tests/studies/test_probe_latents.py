@@ -32,8 +32,8 @@ def silent(steps: Steps) -> np.ndarray:
 def shards(tmp_path_factory):
     """Uniform actions in 16 rooms, in two files; `latent_action` tells them and `latent_skill` does not."""
     path = tmp_path_factory.mktemp("probe") / "v.h5"
-    how = {"streams": 2, "episodes": 2, "settings": {"start": 1.0, "end": 1.0}, "shard_size": 8}
-    collect(ROOM, "noise", path, tasks=range(16), **how)
+    collection = {"streams": 2, "episodes": 2, "settings": {"start": 1.0, "end": 1.0}, "shard_size": 8}
+    collect(ROOM, "noise", path, tasks=range(16), **collection)
     for file in path.parent.glob("v-*.h5"):
         with HistoryStore(file) as store:
             store.annotate(LATENT, telling)

@@ -66,8 +66,8 @@ class Finder:
         self.episode, self.paid = self.episode + ended, self.paid & ~ended
 
 
-def rows_of(agent: Any, env_id: str = SMALL, **how: Any) -> dict[str, Row]:
-    return {row.name: row for row in robustness(agent, env_id, **{"episodes": 40, **how}).rows}
+def rows_of(agent: Any, env_id: str = SMALL, **options: Any) -> dict[str, Row]:
+    return {row.name: row for row in robustness(agent, env_id, **{"episodes": 40, **options}).rows}
 
 
 def lives(env_id: str = SMALL, count: int = 9, **changes: Any) -> Lives:
@@ -272,10 +272,10 @@ def test_recovery_counts_to_the_first_of_two_good_episodes_in_a_row():
 
 
 def test_lifetimes_that_run_in_parts_are_the_same(monkeypatch):
-    how = {"num_seeds": 2, "episodes": 12, "only": ["as trained", "rewards - 0.5"]}
-    whole = rows_of(Finder("higher"), **how)
+    protocol = {"num_seeds": 2, "episodes": 12, "only": ["as trained", "rewards - 0.5"]}
+    whole = rows_of(Finder("higher"), **protocol)
     monkeypatch.setattr(evaluation, "MAX_ROWS", 5)
-    assert rows_of(Finder("higher"), **how) == whole
+    assert rows_of(Finder("higher"), **protocol) == whole
 
 
 def test_tasks_are_all_of_a_small_family_and_those_held_out_of_a_large_one():

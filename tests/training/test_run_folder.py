@@ -281,15 +281,15 @@ def stopped_on(tmp_path, monkeypatch):
     """A function that starts a run on histories, which Ctrl-C stops in its third update, and gives how to go on."""
 
     def start(method: str, **given):
-        how = {"device": "cpu", "quiet": True, "histories": tmp_path / "h.h5"}
+        options = {"device": "cpu", "quiet": True, "histories": tmp_path / "h.h5"}
         settings = {"updates": 6, "batch_size": 4, "eval_every": 0, "width": 8, **given}
         with monkeypatch.context() as patch:
             calls, loss = [], METHODS[method].loss
             stop = lambda: len(calls) == 3 and signal.raise_signal(signal.SIGINT)  # noqa: E731
             patch.setattr(METHODS[method], "loss", lambda *a: (calls.append(1), stop(), loss(*a))[-1])
             with pytest.raises(KeyboardInterrupt):
-                train(method, ID, tmp_path / "run", settings=settings, **how)
-        return lambda: train(method, ID, tmp_path / "run", resume=True, **how)
+                train(method, ID, tmp_path / "run", settings=settings, **options)
+        return lambda: train(method, ID, tmp_path / "run", resume=True, **options)
 
     return start
 

@@ -92,9 +92,9 @@ def test_what_asks_for_an_order_is_refused_where_windows_have_none(method, own, 
 
 def test_histories_of_changing_tasks_are_refused_where_windows_have_no_order(tmp_path):
     """Whichever of the files has them."""
-    how = {"streams": 1, "episodes": 3}
+    collection = {"streams": 1, "episodes": 3}
     paths = [
-        collect("icrl/Darkroom-v0", "posterior", tmp_path / f"{share}.h5", settings={"changes": share}, **how)
+        collect("icrl/Darkroom-v0", "posterior", tmp_path / f"{share}.h5", settings={"changes": share}, **collection)
         for share in (0.0, 0.5)
     ]
     settings = {"updates": 1, "batch_size": 2, "order": "return"}

@@ -29,17 +29,17 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def continuing(how: Callable[[], str]) -> Iterator[None]:
-    """Append the advice `how()` (may be empty) to the signal or OSError that ends the block."""
+def continuing(advice: Callable[[], str]) -> Iterator[None]:
+    """Append the text of `advice` (may be empty) to the signal or OSError that ends the block."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as end:
         kind, word = (Terminated, "terminated") if isinstance(end, Terminated) else (Interrupted, "interrupted")
-        raise kind("; ".join(filter(None, (word, how())))) from None
+        raise kind("; ".join(filter(None, (word, advice())))) from None
     except OSError as error:
-        if error.errno is None or not how():
+        if error.errno is None or not advice():
             raise
-        raise OSError(error.errno, f"{os.strerror(error.errno)}; {how()}", error.filename) from None
+        raise OSError(error.errno, f"{os.strerror(error.errno)}; {advice()}", error.filename) from None
 
 
 class Stop:

@@ -244,9 +244,9 @@ def measure(
     return Report(env_id, name, settings, tuple(references), entries, tuple(results), mean_rows(on_all))
 
 
-def _run_all(learners: Mapping[str, list[Learner]], setup: Setup, **how: Any) -> dict[str, list[LifetimeStats]]:
+def _run_all(learners: Mapping[str, list[Learner]], setup: Setup, **options: Any) -> dict[str, list[LifetimeStats]]:
     """Statistics by learner, one for each training seed."""
-    return {who: [run_lifetimes(one, setup, **how) for one in group] for who, group in learners.items()}
+    return {who: [run_lifetimes(one, setup, **options) for one in group] for who, group in learners.items()}
 
 
 class Scores(NamedTuple):

@@ -52,14 +52,14 @@ def to_json(found: Found, env_id: str, split: str, num_seeds: int, seed: int, wa
         for (agent, change), recalls in found.items()
         for recall in recalls
     ]
-    how = {"env_id": env_id, "split": split, "num_seeds": num_seeds, "seed": seed, "walk": walk}
-    return dump_results({**how, "recalls": rows, "versions": versions()})
+    settings = {"env_id": env_id, "split": split, "num_seeds": num_seeds, "seed": seed, "walk": walk}
+    return dump_results({**settings, "recalls": rows, "versions": versions()})
 
 
 def write_probe(found: Found, results: str, folder: Path) -> None:
     """Write `probe.json` (the text `results` of `to_json`) and `probe.png` to a folder, both or none."""
-    how = json.loads(results)
-    content = {JSON: results.encode(), PICTURE: draw(found, how["env_id"], how["split"])}
+    settings = json.loads(results)
+    content = {JSON: results.encode(), PICTURE: draw(found, settings["env_id"], settings["split"])}
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder, content)
 
