@@ -18,7 +18,7 @@ def to_array(value: Any, what: str) -> np.ndarray:
         what: name of the value in error messages.
 
     Raises:
-        ValueError: not an array of numbers (ragged, for example), or a masked array with masked entries.
+        ValueError: not an array of numbers (None, text or ragged), or a masked array with masked entries.
     """
     try:
         if hasattr(value, "detach"):
@@ -28,6 +28,8 @@ def to_array(value: Any, what: str) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError) as error:
         why = printable(error, 120)
         raise ValueError(f"{what} is a {type(value).__name__}, expected an array of numbers: {why}") from None
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{what} is {printable(value)}, expected an array of numbers: check the env")
     if np.ma.is_masked(value):
         raise ValueError(f"{what} is a masked array with masked entries: fill them first")
     return array

@@ -156,7 +156,7 @@ class TestMistakes:
             (np.zeros((5, 2), np.int32), r"reset\(num_envs=5\)"),
             (np.array([4.5, 4.0]), "dtype float64, expected int32"),
             (np.array([9, 0], np.int32), r"outside \[0, 0\]..\[8, 8\]"),
-            (None, "shape"),
+            (None, "obs is None, expected an array of numbers"),
         ],
     )
     def test_bad_obs(self, agent, obs, message):

@@ -17,8 +17,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from icrl_envs.base.capability import Belief, Capability, UndeclaredError
+from icrl_envs.base.checked_row import CheckedRow
 from icrl_envs.base.checks import check_int, reject_unknown
-from icrl_envs.base.copied import Copied
 from icrl_envs.base.flat import flat_env
 from icrl_envs.base.split import DeclaredTest, Split
 
@@ -96,7 +96,7 @@ class Family(ABC):
 
     def make_rows(self, task_ids: Any, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP) -> VectorRows:
         """Return a vector environment with a row for each task id (B,), repeats allowed."""
-        rows = [lambda task=task: Copied(self.make(task)) for task in self.check_ids(task_ids)]
+        rows = [lambda task=task: CheckedRow(self.make(task)) for task in self.check_ids(task_ids)]
         return VectorRows(SyncVectorEnv(rows, autoreset_mode=autoreset_mode))
 
     def check_ids(self, task_ids: Iterable[Any]) -> list[int]:

@@ -82,7 +82,7 @@ class Codec(nn.Module, ABC):
         shape = tuple(self.space.shape or ())
         wanted = shape if rows is None else (rows, *shape)  # rows None: a single value
         if array.shape != wanted:
-            raise ValueError(f"{what} has shape {array.shape}, expected {wanted}: {_shape_hint(array, wanted, rows)}")
+            raise ValueError(f"{what} has shape {array.shape}, expected {wanted}: {self.shape_hint(array.shape, rows)}")
         array = stored(array, self.space.dtype or array.dtype, what)  # refuses lossy casts
         self.check_range(array, what)
         return array
@@ -91,10 +91,11 @@ class Codec(nn.Module, ABC):
     def check_range(self, array: np.ndarray, what: str) -> None:
         """Refuse (ValueError) values outside the space; the message names them as `what`."""
 
-
-def _shape_hint(array: np.ndarray, wanted: tuple[int, ...], rows: int | None) -> str:
-    if rows is None and array.shape[1:] == wanted:
-        return f"for a batch call reset(num_envs={array.shape[0]}) or reset(env) first"
-    if rows is not None and array.shape == wanted[1:]:
-        return "for single environments call reset() without num_envs first"
-    return "is this the environment the agent was trained on?"
+    def shape_hint(self, found: tuple[int, ...], rows: int | None) -> str:
+        """Likely fix of a value of shape `found`, with `rows` as in `check`."""
+        shape = tuple(self.space.shape or ())
+        if rows is None and found[1:] == shape:
+            return f"for a batch call reset(num_envs={found[0]}) or reset(env) first"
+        if rows is not None and found == shape:
+            return "for single environments call reset() without num_envs first"
+        return "is this the environment the agent was trained on?"

@@ -61,6 +61,9 @@ class RewardCodec(BoxCodec):
     def check_range(self, array: np.ndarray, what: str) -> None:
         check_finite(array, what)
 
+    def shape_hint(self, found: tuple[int, ...], rows: int | None) -> str:
+        return "let the env return one number, float(reward)" if rows is None else "give one number a row"
+
     def fit_normalization(self, x: Tensor) -> None:
         """Fit the bins, if there are any; the unit is part of the task, or follows the lifetime."""
         if self.binned:

@@ -9,8 +9,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from icrl_envs.base.checked_row import CheckedRow
 from icrl_envs.base.checks import short
-from icrl_envs.base.copied import Copied
 
 SYNC, ASYNC, OWN = "sync", "async", "vector_entry_point"
 VECTORIZATIONS = (SYNC, ASYNC, OWN)
@@ -26,7 +26,7 @@ class Row:
     def __call__(self) -> gymnasium.Env:
         """Make the environment."""
         gymnasium.registry.setdefault(self.spec.id, self.spec)
-        return Copied(self.make())
+        return CheckedRow(self.make())
 
 
 def single_rows(
