@@ -17,6 +17,7 @@ from icrl_agents.core.boundary import autoreset_mode
 from icrl_agents.core.checks import check_choice, whole
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
+from icrl_agents.core.spaces import as_one_array
 from icrl_agents.methods.base.method import Method
 from icrl_agents.nn.codecs.distributions import Distribution
 
@@ -56,7 +57,7 @@ def check_spaces(method: Method, observation_space: gymnasium.Space, action_spac
     for kind, theirs in (("observation_space", observation_space), ("action_space", action_space)):
         ours = getattr(method, kind)
         if theirs != ours and not (kind == "action_space" and method.accepts_action_space(theirs)):
-            fix = "use the env it was trained on" if theirs.shape is not None else "wrap it, icrl_envs.flat_env(env)"
+            fix = "use the env it was trained on" if theirs.shape is not None else as_one_array(theirs)
             shown = f"the env's {kind} is {printable(theirs)}, the agent's is {printable(ours)}"
             raise ValueError(f"{shown}: {fix}")
 

@@ -57,13 +57,19 @@ def value_range(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(space, spaces.MultiBinary):
         return np.zeros(space.shape, np.int8), np.ones(space.shape, np.int8)
     if not isinstance(space, spaces.Box):
-        fix = "use Discrete, MultiDiscrete, MultiBinary or Box; icrl_envs.flat_env(env) flattens observations"
-        raise ValueError(f"{printable(space)} is no array of numbers: {fix}")
+        raise ValueError(f"{printable(space)} is no array of numbers: {as_one_array(space)}")
     if not np.issubdtype(space.dtype, np.floating):
         return space.low, space.high
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(over="ignore"):  # an overflow gives infinity, which means no bound
         return low - 1e-6 * np.maximum(1, abs(low)), high + 1e-6 * np.maximum(1, abs(high))
+
+
+def as_one_array(space: gymnasium.Space) -> str:
+    """Advice for a space that is not Discrete, MultiDiscrete, MultiBinary or Box."""
+    if isinstance(space, spaces.Dict | spaces.Tuple) and space.is_np_flattenable:
+        return "flatten observations by icrl_envs.flat_env(env), make actions one array by a gymnasium.ActionWrapper"
+    return "make it one array, such as a Box, by a gymnasium.ObservationWrapper or ActionWrapper"
 
 
 MAX_INTEGERS = 4096  # values of one dimension, each with its own embedding
@@ -121,7 +127,7 @@ def _described(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Box):
         bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
-    raise ValueError(f"cannot write {printable(space)} as JSON: use Discrete, MultiDiscrete, MultiBinary or Box")
+    raise ValueError(f"cannot write {printable(space)} as JSON: {as_one_array(space)}")
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:

@@ -8,6 +8,7 @@ from icrl_envs import GymFamily, flat_env, register_family, unregister_family
 
 from icrl_agents import METHODS, HistoryStore, ICAgent, collect, evaluate
 from icrl_agents.core.families import make_tasks
+from icrl_agents.core.spaces import space_to_json, value_range
 from icrl_agents.nn.codecs import make_codec
 from tests.conftest import one_line
 
@@ -86,3 +87,30 @@ def test_actions_of_several_parts_are_refused():
     one_line(lambda: flat_env(Parts(action_space=spaces.Tuple((spaces.Discrete(2),)))), ValueError, "Tuple", "Box")
     endless = spaces.Dict(words=spaces.Sequence(spaces.Discrete(3)))
     one_line(lambda: flat_env(Parts(observation_space=endless)), ValueError, "Sequence", "fixed size")
+
+
+PARTS_OR_MORE = {
+    "Text": (spaces.Text(5), False),
+    "Tuple": (spaces.Tuple((spaces.Discrete(2), spaces.Discrete(3))), True),
+    "Dict": (PARTS, True),
+    "Sequence": (spaces.Sequence(spaces.Discrete(2)), False),
+    "Dict of Sequence": (spaces.Dict({"a": spaces.Sequence(spaces.Discrete(2))}), False),
+    "Graph": (spaces.Graph(spaces.Discrete(2), None), False),
+    "OneOf": (spaces.OneOf((spaces.Discrete(2), spaces.Discrete(3))), False),
+}
+
+
+@pytest.mark.parametrize("name", PARTS_OR_MORE)
+@pytest.mark.parametrize("refuse", [lambda space: make_codec(space, 8), value_range, space_to_json])
+def test_flattening_is_advised_where_it_helps(name, refuse):
+    space, flattens = PARTS_OR_MORE[name]
+    flat, wrapped = ": flatten observations by icrl_envs.flat_env(env)", ": make it one array, such as a Box"
+    one_line(lambda: refuse(space), ValueError, flat if flattens else wrapped, "ActionWrapper")
+
+
+@pytest.mark.parametrize("name", PARTS_OR_MORE)
+def test_actions_of_several_parts_are_not_to_be_flattened(name, tiny_agent):
+    space, _ = PARTS_OR_MORE[name]
+    agent = tiny_agent(spaces.Box(0, 1, (5,), np.float32), spaces.Discrete(2))
+    env = Parts(action_space=space, observation_space=agent.observation_space)
+    one_line(lambda: agent.reset(env), ValueError, "action_space", "ActionWrapper")

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.spaces import is_image_box, is_integer_box
+from icrl_agents.core.spaces import MAX_INTEGERS, MAX_TABLES, as_one_array, is_box, is_image_box, is_integer_box
 from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.flow import FlowCodec
@@ -46,9 +46,9 @@ def make_codec(
         return BOX_HEADS[head](space, width, predicts, embeds, bins)
     if is_image_box(space):
         return ImageCodec(space, width, predicts)
-    if space.shape is None:  # a space of several arrays
-        raise ValueError(f"no codec for {printable(space)}: flatten observations by icrl_envs.flat_env(env)")
+    if not is_box(space):
+        raise ValueError(f"no codec for {printable(space)}: {as_one_array(space)}")
     raise ValueError(
-        f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary, an image of bytes (uint8), or a "
-        "bounded int or a float Box"
+        f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary, an image of bytes (uint8), a Box "
+        f"of floats, or one of up to {MAX_TABLES} ints with up to {MAX_INTEGERS} values each"
     )

@@ -13,7 +13,10 @@ from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.vision.encoders import ConvEncoder
 
-UNPREDICTED = "images ({space}) are not predicted: use dynamics=False, and a method other than cad"
+UNPREDICTED = (
+    "images ({space}) are not predicted: as observations use dynamics=False, and a method other than cad; as actions a "
+    "Box of floats"
+)
 
 
 class ImageCodec(Codec):
