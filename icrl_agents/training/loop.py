@@ -52,6 +52,7 @@ from icrl_agents.training.provenance import describe_data, describe_training
 from icrl_agents.training.request import Given, Request, env_spaces
 from icrl_agents.training.run_folder import (
     claim,
+    drop_killed,
     drop_states,
     is_finished,
     load_state,
@@ -126,6 +127,7 @@ def train(
     given = Given.of(settings)
     if resume and is_finished(out):  # before `own`, since a finished run may be read-only
         read_started(out, method, env_id, histories, given.settings)
+        drop_killed(out)
         return _holder(method).from_pretrained(out, device=device)
     resume = resume and not collecting(out)  # interrupted before its first update: the collection resumes by itself
     with own(out):

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,6 +190,14 @@ def drop_states(out: Path) -> None:
     while state := newest_checkpoint(out):  # renamed first: a partly deleted one must not count as a checkpoint
         state.rename(state.with_suffix(".tmp"))
     shutil.rmtree(out / STATES, ignore_errors=True)
+
+
+def drop_killed(out: Path) -> None:
+    """Delete what is left of the checkpoints of a finished run that was killed while it deleted them."""
+    if (out / STATES).exists():
+        with suppress(OSError), own(out):  # a finished run may be read-only, or just be started over
+            if is_finished(out):
+                drop_states(out)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:

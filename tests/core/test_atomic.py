@@ -1,6 +1,11 @@
 """Atomic writes: a reader sees one whole version of a file, also while two threads write it."""
 
+import os
+import subprocess
+import sys
 import threading
+
+import pytest
 
 from icrl_agents.core.files.atomic import write_files
 
@@ -26,3 +31,47 @@ def test_two_threads_may_write_the_same_file(tmp_path):
     assert not trouble
     assert not torn
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+WRITE = """
+import os, sys
+from pathlib import Path
+from icrl_agents.core.files.atomic import write_files
+
+left, replace = int(sys.argv[2]), Path.replace
+
+def rename(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os._exit(9)
+    return replace(self, target)
+
+Path.replace = rename
+write_files(Path(sys.argv[1]), {"weights": b"new", "config": b"new", "card": b"new"})
+"""
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_kill_leaves_no_old_last_file_beside_new_ones(tmp_path, renames):
+    """It describes the others, as a card does: one that fits them no more would pass for written by hand."""
+    names = ("weights", "config", "card")
+    write_files(tmp_path, dict.fromkeys(names, b"old"))
+    done = subprocess.run([sys.executable, "-c", WRITE, tmp_path, str(renames)], check=False)
+    assert done.returncode == (0 if renames == 3 else 9)
+    found = {name: (tmp_path / name).read_bytes() for name in names if (tmp_path / name).exists()}
+    assert found.pop("card", None) == (b"new" if renames == 3 else None)
+    assert list(found.values()) == [b"new"] * min(renames, 2) + [b"old"] * (2 - min(renames, 2))
+
+
+def test_what_a_kill_left_is_deleted_by_a_later_write_once_no_other_can_be_writing_it(tmp_path):
+    subprocess.run([sys.executable, "-c", WRITE, tmp_path, "0"], check=False)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 3
+    write_files(tmp_path, {"card": b"newer"})
+    assert {path.name for path in tmp_path.iterdir()} == {*left, "card"}
+    (tmp_path / ".mine.tmp").touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    write_files(tmp_path, {"card": b"newest"})
+    assert {path.name for path in tmp_path.iterdir()} == {"card", ".mine.tmp"}

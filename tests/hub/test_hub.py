@@ -47,6 +47,24 @@ def test_push_then_load_by_id_and_by_revision(server, tiny_agent, tmp_path):
     assert any("icrl-agents/" in agent for agent in server.agents)
 
 
+def test_the_card_of_a_save_that_was_killed_is_not_taken_for_edited(server, tiny_agent, tmp_path, monkeypatch):
+    tiny_agent(seed=1).save_pretrained(tmp_path)
+    replace = Path.replace
+
+    def stop_at_the_card(path: Path, target: Path) -> Path:
+        if target.name == "README.md":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stop_at_the_card)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_agent(seed=2).save_pretrained(tmp_path)
+    upload(tmp_path, REPO, token="writer")
+    card = server.repos[REPO].commits[server.repos[REPO].refs["main"]]["README.md"]
+    assert REPO.encode() in card  # a manually edited card is sent unchanged
+
+
 def test_a_folder_is_uploaded_with_its_results_and_nothing_else(server, tiny_agent, tmp_path):
     tiny_agent().save_pretrained(tmp_path)
     table = [{"name": "mean return", "value": 3.25, "unit": "return"}]

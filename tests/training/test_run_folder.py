@@ -206,6 +206,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, whole):
     assert f"go on with its agent in another folder, --init {out}" in refused(*words, "--updates", 9)
     (out / "checkpoints" / "000000004.tmp").mkdir(parents=True)  # killed while the states were deleted
     assert "was finished already" in done(*words)
+    assert not (out / "checkpoints").exists()
 
 
 @pytest.mark.slow

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 STAGED = re.compile(r"\..+\.\d+-\d+\.tmp")  # names of files that `write_files` has not renamed yet
+STALE = 3600.0  # seconds after which nobody is writing them any more; other machines may write to the folder, too
 
 
 def put(file: BinaryIO, content: bytes | memoryview) -> None:
@@ -34,6 +36,9 @@ def naming(path: Path) -> Iterator[None]:
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Replace files of a folder together (name -> content): all are on the disk before the first one is renamed.
 
+    The last one describes the others, as a card does. It is deleted before they are renamed, so that a process which is
+    killed then leaves none, and not one that does not fit them. What such processes left long ago is deleted, too.
+
     Raises:
         IsADirectoryError: a target is a folder.
         OSError: a system error, such as a full disk; the old files are unchanged.
@@ -46,19 +51,26 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
             with naming(target), temporary.open("wb", buffering=0) as file:
                 put(file, content)
                 os.fsync(file.fileno())
+        if len(staged) > 1:
+            target.unlink(missing_ok=True)
         for target, temporary in staged.items():
             temporary.replace(target)
     finally:
         for temporary in staged.values():
             with suppress(OSError):  # the original error is the one to report
                 temporary.unlink(missing_ok=True)
+    drop_leftovers(folder, STALE)
 
 
-def drop_leftovers(folder: Path) -> None:
-    """Delete the temporary files of a killed `write_files`; the caller holds the lock of the folder."""
+def drop_leftovers(folder: Path, age: float = 0.0) -> None:
+    """Delete the temporary files of killed `write_files` that were last written `age` seconds ago or before.
+
+    The caller knows that nobody is writing them, as by the lock of the folder.
+    """
     for path in folder.glob(".*.tmp"):
-        if STAGED.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # deleted by another process, or not ours to delete
+            if STAGED.fullmatch(path.name) and path.stat().st_mtime <= time.time() - age:
+                path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
