@@ -77,6 +77,28 @@ class Steps(NamedTuple):
         return self.map(lambda value: value[index])._replace(static=static)
 
 
+class MissingColumnError(ValueError):
+    """Histories without an extra column that a method learns from.
+
+    Args:
+        method: name of the method.
+        column: name of the column.
+        fix: how to get it.
+    """
+
+    def __init__(self, method: str, column: str, fix: str):
+        super().__init__(method, column, fix)
+        self.column = column
+
+    def __str__(self) -> str:
+        return self.text("these histories lack")
+
+    def text(self, who: str) -> str:
+        """The message, where `who` says what lacks the column."""
+        method, column, fix = self.args
+        return f"{method} learns from {column}, which {who}: {fix}"
+
+
 def stack_steps(
     obs: np.ndarray,
     action: np.ndarray,

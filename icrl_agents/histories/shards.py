@@ -116,6 +116,14 @@ class HistoryShards(AbstractContextManager):
         self._index = wanted, parts
         return parts
 
+    def without(self, column: str, tasks: Iterable[int]) -> Path | None:
+        """The first file that lacks a column in histories of these tasks; None if there is none."""
+        wanted = frozenset(tasks)
+        for store in self.stores:
+            if any(column not in part.layout.columns for part in self._parts(store, wanted)):
+                return store.path
+        return None
+
     def checksum(self, annotated: Sequence[str] = ()) -> str:
         """A text that tells these histories from others of the same names.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.steps import HEAD_NOISE, Steps
+from icrl_agents.core.steps import HEAD_NOISE, MissingColumnError, Steps
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.base.percepts import PerceptMethod, masked_nll
 from icrl_agents.methods.base.transforms import query_first
@@ -77,7 +77,7 @@ class DPT(PerceptMethod):
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         if (target := self.config.target) not in steps.extras:
-            raise ValueError(f"dpt learns from {target}, which these histories lack: {MISSING[target]}, or use ad")
+            raise MissingColumnError("dpt", target, f"{MISSING[target]}, or use ad")
         return (
             steps if self.extends else query_first(self.reward.tracked(steps), rng, shuffle=self.config.layout == "set")
         )

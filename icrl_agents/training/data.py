@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from icrl_agents.core.families import check_same_tasks, find_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
+from icrl_agents.core.steps import MissingColumnError
 from icrl_agents.histories.experts import EXPERT
 from icrl_agents.histories.shards import HistoryShards, check_one_model
 from icrl_agents.histories.store import HistoryStore, partial_folder
@@ -122,6 +125,21 @@ def _recorded(request: Request, spec: WindowSpec, memory: float) -> Windows:
             check_one_model([*shards.stores, *labelled.stores], one_model)
             steps = LabelledSteps(labelled, tasks, cfg.labels, spec, spaces)
         return LabelledWindows(others, steps, cfg.batch_size, spec.window)
+
+
+@contextmanager
+def naming_file(request: Request) -> Iterator[None]:
+    """Name the first file of histories that lacks the column of a `MissingColumnError`, as a ValueError."""
+    try:
+        yield
+    except MissingColumnError as error:
+        tasks, who = request.splits().train.ids.tolist(), "these histories lack"
+        for file in filter(None, (*map(str, request.histories or ()), request.config.labelled)):
+            with _shards(request, file) as shards:
+                if path := shards.without(error.column, tasks):
+                    who = f"{path} lacks"
+                    break
+        raise ValueError(error.text(who)) from None
 
 
 def _shards(request: Request, *files: str | Path) -> HistoryShards:

@@ -45,7 +45,7 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings, threads
 from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
-from icrl_agents.training.data import collect_own, collecting, open_windows, with_collected
+from icrl_agents.training.data import collect_own, collecting, naming_file, open_windows, with_collected
 from icrl_agents.training.labels import reweighted
 from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number
 from icrl_agents.training.provenance import describe_data, describe_training
@@ -245,7 +245,8 @@ class Run:
             raise ValueError(f"updates={config.updates} end before one of them learns actions: lower pretrain")
         whole = windows.batch(0).mask.shape[1]
         method.check_length(*(min(whole, steps or whole) for steps in config.stage_lengths))
-        return self._batch(method, windows, 0, whole=True)
+        with naming_file(self.request):
+            return self._batch(method, windows, 0, whole=True)
 
     def _restore(self, method: Trainable, optimizer: torch.optim.Optimizer) -> int:
         """Restore the last checkpoint of a resumed run; returns its number of updates, 0 for a new run."""

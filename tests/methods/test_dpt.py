@@ -10,7 +10,7 @@ import torch
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.core.reward_range import UNSEEN
 from icrl_agents.core.splits import split_tasks
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import MissingColumnError, Steps
 from icrl_agents.methods.dpt import DPTConfig
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as recorded
@@ -65,7 +65,7 @@ def test_the_labels_may_be_what_a_source_means_to_do(variant: Variant):
     torch.testing.assert_close(*losses)
     one_line(
         lambda: method.prepare_batch(steps._replace(extras={}), np.random.default_rng(0)),
-        ValueError,
+        MissingColumnError,
         "learns from intended_action, which these histories lack",
         "slips",
     )

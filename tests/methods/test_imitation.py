@@ -10,7 +10,8 @@ from gymnasium import spaces
 
 from icrl_agents import HistoryStore, ICAgent, collect, train
 from icrl_agents.agents.annotator import Annotator
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import MissingColumnError, Steps
+from icrl_agents.evaluation.evaluate import RandomLearner
 from icrl_agents.histories.store import partial_folder
 from icrl_agents.methods.base.predictor import CODE, LATENT
 from icrl_agents.methods.base.trainable import LABELLED
@@ -113,7 +114,9 @@ def test_bc_imitates_another_column():
     with torch.no_grad():
         found = method.policy_at(method.hidden(method.tensors(steps))[:, :, 0]).mode().numpy()
     assert (found == steps.extras[VPT_ACTION]).mean() > 0.9
-    one_line(lambda: method.prepare_batch(play(), np.random.default_rng(0)), ValueError, "bc learns from vpt_action")
+    one_line(
+        lambda: method.prepare_batch(play(), np.random.default_rng(0)), MissingColumnError, "bc learns from vpt_action"
+    )
 
 
 @pytest.mark.parametrize("choice", ["mode", "sample"])
@@ -395,3 +398,34 @@ def test_la_bc_needs_annotated_histories(tmp_path):
     path = collect(SHOWN, "noise", tmp_path / "plain.h5", tasks=[0, 1], streams=1, episodes=1)
     call = lambda: train("la-bc", SHOWN, tmp_path / "x", histories=path, settings=QUICK, quiet=True)  # noqa: E731
     one_line(call, ValueError, "la-bc learns from latent_action", "annotate")
+
+
+WIDE = {"layers": 1, "heads": 2, "inner": 16, "window": 8, "slide": 4}
+PROMPTS = {"layers": 1, "heads": 2, "inner": 16, "horizon": 8, "latent": 4}
+LACKING = {  # method: settings, column that it learns from, source of the histories without it
+    "la-bc": ({"latent": 4, "codes": 6}, "latent_action", "noise"),
+    "prompted-dt": (PROMPTS, "latent_action", "noise"),
+    "bc": ({"target": "vpt_action"}, "vpt_action", "noise"),
+    "dpt": ({**WIDE, "target": "intended_action"}, "intended_action", "noise"),
+    "marked-ad": ({**WIDE, "min_length": 2}, "log_prob", RandomLearner()),
+}
+
+
+@pytest.mark.parametrize("method", LACKING)
+def test_the_file_that_lacks_a_column_is_named(method, tmp_path, videos):
+    """Histories of several collections share the columns that all of them have, so it may be any of them."""
+    settings, column, source = LACKING[method]
+    other = collect(SHOWN, source, tmp_path / "other.h5", tasks=[0, 1], streams=1, episodes=1, seed=9)
+    first = videos if method in ("bc", "dpt") else other
+    call = lambda: train(  # noqa: E731
+        method, SHOWN, tmp_path / "x", histories=[videos, other], settings={**QUICK, **settings}, quiet=True
+    )
+    one_line(call, ValueError, f"{method} learns from {column}, which {first} lacks: ")
+    assert not (tmp_path / "x" / "train.json").exists()
+
+
+def test_the_file_of_labels_that_lacks_a_column_is_named(tmp_path, videos):
+    other = collect(SHOWN, "noise", tmp_path / "other.h5", tasks=[0, 1], streams=1, episodes=1, seed=9)
+    settings = {**QUICK, "latent": 4, "codes": 6, "labels": 4, "labelled": str(other)}
+    call = lambda: train("la-bc", SHOWN, tmp_path / "x", histories=videos, settings=settings, quiet=True)  # noqa: E731
+    one_line(call, ValueError, f"la-bc learns from latent_action, which {other} lacks: annotate")

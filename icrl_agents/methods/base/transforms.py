@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.steps import Steps, delayed, stack_steps
+from icrl_agents.core.steps import MissingColumnError, Steps, delayed, stack_steps
 from icrl_agents.nn.codecs.rewards import VARIED, VARIED_BEFORE
 
 
@@ -111,9 +111,7 @@ def confident_runs(steps: Steps, threshold: float, least: int, causal: bool = Fa
         ValueError: the column `log_prob` is missing.
     """
     if "log_prob" not in steps.extras:
-        raise ValueError(
-            "marks need the column log_prob, which these histories lack: make them with ppo, q-learning or noise"
-        )
+        raise MissingColumnError("marked-ad", "log_prob", "make them with ppo, q-learning or noise")
     sure = steps.mask & (steps.extras["log_prob"] >= np.float32(math.log(threshold)))
     border = steps.first.copy()  # (B, T) a new episode or policy begins: runs end before this step
     border[:, :1] = True

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import HEAD_NOISE, Steps, holds_actions
+from icrl_agents.core.steps import HEAD_NOISE, MissingColumnError, Steps, holds_actions
 from icrl_agents.methods.base.percepts import intended_action, masked_nll
 from icrl_agents.methods.base.predictor import witnessed
 from icrl_agents.methods.imitation.reactive import ReactiveConfig, ReactiveMethod
@@ -45,9 +45,7 @@ class BC(ReactiveMethod):
 
     def prepare_batch(self, steps: Steps, rng: np.random.Generator, progress: float = 1.0) -> Steps:
         if self.config.target != "action" and self.config.target not in steps.extras:
-            raise ValueError(
-                f"bc learns from {self.config.target}, which these histories lack: annotate them, or leave target out"
-            )
+            raise MissingColumnError("bc", self.config.target, "annotate them, or leave target out")
         return steps
 
     def loss(self, steps: Steps) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.checks import check_choice
-from icrl_agents.core.steps import HEAD_NOISE, Steps
+from icrl_agents.core.steps import HEAD_NOISE, MissingColumnError, Steps
 from icrl_agents.methods.base.percepts import masked_nll
 from icrl_agents.methods.base.predictor import CODE, LATENT, witnessed
 from icrl_agents.methods.base.trainable import known
@@ -97,7 +97,7 @@ class LatentActions(nn.Module):
         """
         wanted = (LATENT, CODE) if self.coded else (LATENT,)
         if missing := [column for column in wanted if column not in steps.extras]:
-            raise ValueError(f"{name} learns from {missing[0]}, which these histories lack: annotate them with a lam")
+            raise MissingColumnError(name, missing[0], "annotate them with a lam")
         fields, latent, labelled = self.fields, steps.extras[LATENT], witnessed(steps)
         if latent.shape[-1] != fields.latent:
             raise ValueError(f"latent actions have size {latent.shape[-1]}, not latent={fields.latent}: give it")
