@@ -1,4 +1,7 @@
-"""Data of a training: the histories that are collected before it starts, and the windows that it learns from."""
+"""Data of a training: the histories that are collected before it starts, the windows of them, and the batches.
+
+Axis letters: B rows, T steps.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,30 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from icrl_agents.core.action_masks import check_legal
 from icrl_agents.core.families import check_same_tasks, find_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
-from icrl_agents.core.steps import MissingColumnError
+from icrl_agents.core.steps import MissingColumnError, Steps
 from icrl_agents.histories.experts import EXPERT
 from icrl_agents.histories.shards import HistoryShards, check_one_model
 from icrl_agents.histories.store import HistoryStore, partial_folder
 from icrl_agents.hub.unfinished import NOTE
 from icrl_agents.methods import MODELS
+from icrl_agents.methods.base.coded import CodedModel
+from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.sources import source_name
 from icrl_agents.sources.collection import collect
-from icrl_agents.training.config import ORDERED, check_order
-from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows
+from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
+from icrl_agents.training.config import ORDERED, TrainConfig, check_order
+from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows, reweighted
 from icrl_agents.training.request import Request, env_spaces, own_histories
 from icrl_agents.training.streaming.choice import recorded_windows
 from icrl_agents.training.windows import FreshWindows, Windows, WindowSpec
+
+PREPARING = 1  # separates the random stream of `prepare_batch` from that of the windows
 
 # ---- histories that are collected first -------------------------------------------------------------------------
 
@@ -125,6 +136,28 @@ def _recorded(request: Request, spec: WindowSpec, memory: float) -> Windows:
             check_one_model([*shards.stores, *labelled.stores], one_model)
             steps = LabelledSteps(labelled, tasks, cfg.labels, spec, spaces)
         return LabelledWindows(others, steps, cfg.batch_size, spec.window)
+
+
+def training_batch(
+    method: Trainable, windows: Windows, config: TrainConfig, number: int, *, whole: bool = False
+) -> Steps:
+    """Global batch (B, T) of update `number`, changed as the settings and the method ask for.
+
+    Args:
+        whole: leave the windows as long as they are, where the settings shorten them at first.
+    """
+    progress, rng = number / config.updates, np.random.default_rng([config.seed, number, PREPARING])
+    batch = windows.batch(number)
+    check_legal(batch)
+    if not whole and (most := config.most_steps(progress)) is not None:
+        batch = reweighted(batch.window(0, most))
+    if config.renumber and isinstance(method, CodedModel):
+        batch = renumber_actions(batch, method.action.options, rng)
+    if config.blind:
+        batch = hide_rewards(batch, rng, config.blind, config.blind_after)
+    if config.postpone:
+        batch = postpone_rewards(batch, rng, config.postpone, config.blind_after)
+    return method.draw_noise(method.prepare_batch(batch, rng, progress), rng)
 
 
 @contextmanager

@@ -18,13 +18,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.agents.pretrained import init_from
-from icrl_agents.core.action_masks import check_legal
 from icrl_agents.core.checks import flag
 from icrl_agents.core.families import check_same_tasks
 from icrl_agents.core.files.names import check_utf8
@@ -37,16 +35,13 @@ from icrl_agents.evaluation.evaluate import trained_on
 from icrl_agents.histories.shards import Paths, listed
 from icrl_agents.hub.unfinished import newest_checkpoint
 from icrl_agents.methods import MODELS
-from icrl_agents.methods.base.coded import CodedModel
 from icrl_agents.methods.base.trainable import Trainable
 from icrl_agents.nn.compiled import compile_bodies, require_compiler
 from icrl_agents.nn.devices import accelerate_on, training_device
 from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings, threads
-from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import PRECISIONS
-from icrl_agents.training.data import collect_own, collecting, naming_file, open_windows, with_collected
-from icrl_agents.training.labels import reweighted
+from icrl_agents.training.data import collect_own, collecting, naming_file, open_windows, training_batch, with_collected
 from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number
 from icrl_agents.training.provenance import describe_data, describe_training
 from icrl_agents.training.request import Given, Request, env_spaces
@@ -72,7 +67,6 @@ from icrl_agents.training.windows import Windows
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PREPARING = 1  # separates the random stream of `prepare_batch` from that of the windows
 WAITING = timedelta(days=30)  # the others wait while the first process collects or validates; usual: 10 to 30 minutes
 UNREAD = {"cuda": 20}  # updates between readings of their metrics, for which the device must finish; others: 1
 
@@ -246,7 +240,7 @@ class Run:
         whole = windows.batch(0).mask.shape[1]
         method.check_length(*(min(whole, steps or whole) for steps in config.stage_lengths))
         with naming_file(self.request):
-            return self._batch(method, windows, 0, whole=True)
+            return training_batch(method, windows, config, 0, whole=True)
 
     def _restore(self, method: Trainable, optimizer: torch.optim.Optimizer) -> int:
         """Restore the last checkpoint of a resumed run; returns its number of updates, 0 for a new run."""
@@ -310,7 +304,7 @@ class Run:
         """
         began, cfg, done = time.perf_counter(), self.request.config, number + 1
         read = read or _due(done, UNREAD.get(self.device.type, 1)) or _due(done, cfg.checkpoint_every)
-        batch = self._batch(updater.method, windows, number)
+        batch = training_batch(updater.method, windows, cfg, number)
         rows = updater.update(batch, number, read or done == cfg.updates)
         tokens = int(batch.mask.sum()) * updater.method.tokens_per_step
         self.unread = self.unread.plus(tokens, time.perf_counter() - began)
@@ -320,21 +314,6 @@ class Run:
             rate = {"tokens_per_s": round(work.tokens / work.seconds), "seconds": round(self.seconds, 3)}
             rows = [row | rate for row in rows]
         return rows
-
-    def _batch(self, method: Trainable, windows: Windows, number: int, whole: bool = False) -> Steps:
-        cfg, progress = self.request.config, number / self.request.config.updates
-        rng = np.random.default_rng([cfg.seed, number, PREPARING])
-        batch = windows.batch(number)
-        check_legal(batch)
-        if not whole and (most := cfg.most_steps(progress)) is not None:
-            batch = reweighted(batch.window(0, most))
-        if cfg.renumber and isinstance(method, CodedModel):
-            batch = renumber_actions(batch, method.action.options, rng)
-        if cfg.blind:
-            batch = hide_rewards(batch, rng, cfg.blind, cfg.blind_after)
-        if cfg.postpone:
-            batch = postpone_rewards(batch, rng, cfg.postpone, cfg.blind_after)
-        return method.draw_noise(method.prepare_batch(batch, rng, progress), rng)
 
     def _facts(self, method: Trainable, data: dict[str, Any], *limits: str) -> dict[str, Any]:
         untrained = [] if method.trains_policy(1.0) else ["It was pretrained only and has not learned to act."]
