@@ -405,7 +405,7 @@ PROMPTS = {"layers": 1, "heads": 2, "inner": 16, "horizon": 8, "latent": 4}
 LACKING = {  # method: settings, column that it learns from, source of the histories without it
     "la-bc": ({"latent": 4, "codes": 6}, "latent_action", "noise"),
     "prompted-dt": (PROMPTS, "latent_action", "noise"),
-    "bc": ({"target": "vpt_action"}, "vpt_action", "noise"),
+    "bc": ({"target": "decoded_action"}, "decoded_action", "noise"),
     "dpt": ({**WIDE, "target": "intended_action"}, "intended_action", "noise"),
     "marked-ad": ({**WIDE, "min_length": 2}, "log_prob", RandomLearner()),
 }
