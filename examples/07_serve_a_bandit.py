@@ -41,7 +41,10 @@ class Users:
                 session = self.agent.clone()
                 session.reset(num_actions=ITEMS)
                 if (FOLDER / name / "context.safetensors").exists():
-                    session.load_context(FOLDER / name)
+                    try:
+                        session.load_context(FOLDER / name)
+                    except ValueError as error:  # damaged, or of another agent: no fault of the request
+                        raise HTTPException(500, str(error)) from None
                 self.sessions[name] = session, threading.Lock()
             return self.sessions[name]
 

@@ -246,10 +246,14 @@ class ICAgent(MethodHolder):
         """Steps of a context that can still influence an action."""
         return self.method.visible(context)
 
+    @alone
     def policy(self, context: Context, obs: np.ndarray, active: np.ndarray | None = None) -> Any:
         """Action distribution at `obs` (B, ...), which becomes the open step of `context`.
 
         Rows outside `active` (B,) bool are computed but not recorded. A failed call leaves `context` unchanged.
+
+        Raises:
+            RuntimeError: another thread is acting.
         """
         return self.method.policy(context, obs, active)
 

@@ -84,6 +84,7 @@ def test_a_second_thread_in_the_same_agent_is_refused(tmp_path: Path):
         lambda: agent.reset(num_envs=ROWS),
         lambda: agent.save_context("nowhere"),
         lambda: agent.load_context(tmp_path),
+        lambda: agent.policy(agent.context, STEPS.obs[:, 0]),
     ]
     for call in calls:
         with pytest.raises(RuntimeError, match=r"two threads called the same agent at once: .* agent\.clone\(\)"):

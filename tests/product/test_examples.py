@@ -182,6 +182,12 @@ def test_serve_a_bandit(tmp_path, monkeypatch):
         assert post(f"{users}/ann/decisions/0/reward", {"reward": 0}) == (200, {"known": 2})
         assert post(f"{users}/ann/decisions")[1]["decision"] == 3
     assert sorted(path.name for path in example.FOLDER.iterdir()) == ["ann", "bob", "eve"]
+    (example.FOLDER / "ann" / "context.safetensors").write_bytes(b"{")
+    with served(example.make_app()) as users:
+        for _ in range(2):  # a fault of the server, not of the request
+            status, answer = post(f"{users}/ann/decisions")
+            assert (status, "ann/context.safetensors" in answer["detail"]) == (500, True)
+        assert post(f"{users}/bob/decisions")[0] == 200
 
 
 @pytest.fixture
