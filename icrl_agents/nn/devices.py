@@ -76,42 +76,66 @@ def to_device(x: Any, device: torch.device, dtype: torch.dtype | None = None) ->
 
 @contextmanager
 def accelerate_on(device: torch.device) -> Iterator[None]:
-    """Make Accelerate use `device` instead of the first GPU inside the block, and reset its global state afterwards.
+    """Inside the block Accelerate begins anew, on `device` instead of the first GPU; afterwards it is as before.
 
     Under `accelerate launch` every process keeps the device that the launcher gives it, and its connection to the
-    other processes until it ends: one block may follow another.
+    other processes until it ends: one block may follow another. A block that fails leaves them, as they would wait for
+    this process; a block after that is refused (ConnectionError).
     """
-    accelerate = need("accelerate", "train")
+    states = need("accelerate", "train").state
+    theirs = states.is_initialized()  # the connection, too, is of the caller's `Accelerator`
+    kept = [states.AcceleratorState, states.GradientState]
     if is_launched():
-        yield from _launched(accelerate.state)
-        return
+        with _anew(*kept), _connected(states.PartialState, theirs):
+            yield
+    else:
+        with _anew(*kept, states.PartialState), _selected(device):
+            yield
+
+
+@contextmanager
+def _anew(*states: Any) -> Iterator[None]:
+    """Clear the state that all `Accelerator`s of a process share, which the first one fixes; restore it afterwards."""
+    before = [dict(state._shared_state) for state in states]
+    for state in states:
+        state._shared_state.clear()
+    try:
+        yield
+    finally:
+        for state, values in zip(states, before, strict=True):
+            state._shared_state.clear()  # in place: every `Accelerator` holds this dict
+            state._shared_state.update(values)
+
+
+@contextmanager
+def _selected(device: torch.device) -> Iterator[None]:
     before = os.environ.get(ACCELERATE_DEVICE)
     os.environ[ACCELERATE_DEVICE] = str(device)
-    # the first `Accelerator` of a process fixes device and precision for all
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     try:
         yield
     finally:
         os.environ.pop(ACCELERATE_DEVICE, None)
         if before is not None:
             os.environ[ACCELERATE_DEVICE] = before
-        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _launched(state: Any) -> Iterator[None]:
-    """`accelerate_on` in a process of `accelerate launch`; what its caller made with Accelerate is kept."""
+@contextmanager
+def _connected(state: Any, theirs: bool) -> Iterator[None]:
+    """`accelerate_on` in a launched process, whose connection to the others is that of its caller or our own."""
     # Its functions keep the process group that exists when it is imported, as default arguments, and DDP imports it
     # late: the threads of that group would run on while Python ends, and may abort the process.
     import torch.distributed.nn
 
-    theirs = state.is_initialized()
     if not torch.distributed.is_initialized():
+        if state._shared_state.get("num_processes", 1) > 1:  # PyTorch cannot connect them reliably again
+            raise ConnectionError("a training failed here and left the other processes: start the script again")
         atexit.register(_leave_group)
     try:
         yield
-    finally:
+    except BaseException:
         if not theirs:
-            state.AcceleratorState._reset_state()
+            _leave_group()
+        raise
 
 
 def _leave_group() -> None:

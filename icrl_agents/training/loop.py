@@ -42,7 +42,7 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.nn.numerics import own_settings, threads
 from icrl_agents.training.config import PRECISIONS
 from icrl_agents.training.data import collect_own, collecting, naming_file, open_windows, training_batch, with_collected
-from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number
+from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number, missing_others
 from icrl_agents.training.provenance import describe_data, describe_training
 from icrl_agents.training.request import Given, Request, env_spaces
 from icrl_agents.training.run_folder import (
@@ -110,6 +110,7 @@ def train(
         ValueError: unknown name or bad value.
         FileExistsError: `out` is not empty and neither `resume` nor `overwrite` is given.
         BlockingIOError: another process trains in `out`.
+        ConnectionError: under `accelerate launch` another process has ended, or this one failed in an earlier training.
         KeyboardInterrupt, SystemExit: Ctrl-C and SIGTERM, after a checkpoint for `resume` is saved; a second signal
             does not wait for it.
     """
@@ -155,6 +156,7 @@ class Run:
         if self.windows is not None:
             self.windows.close()
 
+    @missing_others()
     def go(self) -> ICAgent | Annotator:
         config, accelerator = self.request.config, self._accelerator()
         check_number(accelerator, config.batch_size, self.request.agent_config)

@@ -307,10 +307,12 @@ def test_known_steps_have_no_earlier_frames(videos, tmp_path):
 @pytest.mark.parametrize(
     ("quantizer", "refused"), [("vq", True), ("residual-vq", True), ("fsq", False), ("none", False)]
 )
-def test_codes_that_move_are_trained_by_one_process(quantizer, refused):
+def test_codes_that_move_are_trained_by_one_process(monkeypatch, quantizer, refused):
     config = LAMConfig(quantizer=quantizer)
     several, one = SimpleNamespace(num_processes=2), SimpleNamespace(num_processes=1)
     check_number(one, 8, config)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     if refused:
         one_line(lambda: check_number(several, 8, config), ValueError, "2 processes", quantizer, "train it with one")
     else:

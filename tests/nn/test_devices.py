@@ -187,6 +187,20 @@ def test_accelerate_obeys():
     assert accelerate.Accelerator(cpu=True, mixed_precision="no").device.type == "cpu"
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_an_accelerator_of_the_caller_is_as_before(monkeypatch: pytest.MonkeyPatch, launched: bool):
+    cpu = torch.device("cpu")
+    with accelerate_on(cpu):  # which forgets it for other tests
+        theirs = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=4)
+        if launched:
+            monkeypatch.setenv("LOCAL_RANK", "0")
+        with accelerate_on(cpu):
+            ours = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+            assert (ours.mixed_precision, ours.gradient_accumulation_steps) == ("bf16", 1)
+        assert (theirs.mixed_precision, theirs.gradient_accumulation_steps, theirs.num_processes) == ("no", 4, 1)
+        monkeypatch.undo()
+
+
 def test_a_launched_process_keeps_its_device(machine: Machine, monkeypatch: pytest.MonkeyPatch):
     machine(2, False)
     monkeypatch.setenv("LOCAL_RANK", "3")

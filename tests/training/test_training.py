@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS, MODELS
 from icrl_agents.nn import compiled
 from icrl_agents.nn.codecs.distributions import Categorical
+from icrl_agents.nn.devices import accelerate_on
 from icrl_agents.nn.transformer import Block
 from icrl_agents.sources import make_source
 from icrl_agents.training.config import TrainConfig
@@ -292,6 +294,50 @@ def test_launched_processes_wait_for_the_first_and_leave_no_thread(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "gloo" not in done.stdout
     assert all((tmp_path / f"run{number}/model.safetensors").is_file() for number in range(2))
+
+
+ALONE = """
+import os, sys, time
+from icrl_agents import train
+from icrl_agents.training import loop, processes
+
+processes.FIRST_REPORTS = 0.5
+if os.environ["RANK"] == "0":
+    def validate(*given):
+        raise ValueError("bad returns")
+    loop.validate = validate
+if __name__ == "__main__":
+    for number in range(2):
+        try:
+            train("ad", {env!r}, sys.argv[1] + str(number), settings={settings!r}, device="cpu", quiet=True, track=[])
+        except (ValueError, OSError) as error:
+            os.write(1, (os.environ["RANK"] + str(number) + " " + str(error) + "\\n").encode())
+"""
+
+
+@pytest.mark.slow
+def test_launched_processes_do_not_wait_for_one_that_failed(tmp_path):
+    """Also where the script goes on; the others end without the error of a library."""
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE.format(env=ID, settings={**FAST, "updates": 2, "eval_every": 2}))
+    command = [sys.executable, *LAUNCH, str(script), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    again = "a training failed here and left the other processes: start the script again"
+    ended = "another process of this training has ended: its own message says why"
+    assert sorted(done.stdout.splitlines()) == ["00 bad returns", f"01 {again}", f"10 {ended}", f"11 {again}"]
+
+
+def test_launched_processes_that_are_not_connected_are_refused(tmp_path, monkeypatch):
+    """Each would write to the folder as if it was alone. So is one whose script made an Accelerator for a GPU."""
+    with accelerate_on(torch.device("cpu")):
+        accelerate.Accelerator(cpu=True)
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        one_line(lambda: run(tmp_path / "run"), ValueError, "2 processes", "connects 1", "Accelerator()", "cpu=True")
+        monkeypatch.undo()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

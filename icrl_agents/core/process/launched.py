@@ -12,6 +12,11 @@ def is_launched() -> bool:
     return int(os.environ.get("LOCAL_RANK", -1)) != -1
 
 
+def launched() -> int:
+    """Number of processes that a launcher has started, on all machines; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if is_launched() else 1
+
+
 def local_rank() -> int:
     """Number of this process on its machine, from 0; 0 without a launcher."""
     return max(0, int(os.environ.get("LOCAL_RANK", 0)))
