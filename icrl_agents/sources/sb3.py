@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.caution import warn
 from icrl_agents.core.spaces import box_range
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.nn.numerics import own_settings, threads
@@ -104,7 +106,9 @@ class SB3Source(Source):
         del knobs["changes"], knobs["late"]  # the environment's
         adapter = Adapter(env, seed, options, bootstrap=knobs.pop("bootstrap"))
         with own_settings(), threads(1), _global_generators():  # one thread: the same result on any machine
-            model = self.algorithm("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)  # see PPOSource
+                model = self.algorithm("MlpPolicy", adapter, seed=seed, device="cpu", **knobs)
             model.learn(sys.maxsize, callback=Recorder(env, adapter, episodes))
 
 
@@ -118,6 +122,15 @@ class PPOSource(SB3Source):
     Settings = PPOSettings
     algorithm = PPO
     presets = PPO_PRESETS
+
+    def run(self, env: RecordHistory, episodes: int, seed: int, options: dict[str, Any] | None = None) -> None:
+        steps, batch, rows = self.settings.n_steps, self.settings.batch_size, env.num_envs
+        if rest := steps * rows % batch:
+            warn(
+                f"batch_size={batch} does not divide n_steps={steps} * {rows} streams = {steps * rows}: the last "
+                f"gradient step of each pass has {rest} steps; give a batch_size, n_steps or streams that fit"
+            )
+        super().run(env, episodes, seed, options)
 
 
 class SACSource(SB3Source):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -436,3 +437,18 @@ def test_the_command_that_makes_a_store_anew(tmp_path):
     assert "--split test -o h.h5" in collect_command(info, others, "h.h5")
     arms = replace(info, env_id="icrl/BernoulliBandit-v0")
     assert "--split train_40" in collect_command(arms, FAMILIES[arms.env_id].named("train_40").ids.tolist(), "h.h5")
+
+
+@pytest.mark.parametrize(("rows", "said"), [(2, ""), (3, "the last gradient step of each pass has 6"), (1, "has 6")])
+def test_sizes_of_ppo_that_leave_a_short_gradient_step_are_one_line(rows, said):
+    """Stable-Baselines3 says so on four lines that name neither setting."""
+    ppo = make_source("ppo", ENV, {"n_steps": 6, "batch_size": 12, "n_epochs": 1})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lifetimes(ENV, ppo, np.full(rows, 2), 1, seed=0)
+    found = [str(one.message) for one in caught]
+    assert len(found) == bool(said)
+    for line in found:
+        assert said in line
+        assert f"batch_size=12 does not divide n_steps=6 * {rows} streams" in line
+        assert "\n" not in line
