@@ -21,7 +21,7 @@ from icrl_agents.evaluation.results import spread, usual_seeds
 from icrl_agents.hub.checkpoint import WEIGHTS
 from icrl_agents.methods import PREDICTORS
 from icrl_agents.training.request import Given, Request
-from icrl_agents.training.run_folder import NOTE, is_finished, note_files, read_started
+from icrl_agents.training.run_folder import NOTE, is_finished, leaves_open, note_files, read_started
 
 CURVE = "curve.json"
 
@@ -98,7 +98,7 @@ def check_cell(cell: Cell) -> None:
     except ValueError as error:
         raise ValueError(f"{str(error).rsplit(': ', 1)[0]}: give the study another folder") from None
     for name, before in started.settings.items():
-        if (value := now.get(name)) != before:
+        if (value := now.get(name)) != before and not leaves_open(name, value):
             raise ValueError(
                 f"{name} is {value!r} where it is not given, but {cell.folder} was trained with {before!r}: give "
                 f"{name}={before!r}, or the study another folder"

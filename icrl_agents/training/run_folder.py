@@ -33,6 +33,7 @@ from icrl_agents.hub.checkpoint import CONFIG, WEIGHTS
 from icrl_agents.hub.unfinished import NOTE, STATES, newest_checkpoint, read_note
 
 METRICS = "metrics.jsonl"
+AUTOMATIC = {"pool": 0}  # settings that let a training choose; `train.json` has what it chose
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 
 
@@ -60,10 +61,15 @@ def read_started(out: Path, method: str, env_id: str, histories: Paths | None, s
         else "start another run"
     )
     for name, value in given.items():
-        if (before := started.get(name, note._asdict().get(name))) != value:
+        if (before := started.get(name, note._asdict().get(name))) != value and not leaves_open(name, value):
             differs = f"{name}={value!r}, but {out / NOTE} was started with {before!r}"
             raise ValueError(f"{differs}: resume with that, or {way}")
     return Started(note.histories, started, note.command, note.expert, note.contents)
+
+
+def leaves_open(name: str, value: Any) -> bool:
+    """Whether a setting lets the training choose: what an earlier one chose is no difference."""
+    return name in AUTOMATIC and value == AUTOMATIC[name]
 
 
 def all_settings(train: Mapping[str, Any], agent: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,22 @@ def test_cells_learn_from_histories(tmp_path):
 
 
 @pytest.mark.slow
+def test_histories_that_stream_by_themselves_are_the_same_study_again(tmp_path, monkeypatch):
+    """A training writes down the pool that it has chosen; whoever leaves it out, or gives 0, lets it choose again."""
+    path = collect(ID, "posterior", tmp_path / "h.h5", tasks=range(4), streams=2, episodes=3)
+    monkeypatch.setattr("icrl_agents.training.processes.memory_limit", lambda: 10_000.0)
+    settings = {name: value for name, value in FAST.items() if name != "episodes"} | {"updates": 2, "threads": 1}
+    grid = Grid("ad", ID, settings, {"lr": [1e-3]}, (0,), path)
+    first = sweep(grid, tmp_path / "study", spec=SPEC)
+    assert json.loads((tmp_path / "study" / "lr=0.001-seed0" / "train.json").read_text())["train"]["pool"] > 0
+    for more in ({}, {"pool": 0}):
+        again = sweep(replace(grid, settings={**settings, **more}), tmp_path / "study", spec=SPEC)
+        assert again[0].last() == first[0].last()
+    other = replace(grid, settings={**settings, "pool": 7})
+    one_line(lambda: sweep(other, tmp_path / "study", spec=SPEC), ValueError, "pool=7, but", "another folder")
+
+
+@pytest.mark.slow
 def test_cells_show_the_demonstrations_that_fit(tmp_path):
     settings = {"updates": 1, "batch_size": 4, "width": 8, "heads": 2, "layers": 1, "inner": 8, "window": 8, "slide": 4}
     settings |= {"demos": 2, "prompt": 12, "source": "noise", "episodes": 3, "threads": 1, "eval_every": 0}
