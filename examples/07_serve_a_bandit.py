@@ -43,7 +43,7 @@ class Users:
                 if (FOLDER / name / "context.safetensors").exists():
                     try:
                         session.load_context(FOLDER / name)
-                    except ValueError as error:  # damaged, or of another agent: no fault of the request
+                    except ValueError as error:  # damaged: no fault of the request
                         raise HTTPException(500, str(error)) from None
                 self.sessions[name] = session, threading.Lock()
             return self.sessions[name]
@@ -51,7 +51,6 @@ class Users:
 
 def make_app() -> FastAPI:
     app, users = FastAPI(title="A bandit that learns each user in context"), Users()
-
     # of the agent: no such decision, one that has its reward, or too many that have none
     app.add_exception_handler(ValueError, lambda _, error: JSONResponse({"detail": str(error)}, 409))
 

@@ -6,6 +6,7 @@ import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import torch
@@ -74,19 +75,22 @@ def to_device(x: Any, device: torch.device, dtype: torch.dtype | None = None) ->
     return value.to(device, non_blocking=True).to(dtype or value.dtype)
 
 
+FAILED = Event()  # whether a training of this launched process has failed
+
+
 @contextmanager
 def accelerate_on(device: torch.device) -> Iterator[None]:
     """Inside the block Accelerate begins anew, on `device` instead of the first GPU; afterwards it is as before.
 
     Under `accelerate launch` every process keeps the device that the launcher gives it, and its connection to the
-    other processes until it ends: one block may follow another. A block that fails leaves them, as they would wait for
-    this process; a block after that is refused (ConnectionError).
+    other processes until it ends: one block may follow another. After a block that fails they may wait for this process
+    until it ends, so that a further block is refused (ConnectionError).
     """
     states = need("accelerate", "train").state
     theirs = states.is_initialized()  # the connection, too, is of the caller's `Accelerator`
     kept = [states.AcceleratorState, states.GradientState]
     if is_launched():
-        with _anew(*kept), _connected(states.PartialState, theirs):
+        with _anew(*kept), _connected(theirs):
             yield
     else:
         with _anew(*kept, states.PartialState), _selected(device):
@@ -120,21 +124,21 @@ def _selected(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _connected(state: Any, theirs: bool) -> Iterator[None]:
+def _connected(theirs: bool) -> Iterator[None]:
     """`accelerate_on` in a launched process, whose connection to the others is that of its caller or our own."""
     # Its functions keep the process group that exists when it is imported, as default arguments, and DDP imports it
     # late: the threads of that group would run on while Python ends, and may abort the process.
     import torch.distributed.nn
 
+    if not theirs and FAILED.is_set():
+        raise ConnectionError("a training failed here, and other processes may wait in it: start the script again")
     if not torch.distributed.is_initialized():
-        if state._shared_state.get("num_processes", 1) > 1:  # PyTorch cannot connect them reliably again
-            raise ConnectionError("a training failed here and left the other processes: start the script again")
         atexit.register(_leave_group)
     try:
         yield
     except BaseException:
         if not theirs:
-            _leave_group()
+            FAILED.set()
         raise
 
 

@@ -132,7 +132,7 @@ def test_histories_without_an_expert_are_refused(variant: Variant):
     agent, steps = variant.build(), lifetimes(count=9)._replace(extras={})
     one_line(
         lambda: agent.method.prepare_batch(steps, np.random.default_rng(0)),
-        ValueError,
+        MissingColumnError,
         "dpt",
         "expert_action",
         "collect",

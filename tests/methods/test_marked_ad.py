@@ -16,7 +16,7 @@ from icrl_agents import ICAgent, collect, evaluate, train
 from icrl_agents.agents.planning.imagination import Branch, MethodImagination
 from icrl_agents.agents.planning.plans import Decision, Plans
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
-from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.core.steps import MissingColumnError, Steps, stack_steps
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
 from icrl_agents.nn.fork import Fork
@@ -31,9 +31,9 @@ LEAST, THRESHOLD = 2, 0.21  # what random weights reach often, but not always
 def test_histories_without_probabilities_are_refused():
     steps = lifetimes()
     steps = steps._replace(extras={})
-    one_line(lambda: confident_runs(steps, 0.7, 10), ValueError, "log_prob", "ppo, q-learning or noise")
+    one_line(lambda: confident_runs(steps, 0.7, 10), MissingColumnError, "log_prob", "ppo, q-learning or noise")
     agent = Variant("marked-ad").build()
-    one_line(lambda: agent.method.prepare_batch(steps, np.random.default_rng(0)), ValueError, "log_prob")
+    one_line(lambda: agent.method.prepare_batch(steps, np.random.default_rng(0)), MissingColumnError, "log_prob")
 
 
 # ---- tokens -----------------------------------------------------------------------------------------------------

@@ -323,7 +323,7 @@ def test_launched_processes_do_not_wait_for_one_that_failed(tmp_path):
     command = [sys.executable, *LAUNCH, str(script), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    again = "a training failed here and left the other processes: start the script again"
+    again = "a training failed here, and other processes may wait in it: start the script again"
     ended = "another process of this training has ended: its own message says why"
     assert sorted(done.stdout.splitlines()) == ["00 bad returns", f"01 {again}", f"10 {ended}", f"11 {again}"]
 
