@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icrl_agents.core.printable import printable
 from icrl_agents.nn.transformer import Transformer
 
 BACKEND = "inductor"  # of torch.compile
@@ -43,6 +46,21 @@ def compile_bodies(module: nn.Module) -> None:
 
 def _run(body: Transformer, x: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
     return body.run(x, Whole(turns, mask))
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Say (ValueError) on one line that a compiler fails, in a block that runs compiled code forward or backward."""
+    try:
+        yield
+    except Exception as error:
+        kinds = (kind.__module__ for kind in type(error).__mro__)
+        if not any(name.startswith(("torch._dynamo", "torch._inductor")) for name in kinds):
+            raise
+        lines = str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split("\n")
+        told = [line for line in lines if "error" in line.lower()]  # among commands and warnings of the compiler
+        why = printable(" ".join(" ".join(told or lines).split()), 300)
+        raise ValueError(f"compile=true failed ({why}): mend the compiler, or leave it out") from None
 
 
 def require_compiler(device: torch.device) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.steps import Steps
+from icrl_agents.nn.compiled import compiling
 from icrl_agents.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Updater:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, cfg)
         self.method.train()
-        sums = self._backward(batch, number)
+        with compiling() if cfg.compile else nullcontext():
+            sums = self._backward(batch, number)
         names, values = list(sums), torch.stack(list(sums.values()))
         if accelerator.num_processes > 1:  # metrics only: gradients are averaged in `backward`
             values = accelerator.reduce(values, "mean")

@@ -6,19 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from icrl_envs import FAMILIES
 from safetensors.torch import load_file
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.exc import CppCompileError
 
 from icrl_agents import ICAgent, evaluate, train
 from icrl_agents.agents.pretrained import init_from
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS, MODELS
+from icrl_agents.methods.ad import AD
 from icrl_agents.nn import compiled
 from icrl_agents.nn.codecs.distributions import Categorical
 from icrl_agents.nn.devices import accelerate_on
@@ -640,3 +646,38 @@ def test_fresh_lifetimes_may_be_lived_in_a_variant_of_the_environment(tmp_path, 
     with pytest.raises(ValueError, match="is for fresh lifetimes"):
         train("ad", env_id, tmp_path / "b", settings={**settings, "source": "ppo"}, quiet=True)
     assert not (tmp_path / "b").exists()
+
+
+def backward_only(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+    """A compiler of the forward pass that has none for the backward one, which is compiled when it runs."""
+
+    def fail(*_: Any) -> Any:
+        raise CppCompileError(["g++"], "error: ptxas failed\nsomewhere")
+
+    return aot_autograd(fw_compiler=lambda traced, _: make_boxed_func(traced.forward), bw_compiler=fail)(graph, inputs)
+
+
+def nowhere(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+    """A compiler that fails."""
+    raise RuntimeError("ptxas failed\nsomewhere")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [nowhere, backward_only])
+def test_a_compiler_that_fails_is_one_line(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    settings = {**FAST, "updates": 1, "compile": True}
+    one_line(
+        lambda: train("ad", ID, tmp_path / "run", settings=settings, device="cpu", quiet=True),
+        ValueError,
+        "compile=true failed",
+        "ptxas failed",
+        "leave it out",
+    )
+
+
+def test_other_errors_of_a_compiled_training_keep_their_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(AD, "loss", lambda *_: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        train("ad", ID, tmp_path / "run", settings={**FAST, "updates": 1, "compile": True}, device="cpu", quiet=True)
