@@ -1,12 +1,11 @@
 """A bandit over HTTP: one agent for all users, a session for each, and rewards that arrive whenever they do.
 
-    pip install "icrl-agents[serve]"
     python examples/07_serve_a_bandit.py
     curl -X POST localhost:8000/users/ann/decisions             {"decision": 0, "item": 3}
     curl -X POST localhost:8000/users/ann/decisions/0/reward -H "content-type: application/json" -d '{"reward": 1}'
 
 A user's session is a clone: the same weights, a context of its own. It knows the decisions whose reward has arrived, in
-the order of arrival. After every request the context is on the disk: a new process continues where this one ended.
+the order of arrival. After every request the context is on the disk: a new process continues. (Needs the extra serve.)
 """
 
 import threading
@@ -51,8 +50,7 @@ class Users:
 
 def make_app() -> FastAPI:
     app, users = FastAPI(title="A bandit that learns each user in context"), Users()
-    # of the agent: no such decision, one that has its reward, or too many that have none
-    app.add_exception_handler(ValueError, lambda _, error: JSONResponse({"detail": str(error)}, 409))
+    app.add_exception_handler(ValueError, lambda _, error: JSONResponse({"detail": str(error)}, 409))  # the agent's
 
     @app.exception_handler(RequestValidationError)  # FastAPI would repeat the input, and JSON cannot hold NaN
     def malformed(_: object, error: RequestValidationError) -> JSONResponse:
