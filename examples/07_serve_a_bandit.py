@@ -50,7 +50,7 @@ class Users:
 
 def make_app() -> FastAPI:
     app, users = FastAPI(title="A bandit that learns each user in context"), Users()
-    app.add_exception_handler(ValueError, lambda _, error: JSONResponse({"detail": str(error)}, 409))  # the agent's
+    app.add_exception_handler(ValueError, lambda _, refusal: JSONResponse({"detail": str(refusal)}, 409))
 
     @app.exception_handler(RequestValidationError)  # FastAPI would repeat the input, and JSON cannot hold NaN
     def malformed(_: object, error: RequestValidationError) -> JSONResponse:

@@ -80,7 +80,7 @@ FAILED = Event()  # whether a training of this launched process has failed
 
 @contextmanager
 def accelerate_on(device: torch.device) -> Iterator[None]:
-    """Inside the block Accelerate begins anew, on `device` instead of the first GPU; afterwards it is as before.
+    """Give Accelerate fresh global state in the block, on `device` instead of the first GPU; restore it afterwards.
 
     Under `accelerate launch` every process keeps the device that the launcher gives it, and its connection to the
     other processes until it ends: one block may follow another. After a block that fails they may wait for this process

@@ -163,7 +163,7 @@ def test_cells_learn_from_histories(tmp_path):
 
 @pytest.mark.slow
 def test_histories_that_stream_by_themselves_are_the_same_study_again(tmp_path, monkeypatch):
-    """A training writes down the pool that it has chosen; whoever leaves it out, or gives 0, lets it choose again."""
+    """A training with pool=0 chooses a pool and records it; the same settings are no other study."""
     path = collect(ID, "posterior", tmp_path / "h.h5", tasks=range(4), streams=2, episodes=3)
     monkeypatch.setattr("icrl_agents.training.processes.memory_limit", lambda: 10_000.0)
     settings = {name: value for name, value in FAST.items() if name != "episodes"} | {"updates": 2, "threads": 1}

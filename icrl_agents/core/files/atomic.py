@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 STAGED = re.compile(r"\..+\.\d+-\d+\.tmp")  # names of files that `write_files` has not renamed yet
-STALE = 3600.0  # seconds after which nobody is writing them any more; other machines may write to the folder, too
+STALE = 3600.0  # age in seconds at which such a file is of a killed process; a running one may be on another machine
 
 
 def put(file: BinaryIO, content: bytes | memoryview) -> None:
@@ -36,8 +36,8 @@ def naming(path: Path) -> Iterator[None]:
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Replace files of a folder together (name -> content): all are on the disk before the first one is renamed.
 
-    The last one describes the others, as a card does. It is deleted before they are renamed, so that a process which is
-    killed then leaves none, and not one that does not fit them. What such processes left long ago is deleted, too.
+    The last file describes the others, as a card does. It is deleted before they are renamed: a process that is killed
+    meanwhile leaves no description, instead of a wrong one. Temporary files of processes killed long ago are deleted.
 
     Raises:
         IsADirectoryError: a target is a folder.
@@ -65,7 +65,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 def drop_leftovers(folder: Path, age: float = 0.0) -> None:
     """Delete the temporary files of killed `write_files` that were last written `age` seconds ago or before.
 
-    The caller knows that nobody is writing them, as by the lock of the folder.
+    With `age` 0 the caller holds the lock of the folder, so that no process is writing them.
     """
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):  # deleted by another process, or not ours to delete

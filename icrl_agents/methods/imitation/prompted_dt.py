@@ -111,10 +111,10 @@ class PromptedDT(EpisodeMethod):
     burstiness, Raparthy et al.).
 
     With `demo_steps` a demonstration is shown as a segment of up to that many consecutive steps of its episode, as in
-    Xu et al. It keeps the timesteps and returns to go that it has there; its first step is told what a first step of
-    an episode is told. In training each episode follows segments of those before it, [e_1], [s_1 e_2], [s_1 s_2 e_3],
-    and the loss is that of whole episodes only, as in the authors' code. Starts are uniform among those that leave
-    `demo_steps` steps: drawn anew for every sequence in training, by the agent's generator for every task in acting.
+    Xu et al. A segment keeps the timesteps and returns to go of its episode; its first step is marked as the first one
+    of an episode. In training each episode follows segments of the earlier ones, [e_1], [s_1 e_2], [s_1 s_2 e_3], and
+    only whole episodes are in the loss, as in the authors' code. The start of a segment is uniform among those that
+    leave `demo_steps` steps. Training draws it for every sequence, acting for every task, by the agent's generator.
 
     When acting, the demonstrations stay before the current episode for the whole task, also when its oldest steps
     leave the window; a finished episode is forgotten. Without a demonstration the agent acts as after none.

@@ -128,10 +128,10 @@ def cut_parts(steps: Steps, size: int, place: np.ndarray) -> Steps:
 
 
 def follow_parts(steps: Steps, size: int, known: np.ndarray, alone: np.ndarray, rng: np.random.Generator) -> Steps:
-    """NumPy steps (B, L) in which each episode follows parts of those before it in its sequence, drawn anew for each.
+    """NumPy steps (B, L) in which each episode follows random parts of the earlier episodes of its sequence.
 
-    [e0 e1 e2] becomes [e0], [p0 e1], [p0 p1 e2]. Steps have the columns `SEGMENT`, the numbers of their episodes, and
-    `LEARNED`, true for the `known` (B, T) steps of whole episodes.
+    [e0 e1 e2] becomes [e0], [p0 e1], [p0 p1 e2]; the two p0 are drawn independently. Steps have the columns
+    `SEGMENT`, the numbers of their episodes, and `LEARNED`, true for the `known` (B, T) steps of whole episodes.
 
     Args:
         size: maximum number of steps in a part.
