@@ -20,8 +20,8 @@ from icrl_agents.methods.base.config import AgentConfig, ModelConfig
 class TrainConfig:
     """Settings of a training run; the method's config has the others.
 
-    The defaults are the recipe of the released agents: fresh lifetimes of a posterior-sampling source, a loss at
-    every step, AdamW with warm-up and cosine decay.
+    By default histories are fresh lifetimes of the environment's source, every step has a loss, and AdamW has warm-up
+    and cosine decay. The recipes of the released agents change some of the defaults.
     """
 
     task_set: str = TRAIN  # tasks to train on: "train", or another set that the environment names for training

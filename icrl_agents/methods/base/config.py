@@ -78,7 +78,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AgentConfig(ModelConfig):
-    """Sizes of the model and of its window. Defaults are those of the released agents.
+    """Sizes of the model and of its window, and what it sees and predicts.
 
     Raises:
         ValueError: a value of the wrong type or outside `LIMITS`, or sizes that do not fit together.
