@@ -2,7 +2,7 @@
 
 Every customer segment has another assortment and its own, unknown chances that an item is bought, or tastes that make
 them depend on who is visiting. The agents were trained on up to 20 items; here there are up to 100. Beside them:
-Thompson sampling and LinUCB, which know the law of the rewards. At last an assortment loses its best item at noon.
+Thompson sampling and LinUCB, which know the law of the rewards. At the end one segment loses its best item at noon.
 
 Rewards are 1 or 0, or, with visitors, of the scale of `icrl/ContextualBandit-v0`: what the agents were trained on.
 """

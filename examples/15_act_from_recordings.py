@@ -1,8 +1,8 @@
 """Policies of real-valued actions from recordings without actions, and some steps whose actions are known.
 
 Recordings are histories of any environment whose observation shows the task, such as those of example 10; the known
-steps are of these or of others, such as random play. The change between two frames tells the action of an arm, that of
-a body takes the frames themselves (--no-differences). R2 is of actions on validation tasks. (Extras train and latent.)
+steps are of these or of others, such as random play. The change between two frames tells the action of an arm; that of
+a body depends on its pose, too: give --no-differences. R2 is of actions on validation tasks. (Extras train and latent.)
 """
 
 import shutil
