@@ -70,7 +70,7 @@ Resources = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Folder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")]
+Folder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write into.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 ResultsAsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON and nothing else.")]
 WriteCards = Annotated[bool, typer.Option("--write", help="Add the results to the agents' cards.")]

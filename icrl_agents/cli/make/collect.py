@@ -34,7 +34,7 @@ class Collect:
     """Record the learning histories of a source learner."""
 
     env: Env
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5", help="The store of the histories.")]
     task_file: Tasks = None
     source: Annotated[str | None, typer.Option(help=LEARNERS)] = None
     streams: Annotated[int, typer.Option(help="Streams: histories of each task.")] = 100
@@ -44,7 +44,7 @@ class Collect:
     ] = "train"
     processes: Annotated[
         int | None,
-        typer.Option(help="Worker processes; more than one pay for ppo. Default: 1, on ray two for each CPU."),
+        typer.Option(help="Worker processes; they pay for slow sources. Default: 1, on ray two for each CPU."),
     ] = None
     shard_size: Annotated[
         int | None,

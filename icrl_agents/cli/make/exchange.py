@@ -23,7 +23,7 @@ class Import:
             help="Folders or ids of Minari data sets, D4RL files (HDF5), or LAPO's chunks (npz) and folders of them.",
         ),
     ]
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5")]
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5", help="The store of the histories.")]
     env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Or MODULE:ID. Default: the data's.")] = None
     task_file: TaskFile = None
     tasks: Annotated[

@@ -63,8 +63,8 @@ class Train:
     source: Annotated[str | None, typer.Option(help="The learner of fresh lifetimes. Default: the environment's.")] = (
         None
     )
-    updates: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None
-    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None
+    updates: Annotated[int | None, typer.Option(help="Gradient updates. Default: those of the settings.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")] = None
     stage: Annotated[str | None, typer.Option(help="pretrain or finetune, of methods that have both.")] = None
     init: Annotated[str | None, typer.Option(help="An agent to start from.")] = None
     threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch; 1 is fastest for small models.")] = None

@@ -20,7 +20,10 @@ class Actions:
     """Measure agents on every published set of tasks, beside random play and the environment's source."""
 
     agents: Annotated[
-        list[str] | None, typer.Argument(metavar="[AGENT]...", help="Of one environment; seeds are averaged.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[AGENT]...", help="Agents of one environment; trainings that differ in the seed are averaged."
+        ),
     ] = None
     env: AgentEnv = None
     task_file: TaskFile = None
@@ -35,8 +38,8 @@ class Actions:
     sets: Annotated[list[str] | None, typer.Option("--set", hidden=True, help="Formerly of --task-set.")] = None
     tasks: Annotated[int | None, typer.Option(help="Up to N tasks of each set, evenly spaced. Default: 100.")] = None
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 1.")] = None
-    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None
-    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")] = None
+    episodes: Annotated[int | None, typer.Option(help="Episodes of a lifetime. Default: as published.")] = None
     relabel: Annotated[
         bool | None,
         typer.Option("--relabel/--no-relabel", help="Measure agents with renumbered (permuted) actions too."),

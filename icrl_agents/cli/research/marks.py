@@ -16,7 +16,9 @@ from icrl_agents.cli.outputs import check_folder
 class Marks:
     """Show how much of recorded histories marked-ad would mark."""
 
-    histories: Annotated[Path, typer.Argument(metavar="FILE.h5", help="Of a source that records its probabilities.")]
+    histories: Annotated[
+        Path, typer.Argument(metavar="FILE.h5", help="Histories that hold action probabilities, such as those of ppo.")
+    ]
     threshold: Annotated[float, typer.Option(help="Minimum probability of a confident step's action.")] = 0.7
     min_length: Annotated[int, typer.Option(help="Minimum number of confident steps in a row for a marked run.")] = 10
     output: Annotated[

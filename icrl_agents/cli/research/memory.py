@@ -33,12 +33,12 @@ class Memory:
     """Measure how long agents remember rewards that they do not see any more."""
 
     agents: Annotated[
-        list[str], typer.Argument(metavar="AGENT...", help="Of one environment; the first one decides what is asked.")
+        list[str], typer.Argument(metavar="AGENT...", help="Agents of one environment; the first sets the defaults.")
     ]
     env: AgentEnv = None
     task_file: Tasks = None
     episodes: Annotated[
-        str | None, typer.Option(help="Lengths of the histories, such as 3,10,36. Default: with 1, 5 and 20 folds.")
+        str | None, typer.Option(help="Episodes of the histories, such as 3,10,36. Default: for 1, 5 and 20 folds.")
     ] = None
     shown: Annotated[
         int | None,

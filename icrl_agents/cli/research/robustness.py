@@ -26,7 +26,7 @@ class Robustness:
             help="all, test, validation, train or a published set. Default: all of at most 200, else test.",
         ),
     ] = None
-    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
+    episodes: Annotated[int | None, typer.Option(help="Episodes of a lifetime. Default: as published.")] = None
     seeds: Annotated[int, typer.Option(help="Lifetimes on each task.")] = 1
     seed: Seed = 0
     change_after: Annotated[int, typer.Option(help="Episodes before the task changes.")] = 20
@@ -44,7 +44,7 @@ class Robustness:
     ] = None
     device: Device = "auto"
     as_json: ResultsAsJson = False
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="For the report.")] = None
     overwrite: Overwrite = False
 
     def run(self) -> None:

@@ -46,7 +46,7 @@ class Sweep:
     config: Config = None
     settings: Settings = None
     split: Split = "validation"
-    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
+    episodes: Annotated[int | None, typer.Option(help="Episodes of a lifetime. Default: as published.")] = None
     jobs: Jobs = None
     backend: BackendName = "local"
     address: Address = None

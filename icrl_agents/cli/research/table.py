@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 class Table:
     """Measure all released agents, without and with planning, beside the published numbers; again, it continues."""
 
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER")] = Path("runs/comparison")
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write into.")] = Path(
+        "runs/comparison"
+    )
     env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Only agents of this environment.")] = None
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only this one, such as icrl/ad-darkroom.")] = None
-    also: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With further trainings, <name>-seed1, ...")] = (
+    also: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Holds further trainings, <name>-seed1, ...")] = (
         None
     )
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: the environment's.")] = None

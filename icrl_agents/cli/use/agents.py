@@ -38,16 +38,19 @@ class Play:
     env: AgentEnv = None
     task_file: Tasks = None
     episodes: Episodes = 12
-    seed: Annotated[int | None, typer.Option(help="Default: a new one each time.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. Default: a new one each time.")] = None
     task: Annotated[int | None, typer.Option(help="Which task of the split, from 0. Default: any.")] = None
     split: Split = "test"
     fps: Annotated[float, typer.Option(help="Steps shown a second.")] = 12.0
-    animation: Annotated[bool, typer.Option("--animation/--no-animation", help="Only in a terminal.")] = True
+    animation: Annotated[
+        bool, typer.Option("--animation/--no-animation", help="Draw some episodes; only in a terminal.")
+    ] = True
     record: Annotated[
         Path | None, typer.Option(metavar="FILE.gif", help="Record episodes, as .gif or .mp4, instead of an animation.")
     ] = None
     record_episodes: Annotated[
-        str | None, typer.Option(metavar="NUMBERS", help="Such as 1,6,12. Default: the first, a middle and the last.")
+        str | None,
+        typer.Option(metavar="NUMBERS", help="Which, such as 1,6,12. Default: the first, a middle, the last."),
     ] = None
     record_width: Annotated[int | None, typer.Option(help="Pixels of a frame. Default: as drawn, at least 320.")] = None
     record_every: Annotated[int, typer.Option(help="Record each n-th step, for a smaller file.")] = 1

@@ -51,7 +51,7 @@ class Evaluate:
     env: AgentEnv = None
     task_file: Tasks = None
     split: Split = "test"
-    episodes: Annotated[int | None, typer.Option(help="Length of a lifetime. Default: as published.")] = None
+    episodes: Annotated[int | None, typer.Option(help="Episodes of a lifetime. Default: as published.")] = None
     seeds: Annotated[int | None, typer.Option(help="Lifetimes on each task. Default: 20, fewer of many tasks.")] = None
     seed: Seed = 0
     demos: Annotated[
@@ -75,11 +75,11 @@ class Evaluate:
     address: Address = None
     resources: Resources = None
     as_json: ResultsAsJson = False
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json")] = None
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="For the results.")] = None
     curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw return against episode.")] = None
     measure: Annotated[str, typer.Option(help="What --curve draws: return, success or best_so_far.")] = "return"
-    write: Annotated[bool, typer.Option("--write", help="Renew results, curve and card in its folder.")] = False
-    stored: Annotated[bool, typer.Option("--stored", help="Show what its results hold and measure nothing.")] = False
+    write: Annotated[bool, typer.Option("--write", help="Write results, curve and card into its folder.")] = False
+    stored: Annotated[bool, typer.Option("--stored", help="Show its stored results and measure nothing.")] = False
     overwrite: Overwrite = False
 
     def run(self) -> None:
