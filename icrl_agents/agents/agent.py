@@ -158,11 +158,10 @@ class ICAgent(MethodHolder):
 
         Args:
             obs: current observation, or batch (B, ...), as returned by `env.reset()` or the last `env.step()`.
-            deterministic: take the most probable action instead of a sample. Of actions numbered by integers those at
-                least a quarter as probable are as good, and a generator chooses among them, as a planner does among
-                equals: an agent that searches has no reason to prefer one. The choices are those of the seed, and
-                always the same without one. Real-valued actions have one mode, which ends exploration; a warning says
-                so.
+            deterministic: take the most probable action instead of a sample. Integer actions at least a quarter as
+                probable as that one count as equal, and one of them is drawn, so that an agent still searches. The
+                draws follow from the seed of `reset`, and are always the same without one. Real-valued actions have one
+                mode, which ends exploration; a warning says so.
             plan: planner or name of a planner for this action only, None for none; the default is that of `use_plan`.
             rows: numbers (n,) of the rows of the batch that act, in the order of `obs` (n, ...); the others stay as
                 they are. None: all.
