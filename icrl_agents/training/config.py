@@ -48,7 +48,7 @@ class TrainConfig:
     init: str = ""  # agent to start from, of the same method and sizes: a folder, a bundled name or a Hub id
     seed: int = 0  # seed of the weights, the lifetimes and the batches
     split_seed: int | None = None  # seed of the train/test split, None for the published one
-    precision: str = "auto"  # number format, "fp32", "bf16" or "fp16"; "auto": bf16 on GPUs, fp32 on CPUs
+    precision: str = "auto"  # number format, "fp32", "bf16" or "fp16"; "auto": bf16 on CUDA, else fp32
     compile: bool = False  # whether to compile the transformer: slow to start, faster on GPUs
     eval_every: int = 250  # updates between evaluations on validation tasks once the policy is trained, 0 for never
     eval_episodes: int = 20  # episodes per lifetime in these evaluations; bandits: 1
