@@ -132,6 +132,7 @@ def test_every_method_has_a_card_from_its_docstring(data, method):
     words = " ".join((inspect.getdoc(METHODS[method]) or "").split("\n\n")[0].split())
     assert words
     assert words in card
+    assert ("lifetimes much longer" in card) == METHODS[method].in_context
     sections = re.findall(r"^## (.+)$", card, re.MULTILINE)
     assert sections == [
         "Play it",
