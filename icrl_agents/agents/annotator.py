@@ -60,14 +60,21 @@ class Annotator(WeightsHolder):
         """SHA-256 of the weights, the `identity` of `HistoryStore.annotate`."""
         return digest(self.state_dict())
 
-    def check_space(self, observation_space: gymnasium.Space, where: str) -> None:
-        """Refuse (ValueError) histories `where` whose observations are not those of the model."""
-        if space_to_json(observation_space) != space_to_json(self.observation_space):
-            ours, theirs = printable(self.observation_space, 80), printable(observation_space, 80)
-            raise ValueError(f"{where} has observations {theirs}, the model reads {ours}: label others with it")
+    def check_space(
+        self, observation_space: gymnasium.Space, where: str, action_space: gymnasium.Space | None = None
+    ) -> None:
+        """Refuse (ValueError) histories `where` of other spaces: of observations, and of actions if it finds them."""
+        spaces = {"observations": (self.observation_space, observation_space)}
+        if self.method.action is not None and action_space is not None:
+            spaces["actions"] = self.action_space, action_space
+        for name, (ours, theirs) in spaces.items():
+            if space_to_json(theirs) != space_to_json(ours):
+                raise ValueError(
+                    f"{where} has {name} {printable(theirs, 80)}, the model {printable(ours, 80)}: label others with it"
+                )
 
     def __call__(self, steps: Steps) -> dict[str, np.ndarray]:
-        """Labels (B, T, ...) by column of whole histories (B, T); zeros at padded steps."""
+        """Labels (B, T, ...) by column of whole histories (B, T), see `label` of the method."""
         with acting(self.method):
             return self.method.label(steps)
 

@@ -66,7 +66,7 @@ class Quantizer(nn.Module):
                 self.layer = library.FSQ(levels=FSQ_LEVELS[codes], dim=size)
 
     def forward(self, vectors: Tensor) -> Quantized:
-        if self.kind == "none":
+        if self.kind == "none" or not len(vectors):  # no vector changes no codebook
             return Quantized(vectors, vectors.new_zeros(len(vectors), 0, dtype=torch.long), vectors.new_zeros(()))
         found, codes, *loss = self.layer(vectors[None])
         codes = codes[0].reshape(len(vectors), -1).long()

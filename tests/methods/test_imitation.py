@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from icrl_agents import HistoryStore, ICAgent, collect, train
 from icrl_agents.agents.annotator import Annotator
-from icrl_agents.core.steps import MissingColumnError, Steps
+from icrl_agents.core.steps import MissingColumnError, Steps, check_steps
 from icrl_agents.evaluation.evaluate import RandomLearner
 from icrl_agents.histories.store import partial_folder
 from icrl_agents.methods.base.predictor import CODE, LATENT
@@ -18,7 +18,9 @@ from icrl_agents.methods.base.trainable import LABELLED
 from icrl_agents.methods.imitation.bc import BC, BCConfig
 from icrl_agents.methods.imitation.la_bc import LABC, LABCConfig
 from icrl_agents.methods.imitation.lam import LAM, LAMConfig
+from icrl_agents.methods.imitation.latent_actions import LatentActions, LatentFields
 from icrl_agents.methods.imitation.vpt import VPT, VPT_ACTION, VPTConfig
+from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.decoded import CodeMixture, decoded, greedy
 from icrl_agents.nn.codecs.distributions import Categorical, Gaussian
 from tests.conftest import one_line
@@ -429,3 +431,41 @@ def test_the_file_of_labels_that_lacks_a_column_is_named(tmp_path, videos):
     settings = {**QUICK, "latent": 4, "codes": 6, "labels": 4, "labelled": str(other)}
     call = lambda: train("la-bc", SHOWN, tmp_path / "x", histories=videos, settings=settings, quiet=True)  # noqa: E731
     one_line(call, ValueError, f"la-bc learns from latent_action, which {other} lacks: annotate")
+
+
+# ---- columns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Discrete(4, start=1), spaces.MultiDiscrete([2, 2], start=[1, 0]), spaces.Box(0.5, 1, (2,), np.float32)],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["vpt", "lam"])
+def test_found_actions_are_of_the_space_also_where_no_frame_shows_one(space, kind):
+    steps, hidden = unshown(play(rows=4))
+    space.seed(0)
+    drawn = [[space.sample() for _ in range(steps.mask.shape[1])] for _ in steps.mask]
+    steps = steps._replace(action=np.array(drawn, space.dtype))
+    configs = {"vpt": (VPT, VPTConfig(**SMALL)), "lam": (LAM, LAMConfig(**CODES, decoder=True))}
+    method, config = configs[kind]
+    model = method(PLANE, space, config)
+    optimise(model, steps, updates=1)
+    found = model.label(steps)
+    check_steps(steps._replace(extras=found), {"action": make_codec(space, 1, predicts=False)}, "labelled")
+    name = VPT_ACTION if kind == "vpt" else "decoded_action"
+    assert len(np.unique(found[name][hidden].reshape(hidden.sum(), -1), axis=0)) == 1  # nothing was found there
+    assert kind == "vpt" or not found[LATENT][hidden].any()
+
+
+def test_a_code_whose_latent_action_is_zero_is_one_that_occurs():
+    torch.manual_seed(0)
+    latent, actions = LatentActions(8, LatentFields(latent=2, codes=4)), make_codec(FOUR, 8, embeds=False)
+    steps, vectors = play(rows=2), np.array([[0, 0], [1, 0], [0, 1], [9, 9]], np.float32)
+    code = steps.action % 3  # of 3 codes, the first of which is in the middle, as with fsq; the fourth never occurs
+    latent.read(steps._replace(extras={LATENT: vectors[code], CODE: code[..., None]}), "la-bc")
+    fit = actions.head(latent.decoder(torch.tensor(vectors[:3]))).logits.softmax(-1).T  # (actions, codes)
+    wanted = fit / fit.sum(1, keepdim=True) @ torch.tensor(vectors[:3])
+    torch.testing.assert_close(latent.of_actions(torch.arange(4)[None], actions)[0], wanted)
+    torch.testing.assert_close(latent.vectors[:3], torch.tensor(vectors[:3]))
+    assert not latent.vectors[3].any()

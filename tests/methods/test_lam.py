@@ -13,6 +13,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.methods.imitation.lam import CODE, LAM, LATENT, RAW, LAMConfig
+from icrl_agents.methods.imitation.vpt import VPT
 from icrl_agents.nn.quantizers import QUANTIZERS
 from icrl_agents.training.processes import check_number
 from tests.conftest import one_line
@@ -202,6 +203,32 @@ def unshown(steps: Steps) -> tuple[Steps, np.ndarray]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"ahead": 3}, {"hierarchy": 3}, {"decoder": True}], ids=str)
+@pytest.mark.parametrize(("kind", "quantizer"), [("plane", "none"), *(("grey", name) for name in QUANTIZERS)])
+def test_a_part_of_a_batch_in_which_nothing_is_labelled_has_no_loss(kind, changes, quantizer):
+    space, action = {**IMAGES, "plane": (PLANE, FOUR)}[kind]
+    lam = LAM(space, action, LAMConfig(**{**SMALL, "codes": 16, **changes}, quantizer=quantizer)).train()
+    steps = play(rows=4) if kind == "plane" else lifetimes(kind, rows=4, count=12)
+    lam.fit_normalization(lam.tensors(steps))
+    lam.loss(lam.tensors(steps))
+    nothing = steps.rows(slice(2)).window(3, 4)
+    nothing = nothing._replace(next_obs=nothing.obs, terminated=np.ones_like(nothing.terminated))
+    assert lam.loss_weight(nothing) == 0
+    books = {name: value.clone() for name, value in lam.state_dict().items()}
+    terms = lam.loss(lam.tensors(nothing))
+    assert all(torch.equal(value, books[name]) for name, value in lam.state_dict().items())
+    assert set(terms) == set(lam.loss(lam.tensors(steps)))
+    assert all(value == 0 for value in terms.values())
+    sum(terms.values()).backward()
+    assert all(weight.grad is None or not weight.grad.any() for weight in lam.parameters())
+
+
+def test_histories_of_which_nothing_can_be_labelled_are_refused():
+    lam, steps = LAM(PLANE, FOUR, LAMConfig(**SMALL)), play(rows=2)
+    never = steps._replace(next_obs=steps.obs, terminated=np.ones_like(steps.terminated))
+    one_line(lambda: lam.fit_normalization(lam.tensors(never)), ValueError, "no step", "final observations")
+
+
+@pytest.mark.parametrize("changes", [{}, {"ahead": 3}, {"hierarchy": 3}, {"decoder": True}], ids=str)
 def test_an_end_that_no_frame_shows_is_neither_learned_nor_labelled(changes):
     lam = LAM(PLANE, FOUR, LAMConfig(**{**SMALL, **changes})).eval()
     steps, hidden = unshown(play(rows=4))
@@ -365,6 +392,14 @@ def test_a_model_and_an_agent_are_not_mistaken_for_each_other(trained, videos, t
     assert "in-context-reinforcement-learning" not in card
     other = gymnasium.make("icrl/Darkroom-v0").observation_space
     one_line(lambda: trained.check_space(other, "x.h5"), ValueError, "x.h5 has observations", "(32, 32, 3)")
+    trained.check_space(trained.observation_space, "x.h5", spaces.Discrete(9))  # it knows no actions
+
+
+def test_a_model_of_actions_labels_no_histories_of_other_actions():
+    model = Annotator(VPT(PLANE, FOUR))
+    model.check_space(PLANE, "x.h5", FOUR)
+    other = spaces.Discrete(9)
+    one_line(lambda: model.check_space(PLANE, "x.h5", other), ValueError, "x.h5 has actions Discrete(9)", "Discrete(4)")
 
 
 @pytest.mark.parametrize(

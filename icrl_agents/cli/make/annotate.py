@@ -45,7 +45,8 @@ class Annotate:
             )
         for path in find_files(self.histories):
             with HistoryStore(path) as store:
-                model.check_space(store.spaces[0], str(path))
+                observation_space, action_space = store.spaces
+                model.check_space(observation_space, str(path), action_space)
                 first = store[store.tasks[0], :MEASURED] if store.tasks else None
                 if first is not None and witnessed(first).any():
                     measured = model.measure(first)

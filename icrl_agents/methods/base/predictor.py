@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icrl_agents.core.steps import Steps
+from icrl_agents.core.steps import Steps, holds_actions
 from icrl_agents.methods.base.config import ModelConfig
 from icrl_agents.methods.base.trainable import Trainable, known
 from icrl_agents.nn.codecs.codec import Codec
@@ -60,6 +60,11 @@ class Predictor(Trainable):
 
     @torch.no_grad()
     def fit_normalization(self, steps: Steps) -> None:
+        if not steps.mask.any():
+            raise ValueError(
+                "no step of the first training windows shows what it changed, as each ends an episode without a "
+                "change: give histories with final observations"
+            )
         self.frames.fit_normalization(steps.obs[steps.mask])
         context, following = self.read_all(steps)
         self.step.copy_(self.usual(self.after(following)[0] - self.current(context)))
@@ -151,12 +156,15 @@ class Predictor(Trainable):
 
     @torch.no_grad()
     def label(self, steps: Steps) -> dict[str, np.ndarray]:
-        """Labels (B, T, ...) by column of NumPy steps (B, T) of whole histories; zeros where none is `witnessed`."""
+        """Labels (B, T, ...) by column of NumPy steps (B, T) of whole histories.
+
+        Steps that are not `witnessed` have zeros, in columns of actions the nearest action.
+        """
         mode, _ = self.training, self.eval()
         origin = torch.zeros(1, dtype=torch.long, device=self.device)
         example = self.predict(*self.read(self.tensors(steps.rows(slice(1))), origin, origin))
         found = {
-            name: np.zeros((*steps.mask.shape, *value.shape[1:]), value.cpu().numpy().dtype)
+            name: self.unlabelled(name, np.zeros((*steps.mask.shape, *value.shape[1:]), value.cpu().numpy().dtype))
             for name, value in example.items()
         }
         for row, places, read in self.blocks(steps):
@@ -164,6 +172,12 @@ class Predictor(Trainable):
                 found[name][row, places] = value.cpu().numpy()
         self.train(mode)
         return found
+
+    def unlabelled(self, name: str, zeros: np.ndarray) -> np.ndarray:
+        """A column (B, T, ...) without labels, given zeros: readers refuse values that are no actions of the space."""
+        if self.action is None or not holds_actions(name):
+            return zeros
+        return self.action.array(self.action.tensor(zeros, torch.device("cpu"))).astype(zeros.dtype)
 
     @abstractmethod
     def measure(self, steps: Steps) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from icrl_agents.methods.base.predictor import (
 )
 from icrl_agents.methods.base.trainable import LABELLED
 from icrl_agents.methods.imitation.lam_config import LAMConfig
-from icrl_agents.methods.imitation.latents import Found, Networks, Skill, error_ahead, squared_error
+from icrl_agents.methods.imitation.latents import Found, Networks, Skill, average, error_ahead, squared_error
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.quantizers import Quantizer
@@ -164,14 +164,14 @@ class LAM(Predictor):
         context, following = self.read_all(steps)
         found, (after, later) = self.infer(context, following), self.after(following)
         if self.config.ahead == 1:
-            error = squared_error(self.guess(context, found.told), after, self.step).mean()
+            error = average(squared_error(self.guess(context, found.told), after, self.step))
         else:
             left = steps_left(steps)[steps.mask].clamp_max(self.config.ahead - 1)
             error = error_ahead(self.guess, found.told, context, after, left, self.step)
         terms = {"reconstruction": error, "commitment": found.action.loss}
         if found.skill:
             guess = self.guess_later(context, found.skill.vectors)
-            terms["skill"] = squared_error(guess, later, self.skill.step).mean()
+            terms["skill"] = average(squared_error(guess, later, self.skill.step))
             terms["skill_commitment"] = found.skill.loss
         if self.config.decoder:
             terms["action"] = self.config.label_weight * imitation_loss(self.decode(found.action.vectors), steps)

@@ -118,7 +118,9 @@ class LatentActions(nn.Module):
                 "histories again with one lam that has codes"
             )
         places = torch.as_tensor(joined, device=self.vectors.device)
-        self.vectors[places] = torch.as_tensor(latent, device=self.vectors.device)
+        # zeros are of codes that no step has, but "fsq" may have a code in the middle
+        some = np.where((latent == 0).all(1, keepdims=True), np.finfo(np.float32).tiny, latent)
+        self.vectors[places] = torch.as_tensor(some, device=self.vectors.device)
 
     def joined(self, code: Any) -> Any:
         """Number (B, T) of the combination of the codes (B, T, L), of an array or tensor."""

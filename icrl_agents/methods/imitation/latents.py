@@ -69,6 +69,11 @@ def squared_error(guess: Tensor, frames: Tensor, usual: Tensor) -> Tensor:
     return 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=CLIP)
 
 
+def average(errors: Tensor) -> Tensor:
+    """Mean () of the errors (N, ...) of steps; 0 without any, as in a part of a batch."""
+    return errors.mean() if len(errors) else errors.sum()
+
+
 def error_ahead(
     guess: Callable[[Tensor, Tensor], Tensor], told: Tensor, context: Tensor, after: Tensor, left: Tensor, usual: Tensor
 ) -> Tensor:
@@ -83,11 +88,11 @@ def error_ahead(
         usual: see `squared_error`.
     """
     steps, total = torch.arange(len(left), device=left.device), after.new_zeros(len(left))
-    for later in range(int(left.max()) + 1):
+    for later in range(int(left.max()) + 1 if len(left) else 1):
         goes_on = left[steps] >= later
         steps, context = steps[goes_on], context[goes_on]
         frames = guess(context, told[steps + later])
         error = squared_error(frames, after[steps + later], usual).flatten(1).mean(1)
         total = total.index_add(0, steps, error)
         context = torch.cat([context[:, frames.shape[1] :], frames], 1)
-    return (total / (left + 1)).mean()
+    return average(total / (left + 1))

@@ -51,7 +51,7 @@ class Frames(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Frames (..., *shape) of observations (..., *space.shape), of any dtype."""
         if not self.bounded:
-            flat = obs.float().reshape(*obs.shape[: obs.dim() - self.axes], -1)
+            flat = obs.float().reshape(*obs.shape[: obs.dim() - self.axes], *self.shape)
             return ((flat - self.mean) / self.std).clamp(-CLIP, CLIP)
         images = obs.unsqueeze(-3) if self.axes == 2 else obs
         return (images.movedim(-1, -3) if self.last else images).float() / PIXEL - 0.5
