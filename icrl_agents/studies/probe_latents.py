@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from icrl_agents.histories.shards import HistoryShards
+from icrl_agents.histories.shards import HistoryShards, check_one_model
 from icrl_agents.methods.base.predictor import LATENT, share_right, witnessed
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.numerics import mean_and_std, own_settings
@@ -55,10 +55,11 @@ def probe_latents(
         columns: columns that the decoder reads.
 
     Raises:
-        ValueError: a column is missing, or there are too few tasks or steps.
+        ValueError: a column is missing or of several models, or there are too few tasks or steps.
     """
     if min(labels) < 1:
         raise ValueError(f"labels={min(labels)} is no number of steps: give 1 or more")
+    check_one_model(shards.stores, columns)
     if len(shards) < 2:
         raise ValueError(f"{shards.name} has {len(shards)} task, a probe needs two: one with labels, one without")
     rng, space = np.random.default_rng(seed), shards.spaces[1]

@@ -95,3 +95,13 @@ def test_mistakes_are_one_line(shards, tmp_path):
     path = collect(ROOM, "noise", tmp_path / "one.h5", tasks=[0], streams=1, episodes=1)
     with HistoryShards(path) as single:
         one_line(lambda: probe_latents(single), ValueError, "one.h5 has 1 task", "needs two")
+
+
+def test_latent_actions_of_two_models_are_not_probed_together(tmp_path):
+    path = tmp_path / "v.h5"
+    collect(ROOM, "noise", path, tasks=range(4), streams=1, episodes=1, shard_size=2)
+    for number, file in enumerate(sorted(tmp_path.glob("v-*.h5"))):
+        with HistoryStore(file) as store:
+            store.annotate(LATENT, telling, identity=f"model {number}")
+    with HistoryShards(path) as mixed:
+        one_line(lambda: probe_latents(mixed, (8,)), ValueError, "latent_action of different models")

@@ -593,6 +593,8 @@ class TestMistakes:
             ("cad", {"gate": "gated"}, {"gate": "hard"}),
             ("lam", {"hierarchy": 2}, {"hierarchy": 3}),
             ("lam", {"bounded": False}, {"bounded": True}),
+            ("lam", {"quantizer": "fsq", "codes": 16}, {"quantizer": "fsq", "codes": 64}),
+            ("lam", {"quantizer": "none", "latent": 2}, {"quantizer": "fsq", "latent": 2}),
             ("la-bc", {"codes": 16, "levels": 1}, {"codes": 4, "levels": 2}),
         ],
     )
@@ -600,7 +602,8 @@ class TestMistakes:
         """Their shapes are the same."""
         model, spaces = MODELS[method], SPACES["grid"] if method == "cad" else IMAGES["rows-first"]
         first, second = (model(*spaces, model.Config(**given)) for given in (one, other))
-        for changed in one.keys() & {"gate", "hierarchy", "bounded", "levels"}:
+        assert (names := [name for name in model.Config.MEANINGS if name in one and one[name] != other[name]])
+        for changed in names:
             words = f"{changed}={one[changed]!r}, not {other[changed]!r}"
             one_line(lambda: init_from(second, first, "a"), ValueError, words)
 

@@ -35,7 +35,7 @@ class LAMConfig(ModelConfig):
     window: int = 8  # number of steps in a training window
 
     CHOICES: ClassVar = {"quantizer": QUANTIZERS, "encoder": ("cnn", "vit")}
-    MEANINGS: ClassVar = ("heads", "bounded", "hierarchy", "levels")
+    MEANINGS: ClassVar = ("heads", "bounded", "hierarchy", "quantizer", "codes", "levels")
     ADDED: ClassVar = MappingProxyType(
         {"decoder": False, "label_weight": 1.0, "encoder": "cnn", "layers": 2, "heads": 4, "patch": 4}
         | {"bounded": False, "ahead": 1, "hierarchy": 0}
