@@ -102,6 +102,12 @@ def channels_last(images: spaces.Box) -> bool:
     return len(images.shape) == 3 and images.shape[2] < images.shape[0]
 
 
+def pixel_range(images: spaces.Box) -> tuple[int, int]:
+    """Lowest pixel of a space of images, and the number of steps from there to the highest one."""
+    low, high = int(images.low.min()), int(images.high.max())
+    return low, max(1, high - low)
+
+
 def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
     """JSON description of a space, the inverse of `space_from_json`.
 

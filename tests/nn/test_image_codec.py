@@ -11,6 +11,7 @@ from icrl_agents.methods import METHODS
 from icrl_agents.nn.codecs import make_codec
 from icrl_agents.nn.codecs.image import ImageCodec
 from icrl_agents.nn.codecs.integers import IntegerVectorCodec
+from icrl_agents.nn.vision.frames import Frames
 from tests.conftest import one_line
 from tests.fakes import SMALL
 
@@ -54,6 +55,20 @@ def test_vectors_tell_where_a_thing_is(shape):
         pixels[(number, *(place if shape[0] == 3 else place[1:]))] = 255
     vectors = codec.embed(codec.tensor(pixels, CPU))
     assert torch.pdist(vectors).min() > 1e-4  # with PyTorch's default weights 1e-6 in the largest image
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 10), (100, 151)])
+@torch.no_grad()
+def test_images_of_all_ranges_are_seen_alike(low, high):
+    """An image of zeros and ones would else be one shade of black, of which nothing is learned."""
+    space, usual = spaces.Box(low, high, (20, 17, 3), np.uint8), image(20, 17, 3)
+    shade = np.random.default_rng(0).integers(2, size=(5, 20, 17, 3)).astype(np.uint8)
+    narrow, wide = low + shade * np.uint8(high - low), shade * np.uint8(255)
+    one, other = codec_of(space), codec_of(usual)
+    torch.testing.assert_close(one.embed(one.tensor(narrow, CPU)), other.embed(other.tensor(wide, CPU)))
+    frames = Frames(space)(torch.as_tensor(narrow))
+    assert torch.equal(frames, Frames(usual)(torch.as_tensor(wide)))
+    assert frames.unique().tolist() == [-0.5, 0.5]
 
 
 def test_small_boxes_of_bytes_are_numbers_and_large_vectors_of_bytes_are_refused():

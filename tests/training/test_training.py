@@ -602,7 +602,8 @@ class TestMistakes:
         """Their shapes are the same."""
         model, spaces = MODELS[method], SPACES["grid"] if method == "cad" else IMAGES["rows-first"]
         first, second = (model(*spaces, model.Config(**given)) for given in (one, other))
-        assert (names := [name for name in model.Config.MEANINGS if name in one and one[name] != other[name]])
+        names = [name for name in model.Config.MEANINGS if name in one and one[name] != other[name]]
+        assert names
         for changed in names:
             words = f"{changed}={one[changed]!r}, not {other[changed]!r}"
             one_line(lambda: init_from(second, first, "a"), ValueError, words)

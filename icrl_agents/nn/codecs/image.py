@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.spaces import channels_last
+from icrl_agents.core.spaces import channels_last, pixel_range
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.vision.encoders import ConvEncoder
@@ -22,7 +22,8 @@ UNPREDICTED = (
 class ImageCodec(Codec):
     """Embedding of images (..., H, W, C), (..., C, H, W) or (..., H, W) of bytes by a convolutional network.
 
-    The channels are the shorter one of the first and the last axis. Images stay bytes until they are embedded.
+    The channels are the shorter one of the first and the last axis. Images stay bytes until they are embedded, from
+    -0.5 to 0.5 between the bounds of the space.
 
     Raises:
         ValueError: `predicts`, since it has no head.
@@ -36,14 +37,14 @@ class ImageCodec(Codec):
             raise ValueError(UNPREDICTED.format(space=printable(space, 60)))
         super().__init__(space, width, predicts)
         a, b, c = space.shape if len(space.shape) == 3 else (1, *space.shape)
-        self.channels_last = channels_last(space)
+        self.channels_last, (self.low, self.range) = channels_last(space), pixel_range(space)
         self.encoder = ConvEncoder((c, a, b) if self.channels_last else (a, b, c), width)
 
     def embed(self, x: Tensor) -> Tensor:
         axes = len(self.space.shape or ())
         images = x.reshape(-1, *x.shape[x.dim() - axes :])  # (N, *shape)
         images = images[:, None] if axes == 2 else images.movedim(-1, 1) if self.channels_last else images
-        vectors = self.encoder(images.float() / 255 - 0.5)
+        vectors = self.encoder((images.float() - self.low) / self.range - 0.5)
         return vectors.reshape(*x.shape[: x.dim() - axes], -1)  # (..., D)
 
     def head(self, hidden: Tensor) -> Distribution:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from icrl_agents.core.printable import printable
-from icrl_agents.core.spaces import channels_last, is_box, is_image_box
+from icrl_agents.core.spaces import channels_last, is_box, is_image_box, pixel_range
 from icrl_agents.nn.numerics import mean_and_std
 
-PIXEL = 255.0  # highest value of a byte
 CLIP = 10.0  # of standardised entries: one that hardly moves may jump by thousands of its standard deviations
 
 
@@ -41,7 +40,7 @@ class Frames(nn.Module):
         self.bounded, self.last = is_image_box(space), False
         if self.bounded:
             a, b, c = space.shape if self.axes == 3 else (1, *space.shape)
-            self.last = channels_last(space)
+            self.last, (self.low, self.range) = channels_last(space), pixel_range(space)
             self.shape: tuple[int, ...] = (c, a, b) if self.last else (a, b, c)
         else:
             self.shape = (math.prod(space.shape),)
@@ -54,7 +53,7 @@ class Frames(nn.Module):
             flat = obs.float().reshape(*obs.shape[: obs.dim() - self.axes], *self.shape)
             return ((flat - self.mean) / self.std).clamp(-CLIP, CLIP)
         images = obs.unsqueeze(-3) if self.axes == 2 else obs
-        return (images.movedim(-1, -3) if self.last else images).float() / PIXEL - 0.5
+        return ((images.movedim(-1, -3) if self.last else images).float() - self.low) / self.range - 0.5
 
     @torch.no_grad()
     def fit_normalization(self, obs: Tensor) -> None:
