@@ -24,8 +24,9 @@ from icrl_agents.cli.use.evaluate import Evaluate
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.process.caution import one_line_warnings
 from icrl_agents.core.process.interrupts import Interrupted, Terminated
-from icrl_agents.core.process.launched import await_first, is_first
+from icrl_agents.core.process.launched import await_first, is_first, refuse_launched
 
+DIVIDED = "train"  # the command that launched processes share
 OURS = "icrl_agents", "icrl_envs"
 
 
@@ -55,6 +56,12 @@ class Commands(TyperGroup):
             if is_first():
                 print(str(end) or "interrupted", file=sys.stderr)
             raise typer.Exit(getattr(end, "code", Interrupted.code)) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, *rest = super().resolve_command(ctx, args)
+        if name != DIVIDED:
+            refuse_launched(f"icrl-agents {name}")
+        return name, *rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a table of commands for each section, without those that are hidden."""

@@ -14,6 +14,7 @@ from icrl_agents.core.families import TaskSet, sendable
 from icrl_agents.core.process.interrupts import continuing
 from icrl_agents.core.process.jobs.backends import Backend, open_workers
 from icrl_agents.core.process.jobs.shared_folder import SharedFolder, shared
+from icrl_agents.core.process.launched import refuse_launched
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.protocol import EvalSpec
@@ -54,9 +55,11 @@ def run_cells(cells: Sequence[Cell], jobs: int | None = 1, backend: Backend = Ba
             machine died continues from its last checkpoint.
 
     Raises:
-        ValueError: a cell's folder has another training or evaluation; nothing is trained then.
+        ValueError: a cell's folder has another training or evaluation, or several processes were launched; nothing is
+            trained then.
         FileNotFoundError: a machine of the cluster does not have the folder.
     """
+    refuse_launched("a study")
     for cell in cells:  # all checks come before the first training
         check_cell(cell)
     if all((cell.folder / CURVE).is_file() for cell in cells):

@@ -17,6 +17,12 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", 1)) if is_launched() else 1
 
 
+def refuse_launched(what: str) -> None:
+    """Refuse (ValueError) several processes for what is no training: each would do all of it, and write it."""
+    if (count := launched()) > 1:
+        raise ValueError(f"{what} is the work of one process, and {count} were launched: start it without a launcher")
+
+
 def local_rank() -> int:
     """Number of this process on its machine, from 0; 0 without a launcher."""
     return max(0, int(os.environ.get("LOCAL_RANK", 0)))
