@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from icrl_agents.core.arrays import to_array
+from icrl_agents.core.arrays import check_finite, to_array
 from icrl_agents.core.boundary import Boundary, autoreset_mode
 
 
@@ -97,7 +97,7 @@ def rollout(
         Undiscounted episode returns (B, episodes).
 
     Raises:
-        ValueError: the env reports malformed step results, see `Boundary.read`.
+        ValueError: the env reports malformed step results, see `Boundary.read`, or a reward that is not finite.
     """
     obs, info = env.reset(seed=seed, options=options)
     learner.reset(env, seed=seed)
@@ -111,7 +111,9 @@ def rollout(
         obs, reward, terminated, truncated, info = env.step(learner.act(obs))
         learner.observe(obs, reward, terminated, truncated, info)
         _, active = boundary.read(obs, terminated, truncated, info)  # (B,) bool: False at NEXT_STEP dummy steps
-        reward = to_array(reward, "reward") * active
+        reward = to_array(reward, "reward")
+        check_finite(reward, "reward")  # before a mean hides it in NaN
+        reward = reward * active
         returns[rows, np.minimum(episode, episodes)] += reward
         if on_step:
             on_step(Moment(reward, active, boundary.ended, episode.copy(), info))

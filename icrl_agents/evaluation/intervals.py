@@ -13,7 +13,7 @@ Axis letters: R runs (trainings x lifetimes, grouped by training), N tasks, E po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -142,11 +142,6 @@ class Rates(Scores):
 
     runs: np.ndarray  # (R, N, E) 0 or 1
     trainings: int = 1
-
-
-def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
-    """Mean of values (N,) with the interval of resampled values."""
-    return bootstrap(mean, np.asarray(values, float)[None])
 
 
 def mean(scores: np.ndarray) -> np.ndarray:

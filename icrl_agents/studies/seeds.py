@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from icrl_agents.core.process.packages import versions
 from icrl_agents.core.process.terminal import counted
 from icrl_agents.core.splits import TRAIN, split_tasks
 from icrl_agents.evaluation.curves import Curve
-from icrl_agents.evaluation.intervals import bootstrap_mean, share_of_optimum
+from icrl_agents.evaluation.intervals import bootstrap, mean, share_of_optimum
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results import check_measured, include_rows
 from icrl_agents.evaluation.results_table import SUCCESS_RATE, last_quarter, span_name, spans
@@ -116,37 +116,51 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
     include_rows(folder, study_table(curves))
 
 
-def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
-    """Rows of means over all cells with their bootstrap 95% interval over cells, and of the worst cell.
+class Cells(NamedTuple):
+    """The curves of all splits with each training seed in turn."""
 
-    Shares of the optimum are left out where it is not known, and successes where none were recorded.
+    splits: list[int]
+    seeds: list[int]
+    curves: list[Curve]
+
+    def __str__(self) -> str:
+        return f"{counted(len(self.splits), 'split')} x {counted(len(self.seeds), 'training seed')}"
+
+
+def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
+    """Rows of means over all cells with their bootstrap 95% interval, and of the worst cell.
+
+    Splits are resampled, then the trainings on each: those on the same split share its tasks, so they tell less than as
+    many on splits of their own. Shares of the optimum are left out where it is not known, and successes where none were
+    recorded.
     """
-    splits, seeds = (len(set(column)) for column in zip(*curves, strict=True))
-    name, found = f"{counted(splits, 'split')} x {counted(seeds, 'training seed')}", list(curves.values())
-    known = all(np.isfinite(curve.share(1)).all() for curve in found)
+    splits, seeds = (list(dict.fromkeys(column)) for column in zip(*curves, strict=True))
+    cells = Cells(splits, seeds, [curves[split, seed] for seed in seeds for split in splits])
+    known = all(np.isfinite(curve.share(1)).all() for curve in cells.curves)
     rows = []
-    for span in spans(min(curve.runs.shape[2] for curve in found)):
-        rows.append(_row(f"{name}: mean return, {span_name(*span)}", [curve.at(*span).value for curve in found]))
+    for span in spans(min(curve.runs.shape[2] for curve in cells.curves)):
+        earned = [curve.at(*span).value for curve in cells.curves]
+        rows.append(_row(cells, f"mean return, {span_name(*span)}", earned))
         if known:  # one optimum per cell: optima differ between splits
             shares = [
-                float(share_of_optimum(curve.at(*span).value, curve.random.mean(), curve.optimal.mean()))
-                for curve in found
+                float(share_of_optimum(value, curve.random.mean(), curve.optimal.mean()))
+                for value, curve in zip(earned, cells.curves, strict=True)
             ]
-            rows.append(_row(f"{name}: share of optimum, {span_name(*span)}", shares, "share of optimum"))
-    return [*rows, *_successes(name, found), *(_worst(name, curves, span) if known else [])]
+            rows.append(_row(cells, f"share of optimum, {span_name(*span)}", shares, "share of optimum"))
+    return [*rows, *_successes(cells), *(_worst(str(cells), curves, span) if known else [])]
 
 
-def _successes(name: str, curves: Sequence[Curve]) -> list[Row]:
+def _successes(cells: Cells) -> list[Row]:
     """Rows of the success rates over cells."""
-    if any(curve.success is None for curve in curves):
+    if any(curve.success is None for curve in cells.curves):
         return []
-    last = min(curve.runs.shape[2] for curve in curves)
+    last = min(curve.runs.shape[2] for curve in cells.curves)
     span = last_quarter(last)
-    rates = [curve.success_rate.at(*span).value for curve in curves]
-    best = [curve.best_so_far.at(last).value for curve in curves]
+    rates = [curve.success_rate.at(*span).value for curve in cells.curves]
+    best = [curve.best_so_far.at(last).value for curve in cells.curves]
     return [
-        _row(f"{name}: success, {span_name(*span)}", rates, SUCCESS_RATE),
-        _row(f"{name}: best-so-far success, {span_name(last, last)}", best, SUCCESS_RATE),
+        _row(cells, f"success, {span_name(*span)}", rates, SUCCESS_RATE),
+        _row(cells, f"best-so-far success, {span_name(last, last)}", best, SUCCESS_RATE),
     ]
 
 
@@ -158,7 +172,8 @@ def _worst(name: str, curves: dict[tuple[int, int], Curve], span: tuple[int, int
     return [Row(f"{name}: worst task of all, {span_name(*span)}", value, unit="share of optimum", note=note)]
 
 
-def _row(name: str, values: Sequence[float], unit: str = "return") -> Row:
-    value, low, high = (round(number, 4) for number in bootstrap_mean(values))
+def _row(cells: Cells, what: str, values: Sequence[float], unit: str = "return") -> Row:
+    scores = np.reshape(values, (len(cells.seeds), len(cells.splits)))  # resampled as lifetimes of tasks are
+    value, low, high = (round(number, 4) for number in bootstrap(mean, scores))
     note = f"cells from {min(values):.2f} to {max(values):.2f}"
-    return Row(name, value, low, high, unit, note, over=f"{len(values)} cells")
+    return Row(f"{cells}: {what}", value, low, high, unit, note, over=str(cells))

@@ -21,7 +21,7 @@ from icrl_agents.evaluation import evaluate as evaluation
 from icrl_agents.evaluation import results as report
 from icrl_agents.evaluation.curves import Curve
 from icrl_agents.evaluation.evaluate import RandomLearner, evaluate, random_returns
-from icrl_agents.evaluation.intervals import bootstrap_mean
+from icrl_agents.evaluation.intervals import bootstrap, mean
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.evaluation.results_table import PLANNED, last_quarter, results_table
 from icrl_agents.evaluation.watching import Watch, read_success
@@ -95,6 +95,18 @@ def test_all_autoreset_modes_give_the_same_returns(mode, vectorization):
     assert returns.tolist() == [first, [REACHED, 0] * 2 if native else first]
     np.testing.assert_array_equal(watch.success.found, returns > 0)
     assert sum(watch.pace.total) == returns.sum()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_not_finite_is_refused(value):
+    class Broken(gymnasium.vector.VectorWrapper):
+        def step(self, actions: Any) -> Any:
+            obs, _, *rest = self.env.step(actions)
+            return obs, np.array([1.0, value]), *rest
+
+    env = Broken(gymnasium.make_vec(ID, num_envs=2, vectorization_mode="vector_entry_point"))
+    with pytest.raises(ValueError, match=f"reward holds NaN or infinity: {value}"):
+        rollout(RandomLearner(), env, 1, seed=0)
 
 
 class Bell(gymnasium.Env):
@@ -332,10 +344,10 @@ def test_of_one_task_the_bootstrap_is_the_usual_one():
     values = np.random.default_rng(0).exponential(size=40)
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1))
     expected = expected.confidence_interval
-    value, low, high = bootstrap_mean(values)
+    value, low, high = bootstrap(mean, values[:, None])  # (R, N)
     assert value == pytest.approx(values.mean())
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.03)
-    assert bootstrap_mean([2.0]) == (2, 2, 2)
+    assert bootstrap(mean, np.array([[2.0]])) == (2, 2, 2)
 
 
 def test_the_interquartile_mean_is_of_normalised_returns():

@@ -13,7 +13,6 @@ from icrl_agents.evaluation.intervals import (
     Sample,
     bootstrap,
     bootstrap_band,
-    bootstrap_mean,
     interquartile_mean,
     mean,
     ratio_of_means,
@@ -125,11 +124,6 @@ def test_large_samples_are_drawn_in_blocks(monkeypatch):
 )
 def test_they_say_what_was_drawn(sample, text):
     assert str(sample) == text
-
-
-def test_values_alone_are_their_own_sample():
-    assert bootstrap_mean([2.0]) == (2, 2, 2)
-    assert bootstrap_mean([0.0, 1.0]) == (0.5, 0, 1)
 
 
 def test_a_share_of_an_optimum_below_zero_is_the_place_between_random_play_and_the_optimum():

@@ -56,18 +56,22 @@ def test_processes_do_not_change_it(tmp_path):
     assert all(np.allclose(one[cell].runs, two[cell].runs) for cell in one)
 
 
+LEVELS = {(0, 0): 4, (0, 1): 6, (1, 0): 8, (1, 1): 6}
+
+
 def test_table():
     def curve(level):
         runs = np.full((2, 3, 12), float(level))
         return Curve("icrl/Darkroom-v0", "test", (0, 1, 2), runs, np.full(3, 10.0), np.zeros(3))
 
-    rows = {row.name: row for row in study_table({(0, 0): curve(4), (0, 1): curve(6), (1, 0): curve(8)})}
+    rows = {row.name: row for row in study_table({cell: curve(level) for cell, level in LEVELS.items()})}
     found = rows["2 splits x 2 training seeds: mean return, episode 10"]
     assert found.value == 6.0
     assert 4 <= found.low < 6 < found.high <= 8
     assert rows["2 splits x 2 training seeds: share of optimum, episode 10"].value == 0.6
     worst = next(row for name, row in rows.items() if "worst task" in name)
     assert (worst.value, worst.note) == (0.4, "split seed 0, training seed 0")
+    assert found.over == "2 splits x 2 training seeds"
     assert not [name for name in rows if "success" in name]
     reached = [replace(curve(4), success=np.arange(12) < count + np.zeros((2, 3, 1))) for count in (11, 12)]
     unknown = [replace(one, optimal=np.full(3, np.nan)) for one in reached]
@@ -76,6 +80,16 @@ def test_table():
     assert (row.value, row.low, row.high, row.unit) == (0.8333, 0.6667, 1, "success rate")
     assert "1 split x 2 training seeds: best-so-far success, episode 12" in rows
     assert not [name for name in rows if "optimum" in name or "worst" in name]
+
+
+def test_trainings_on_one_split_are_not_as_many_splits():
+    def curve(level):
+        return Curve("icrl/Darkroom-v0", "test", (0,), np.full((1, 1, 12), float(level)), np.ones(1), np.zeros(1))
+
+    name = "2 splits x 4 training seeds: mean return, episode 10"
+    cells = {(split, seed): curve(level) for split, level in ((0, 0.2), (1, 0.8)) for seed in range(4)}
+    found = {row.name: row for row in study_table(cells)}[name]
+    assert (found.value, found.low, found.high) == (0.5, 0.2, 0.8)  # as of two splits with one training each
 
 
 def test_a_share_of_costs_is_larger_where_they_are_smaller():
