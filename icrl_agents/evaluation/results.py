@@ -165,11 +165,14 @@ def source_curve(agent: Any, curve: Curve, num_seeds: int, seed: int, workers: W
 # ---- shown --------------------------------------------------------------------------------------------------------
 
 
-def show(curves: Sequence[Curve]) -> None:
-    """Print the results table, where there are successes one of all episodes, then the final returns by task."""
+def show(curves: Sequence[Curve], table: Sequence[Row] = ()) -> None:
+    """Print a results table, where there are successes one of all episodes, then the final returns by task.
+
+    The table is that of the curves unless one is given.
+    """
     curve = curves[0]
     print(f"{curve.env_id}, {counted(len(curve.tasks), f'{curve.split} task')}, {counted(len(curve.runs), 'run')} each")
-    rows = results_table(curves)
+    rows = table or results_table(curves)
     intervals = ["" if row.low is None else f"{row.low:.2f} to {row.high:.2f}" for row in rows]
     lines = [(row.name, f"{row.value:.2f}", i, row.over, row.note) for row, i in zip(rows, intervals, strict=True)]
     print_table(("what", "value", "95% interval", "over", ""), lines)

@@ -223,6 +223,12 @@ def test_stored_results_are_shown_and_renewed_without_measuring(trained, tmp_pat
         wanted = f"--stored measures nothing: leave out {option[0]}, "
         assert wanted in refused("research", "table", "--stored", *option)
     results = json.loads((folder / "results.json").read_text())
+    assert json.loads(done("evaluate", folder, "--stored", "--json")) == results
+    study = [{"name": "3 trainings: gain", "value": 0.5}]
+    results |= {"table": [*results["table"], *study], "study": study, "versions": {"torch": "1.0"}}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert json.loads(done("evaluate", folder, "--stored", "--json")) == results
+    assert "3 trainings: gain" in done("evaluate", folder, "--stored")
     results["curves"] = [{**curve, "env_id": "mine/Room-v0"} for curve in results["curves"]]  # not registered here
     (folder / "results.json").write_text(json.dumps(results))
     assert "task " in done("evaluate", folder, "--stored")

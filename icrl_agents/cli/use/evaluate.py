@@ -86,10 +86,15 @@ class Evaluate:
         from icrl_agents.evaluation import results
 
         self._check_files()
-        curves = self._stored() if self.stored else self._measured()
-        if self.write and not self.stored:  # first: what was measured is not lost
-            results.write_report(self.agent, curves)
-        self._show(curves)
+        if self.stored:
+            found = self._stored()
+            curves = results.stored_curves(self.agent)
+        else:
+            curves = self._measured()
+            found = results.build_results(curves)
+            if self.write:  # first: what was measured is not lost
+                results.write_report(self.agent, curves)
+        self._show(curves, found)
 
     def _check_files(self) -> None:
         from icrl_agents.core.checks import check_choice
@@ -106,8 +111,8 @@ class Evaluate:
         if self.write or self.curve:
             require_matplotlib()
 
-    def _stored(self) -> list[Curve]:
-        """The curves of the agent's results.json; with --write its card and figure are made of them again."""
+    def _stored(self) -> dict[str, Any]:
+        """The agent's results.json; with --write its table, card and figure are made of its curves again."""
         from icrl_agents.evaluation import results
 
         refuse_beside_stored(self, "agent", "task_file", "output", "curve", "measure", "write", "overwrite")
@@ -117,7 +122,7 @@ class Evaluate:
                     f"--write needs an agent in a folder of yours, {self.agent} is none: leave --write out"
                 )
             results.include_rows(self.agent, ())
-        return results.stored_curves(self.agent)
+        return results.stored_results(self.agent)
 
     def _measured(self) -> list[Curve]:
         """The curves of lifetimes that are rolled out now."""
@@ -176,13 +181,14 @@ class Evaluate:
         check_change(agent, self.change, len(tasks))
         return LatentIntervention(agent, self.change)
 
-    def _show(self, curves: list[Curve]) -> None:
-        """Print the table or the JSON, and write the files that --output and --curve name."""
+    def _show(self, curves: list[Curve], found: dict[str, Any]) -> None:
+        """Print the table or the JSON of results, and write the files that --output and --curve name."""
         from icrl_agents.core.files.atomic import write_text
         from icrl_agents.evaluation import plots, results
+        from icrl_agents.hub.cards import table_rows
 
-        text = results.dump_results(results.build_results(curves))
-        print(text, end="") if self.as_json else results.show(curves)
+        text = results.dump_results(found)
+        print(text, end="") if self.as_json else results.show(curves, table_rows(found))
         if self.output:
             write_text(self.output.expanduser(), text)
         if self.curve:
