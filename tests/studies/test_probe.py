@@ -316,6 +316,15 @@ def test_the_command_adds_to_a_card(tmp_path):
     assert "1 episode with rewards, test tasks;" in card
 
 
+def test_agents_of_other_held_out_tasks_are_not_compared(tmp_path):
+    for seed in (0, 1):
+        agent = Variant("ad").build()
+        agent.facts = {"env_id": "icrl/Darkroom-v0", "split_seed": seed}
+        agent.save_pretrained(tmp_path / str(seed))
+    words = ("probe", tmp_path / "0", tmp_path / "1", "--episodes", "1", "--shown", 1, "--seeds", 1)
+    assert f"{tmp_path / '1'} has other test tasks than {tmp_path / '0'}" in refused(*words)
+
+
 def test_histories_fit_the_folds():
     blind = ICAgent.from_pretrained("icrl/cad-blind-darkroom")
     assert usual_histories(blind, "icrl/Darkroom-v0") == (2, (3, 10, 36))

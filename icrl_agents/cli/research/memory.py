@@ -85,10 +85,12 @@ class Memory:
         from icrl_agents.evaluation.evaluate import learner_splits
         from icrl_agents.studies.memory.probe import changes_of, probe, usual_histories
 
-        first = next(iter(agents.values()))
+        sets = {name: learner_splits(agent, env_id).pick(self.split).ids.tolist() for name, agent in agents.items()}
+        (one, first), tasks = next(iter(agents.items())), len(next(iter(sets.values())))
+        if other := next((name for name, ids in sets.items() if ids != sets[one]), None):
+            raise ValueError(f"{other} has other {self.split} tasks than {one}, of its own split: measure them apart")
         shown, usual = usual_histories(first, env_id, self.shown)
         lengths = usual if self.episodes is None else numbers(self.episodes)
-        tasks = len(learner_splits(first, env_id).pick(self.split))
         parts = [(name, change) for name, agent in agents.items() for change in changes_of(agent, self.change, tasks)]
         found = {}
         with progress_bar("measuring", len(parts), "histories") as step:
