@@ -12,16 +12,16 @@ import torch
 from icrl_envs import FAMILIES
 
 from icrl_agents import ICAgent, collect, train
-from icrl_agents.agents.planning.imagination import Branch, MethodImagination
+from icrl_agents.agents.planning.imagination import MethodImagination
 from icrl_agents.cli.make.train import finetuning_command
 from icrl_agents.core.steps import stack_steps
 from icrl_agents.methods.compressed_ad import CAD, CADConfig
 from icrl_agents.nn.compressor import Compressor
-from icrl_agents.nn.fork import Fork
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes as recorded
 from icrl_agents.training.config import split_settings
 from icrl_agents.training.update import Updater
+from tests.agents.planning.scenarios import extend
 from tests.cli.test_cli import done as run_command
 from tests.conftest import one_line
 from tests.fakes import Variant, close, lifetimes, statistics, variants
@@ -270,18 +270,24 @@ class TestMemory:
         torch.testing.assert_close(found, agent.method.encode(agent.context, steps.obs[:, 3])[1])
 
 
+@pytest.mark.parametrize("prev_obs", [False, True])
 @torch.no_grad()
-def test_imagined_steps_stand_behind_the_latents():
-    agent = Variant("cad", (("dynamics", True),)).build()
+def test_imagined_steps_stand_behind_the_latents_and_their_step_before(prev_obs: bool):
+    agent = Variant("cad", (("dynamics", True), ("prev_obs", prev_obs))).build()
     steps = lifetimes(count=13)
     hidden, context = live(agent, steps, 11), agent.context
     cache, _ = agent.method.branch(context)
     dream = MethodImagination(agent.method, context)
-    proposal = dream.propose(Branch(Fork.of(cache), hidden[:, None]), 2)
-    outcome, _ = dream.imagine(Branch(Fork.of(cache), hidden[:, None]), proposal.action)
-    trained = agent.method.hidden(agent.method.tensors(steps.window(0, 12)))[:, 11, 0]
-    reward, _ = agent.method.outcomes(trained, proposal.action[:, 0, 0])
+    branch = dream.root(cache, hidden)
+    action, none = dream.propose(branch, 2).action, torch.zeros(3, 1, dtype=torch.long)
+    outcome, imagined = dream.imagine(branch, action)
+    seen, taken = agent.method.tensors(steps.window(0, 12)), action[:, 0, 0]
+    reward, _ = agent.method.outcomes(agent.method.hidden(seen)[:, 11, 0], taken)
     torch.testing.assert_close(outcome.expected[:, 0, 0], reward.mode(), atol=1e-5, rtol=1e-5)
+
+    longer = extend(seen, taken, outcome.reward[:, 0, 0], outcome.next_obs[:, 0, 0])
+    trained = agent.method.hidden(longer)[:, 12, 0]
+    torch.testing.assert_close(dream.follow(imagined, none, none).hidden[:, 0], trained, atol=1e-5, rtol=1e-5)
 
 
 @contextmanager

@@ -13,13 +13,12 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from icrl_agents import ICAgent, collect, evaluate, train
-from icrl_agents.agents.planning.imagination import Branch, MethodImagination
+from icrl_agents.agents.planning.imagination import MethodImagination
 from icrl_agents.agents.planning.plans import Decision, Plans
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
 from icrl_agents.core.steps import MissingColumnError, Steps, stack_steps
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
-from icrl_agents.nn.fork import Fork
 from tests.conftest import one_line
 from tests.fakes import SMALL, SPACES, Variant, close, lifetimes, statistics
 
@@ -373,7 +372,8 @@ def test_imagined_steps_have_no_marks():
     for t in range(15):
         hidden = agent.method.encode(agent.context, obs)
         cache, _ = agent.method.branch(agent.context)
-        dream, branch = MethodImagination(agent.method, agent.context), Branch(Fork.of(cache), hidden[:, None])
+        dream = MethodImagination(agent.method, agent.context)
+        branch = dream.root(cache, hidden)
         action = dream.propose(branch, 5).action[:, :, :1]
         outcome, imagined = dream.imagine(branch, action)
         then = dream.follow(imagined, *torch.zeros(2, 3, 1, dtype=torch.long))

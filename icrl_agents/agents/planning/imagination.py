@@ -17,6 +17,7 @@ from icrl_agents.agents.planning.search import Outcome, Planner, Proposal, Searc
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.base.context import UNKNOWN, Context
 from icrl_agents.methods.base.method import Method
+from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.fork import Fork
 
 MAX_REWARDS = 64  # with more distinct observed rewards, imagined rewards are not rounded to them
@@ -28,13 +29,14 @@ class Branch:
 
     fork: Fork
     hidden: Tensor  # (B, W, D) at the percepts
+    obs: Tensor  # (B, W, ...) of the percepts
 
 
 @dataclass
 class Imagined:
     """Actions tried in every branch, and their predicted outcomes."""
 
-    fork: Fork
+    branch: Branch
     action: Tensor  # (B, W, A, ...)
     outcome: Outcome
 
@@ -50,7 +52,7 @@ class MethodImagination:
     def __init__(self, method: Method, context: Context, generator: torch.Generator | None = None):
         self.method, self.generator = method, generator
         now = method.tensors(context.read(context.length, 1))  # (B, 1) the open steps
-        self.extras = {name: x[:, 0] for name, x in now.extras.items()}
+        self.obs, self.extras = now.obs, {name: x[:, 0] for name, x in now.extras.items()}
         seen = context.visible()
         rows = [
             np.unique(np.append(reward[mask], np.float32(0)))
@@ -66,6 +68,10 @@ class MethodImagination:
             known = method.reward.relative(known, self.extras)
             self.rewards = known.masked_fill(torch.as_tensor(~has, device=method.device), torch.inf)
 
+    def root(self, cache: Cache, hidden: Tensor) -> Branch:
+        """The open steps of the rows, with hidden vectors (B, D), as one branch (B, 1) each."""
+        return Branch(Fork.of(cache), hidden[:, None], self.obs)
+
     def propose(self, ctx: Branch, count: int) -> Proposal:
         return Proposal(*self.method.action.head(ctx.hidden).candidates(count, self.generator))
 
@@ -75,15 +81,16 @@ class MethodImagination:
         reward, next_obs = method.outcomes(hidden, action)
         expected = reward.mode()
         outcome = Outcome(expected, self._modal(expected), next_obs.mode())
-        return outcome, Imagined(ctx.fork, action, outcome)
+        return outcome, Imagined(ctx, action, outcome)
 
     def follow(self, imagined: Imagined, parent: Tensor, choice: Tensor) -> Branch:
-        where = torch.arange(len(parent), device=parent.device)[:, None], parent, choice
+        rows = torch.arange(len(parent), device=parent.device)[:, None]
+        where, before = (rows, parent, choice), imagined.branch.obs[rows, parent]
         obs, action = imagined.outcome.next_obs[where], imagined.action[where]  # (B, V, ...)
         reward, no = imagined.outcome.reward[where], torch.zeros_like(parent, dtype=torch.bool)
         extras = {name: x[:, None].expand(-1, parent.shape[1], *x.shape[1:]) for name, x in self.extras.items()}
-        steps = Steps(obs, obs, action, reward, no, no, action, reward, obs, no, no, ~no, extras)
-        return Branch(*imagined.fork.grow(self.method.body, parent, self.method.query(steps)))
+        steps = Steps(obs, before, action, reward, no, no, action, reward, obs, no, no, ~no, extras)
+        return Branch(*imagined.branch.fork.grow(self.method.body, parent, self.method.query(steps)), obs)
 
     def value(self, ctx: Branch) -> Tensor:
         to_go: Any = self.method.to_go  # all methods with dynamics have this head
@@ -112,7 +119,7 @@ def search(
     ends = torch.as_tensor(closed, device=hidden.device)
     allowed = torch.as_tensor(np.clip(horizon, 1, left), device=hidden.device)  # (B,) depth limit
     imagination = MethodImagination(method, context, generator)
-    found = planner.search(imagination, Branch(Fork.of(cache), hidden[:, None]), allowed, ends, generator)
+    found = planner.search(imagination, imagination.root(cache, hidden), allowed, ends, generator)
     path = found.path._replace(reward=method.reward.absolute(found.path.reward, imagination.extras))
     known = found.known if planner.when == "known" else torch.ones_like(found.known)
     return found._replace(path=path, known=known)

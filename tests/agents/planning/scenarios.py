@@ -45,6 +45,16 @@ def open_window(agent: ICAgent, row: int) -> Steps:
     return agent.method.tensors(steps._replace(mask=np.ones_like(steps.mask), extras=extras))
 
 
+def extend(steps: Steps, action: Tensor, reward: Tensor, next_obs: Tensor) -> Steps:
+    """Close the last of the steps (W, T) and open the next one in the same episode."""
+    for mine, given in ((steps.action, action), (steps.reward, reward), (steps.next_obs, next_obs)):
+        mine[:, -1] = given
+    no = torch.zeros_like(reward, dtype=torch.bool)
+    new = Steps(next_obs, steps.obs[:, -1], action, reward, no, no, action, reward, next_obs, no, no, ~no).columns
+    extras = {name: torch.cat([x, x[:, -1:]], 1) for name, x in steps.extras.items()}  # imagined rewards keep the range
+    return Steps(**{name: torch.cat([x, new[name][:, None]], 1) for name, x in steps.columns.items()}, extras=extras)
+
+
 def assert_same(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 

@@ -11,25 +11,14 @@ import torch
 from torch import Tensor
 
 from icrl_agents.agents.planning import imagination, plans
-from icrl_agents.agents.planning.imagination import Branch, MethodImagination
+from icrl_agents.agents.planning.imagination import MethodImagination
 from icrl_agents.agents.planning.plans import Decision
 from icrl_agents.agents.planning.search import Outcome, Planner
-from icrl_agents.core.steps import Steps, stack_steps
+from icrl_agents.core.steps import stack_steps
 from icrl_agents.methods.base.context import UNKNOWN, Context
-from icrl_agents.nn.fork import Fork
 from icrl_agents.nn.transformer import Cache
-from tests.agents.planning.scenarios import AD, DREAMERS, SEE_ALL, assert_same, live, open_window, scripted
+from tests.agents.planning.scenarios import AD, DREAMERS, SEE_ALL, assert_same, extend, live, open_window, scripted
 from tests.fakes import SPACES, Variant, close, lifetimes, statistics
-
-
-def extend(steps: Steps, action: Tensor, reward: Tensor, next_obs: Tensor) -> Steps:
-    """Close the last of the steps (W, T) and open the next one in the same episode."""
-    for mine, given in ((steps.action, action), (steps.reward, reward), (steps.next_obs, next_obs)):
-        mine[:, -1] = given
-    no = torch.zeros_like(reward, dtype=torch.bool)
-    new = Steps(next_obs, steps.obs[:, -1], action, reward, no, no, action, reward, next_obs, no, no, ~no).columns
-    extras = {name: torch.cat([x, x[:, -1:]], 1) for name, x in steps.extras.items()}  # imagined rewards keep the range
-    return Steps(**{name: torch.cat([x, new[name][:, None]], 1) for name, x in steps.columns.items()}, extras=extras)
 
 
 def everything(value: Any) -> Iterator[np.ndarray]:
@@ -54,7 +43,8 @@ def test_an_imagined_path_is_what_training_would_predict(variant: Variant, kind:
     agent.method.fit_normalization(agent.method.tensors(agent.method.prepare_batch(steps, np.random.default_rng(0))))
     hidden = live(agent, steps, count, forget=count - 3)
     cache, most = agent.method.branch(agent.context)
-    dream, branch = MethodImagination(agent.method, agent.context, rng), Branch(Fork.of(cache), hidden[:, None])
+    dream = MethodImagination(agent.method, agent.context, rng)
+    branch = dream.root(cache, hidden)
     windows, compared = [open_window(agent, row) for row in range(3)], 0
     for step in range(3):
         action = dream.propose(branch, 4).action
@@ -89,7 +79,7 @@ def test_the_likeliest_reward_is_one_that_the_row_has_seen(monkeypatch):
 
     def imagine() -> Outcome:
         dream = MethodImagination(agent.method, agent.context)
-        return dream.imagine(Branch(Fork.of(agent.context.memory), hidden[:, None]), action)[0]
+        return dream.imagine(dream.root(agent.context.memory, hidden), action)[0]
 
     outcome = imagine()
     for row, begin in enumerate((0, 3, 0)):
