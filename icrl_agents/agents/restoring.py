@@ -22,7 +22,7 @@ from icrl_agents.core.arrays import under
 from icrl_agents.core.checks import check_known, check_value, whole
 from icrl_agents.core.files.strict_json import MAX_JSON_BYTES, parse_json, require_file
 from icrl_agents.core.printable import printable
-from icrl_agents.core.steps import ACTION_MASK, HIGHEST, LOWEST, Steps, check_steps
+from icrl_agents.core.steps import ACTION_MASK, HIGHEST, LOWEST, Steps, check_previous, check_steps
 from icrl_agents.hub.checkpoint import within_memory
 from icrl_agents.hub.header import Kind, read_header, read_metadata
 from icrl_agents.methods.base.method import Method
@@ -32,7 +32,6 @@ NO_CONTEXT = "a context is a folder as agent.save_context writes it"
 SAVE_AGAIN = "it is damaged, save the context again"
 MAY_BE_INFINITE = {f"extras/{name}" for name in ("log_prob", LOWEST, HIGHEST)}  # infinite where nothing is known yet
 ADDED = "plans/"  # arrays that contexts of format version 1 lack
-BEFORE = {"prev_obs": "obs", "prev_action": "action", "prev_reward": "reward"}
 
 
 def load(method: Method, folder: str | Path) -> Session:
@@ -169,9 +168,7 @@ def _check_context(method: Method, steps: Steps, seen: np.ndarray, waiting: np.n
     codecs = {"obs": method.obs, "action": method.action, "reward": method.reward}
     check_steps(steps._replace(extras={}), {**codecs, "next_obs": method.obs}, "the context")
     known = seen & ~steps.start
-    for name, codec in BEFORE.items():
-        values = getattr(steps, name)[known]
-        codecs[codec].check(values, len(values), name)
+    check_previous(steps, codecs, known, "the context")
     open_ = np.flatnonzero(waiting & (length < seen.shape[1]))
     if len(open_) < waiting.sum():
         raise ValueError("a full row between act and observe")

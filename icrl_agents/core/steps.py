@@ -149,20 +149,34 @@ def check_steps(steps: Steps, codecs: Mapping[str, Any], where: str) -> None:
     """
     actions = {name: codecs["action"] for name in steps.extras if holds_actions(name) and "action" in codecs}
     for name, codec in {**codecs, **actions}.items():
-        values = _column(steps, name)[steps.mask]  # (number of real steps, ...)
-        if codec is codecs.get("action") and values.dtype == bool:
-            raise ValueError(f"{where}: {name} has dtype bool; {RIGHT}")
-        try:
-            codec.check(values, len(values), name)
-        except ValueError:
-            first = next(filter(None, (_complaint(codec, value, name) for value in values)), f"{name} is not allowed")
-            raise ValueError(f"{where}: {first}; {RIGHT}") from None
+        _check_values(_column(steps, name)[steps.mask], codec, name, where)
     for name in steps.extras.keys() & NUMBERS:
         value = _column(steps, name)
         if value.dtype.kind not in "iuf" or value.shape != steps.mask.shape or np.isnan(value[steps.mask]).any():
             raise ValueError(
                 f"{where}: {name} is {value.dtype} {value.shape}, expected a number {steps.mask.shape} a step; {RIGHT}"
             )
+
+
+PREVIOUS = {"prev_obs": "obs", "prev_action": "action", "prev_reward": "reward"}  # column -> that of the step before
+
+
+def check_previous(steps: Steps, codecs: Mapping[str, Any], known: np.ndarray, where: str) -> None:
+    """`check_steps` for the previous step of the `known` (B, T) bool steps, which may lie before the recorded ones."""
+    for name, column in PREVIOUS.items():
+        if column in codecs:
+            _check_values(getattr(steps, name)[known], codecs[column], name, where)
+
+
+def _check_values(values: np.ndarray, codec: Any, name: str, where: str) -> None:
+    """Refuse (ValueError) values (n, ...) of the column `name` that are outside the space."""
+    if values.dtype == bool and (name == "action" or holds_actions(name)):
+        raise ValueError(f"{where}: {name} has dtype bool; {RIGHT}")
+    try:
+        codec.check(values, len(values), name)
+    except ValueError:
+        first = next(filter(None, (_complaint(codec, value, name) for value in values)), f"{name} is not allowed")
+        raise ValueError(f"{where}: {first}; {RIGHT}") from None
 
 
 def _column(steps: Steps, name: str) -> np.ndarray:

@@ -306,6 +306,9 @@ class TestHistory:
             ({"next_obs": -1}, ["history: next_obs", "outside"]),
             ({"action": 5}, ["history: action", "outside 0..4"]),
             ({"reward": np.nan}, ["history: reward", "NaN"]),
+            ({"prev_obs": 9}, ["history: prev_obs", "outside [0, 0]..[8, 8]"]),
+            ({"prev_action": 5}, ["history: prev_action", "outside 0..4"]),
+            ({"prev_reward": np.nan}, ["history: prev_reward", "NaN"]),
         ],
         ids=str,
     )

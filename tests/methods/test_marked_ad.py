@@ -16,7 +16,7 @@ from icrl_agents import ICAgent, collect, evaluate, train
 from icrl_agents.agents.planning.imagination import MethodImagination
 from icrl_agents.agents.planning.plans import Decision, Plans
 from icrl_agents.core.reward_range import UNSEEN, with_reward_range
-from icrl_agents.core.steps import MissingColumnError, Steps, stack_steps
+from icrl_agents.core.steps import MissingColumnError, Steps, delayed, stack_steps
 from icrl_agents.methods.base.transforms import END, START, confident_runs
 from icrl_agents.methods.marked_ad import MarkedAD, MarkedADConfig
 from tests.conftest import one_line
@@ -302,6 +302,7 @@ def source_history(count: int = 30) -> Steps:
     rng = np.random.default_rng(1)
     steps = lifetimes(rows=3, count=count)
     cells = {name: rng.integers(0, 3, (3, count, 2), np.int32) for name in ("obs", "next_obs")}
+    cells["prev_obs"] = delayed(cells["obs"], 0)
     log_prob = np.log(rng.random((3, count)) ** 0.2).astype(np.float32)
     log_prob[:, -4:] = 0.0
     return steps._replace(**cells, extras={"log_prob": log_prob, "update": np.tile(np.arange(count) // 4, (3, 1))})

@@ -191,6 +191,9 @@ class TestActing:
         agent.reset(demo=demo.rows([0]))
         assert 0 <= agent.act(np.zeros(2, np.int32)) < 5
         one_line(lambda: agent.reset(demo=demo), ValueError, "demo has 3 rows", "one row for each")
+        later = demo.window(1, None).map(np.copy)
+        later.prev_action[0, 0] = 5
+        one_line(lambda: agent.reset(num_envs=3, demo=later), ValueError, "demo: prev_action 5", "0..4")
 
     @torch.no_grad()
     def test_a_history_is_of_the_live_episode(self):

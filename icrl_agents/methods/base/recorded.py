@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from icrl_agents.core.steps import Steps, check_steps
+from icrl_agents.core.steps import Steps, check_previous, check_steps
 from icrl_agents.methods.base.method import Method
 
 
@@ -38,6 +38,7 @@ def check_recorded(method: Method, steps: Any, rows: int, what: str, acted: bool
     codecs = {"obs": method.obs, "next_obs": method.obs, "reward": method.reward}
     codecs |= {"action": method.action} if acted else {}
     check_steps(steps, codecs, what)
+    check_previous(steps, codecs, mask & ~steps.start, what)
     steps = method.tracked(steps)  # before a window cuts them
     extras = {name: steps.extras[name] for name in method.extra_columns if name in steps.extras}
     return _pad(steps._replace(extras=extras, static={}))
