@@ -31,6 +31,7 @@ __all__ = [
     "checksum_of",
     "define",
     "env_family",
+    "env_spaces",
     "find_family",
     "is_family",
     "is_native",
@@ -57,6 +58,12 @@ def find_family(env_id: str) -> Family:
         )
     check_known([env_id], icrl_envs.FAMILIES, "environment id")
     return icrl_envs.FAMILIES[env_id].family
+
+
+def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Observation and action space of a single environment."""
+    family = find_family(env_id)
+    return family.observation_space, family.action_space
 
 
 def check_tasks(env_id: str, tasks: Any) -> list[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from icrl_agents.core.action_masks import check_legal
-from icrl_agents.core.families import check_same_tasks, find_family
+from icrl_agents.core.families import check_same_tasks, env_spaces, find_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.caution import warn
 from icrl_agents.core.steps import MissingColumnError, Steps
@@ -30,7 +30,7 @@ from icrl_agents.sources.collection import collect
 from icrl_agents.training.augment import hide_rewards, postpone_rewards, renumber_actions
 from icrl_agents.training.config import ORDERED, TrainConfig, check_order
 from icrl_agents.training.labels import LabelledSteps, LabelledWindows, known_rows, reweighted
-from icrl_agents.training.request import Request, env_spaces, own_histories
+from icrl_agents.training.request import Request, own_histories
 from icrl_agents.training.streaming.choice import recorded_windows
 from icrl_agents.training.windows import FreshWindows, Windows, WindowSpec
 

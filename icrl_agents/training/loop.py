@@ -24,7 +24,7 @@ from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.annotator import Annotator
 from icrl_agents.agents.pretrained import init_from
 from icrl_agents.core.checks import flag
-from icrl_agents.core.families import check_same_tasks
+from icrl_agents.core.families import check_same_tasks, env_spaces
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.interrupts import stopping
@@ -44,7 +44,7 @@ from icrl_agents.training.config import PRECISIONS
 from icrl_agents.training.data import collect_own, collecting, naming_file, open_windows, training_batch, with_collected
 from icrl_agents.training.processes import agreed_memory, agreed_signal, agreed_start, check_number, missing_others
 from icrl_agents.training.provenance import describe_data, describe_training
-from icrl_agents.training.request import Given, Request, env_spaces
+from icrl_agents.training.request import Given, Request
 from icrl_agents.training.run_folder import (
     claim,
     drop_killed,

@@ -9,10 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
-
 from icrl_agents.agents.agent import ICAgent
-from icrl_agents.core.families import find_family, tasks_checksum
+from icrl_agents.core.families import env_spaces, find_family, tasks_checksum
 from icrl_agents.core.files.names import check_utf8
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import versions
@@ -210,9 +208,3 @@ def _check_variant(env_id: str, variant: str, fresh: bool) -> None:
         raise ValueError(f"variant={variant!r} has other spaces than {env_id}: choose one with the same")
     if [ours.task_kwargs(i) for i in range(ours.num_tasks)] != [theirs.task_kwargs(i) for i in range(theirs.num_tasks)]:
         raise ValueError(f"variant={variant!r} has other tasks than {env_id}: choose one with the same")
-
-
-def env_spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
-    """Observation and action space of a single environment."""
-    family = find_family(env_id)
-    return family.observation_space, family.action_space

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import accelerate
 import torch
 
+from icrl_agents.core.families import env_spaces
 from icrl_agents.core.steps import Steps
 from icrl_agents.methods.ad import AD, ADConfig
 from icrl_agents.nn.compiled import compile_bodies
@@ -25,7 +26,6 @@ from icrl_agents.nn.lowered import set_precision
 from icrl_agents.sources import make_source
 from icrl_agents.sources.collection import lifetimes
 from icrl_agents.training.config import TrainConfig
-from icrl_agents.training.request import env_spaces
 from icrl_agents.training.update import Updater, make_optimizer
 
 ID, EPISODE, TASKS = "icrl/Darkroom-v0", 20, 81

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from icrl_agents import HistoryStore, collect
 from icrl_agents.agents.agent import ICAgent
 from icrl_agents.agents.shown import usual_demos
+from icrl_agents.core.families import env_spaces
 from icrl_agents.core.reward_range import with_timesteps
 from icrl_agents.core.steps import Steps, stack_steps
 from icrl_agents.evaluation.evaluate import evaluate
@@ -19,7 +20,6 @@ from icrl_agents.methods.base.predictor import CODE, LATENT, SKILL
 from icrl_agents.methods.base.trainable import LABELLED, TASK
 from icrl_agents.sources.demonstrations import Demonstrations
 from icrl_agents.training.loop import train
-from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
 from tests.fakes import LATENT_PROMPTS, SMALL, SPACES, Variant, close, lifetimes, statistics
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from icrl_agents import METHODS, ICAgent, evaluate, train
+from icrl_agents.core.families import env_spaces
 from icrl_agents.sources.collection import lifetimes as lifetimes_of
 from icrl_agents.studies.memory import probe as probing
 from icrl_agents.studies.memory.latents import INTERVENTIONS, LatentIntervention
 from icrl_agents.studies.memory.probe import changes_of, make_history, probe, usual_histories
 from icrl_agents.studies.memory.walks import WALKS, make_walk
 from icrl_agents.training.augment import hide_rewards
-from icrl_agents.training.request import env_spaces
 from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.fakes import Variant, close, lifetimes, statistics

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from icrl_agents import METHODS, ICAgent
+from icrl_agents.core.families import env_spaces
 from icrl_agents.evaluation.protocol import EvalSpec
 from icrl_agents.studies.windows.designs import LATENTS, WINDOWS, make_plan
 from icrl_agents.studies.windows.study import JSON, PICTURE, RUNS, TASKS, study_windows
-from icrl_agents.training.request import env_spaces
 from tests.cli.test_cli import done, refused
 from tests.conftest import one_line
 from tests.evaluation.test_plots import without_matplotlib

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from icrl_agents import HistoryStore, train
-from icrl_agents.core.families import find_family
+from icrl_agents.core.families import env_spaces, find_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.sources import collection
-from icrl_agents.training.request import env_spaces
 from tests.conftest import one_line
 from tests.sources.reach import REACH, registered
 from tests.training.test_run_folder import at_update

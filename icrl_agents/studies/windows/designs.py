@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from icrl_agents.core.checks import check_value
-from icrl_agents.core.families import find_family
+from icrl_agents.core.families import env_spaces, find_family
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.methods import METHODS
 from icrl_agents.methods.base.config import AgentConfig
 from icrl_agents.methods.compressed_ad import CADConfig
 from icrl_agents.training.config import split_settings
-from icrl_agents.training.request import env_spaces
 
 WINDOWS, LATENTS = (30, 60, 120, 240), (8, 16, 32)
 # small models: minutes per training on two cores
