@@ -21,7 +21,8 @@ from icrl_agents.core.printable import printable
 from icrl_agents.core.steps import ACTION_MASK, Steps
 from icrl_agents.methods.base.coded import CodedModel
 from icrl_agents.methods.base.config import ModelConfig
-from icrl_agents.methods.base.context import UNKNOWN, Context, Memory
+from icrl_agents.methods.base.context import UNKNOWN, Context
+from icrl_agents.methods.base.memory import Memory
 from icrl_agents.nn.cache import Cache
 from icrl_agents.nn.codecs.distributions import Distribution
 from icrl_agents.nn.numerics import acting
