@@ -60,19 +60,23 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _shaped(columns: Mapping[str, np.ndarray], spaces: Any, path: Path) -> dict[str, np.ndarray]:
-    """Columns (N, ...) in the shapes of the spaces; some files have rewards and discrete actions of shape (N, 1)."""
+    """Columns (N, ...) in the shapes of the spaces, up to axes of size 1: some files have rewards of shape (N, 1)."""
     obs, action = (space.shape or () for space in spaces)
     inner: dict[str, tuple[int, ...]] = {"observations": obs, "next_observations": obs, "actions": action}
     steps = len(columns["observations"])
     found = {}
     for name, value in columns.items():
         wanted = (steps, *inner.get(name, ()))
-        if value.size != np.prod(wanted, dtype=int) or not steps:
+        if not steps or _longer(value.shape) != _longer(wanted):  # of as many numbers they may be transposed
             raise ValueError(
                 f"{path}: {name} have shape {value.shape}, expected {wanted}: is --env the env of the data?"
             )
         found[name] = value.reshape(wanted)
     return found
+
+
+def _longer(shape: tuple[int, ...]) -> list[int]:
+    return [size for size in shape if size != 1]
 
 
 def _episodes(columns: Mapping[str, np.ndarray], path: Path) -> Iterator[Episode]:

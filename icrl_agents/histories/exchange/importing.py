@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gymnasium
 
-from icrl_agents.core.checks import check_value, flag
+from icrl_agents.core.arrays import digest
+from icrl_agents.core.checks import check_value, flag, whole
 from icrl_agents.core.families import find_family, is_family
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import version_of
 from icrl_agents.core.spaces import space_to_json
 from icrl_agents.histories.exchange.d4rl import read_d4rl
 from icrl_agents.histories.exchange.episodes import DataSet, lifetimes, longest, to_steps
-from icrl_agents.histories.exchange.lapo import chunk_tasks, chunks_of, count_episodes, read_lapo
+from icrl_agents.histories.exchange.lapo import chunk_tasks, chunks_of, read_lapo, survey
 from icrl_agents.histories.exchange.minari import read_minari
 from icrl_agents.histories.info import HistoryInfo
 from icrl_agents.histories.writer import HistoryWriter
@@ -54,6 +57,7 @@ def import_histories(
     """
     check_value("episodes_per_lifetime", "int | None", episodes_per_lifetime, (1, 10**9))
     overwrite = flag("overwrite", overwrite)
+    tasks = None if tasks is None else [whole("tasks", task, 0) for task in tasks]
     if chunks := [chunk for each in data for chunk in chunks_of(each)]:
         if not all(map(chunks_of, data)):
             raise ValueError(f"{len(data)} data, some of them chunks (npz) and some not: import them into two stores")
@@ -67,7 +71,8 @@ def import_histories(
     _check_family(env_id, sets[0], rows)
     histories = {task: to_steps(found, f"task {task}") for task, found in rows.items()}
     streams, episodes = max(map(len, rows.values())), max(map(longest, rows.values()))
-    info = _info(env_id, sets[0], [each.name for each in sets], streams, episodes)
+    checksum = digest({f"{task} {name}": one for task, each in histories.items() for name, one in each.columns.items()})
+    info = _info(env_id, sets[0], [each.name for each in sets], checksum, streams, episodes)
     with HistoryWriter(Path(path), info, sorted(rows), overwrite=overwrite) as writer:
         for task, steps in histories.items():
             writer.add({task: steps})
@@ -122,19 +127,25 @@ def _import_chunks(
     family, ids = find_family(env_id), chunk_tasks(chunks, env_id, tasks)
     data = DataSet("chunks", "lapo", env_id, family.observation_space, family.action_space, [])
     _check_family(env_id, data, dict.fromkeys(ids))
-    episodes = [count_episodes(chunk) for chunk in chunks]
+    found = [survey(chunk) for chunk in chunks]
+    episodes = [each.episodes for each in found]
     most = max(episodes) if episodes_per_lifetime is None else min(max(episodes), episodes_per_lifetime)
-    info = _info(env_id, data, [chunk.name for chunk in chunks], -(-max(episodes) // most), most)
+    contents = json.dumps([ids, [each.checksums for each in found]])
+    checksum = hashlib.sha256(contents.encode()).hexdigest()
+    info = _info(env_id, data, [chunk.name for chunk in chunks], checksum, -(-max(episodes) // most), most)
     with HistoryWriter(path, info, sorted(ids), overwrite=overwrite) as writer:
         for task, chunk in zip(ids, chunks, strict=True):
             if task not in writer.done:
-                found = read_lapo(chunk, env_id, (family.observation_space, family.action_space))
-                rows = lifetimes([found], [task], episodes_per_lifetime)[task]
+                read = read_lapo(chunk, env_id, (family.observation_space, family.action_space))
+                rows = lifetimes([read], [task], episodes_per_lifetime)[task]
                 writer.add({task: to_steps(rows, str(chunk))})
         writer.finish()
 
 
-def _info(env_id: str, data: DataSet, names: Sequence[str], streams: int, episodes: int) -> HistoryInfo:
+def _info(
+    env_id: str, data: DataSet, names: Sequence[str], checksum: str, streams: int, episodes: int
+) -> HistoryInfo:
+    """Header; the `checksum` tells data from others of the same names, whose import is another collection."""
     spec = gymnasium.registry.get(env_id)
     return HistoryInfo(
         env_id=env_id,
@@ -142,7 +153,7 @@ def _info(env_id: str, data: DataSet, names: Sequence[str], streams: int, episod
         observation_space=space_to_json(data.observation_space),
         action_space=space_to_json(data.action_space),
         source=data.kind,
-        settings={"data": [printable(name, 200) for name in names[:100]]},
+        settings={"data": [printable(name, 200) for name in names[:100]], "checksum": checksum},
         assumes=ASSUMES,
         seed=0,
         streams=streams,

@@ -54,11 +54,19 @@ def chunk_tasks(chunks: Sequence[Path], env_id: str, tasks: Sequence[int] | None
     return list(tasks)
 
 
-def count_episodes(path: Path) -> int:
-    """Number of episodes of a chunk; only its flags are read."""
+class Survey(NamedTuple):
+    """What is known of a chunk before it is read."""
+
+    episodes: int  # number of episodes at most
+    checksums: list[int]  # CRC-32 of the arrays that are read, as the file lists them
+
+
+def survey(path: Path) -> Survey:
+    """Survey of a chunk, of which only the flags are read."""
     with _reading(path) as archive:
         done = _flags(_array(archive, DONE), path)
-    return int(done[:-1].sum()) + 1
+        checksums = [_member(archive, name).CRC for name in (OBS, ACTION, DONE, REWARD)]
+    return Survey(int(done[:-1].sum()) + 1, checksums)
 
 
 def read_lapo(path: Path, env_id: str, spaces: tuple[gymnasium.Space, gymnasium.Space]) -> DataSet:
@@ -139,12 +147,16 @@ def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} is damaged, or no chunk of LAPO's data ({why}): get it again")
 
 
-def _array(archive: _Archive, name: str) -> np.ndarray:
-    """An array of numbers; its size is compared with that of the file before it is read."""
+def _member(archive: _Archive, name: str) -> zipfile.ZipInfo:
     try:
-        member = archive.file.getinfo(f"{name}.npy")
+        return archive.file.getinfo(f"{name}.npy")
     except KeyError:
         raise ValueError(f"it has no {name}") from None
+
+
+def _array(archive: _Archive, name: str) -> np.ndarray:
+    """An array of numbers; its size is compared with that of the file before it is read."""
+    member = _member(archive, name)
     check_expansion(member.file_size, archive.nbytes, MAX_TASK_BYTES)
     with archive.file.open(member) as stream:
         shape, fortran, dtype = _header(stream)

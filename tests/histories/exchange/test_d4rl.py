@@ -10,6 +10,7 @@ from icrl_envs import FAMILIES, register_family, unregister_family
 from icrl_agents import HistoryStore
 from icrl_agents.histories.exchange.d4rl import read_d4rl
 from icrl_agents.histories.exchange.importing import import_histories
+from icrl_agents.histories.shards import HistoryShards
 from tests.conftest import one_line
 from tests.envs.families import SPRING, registered
 
@@ -102,8 +103,32 @@ def test_a_store_of_it(tmp_path):
     import_histories(files, tmp_path / "a.h5", env_id=SPRING, tasks=[4, 9], episodes_per_lifetime=2)
     with HistoryStore(tmp_path / "a.h5") as store:
         assert {task: store[task].mask.sum(1).tolist() for task in store} == {4: [4, 3], 9: [3]}
-        assert (store.info.source, store.info.settings) == ("d4rl", {"data": ["one.hdf5", "two.hdf5"]})
+        assert (store.info.source, store.info.settings["data"]) == ("d4rl", ["one.hdf5", "two.hdf5"])
         assert store[4].reward.dtype == np.float32
+
+
+def test_transposed_columns_are_refused(tmp_path):
+    """They have as many numbers as the others."""
+    columns = transitions([0, 0, 1])
+    turned = {**columns, "actions": columns["actions"].T}
+    one_line(lambda: read(tmp_path, turned), ValueError, "actions", "(2, 3)", "(3, 2)")
+
+
+@pytest.mark.parametrize("task", [-1, True, 1.0, "1"])
+def test_tasks_are_whole_numbers_from_0(tmp_path, task):
+    path = write(tmp_path / "data.hdf5", transitions([0, 0, 1]))
+    one_line(lambda: import_histories([path], tmp_path / "a.h5", env_id=SPRING, tasks=[task]), ValueError, "tasks=")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_files_of_one_name_are_two_collections(tmp_path):
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        write(tmp_path / str(number) / "data.hdf5", transitions([0] * (3 + number) + [1]))
+        import_histories([tmp_path / str(number) / "data.hdf5"], tmp_path / f"{number}.h5", env_id=SPRING)
+    assert len(HistoryShards(tmp_path / "0.h5", tmp_path / "1.h5").collections) == 2
+    (tmp_path / "2.h5").write_bytes((tmp_path / "0.h5").read_bytes())
+    one_line(lambda: HistoryShards(tmp_path / "0.h5", tmp_path / "2.h5"), ValueError, "both have task 0")
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from icrl_agents import HistoryStore
 from icrl_agents.core.families import find_family
 from icrl_agents.histories.exchange.importing import import_histories
-from icrl_agents.histories.exchange.lapo import count_episodes, read_lapo
+from icrl_agents.histories.exchange.lapo import read_lapo, survey
+from icrl_agents.histories.shards import HistoryShards
 from tests.conftest import one_line
 
 GAME = "icrl/Procgen-bigfish-v0"
@@ -63,7 +64,7 @@ def test_done_ends_an_episode(tmp_path):
     assert cut.reward.tolist() == [5, 6, 7]
     assert cut.truncated.tolist() == [False, False, True]
     assert not cut.terminated.any()
-    assert count_episodes(tmp_path / "0.npz") == 3
+    assert survey(tmp_path / "0.npz").episodes == 3
 
 
 def test_done_may_mark_the_first_step_of_the_next_episode(tmp_path):
@@ -133,6 +134,23 @@ def test_an_interrupted_import_goes_on(tmp_path):
         assert [store[task].mask.sum() for task in store] == [2, 3, 4]
 
 
+def test_an_interrupted_import_does_not_go_on_with_other_data_of_the_same_names(tmp_path):
+    """Chunks are named 0.npz, 1.npz, ... in every folder of LAPO's."""
+    train = [write(tmp_path / "train" / f"{number}.npz", chunk([2])) for number in range(2)]
+    test = [write(tmp_path / "test" / f"{number}.npz", chunk([3])) for number in range(2)]
+    damage_images(train[1])
+    one_line(lambda: import_histories(train, tmp_path / "a.h5", env_id=GAME), ValueError, "1.npz is damaged")
+    one_line(lambda: import_histories(test, tmp_path / "a.h5", env_id=GAME), FileExistsError, "was begun with settings")
+    one_line(
+        lambda: import_histories(train, tmp_path / "a.h5", env_id=GAME, tasks=[301, 300]), FileExistsError, "checksum"
+    )
+    import_histories(test, tmp_path / "a.h5", env_id=GAME, overwrite=True)
+    import_histories(train[:1], tmp_path / "b.h5", env_id=GAME)
+    with HistoryStore(tmp_path / "a.h5") as store:
+        assert [store[task].mask.sum() for task in store] == [3, 3]
+    assert len(HistoryShards(tmp_path / "a.h5", tmp_path / "b.h5")) == 2  # not the same histories twice
+
+
 BAD = {
     "another action": ({"ta": np.full(5, 15)}, "actions hold 15"),
     "fewer actions": ({"ta": np.zeros(4, np.int64)}, "5 flags done"),
@@ -183,7 +201,7 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path, damage):
         }
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("done.npy", flags[damage])
-    for call in (lambda: read_lapo(path, GAME, SPACES), lambda: count_episodes(path)):
+    for call in (lambda: read_lapo(path, GAME, SPACES), lambda: survey(path)):
         one_line(call, ValueError, "0.npz is damaged, or no chunk of LAPO's data")
 
 
