@@ -1,9 +1,11 @@
 """Atomic writes: a reader sees one whole version of a file, also while two threads write it."""
 
+import errno
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,27 @@ def test_a_kill_leaves_no_old_last_file_beside_new_ones(tmp_path, renames):
     found = {name: (tmp_path / name).read_bytes() for name in names if (tmp_path / name).exists()}
     assert found.pop("card", None) == (b"new" if renames == 3 else None)
     assert list(found.values()) == [b"new"] * min(renames, 2) + [b"old"] * (2 - min(renames, 2))
+
+
+@pytest.mark.parametrize("held", ["weights", "config", "card"])
+@pytest.mark.parametrize("old", [("weights", "config", "card"), ("config",), ()])
+def test_a_file_that_cannot_be_replaced_leaves_all_old_ones(tmp_path, monkeypatch, held, old):
+    """As on Windows, while another program has it open."""
+    write_files(tmp_path, {name: f"old {name}".encode() for name in old} or {"other": b"old other"})
+    before, replace = {path.name: path.read_bytes() for path in tmp_path.iterdir()}, Path.replace
+    refusals = [held]
+
+    def rename(self, target):
+        if Path(target).name in refusals:
+            refusals.clear()
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", rename)
+        with pytest.raises(PermissionError, match=held):
+            write_files(tmp_path, dict.fromkeys(("weights", "config", "card"), b"new"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_a_kill_left_is_deleted_by_a_later_write_once_no_other_can_be_writing_it(tmp_path):

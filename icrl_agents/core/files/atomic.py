@@ -41,25 +41,48 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     Raises:
         IsADirectoryError: a target is a folder.
-        OSError: a system error, such as a full disk; the old files are unchanged.
+        OSError: a system error, such as a full disk or a file that is held open; the old files are unchanged.
     """
     staged = {folder / name: folder / f".{name}.{os.getpid()}-{threading.get_ident()}.tmp" for name in contents}
     try:
         for (target, temporary), content in zip(staged.items(), contents.values(), strict=True):
             if target.is_dir():
                 raise IsADirectoryError(f"{target} is a folder: move it away")
-            with naming(target), temporary.open("wb", buffering=0) as file:
-                put(file, content)
-                os.fsync(file.fileno())
-        if len(staged) > 1:
-            target.unlink(missing_ok=True)
-        for target, temporary in staged.items():
+            with naming(target):
+                _write(temporary, content)
+        if len(staged) == 1:
             temporary.replace(target)
+        else:
+            _rename_together(staged)
     finally:
         for temporary in staged.values():
             with suppress(OSError):  # the original error is the one to report
                 temporary.unlink(missing_ok=True)
     drop_leftovers(folder, STALE)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb", buffering=0) as file:
+        put(file, content)
+        os.fsync(file.fileno())
+
+
+def _rename_together(staged: Mapping[Path, Path]) -> None:
+    """Rename temporary files (target -> file), see `write_files`; where that fails, the old files are put back."""
+    last = list(staged)[-1]
+    before = {target: target.read_bytes() for target in staged if target.exists()}
+    try:
+        last.unlink(missing_ok=True)
+        for target, temporary in staged.items():
+            temporary.replace(target)
+    except BaseException:
+        for target, temporary in staged.items():
+            if target not in before:
+                target.unlink(missing_ok=True)
+            elif not (target.exists() and temporary.exists()):  # it was replaced or deleted
+                _write(temporary, before[target])
+                temporary.replace(target)
+        raise
 
 
 def drop_leftovers(folder: Path, age: float = 0.0) -> None:
