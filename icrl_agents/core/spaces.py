@@ -97,6 +97,19 @@ def is_image_box(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
     return not is_integer_box(space)
 
 
+def check_coded(space: gymnasium.Space) -> None:
+    """Refuse (ValueError) a space that has no codec, so that no agent reads its values or acts in it."""
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box):
+        raise ValueError(f"no codec for {printable(space)}: {as_one_array(space)}")
+    if not isinstance(space, spaces.Box) or is_integer_box(space) or is_image_box(space):
+        return
+    if not np.issubdtype(space.dtype, np.floating) or 0 in space.shape:
+        raise ValueError(
+            f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary, an image of bytes (uint8), a "
+            f"Box of floats, or one of up to {MAX_TABLES} ints with up to {MAX_INTEGERS} values each"
+        )
+
+
 def channels_last(images: spaces.Box) -> bool:
     """Whether the last axis of images has the channels: the shorter one of the first and the last axis."""
     return len(images.shape) == 3 and images.shape[2] < images.shape[0]

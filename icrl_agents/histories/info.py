@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+import gymnasium
 import h5py
 
 from icrl_agents.core.files.strict_json import MAX_DEPTH, parse_object
 from icrl_agents.core.printable import printable
+from icrl_agents.core.process.caution import warn
+from icrl_agents.core.spaces import check_coded
 from icrl_agents.histories.hdf5 import reading
 
 FORMAT, FORMAT_VERSION = "icrl-agents histories", 1
@@ -63,6 +66,15 @@ class HistoryInfo:
                 name: parse_object(words[name].encode(), MAX_DEPTH // 2) for name in kinds if "dict" in kinds[name]
             }
             return cls(**{**words, **plain})
+
+
+def warn_uncoded(*spaces: gymnasium.Space) -> None:
+    """Warn of a space of new histories that no agent of this package reads or acts in."""
+    for space in spaces:
+        try:
+            check_coded(space)
+        except ValueError as error:
+            warn(f"no agent learns from these histories: {error}")
 
 
 def _attribute(file: h5py.File, name: str, kind: str) -> Any:

@@ -41,7 +41,7 @@ from icrl_agents.core.rollout import AGENT, CONFIG, PLAN, WEIGHTS, Learner
 from icrl_agents.core.splits import TRAIN, split_tasks, training_tasks
 from icrl_agents.core.steps import Steps
 from icrl_agents.histories.experts import EXPERT, Expert, WithExpert
-from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.info import HistoryInfo, warn_uncoded
 from icrl_agents.histories.recorder import RecordHistory
 from icrl_agents.histories.writer import HistoryWriter
 from icrl_agents.sources import SOURCES, Source, choose_source, find_source, make_source, source_name
@@ -208,6 +208,7 @@ def _describe(env_id: str, name: str, source: Source, seed: int, streams: int, e
     from icrl_agents.core.spaces import space_to_json
 
     family = find_family(env_id)
+    warn_uncoded(family.observation_space, family.action_space)
     return HistoryInfo(
         env_id=env_id,
         env_kwargs=_env_kwargs(env_id),

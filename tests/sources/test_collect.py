@@ -19,8 +19,11 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+from gymnasium import spaces
 from icrl_envs import FAMILIES
 
+from icrl_agents.core.families import find_family
+from icrl_agents.core.process.caution import Caution
 from icrl_agents.core.splits import split_tasks
 from icrl_agents.histories import store as history
 from icrl_agents.histories import writer as history_writer
@@ -355,6 +358,14 @@ def test_what_is_not_allowed_is_one_clear_line_and_begins_nothing(tmp_path, chan
         make(tmp_path / "h.h5", **changes)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_histories_that_no_agent_can_learn_from_are_told_before_they_are_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "run_block", None)
+    monkeypatch.setattr(find_family(ENV), "observation_space", spaces.Box(0, 9999, (2,), np.int64))
+    with pytest.warns(Caution, match=r"no agent learns from these histories: no codec for Box\(0, 9999"):
+        with pytest.raises(TypeError):
+            make(tmp_path / "h.h5")
 
 
 def test_whole_numbers_of_any_type_collect_the_same(tmp_path, undisturbed):

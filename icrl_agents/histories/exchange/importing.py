@@ -20,7 +20,7 @@ from icrl_agents.histories.exchange.d4rl import read_d4rl
 from icrl_agents.histories.exchange.episodes import DataSet, lifetimes, longest, to_steps
 from icrl_agents.histories.exchange.lapo import chunk_tasks, chunks_of, read_lapo, survey
 from icrl_agents.histories.exchange.minari import read_minari
-from icrl_agents.histories.info import HistoryInfo
+from icrl_agents.histories.info import HistoryInfo, warn_uncoded
 from icrl_agents.histories.writer import HistoryWriter
 
 ASSUMES = "what the policies assumed that made the data."
@@ -142,10 +142,9 @@ def _import_chunks(
         writer.finish()
 
 
-def _info(
-    env_id: str, data: DataSet, names: Sequence[str], checksum: str, streams: int, episodes: int
-) -> HistoryInfo:
+def _info(env_id: str, data: DataSet, names: Sequence[str], checksum: str, streams: int, episodes: int) -> HistoryInfo:
     """Header; the `checksum` tells data from others of the same names, whose import is another collection."""
+    warn_uncoded(data.observation_space, data.action_space)
     spec = gymnasium.registry.get(env_id)
     return HistoryInfo(
         env_id=env_id,

@@ -9,8 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from icrl_agents.core.printable import printable
-from icrl_agents.core.spaces import MAX_INTEGERS, MAX_TABLES, as_one_array, is_box, is_image_box, is_integer_box
+from icrl_agents.core.spaces import check_coded, is_integer_box
 from icrl_agents.nn.codecs.box import BoxCodec
 from icrl_agents.nn.codecs.codec import Codec
 from icrl_agents.nn.codecs.flow import FlowCodec
@@ -38,17 +37,12 @@ def make_codec(
     Raises:
         ValueError: no codec supports the space; the message lists the supported ones.
     """
+    check_coded(space)
     if isinstance(space, spaces.Discrete):
         return DiscreteCodec(space, width, predicts, embeds)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) or is_integer_box(space):
         return IntegerVectorCodec(space, width, predicts, embeds)
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and 0 not in space.shape:
+    assert isinstance(space, spaces.Box)
+    if np.issubdtype(space.dtype, np.floating):
         return BOX_HEADS[head](space, width, predicts, embeds, bins)
-    if is_image_box(space):
-        return ImageCodec(space, width, predicts)
-    if not is_box(space):
-        raise ValueError(f"no codec for {printable(space)}: {as_one_array(space)}")
-    raise ValueError(
-        f"no codec for {printable(space)}: use Discrete, MultiDiscrete, MultiBinary, an image of bytes (uint8), a Box "
-        f"of floats, or one of up to {MAX_TABLES} ints with up to {MAX_INTEGERS} values each"
-    )
+    return ImageCodec(space, width, predicts)

@@ -8,6 +8,8 @@ from gymnasium import spaces
 from icrl_envs import FAMILIES, register_family, unregister_family
 
 from icrl_agents import HistoryStore
+from icrl_agents.core.families import find_family
+from icrl_agents.core.process.caution import Caution
 from icrl_agents.histories.exchange.d4rl import read_d4rl
 from icrl_agents.histories.exchange.importing import import_histories
 from icrl_agents.histories.shards import HistoryShards
@@ -119,6 +121,13 @@ def test_tasks_are_whole_numbers_from_0(tmp_path, task):
     path = write(tmp_path / "data.hdf5", transitions([0, 0, 1]))
     one_line(lambda: import_histories([path], tmp_path / "a.h5", env_id=SPRING, tasks=[task]), ValueError, "tasks=")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_spaces_that_no_agent_can_learn_from_are_told(tmp_path, monkeypatch):
+    path = write(tmp_path / "data.hdf5", {**transitions([0, 1]), "actions": np.array([[5000, 1], [2, 3]])})
+    monkeypatch.setattr(find_family(SPRING), "action_space", spaces.Box(0, 9999, (2,), np.int64))
+    with pytest.warns(Caution, match="no codec for Box"):
+        import_histories([path], tmp_path / "a.h5", env_id=SPRING)
 
 
 def test_two_files_of_one_name_are_two_collections(tmp_path):
