@@ -363,9 +363,9 @@ def test_what_is_not_allowed_is_one_clear_line_and_begins_nothing(tmp_path, chan
 def test_histories_that_no_agent_can_learn_from_are_told_before_they_are_collected(tmp_path, monkeypatch):
     monkeypatch.setattr(collection, "run_block", None)
     monkeypatch.setattr(find_family(ENV), "observation_space", spaces.Box(0, 9999, (2,), np.int64))
-    with pytest.warns(Caution, match=r"no agent learns from these histories: no codec for Box\(0, 9999"):
-        with pytest.raises(TypeError):
-            make(tmp_path / "h.h5")
+    said = r"no agent learns from these histories: no codec for Box\(0, 9999"
+    with pytest.warns(Caution, match=said), pytest.raises(TypeError):
+        make(tmp_path / "h.h5")
 
 
 def test_whole_numbers_of_any_type_collect_the_same(tmp_path, undisturbed):
