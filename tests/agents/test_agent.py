@@ -87,6 +87,25 @@ def test_only_masked_rows_forget(agent):
     assert agent.context.memory.lengths.tolist() == [3, 0, 3]
 
 
+def test_steps_that_were_taken_from_a_context_outlive_its_task():
+    agent = Variant("ad").build(window=8)
+    agent.reset(num_envs=2, seed=0)
+
+    def live(value):
+        for _ in range(3):
+            agent.act(np.full((2, 2), value))
+            agent.observe(np.full((2, 2), value), np.full(2, float(value)), *np.zeros((2, 2), bool), {})
+
+    live(1)
+    seen = agent.context.visible()
+    assert seen.columns.keys() | seen.extras.keys()
+    before = seen.map(np.copy)
+    agent.reset(mask=np.array([True, False]))
+    live(2)
+    for name, value in {**seen.columns, **seen.extras}.items():
+        assert np.array_equal(value, {**before.columns, **before.extras}[name]), name
+
+
 def contexts(mode, steps=50):
     """What an agent knows after scripted actions in a vector env of `mode`."""
     env = gymnasium.make_vec(ID, num_envs=2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode})

@@ -191,8 +191,8 @@ class Context:
         """Clear the rows `index` for a new task; static values stay."""
         self.length, self.full = self.length.copy(), self.full.copy()
         self.length[index], self.full[index] = 0, False
+        self.steps = self.steps.map(np.copy)  # the new task must not show in steps that `visible` gave of the old one
         self._mark()
-        self._own("prev_obs", "prev_action", "prev_reward", "first", "start")
         self._start(index)
         if self.memory is not None:
             self.memory.forget(index)
