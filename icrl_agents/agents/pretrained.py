@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,8 @@ class Loaded(NamedTuple):
 def load(id_or_path: str | Path, device: torch.device, options: Download = Download()) -> Loaded:
     """Load a checkpoint by folder, bundled name or Hub id; see `ICAgent.from_pretrained`."""
     found = remote.fetch(id_or_path, options)
-    origin = found.folder.absolute().name if found.source == "local" else str(id_or_path)
+    named = found.folder if found.folder.name not in ("", "..") else found.folder.resolve()
+    origin = named.name if found.source == "local" else str(id_or_path)
     return load_method(found.folder, device)._replace(source=found.source, origin=origin)
 
 
@@ -92,9 +94,12 @@ def save(method: Trainable, facts: Mapping[str, Any], folder: str | Path) -> Non
     method.validate()
     state = method.state_dict()
     checkpoint.check_state(lambda: type(method)(method.observation_space, method.action_space, method.config), state)
-    config = checkpoint.complete(to_json(method, facts), folder)
+    config, weights = checkpoint.complete(to_json(method, facts), folder), checkpoint.to_bytes(state, folder)
     card = cards.render_card(config, type(method), parameters=sum(tensor.numel() for tensor in state.values()))
-    checkpoint.write_checkpoint(folder, config, state, card)
+    if checkpoint.has_weights(folder, weights):  # what was measured holds
+        with suppress(OSError, ValueError):  # it cannot be read
+            card = cards.make_card(folder, MODELS, config=config)
+    checkpoint.write_checkpoint(folder, config, weights, card)
 
 
 def to_json(method: Trainable, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,11 @@ class Row(NamedTuple):
 
 
 def make_card(
-    folder: Path, methods: Mapping[str, type], name: str | None = None, new: dict[str, Any] | None = None
+    folder: Path,
+    methods: Mapping[str, type],
+    name: str | None = None,
+    new: dict[str, Any] | None = None,
+    config: CheckpointConfig | None = None,
 ) -> str:
     """Card of a checkpoint folder, from its config and, if present, `results.json`, `curve.png` and `episodes.gif`.
 
@@ -76,6 +80,7 @@ def make_card(
         methods: registry of methods by the name in `config.json`.
         name: id in the card's loading example.
         new: results that will replace those in the folder, with a curve.
+        config: content that will replace that of its `config.json`.
 
     Raises:
         ValueError: the results are malformed or were measured on other weights, or the recording is no GIF.
@@ -86,7 +91,7 @@ def make_card(
     if results and results.get("weights_sha256", ours := weights_sha256(folder)) != ours:
         raise ValueError(f"{folder / RESULTS} was measured on other weights: {EVALUATE} again")
     count = count_weights(folder / WEIGHTS)
-    config, curve = read_config(folder), new is not None or (folder / CURVE).is_file()
+    config, curve = config or read_config(folder), new is not None or (folder / CURVE).is_file()
     method = pick(methods, config.method, "method")
     note = (read_note(folder / RECORDING) or EPISODES) if (folder / RECORDING).is_file() else None
     with named(folder, RESULTS, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):

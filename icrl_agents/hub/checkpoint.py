@@ -243,31 +243,41 @@ def complete(data: dict[str, Any], folder: Path) -> CheckpointConfig:
     return _check_config(parse_json(text, path), path)
 
 
-def write_checkpoint(folder: Path, config: CheckpointConfig, state: Mapping[str, Tensor], card: str) -> None:
-    """Write `config.json`, `model.safetensors` and the card; deterministic to the byte.
-
-    Args:
-        folder: created if needed; other files in it are kept.
-        config: result of `complete`.
-        state: tensors by name.
-        card: text of a card without results.
-
-    Raises:
-        NotADirectoryError: `folder` is a file.
-        ValueError: NaN or infinite weights.
-    """
+def to_bytes(state: Mapping[str, Tensor], folder: Path) -> bytes:
+    """Content of `model.safetensors` for tensors by name, to be written to `folder`; ValueError if not finite."""
     from safetensors.torch import save
 
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder: name a folder for {CONFIG} and {WEIGHTS}")
     # copies: safetensors does not accept tensors that share memory
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
     _check_finite(tensors, folder)
+    return save(tensors, {"format": "pt"})
+
+
+def has_weights(folder: Path, weights: bytes) -> bool:
+    """Whether `folder` has exactly these weights already."""
+    path = folder / WEIGHTS
+    return path.is_file() and path.stat().st_size == len(weights) and path.read_bytes() == weights
+
+
+def write_checkpoint(folder: Path, config: CheckpointConfig, weights: bytes, card: str) -> None:
+    """Write `config.json`, `model.safetensors` and the card; deterministic to the byte.
+
+    Args:
+        folder: created if needed; other files in it are kept.
+        config: result of `complete`.
+        weights: result of `to_bytes`.
+        card: text of the card.
+
+    Raises:
+        NotADirectoryError: `folder` is a file.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder: name a folder for {CONFIG} and {WEIGHTS}")
     text = dump_json(config._asdict(), folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
-    write_files(folder, {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: text, CARD: card.encode()})
+    write_files(folder, {WEIGHTS: weights, CONFIG: text, CARD: card.encode()})
 
 
 def weights_sha256(folder: Path) -> str:

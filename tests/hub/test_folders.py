@@ -173,6 +173,17 @@ def test_a_name_like_a_bundled_one_is_answered_without_a_network(bundle, no_netw
     one_line(lambda: ICAgent.from_pretrained(name), FileNotFoundError, name, hint, "revision='main'")
 
 
+def test_an_agent_has_the_name_of_its_folder_however_that_is_given(tiny_agent, tmp_path, monkeypatch):
+    tiny_agent().save_pretrained(tmp_path / "mine.v1")
+    (tmp_path / "mine.v1" / "checkpoints").mkdir()
+    (tmp_path / "link").symlink_to("mine.v1")
+    monkeypatch.chdir(tmp_path / "mine.v1" / "checkpoints")
+    for given, name in (("..", "mine.v1"), ("../", "mine.v1"), ("../../link", "link"), ("../../link/.", "link")):
+        assert ICAgent.from_pretrained(given, device="cpu").origin == name
+    monkeypatch.chdir("..")
+    assert ICAgent.from_pretrained(".", device="cpu").origin == "mine.v1"
+
+
 def test_a_folder_comes_before_the_bundle(bundle, tiny_agent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny_agent().save_pretrained("icrl/tiny")

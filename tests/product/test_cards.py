@@ -250,6 +250,23 @@ def test_a_card_takes_the_results_beside_it_and_only_of_these_weights(tiny_agent
     one_line(lambda: make_card(tmp_path, METHODS), ValueError, "other weights", "icrl-agents evaluate")
 
 
+def test_saving_the_same_weights_again_keeps_the_results_on_the_card(tiny_agent, tmp_path):
+    """`push` takes a card that is not what the folder renders for one that was edited by hand."""
+    tiny_agent().save_pretrained(tmp_path)
+    results = {**RESULTS, "weights_sha256": checkpoint.weights_sha256(tmp_path)}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    agent = ICAgent.from_pretrained(tmp_path, device="cpu")
+    agent.facts["note"] = "saved again"
+    agent.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert card == make_card(tmp_path, METHODS)
+    assert "15.83" in card
+    assert "saved again" in card
+    (tmp_path / "results.json").write_text("{")
+    agent.save_pretrained(tmp_path)  # damaged results are no reason to lose the agent
+    assert "15.83" not in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted(Path(__file__).parents[2].glob("model_cards/*/")), ids=lambda path: path.name)
 def test_a_released_card_is_what_its_folder_renders(folder):
