@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from icrl_agents.agents.inputs import check_spaces
+from icrl_agents.agents.interop.wrappers import check_chosen
 from icrl_agents.core.env_actions import has_action_masks, read_mask
 from icrl_agents.core.printable import printable
 from icrl_agents.core.process.packages import need
@@ -96,6 +97,11 @@ class ObserveVecEnv(VecEnvWrapper):
         sets, mode = _action_sets(self.venv), AutoresetMode.SAME_STEP
         self.agent.reset(num_envs=self.num_envs, seed=self._seed, action_set=sets, autoreset_mode=mode)
         return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Begin a step with the actions that the agent chose; others are refused, as by `ObserveWrapper`."""
+        check_chosen(self.agent, actions)
+        self.venv.step_async(actions)
 
     def step_wait(self) -> Any:
         """Finish a step and show it to the agent."""

@@ -55,7 +55,7 @@ class ObserveWrapper(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and show the result to the agent."""
-        self._watch.check(action)
+        check_chosen(self._watch.agent, action)
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._watch.agent.observe(obs, reward, terminated, truncated, info)
         return obs, reward, terminated, truncated, info
@@ -85,7 +85,7 @@ class ObserveVectorWrapper(VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all rows and show the results to the agent."""
-        self._watch.check(actions)
+        check_chosen(self._watch.agent, actions)
         obs, reward, terminated, truncated, info = self.env.step(actions)
         self._watch.agent.observe(obs, reward, terminated, truncated, info)
         return obs, reward, terminated, truncated, info
@@ -105,17 +105,18 @@ class _Watch:
             self.agent.reset(env, **self._options)
         self._begun = True
 
-    def check(self, action: Any) -> None:
-        """Refuse an action that the agent did not choose: it would remember another one."""
-        chosen = self.agent.session.acted
-        if chosen is None:
-            raise RuntimeError("step() without agent.act(obs): this wrapper is for the actions of its agent")
-        chosen = chosen if self.agent.session.num_envs else chosen[0]
-        if not np.array_equal(np.asarray(action), chosen):
-            raise ValueError(
-                f"step({np.asarray(action).tolist()!r:.80}): the agent chose {chosen.tolist()!r:.80}; pass what "
-                "agent.act(obs) returned, with this wrapper outermost"
-            )
+
+def check_chosen(agent: ICAgent, action: Any) -> None:
+    """Refuse an action that the agent did not choose: it would remember another one."""
+    chosen = agent.session.acted
+    if chosen is None:
+        raise RuntimeError("step() without agent.act(obs): this wrapper is for the actions of its agent")
+    chosen = chosen if agent.session.num_envs else chosen[0]
+    if not np.array_equal(np.asarray(action), chosen):
+        raise ValueError(
+            f"step({np.asarray(action).tolist()!r:.80}): the agent chose {chosen.tolist()!r:.80}; pass what "
+            "agent.act(obs) returned, with this wrapper outermost"
+        )
 
 
 @alone

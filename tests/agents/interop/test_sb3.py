@@ -67,6 +67,17 @@ def test_every_reset_begins_a_lifetime(tiny_agent):
     assert evaluate_policy(model, env, 2, deterministic=False) == first
 
 
+def test_actions_of_others_are_refused_before_the_step(tiny_agent):
+    agent = tiny_agent()
+    model, env = sb3_policy(agent, make_vec_env("icrl/Darkroom-v0", 2, seed=1), seed=3)
+    obs = env.reset()
+    one_line(lambda: env.step(np.zeros(2, np.int64)), RuntimeError, "without agent.act")
+    action, _ = model.predict(obs)
+    one_line(lambda: env.step((action + 1) % 5), ValueError, "the agent chose", "outermost")
+    env.step(action)
+    assert agent.context.visible().action[:, 0].tolist() == action.tolist()
+
+
 def test_deterministic_is_the_callers_choice(tiny_agent):
     agent = tiny_agent()
     model, env = sb3_policy(agent, make_vec_env("icrl/Darkroom-v0", 1, seed=1))
