@@ -107,6 +107,10 @@ def _choose(method: Method, session: Session, obs: np.ndarray, wish: Wish) -> np
     context, active = session.context, ~session.boundary.resetting
     if wish.planner is not None and not context.steps.static.get(ACTION_MASK, np.True_).all():
         raise ValueError("planners do not support action sets: act with plan=None")
+    if wish.planner is not None and wish.planner.after and not session.learn:
+        raise ValueError(
+            f"after={wish.planner.after} counts recorded steps, and this agent has learn=False: act with after=0"
+        )
     if not session.learn:
         context.open(obs)
         context = context.select(np.arange(context.rows))  # a copy: the context itself must not change
@@ -117,7 +121,7 @@ def _choose(method: Method, session: Session, obs: np.ndarray, wish: Wish) -> np
     else:
         action = distribution.sample(session.generator)
     if wish.planner is None:
-        session.plans.path = None  # an action of the policy invalidates the rest of a plan
+        session.plans.drop()
     else:
         decision = Decision(context, hidden, action, active)
         action = session.plans.choose(method, wish.planner, decision, session.planning)

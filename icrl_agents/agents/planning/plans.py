@@ -102,6 +102,10 @@ class Plans:
         self.awaited = self.awaited & ~active
         self.predicted = self.predicted if self.awaited.any() else None
 
+    def drop(self) -> None:
+        """Clear the plans and predictions of all rows, in which the policy acts."""
+        self.path = self.predicted = None
+
     def forget(self, rows: np.ndarray) -> None:
         """Clear plans and counts of the rows `rows` for new tasks."""
         if len(self.total):
@@ -110,7 +114,10 @@ class Plans:
         self.leave(rows)
 
     def leave(self, rows: np.ndarray) -> None:
-        """Clear the plans of the rows `rows`, which have acted otherwise."""
+        """Clear plans and predictions of the rows `rows`, which have acted otherwise."""
+        if self.predicted is not None:
+            self.awaited = self.awaited.copy()
+            self.awaited[rows] = False
         if len(self.length):
             self.length = self.length.index_fill(0, torch.as_tensor(rows, device=self.length.device), 0)
 

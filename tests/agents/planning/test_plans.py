@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from icrl_agents.agents.agent import ICAgent
+from icrl_agents.agents.interop.wrappers import ObserveVectorWrapper
 from icrl_agents.agents.planning.search import PLANNERS, Path, Planner, SearchResult, make_planner
 from icrl_agents.methods import METHODS
 from tests.agents.planning.scenarios import AD, DREAMERS, alike, open_window, scripted
@@ -145,6 +146,14 @@ def test_the_first_steps_of_each_episode_are_left_to_the_policy():
         agent.observe(obs, np.zeros(2, np.float32), np.zeros(2, bool), np.array([t % 4 == 3, t % 3 == 2]), {})
     planned = [(t % 4 >= 2) + (t % 3 >= 2) for t in range(12)]
     assert [len(left) for left, _ in asked] == [rows for rows in planned if rows]
+
+
+def test_steps_that_are_not_recorded_are_not_counted():
+    agent, steps = alike()
+    agent.reset(num_envs=3, history=steps.window(0, 4), learn=False)
+    with pytest.raises(ValueError, match=r"after=2.*learn=False"):
+        agent.act(steps.obs[:, 4], plan=scripted(after=2)[0])
+    agent.act(steps.obs[:, 4], plan=scripted()[0])
 
 
 def test_nobody_follows_the_plan_of_another_planner():
@@ -292,6 +301,20 @@ class TestTrust:
             found.append((agent.session.plans.right.tolist(), agent.session.plans.total.tolist()))
         assert found[0] == found[1]
         assert found[0][0][1] < found[0][0][0] == found[0][1][0]
+
+    @pytest.mark.parametrize("rows", [None, [1]])
+    def test_an_action_that_was_never_taken_is_not_judged_by_the_next_one(self, rows):
+        """The env was reset between them, or the step before only reset a row."""
+        agent, _ = alike(rewards=1)
+        env = ObserveVectorWrapper(gymnasium.make_vec("icrl/Darkroom-v0", num_envs=3), agent, seed=0)
+        obs, _ = env.reset(seed=0)
+        agent.act(obs, plan=scripted(2, True, when="always", trust=0.9)[0])
+        obs, _ = env.reset()
+        chosen = [0, 1, 2] if rows is None else rows
+        agent.act(obs[chosen], plan=None, rows=rows)
+        over = np.zeros((2, len(chosen)), bool)
+        agent.observe(obs[chosen], np.zeros(len(chosen), np.float32), *over, {}, rows=rows)
+        assert not agent.session.plans.total.any()
 
     def test_decisions_that_wait_are_not_judged(self):
         """Their outcomes come in any order, and only the last prediction is known."""
