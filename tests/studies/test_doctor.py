@@ -20,12 +20,13 @@ from icrl_agents.studies.doctor.contract import check_contract
 from icrl_agents.studies.doctor.costs import check_costs, duration
 from icrl_agents.studies.doctor.examine import examine
 from icrl_agents.studies.doctor.findings import Finding, Grade
+from icrl_agents.studies.doctor.tasks import check_rewards
 
 ENV_ID = "test/Lever-v0"
 
 
 class Lever(gymnasium.Env):
-    """Two levers, of which the task's one pays; `fault` breaks one part of the contract."""
+    """Two levers, of which the task's one pays; `fault` breaks one part of the contract, or changes what pays."""
 
     observation_space, action_space = spaces.Discrete(3), spaces.Discrete(2)
 
@@ -36,9 +37,13 @@ class Lever(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[int, dict[str, Any]]:
         super().reset(seed=seed)
+        if self.fault == "options":
+            self.lever = options["lever"]
         return self._obs(), {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        if self.fault == "length":
+            return 0, 1.0, action != self.lever, False, {}
         pays = {"blind": 0.0, "same": float(action == 0)}.get(self.fault, float(action == self.lever))
         return self._obs(), pays, False, False, {}
 
@@ -83,7 +88,7 @@ FAULTS = {
     "contract": ("contract", "AssertionError"),
     "spaces": ("spaces", "no codec"),
     "seeds": ("seeds", "np_random"),
-    "blind": ("rewards", "nothing tells good actions from bad ones"),
+    "blind": ("source", "there is nothing to imitate"),
     "same": ("tasks", "the task arguments change nothing"),
 }
 
@@ -98,6 +103,32 @@ def test_a_fault_is_named(family, request):
         if finding.grade == Grade.FAIL
     }
     assert said in failed[check]
+
+
+@pytest.mark.parametrize("family", ["length"], indirect=True)
+def test_rewards_that_are_all_the_same_pay_where_episodes_differ_in_length(family):
+    """CartPole's are."""
+    (found,) = check_rewards(find_family(family), np.arange(4))
+    assert found.grade == Grade.OK
+    assert "every reward is 1 in " in found.text
+    assert "the length of episodes" in found.text
+
+
+def test_rewards_that_random_play_does_not_find_are_no_failure():
+    """A source may find them: this goal is 16 moves away."""
+    (found,) = check_rewards(find_family("icrl/Darkroom17x17-v0"), np.array([0]))
+    assert found.grade == Grade.NOTE
+    assert "every reward is 0 in " in found.text
+
+
+def test_an_environment_that_needs_its_task_at_every_reset_keeps_the_contract():
+    gymnasium.register(ENV_ID, Lever, max_episode_steps=5, kwargs={"fault": "options"})
+    try:
+        tasks = [{"lever": 0}, {"lever": 1}]
+        (found,) = check_contract(GymFamily(ENV_ID, tasks, split=(0.5, 0), pass_task="options"))
+    finally:
+        gymnasium.registry.pop(ENV_ID)
+    assert found == Finding("contract", Grade.OK, "gymnasium's check_env finds nothing")
 
 
 @pytest.mark.slow

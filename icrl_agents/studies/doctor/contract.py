@@ -27,11 +27,15 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Gymnasium's warnings have colours, ter
 def check_contract(family: Family) -> Iterable[Finding]:
     """Gymnasium's own checker, on the first task."""
     env = family.make(0)
+    # options reach an environment through a wrapper, without which its resets may fail; Gymnasium cannot copy it
+    wrapped = (family.definition or {}).get("pass_task") == "options"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_env(env.unwrapped, skip_render_check=True)
+        warnings.filterwarnings("ignore", ".* is different from the unwrapped version")
+        check_env(env if wrapped else env.unwrapped, skip_render_check=True, skip_close_check=wrapped)
     env.close()
-    said = [" ".join(COLOUR.sub("", str(warning.message)).split()).removeprefix("WARN: ") for warning in caught]
+    heard = [" ".join(COLOUR.sub("", str(warning.message)).split()).removeprefix("WARN: ") for warning in caught]
+    said = list(dict.fromkeys(heard))  # wrappers repeat some
     if said:
         yield note("contract", f"gymnasium's check_env has {counted(len(said), 'warning')}, the first: {said[0][:200]}")
     else:
@@ -57,9 +61,6 @@ def check_seeds(family: Family, steps: int = 100) -> Iterable[Finding]:
         yield ok("seeds", f"two runs of {first.mask.shape[1]} steps with the same seed are equal")
     else:
         yield fail("seeds", "two runs with the same seed differ: draw all randomness from self.np_random after reset")
-    if (first.obs[0] != first.obs[1]).any() or (first.reward[0] != first.reward[1]).any():
-        return
-    yield note("randomness", "seeds change nothing: episodes of a task differ by the actions only")
 
 
 def check_splits(family: Family) -> Iterable[Finding]:
