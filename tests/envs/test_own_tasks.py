@@ -79,6 +79,8 @@ BAD_TASKS = {
     "numbers as names in a list": (lambda: read_tasks({"gears": [[{1: 2.0}], [{1: 3.0}]]}, 2), "named by strings"),
     "a tuple": (lambda: read_tasks([{"goal": (0, 1)}, {"goal": (1, 1)}]), "task 0 is {'goal': (0, 1)}", "no tuples"),
     "a drawn tuple": (lambda: read_tasks({"goal": [[0, (1, 2)], [0, (2, 1)]]}, 2), "no tuples"),
+    "a repeat": (lambda: read_tasks([{"size": 1}, {"size": 2}, {"size": 1.0}]), "tasks 0 and 2 are the same"),
+    "a repeat in a list": (lambda: read_tasks([{"x": [0.0, {"y": 2}]}, {"x": [0, {"y": 2.0}]}]), "0 and 1 are"),
     "num_tasks with a list": (lambda: read_tasks(VALUES, 8), "list of 8 tasks", "leave num_tasks out"),
     "num_tasks": (lambda: read_tasks({"size": {"low": 0.0, "high": 1.0}}, 1), "num_tasks=1: give an integer from 2"),
     "a seed": (lambda: read_tasks({"size": {"low": 0.0, "high": 1.0}}, 9, -1), "seed=-1: give an integer from 0"),
@@ -107,6 +109,11 @@ def test_declared_test_tasks_are_those_of_every_split():
 
 BAD_SETTINGS = {
     "overlap": ({"test_tasks": [VALUES[2]], "split": None}, "test task 0", "training task 2 too", "leave one out"),
+    "overlap of equal numbers": (
+        {"test_tasks": [{**VALUES[2], "value": float(VALUES[2]["value"])}], "split": None},
+        "test task 0",
+        "training task 2 too",
+    ),
     "split and test tasks": ({"test_tasks": [{"value": 20, "label": ""}]}, "split=(0.5, 0) and", "give one"),
     "other names": ({"test_tasks": [{"value": 9}], "split": None}, "task 0 has the arguments ['value']"),
     "text": ({"test_tasks": "all", "split": None}, "test_tasks='all': give a list"),

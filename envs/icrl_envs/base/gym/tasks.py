@@ -65,7 +65,7 @@ def check_tasks(tasks: Sequence[Any], least: int = 2) -> tuple[Task, ...]:
 
 
 def task_key(task: Any, number: int, first: Mapping[str, Any]) -> str:
-    """Return task `number` as JSON text; ValueError unless it is plain data with the names of `first`."""
+    """Return task `number` as JSON text, the same for equal ones; ValueError for no plain data or other names."""
     if not isinstance(task, Mapping) or not task or not all(isinstance(name, str) for name in task):
         raise ValueError(f"task {number} is {short(task)}: give a dict of names and values, one or more.")
     if task.keys() != first.keys():
@@ -77,7 +77,7 @@ def task_key(task: Any, number: int, first: Mapping[str, Any]) -> str:
         key = json.dumps(dict(task), sort_keys=True, allow_nan=False)
         if json.loads(key) != dict(task):  # a tuple, or a name that is no string: JSON, as of an agent, changes them
             raise TypeError(task)
-        return key
+        return json.dumps(json.loads(key, parse_float=_number), sort_keys=True)
     except (TypeError, ValueError):
         fix = "give finite Python numbers, strings, lists (no tuples) of them, or dicts of them, named by strings"
         raise ValueError(f"task {number} is {short(task)}: {fix}.") from None
@@ -86,6 +86,12 @@ def task_key(task: Any, number: int, first: Mapping[str, Any]) -> str:
 def checksum(value: Any) -> str:
     """Return the SHA-256 of plain data as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _number(text: str) -> int | float:
+    """Return a JSON number in the one form of all that are equal: 1.0 as 1, and -0.0 as 0."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _draw(sample: Callable[[np.random.Generator], Any], count: int, seed: int) -> tuple[Task, ...]:
