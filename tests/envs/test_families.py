@@ -304,6 +304,14 @@ def test_the_family_of_an_environment():
     assert env_family(gymnasium.make("CartPole-v1")) is None
 
 
+@pytest.mark.parametrize("env_id", ["icrl/Darkroom10x10-v0", "icrl/BernoulliBandit-v0"])
+def test_the_family_of_an_environment_has_the_split_of_its_id(env_id):
+    wanted = [part.ids.tolist() for part in find_family(env_id).tasks.split()]
+    ways = gymnasium.make(env_id), gymnasium.make_vec(env_id, 2), gymnasium.make_vec(env_id, 2, "sync")
+    for env in ways:
+        assert [part.ids.tolist() for part in env_family(env).tasks.split()] == wanted
+
+
 def test_rules_that_declare_frames_and_draw_none_are_one_clear_line():
     class Drawn(Spring):
         render_modes = ("ansi", "rgb_array")

@@ -153,9 +153,11 @@ def env_family(env: gymnasium.Env | VectorEnv) -> Family | None:
     """
     inner: Any = env.unwrapped
     row = inner.envs[0].unwrapped if isinstance(inner, SyncVectorEnv) else inner  # all rows share a family
-    if isinstance(row, ArrayEnv | ArrayVectorEnv):
-        return row.rules
     spec = inner.spec or row.spec
+    if isinstance(row, ArrayEnv | ArrayVectorEnv):
+        if spec is not None and spec.id in _TASKS:
+            row.rules.published = _TASKS[spec.id].family.published  # of the id, not of the class
+        return row.rules
     if spec is None and isinstance(inner, AsyncVectorEnv):  # rows are in other processes
         spec = inner.get_attr("spec")[0]
     return _TASKS[spec.id].family if spec is not None and spec.id in _TASKS else None
