@@ -67,6 +67,8 @@ BAD_TASKS = {
     "one end": (lambda: read_tasks({"size": {"low": 1}}), "range of size", "low < high"),
     "wrong order": (lambda: read_tasks({"size": {"low": 2, "high": 1}}), "range of size", "low < high"),
     "infinite": (lambda: read_tasks({"size": {"low": 0.0, "high": np.inf}}), "range of size", "numbers"),
+    "too wide": (lambda: read_tasks({"size": {"low": -1e308, "high": 1e308}}), "range of size", "others to 1e+300"),
+    "too many": (lambda: read_tasks({"size": {"low": 0, "high": 10**400}}), "range of size", "whole numbers to 1e+18"),
     "a slip": (lambda: read_tasks({"size": {"low": 1, "hihg": 2}}), "unknown part of the range of size", "'high'"),
     "log of 0": (lambda: read_tasks({"size": {"low": 0, "high": 2, "log": True}}), "logarithmic", "above 0"),
     "no choice": (lambda: read_tasks({"size": []}), "no choice of size"),

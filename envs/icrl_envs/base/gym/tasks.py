@@ -20,6 +20,7 @@ NUM_TASKS = 100
 MAX_TASKS = 100_000
 REPEATS = 1000  # draws in a row without a new task after which there are too few
 DIGITS = 6  # significant digits of a drawn float, so that a task is readable
+WHOLE, MOST = 1e18, 1e300  # largest whole number and largest other one of a range that NumPy can draw from
 RANGE = ("low", "high", "log")  # names of a range
 
 
@@ -135,7 +136,7 @@ def _range(name: str, limits: Mapping[str, Any]) -> Callable[[np.random.Generato
     parts: tuple[Any, Any, Any] = (limits.get("low"), limits.get("high"), limits.get("log"))
     low, high, log = parts
     if not _is_number(low) or not _is_number(high) or not low < high or log not in (None, False, True):
-        fix = "give low and high, numbers with low < high, and log = true or false"
+        fix = f"give low < high, whole numbers to {WHOLE:g} or others to {MOST:g}, and log = true or false"
         raise ValueError(f"the range of {name} is {short(dict(limits))}: {fix}.")
     if log and low <= 0:
         raise ValueError(f"the range of {name} starts at low={low}: a logarithmic scale needs one above 0.")
@@ -143,7 +144,9 @@ def _range(name: str, limits: Mapping[str, Any]) -> Callable[[np.random.Generato
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= (WHOLE if isinstance(value, int) else MOST)  # False for NaN
 
 
 def _whole(low: int, high: int, log: bool) -> Callable[[np.random.Generator], int]:
