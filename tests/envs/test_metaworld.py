@@ -253,6 +253,14 @@ def test_bad_calls_are_one_line(env):
     one_line(lambda: env.reset(options={"task": {"goal": 1}}), ValueError, "unknown task argument", "rand_vec")
 
 
+def test_minus_one_never_truncates(metaworld):
+    rows = gymnasium.make_vec(REACH, 2, max_episode_steps=-1)
+    rows.reset(seed=0)
+    still = np.zeros((2, 4), np.float32)
+    assert not any(rows.step(still)[3].any() for _ in range(101))
+    one_line(lambda: gymnasium.make_vec(REACH, 0), ValueError, "num_envs=0: give an integer from 1")
+
+
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_rows_end_with_their_true_final_observation(metaworld, mode):
     """Two rows on two goals with episodes of three steps, against single environments that are reset by hand."""

@@ -31,7 +31,7 @@ class ArrayEnv(gymnasium.Env[np.ndarray, Any]):
     """One row of `rules_class` as a Gymnasium environment; `gymnasium.make` adds the time limit.
 
     Without task arguments the first `reset` samples the task and later ones keep it; `reset(seed=...)` samples again,
-    `reset(options={"task": {...}})` sets it. Warns if `horizon` differs from the time limit.
+    `reset(options={"task": {...}})` sets it. Warns if `horizon` differs from the id's time limit.
     """
 
     rules_class: ClassVar[type[Rules]]

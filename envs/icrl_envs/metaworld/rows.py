@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from icrl_envs.base.checks import as_array, short
+from icrl_envs.base.checks import as_array, check_int, short
 from icrl_envs.metaworld.env import MetaWorldEnv
 
 
@@ -34,6 +35,14 @@ def make_rows(
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     **kwargs: Any,
 ) -> MetaWorldRows:
-    """Make `num_envs` rows with the same arguments of `MetaWorldEnv`; `gymnasium.make_vec` calls it."""
-    rows = [lambda: TimeLimit(MetaWorldEnv(**kwargs), max_episode_steps)] * num_envs
+    """Make `num_envs` rows with the same arguments of `MetaWorldEnv`; `gymnasium.make_vec` calls it.
+
+    `max_episode_steps` is the time limit, -1 for none, as in `gymnasium.make`.
+    """
+
+    def make() -> gymnasium.Env:
+        env = MetaWorldEnv(**kwargs)
+        return env if max_episode_steps == -1 else TimeLimit(env, max_episode_steps)
+
+    rows = [make] * check_int(num_envs, "num_envs", 1, 2**16)
     return MetaWorldRows(rows, autoreset_mode=autoreset_mode)
