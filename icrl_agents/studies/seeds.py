@@ -116,7 +116,7 @@ def include(folder: str | Path, curves: dict[tuple[int, int], Curve]) -> None:
     include_rows(folder, study_table(curves))
 
 
-class Cells(NamedTuple):
+class Grid(NamedTuple):
     """The curves of all splits with each training seed in turn."""
 
     splits: list[int]
@@ -135,32 +135,32 @@ def study_table(curves: dict[tuple[int, int], Curve]) -> list[Row]:
     recorded.
     """
     splits, seeds = (list(dict.fromkeys(column)) for column in zip(*curves, strict=True))
-    cells = Cells(splits, seeds, [curves[split, seed] for seed in seeds for split in splits])
-    known = all(np.isfinite(curve.share(1)).all() for curve in cells.curves)
+    grid = Grid(splits, seeds, [curves[split, seed] for seed in seeds for split in splits])
+    known = all(np.isfinite(curve.share(1)).all() for curve in grid.curves)
     rows = []
-    for span in spans(min(curve.runs.shape[2] for curve in cells.curves)):
-        earned = [curve.at(*span).value for curve in cells.curves]
-        rows.append(_row(cells, f"mean return, {span_name(*span)}", earned))
+    for span in spans(min(curve.runs.shape[2] for curve in grid.curves)):
+        earned = [curve.at(*span).value for curve in grid.curves]
+        rows.append(_row(grid, f"mean return, {span_name(*span)}", earned))
         if known:  # one optimum per cell: optima differ between splits
             shares = [
                 float(share_of_optimum(value, curve.random.mean(), curve.optimal.mean()))
-                for value, curve in zip(earned, cells.curves, strict=True)
+                for value, curve in zip(earned, grid.curves, strict=True)
             ]
-            rows.append(_row(cells, f"share of optimum, {span_name(*span)}", shares, "share of optimum"))
-    return [*rows, *_successes(cells), *(_worst(str(cells), curves, span) if known else [])]
+            rows.append(_row(grid, f"share of optimum, {span_name(*span)}", shares, "share of optimum"))
+    return [*rows, *_successes(grid), *(_worst(str(grid), curves, span) if known else [])]
 
 
-def _successes(cells: Cells) -> list[Row]:
+def _successes(grid: Grid) -> list[Row]:
     """Rows of the success rates over cells."""
-    if any(curve.success is None for curve in cells.curves):
+    if any(curve.success is None for curve in grid.curves):
         return []
-    last = min(curve.runs.shape[2] for curve in cells.curves)
+    last = min(curve.runs.shape[2] for curve in grid.curves)
     span = last_quarter(last)
-    rates = [curve.success_rate.at(*span).value for curve in cells.curves]
-    best = [curve.best_so_far.at(last).value for curve in cells.curves]
+    rates = [curve.success_rate.at(*span).value for curve in grid.curves]
+    best = [curve.best_so_far.at(last).value for curve in grid.curves]
     return [
-        _row(cells, f"success, {span_name(*span)}", rates, SUCCESS_RATE),
-        _row(cells, f"best-so-far success, {span_name(last, last)}", best, SUCCESS_RATE),
+        _row(grid, f"success, {span_name(*span)}", rates, SUCCESS_RATE),
+        _row(grid, f"best-so-far success, {span_name(last, last)}", best, SUCCESS_RATE),
     ]
 
 
@@ -172,8 +172,8 @@ def _worst(name: str, curves: dict[tuple[int, int], Curve], span: tuple[int, int
     return [Row(f"{name}: worst task of all, {span_name(*span)}", value, unit="share of optimum", note=note)]
 
 
-def _row(cells: Cells, what: str, values: Sequence[float], unit: str = "return") -> Row:
-    scores = np.reshape(values, (len(cells.seeds), len(cells.splits)))  # resampled as lifetimes of tasks are
+def _row(grid: Grid, what: str, values: Sequence[float], unit: str = "return") -> Row:
+    scores = np.reshape(values, (len(grid.seeds), len(grid.splits)))  # resampled as lifetimes of tasks are
     value, low, high = (round(number, 4) for number in bootstrap(mean, scores))
     note = f"cells from {min(values):.2f} to {max(values):.2f}"
-    return Row(f"{cells}: {what}", value, low, high, unit, note, over=str(cells))
+    return Row(f"{grid}: {what}", value, low, high, unit, note, over=str(grid))

@@ -1,7 +1,9 @@
 """How much of the dark room histories show before their first reward: the search that an agent can learn from them.
 
-icrl-agents collect --env icrl/Darkroom-v0 --source ppo --streams 20 -o ppo.h5
-python tests/benchmarks/measure_coverage.py ppo.h5
+    icrl-agents collect --env icrl/Darkroom-v0 --source ppo --streams 20 -o ppo20.h5
+    python tests/benchmarks/measure_coverage.py ppo20.h5
+
+A history that never has a reward counts with all of its episodes.
 """
 
 import sys
